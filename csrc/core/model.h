@@ -1,0 +1,61 @@
+// A model loaded from an artifact, ready to evaluate graphs. Knows no engine; hides the back end.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/contract.h"
+#include "core/exchange.h"
+#include "core/graph.h"
+
+namespace mlip {
+
+struct ModelOptions {
+  std::string device = "cpu";  ///< "cpu", "cuda", "cuda:N" or "auto" (CUDA if there is one)
+  int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
+};
+
+class Model {
+ public:
+  /// Load and warm up: the first evaluation afterwards is as fast as the later ones.
+  /// @throws Error for a missing, truncated or foreign file, an unknown contract or back end, an absent device.
+  Model(const std::string& path, const ModelOptions& options);
+  ~Model();
+  Model(Model&&) noexcept;
+
+  const Contract& contract() const { return contract_; }
+  const std::string& path() const { return path_; }
+  const std::string& device() const { return device_; }
+
+  /// Energies and edge gradients of a graph.
+  /// @param exchange the engine's communication when the graph has ghosts and the contract says `exchange`;
+  ///                 must be passed on every rank, with or without atoms
+  /// @throws Error, also for energies that are not finite.
+  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
+
+  /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
+  std::int64_t exchange_bytes() const { return exchange_bytes_; }
+
+  /// Wall-clock seconds in the back end since construction: what the bare model call costs.
+  double seconds_in_backend() const { return seconds_in_backend_; }
+
+ private:
+  struct Backend;
+  Contract contract_;
+  std::string path_;
+  std::string device_;
+  std::unique_ptr<Backend> backend_;
+  std::int64_t exchange_bytes_ = 0;
+  double seconds_in_backend_ = 0.0;
+};
+
+/// The contract of a file, without loading the model. @throws Error like Model's constructor.
+Contract read_contract(const std::string& path);
+
+/// The torch version that this library was compiled against, "2.13.0".
+const char* compiled_torch_version();
+
+/// Number of CPU threads that a model uses now.
+int model_threads();
+
+}  // namespace mlip

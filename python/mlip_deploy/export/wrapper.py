@@ -1,0 +1,148 @@
+"""What every adapter shares: the model interface, scripting, and writing the artifact."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import mlip_deploy
+from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD
+from mlip_deploy.contract import Contract, Dtype, EnergyFrame, Input, ModelIdentity, Parallel, Producer
+from mlip_deploy.fixtures import Fixtures, Original, build_fixtures
+
+Progress = Callable[[str], None]
+TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
+
+
+class EdgeGradientModel(nn.Module):
+    """The model interface around an energy model.
+
+    Args:
+        energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies`.
+    """
+
+    def __init__(self, energy_model: nn.Module):
+        super().__init__()
+        self.energy_model = energy_model
+
+    def forward(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            node_types: int64 [n_nodes], type index of every node, owned atoms first, then ghosts.
+            n_owned: how many nodes are owned.
+            edge_index: int64 [2, n_edges], owned centre i and neighbour j.
+            edge_vectors: [n_edges, 3] r_j - r_i with the periodic shift, Å.
+
+        Returns:
+            atomic energies [n_owned] in eV, and dE/d(edge_vectors) [n_edges, 3] in eV/Å.
+        """
+        edge_vectors = edge_vectors.detach().requires_grad_(True)
+        energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
+        # With no edges, or no owned atoms, the graph is still connected: every rank runs the same backward pass.
+        gradient = torch.autograd.grad([energies.sum()], [edge_vectors], allow_unused=True)[0]
+        if gradient is None:
+            gradient = torch.zeros_like(edge_vectors)
+        return energies.detach(), gradient
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A family's model behind the model interface, with what its contract must say."""
+
+    identity: ModelIdentity
+    elements: list[str]
+    cutoff: float
+    message_passing_layers: int
+    parallel: Parallel
+    operators: list[str]
+    energy_frame: EnergyFrame
+    inputs: list[Input]
+    energy_model: Callable[[torch.dtype], nn.Module]
+    """Builds the energy model in a floating-point type."""
+    original: Original
+
+    def contract(self, dtype: Dtype) -> Contract:
+        return Contract(
+            producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
+            model=self.identity,
+            elements=self.elements,
+            cutoff=self.cutoff,
+            message_passing_layers=self.message_passing_layers,
+            interaction_range=self.cutoff * max(1, self.message_passing_layers),
+            dtype=dtype,
+            parallel=self.parallel,
+            inputs=self.inputs,
+            energy_frame=self.energy_frame,
+            operators=self.operators,
+        )
+
+
+def write_artifact(
+    adapted: Adapted,
+    output: Path,
+    dtype: Dtype,
+    progress: Progress,
+    script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script,
+) -> Contract:
+    """Script, freeze and save `adapted` with its contract and fixtures.
+
+    The file appears under its name only when it is complete.
+    """
+    contract = adapted.contract(dtype)
+    fixtures = build_fixtures(adapted.original, adapted.elements, progress)
+    progress(f"scripting the model in {dtype}")
+    with default_dtype(TORCH_DTYPE[dtype]), quiet():
+        model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        frozen = torch.jit.freeze(script(model))
+    progress(f"writing {output}")
+    save(frozen, output, contract, fixtures)
+    return contract
+
+
+def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:
+    """Write the archive beside its final name, then rename: a reader never sees half a file."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    records = {CONTRACT_RECORD: contract.to_json(), FIXTURES_RECORD: fixtures.model_dump_json()}
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    os.close(handle)
+    try:
+        with quiet():
+            torch.jit.save(module, temporary, _extra_files=records)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, output)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Constants that a framework creates while it builds a model follow torch's default type."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the frameworks' deprecation and accelerator warnings, which a user of the artifact cannot act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.captureWarnings(False)
+        yield

@@ -1,0 +1,182 @@
+"""Fixtures: small structures with the original framework's own results, stored in the artifact at export.
+
+Every engine can replay them. The original is evaluated in float64 for the truth and in float32 for its noise; the
+noise, not a guess, sets the tolerance of a float32 artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.data import atomic_numbers, covalent_radii
+from pydantic import BaseModel, ConfigDict
+
+from mlip_deploy.result import Result
+
+Evaluate = Callable[[Atoms], Result]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Noise(_Strict):
+    """Largest difference between the original in float32 and in float64."""
+
+    energy_per_atom: float
+    """eV/atom"""
+    forces: float
+    """eV/Å, over components"""
+    stress: float
+    """eV/Å³, over components"""
+
+
+class Structure(_Strict):
+    name: str
+    symbols: list[str]
+    positions: list[list[float]]
+    """[n, 3] Å"""
+    cell: list[list[float]]
+    """[3, 3] Å, rows are the cell vectors"""
+    pbc: list[bool]
+    energy: float
+    """eV"""
+    energies: list[float]
+    """[n] eV"""
+    forces: list[list[float]]
+    """[n, 3] eV/Å"""
+    stress: list[float] | None
+    """[6] eV/Å³: xx yy zz yz xz xy, positive in tension; None without a volume"""
+
+    def atoms(self) -> Atoms:
+        return Atoms(self.symbols, positions=self.positions, cell=self.cell, pbc=self.pbc)
+
+    def result(self) -> Result:
+        return Result(
+            energy=self.energy,
+            energies=np.array(self.energies),
+            forces=np.array(self.forces),
+            stress=None if self.stress is None else np.array(self.stress),
+        )
+
+
+class Fixtures(_Strict):
+    reference: str
+    """Package and version of the original framework."""
+    float32_noise: Noise
+    structures: list[Structure]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The model in its own framework, as the truth that an artifact is held to."""
+
+    package: str
+    """Name and version, such as "sevenn 0.13.0"."""
+    float64: Evaluate
+    float32: Evaluate
+
+
+def build_fixtures(original: Original, elements: list[str], progress: Callable[[str], None]) -> Fixtures:
+    """Evaluate the original on `structures(elements)` and record truth and noise."""
+    records, noise = [], []
+    for name, atoms in structures(elements):
+        progress(f"fixture {name} ({len(atoms)} atoms)")
+        truth, rounded = original.float64(atoms), original.float32(atoms)
+        noise.append(
+            (
+                abs(rounded.energy - truth.energy) / len(atoms),
+                float(np.abs(rounded.forces - truth.forces).max()),
+                0.0
+                if truth.stress is None or rounded.stress is None
+                else float(np.abs(rounded.stress - truth.stress).max()),
+            )
+        )
+        records.append(
+            Structure(
+                name=name,
+                symbols=atoms.get_chemical_symbols(),
+                positions=atoms.positions.tolist(),
+                cell=atoms.cell.array.tolist(),
+                pbc=atoms.pbc.tolist(),
+                energy=truth.energy,
+                energies=truth.energies.tolist(),
+                forces=truth.forces.tolist(),
+                stress=None if truth.stress is None else truth.stress.tolist(),
+            )
+        )
+    energy, forces, stress = np.max(noise, axis=0).tolist()
+    return Fixtures(
+        reference=original.package,
+        float32_noise=Noise(energy_per_atom=energy, forces=forces, stress=stress),
+        structures=records,
+    )
+
+
+def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
+    """The cases that go wrong elsewhere: shear, tiny cells, no periodicity, one atom, odd counts, a slab.
+
+    Deterministic, made from elements that the model knows. Atoms are displaced by a tenth of an Ångström or so,
+    which makes forces of the order of 1 eV/Å: large enough that a wrong one shows.
+    """
+    random = np.random.default_rng(20240711)
+    first, second = next(
+        (pair for pair in [("Na", "Cl"), ("Si", "O"), ("O", "H")] if set(pair) <= set(elements)),
+        (elements[0], elements[-1]),
+    )
+    crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True) if first != second else (
+        bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
+    )
+    shear = np.array([[1.0, 0.06, -0.03], [0.0, 0.97, 0.05], [0.0, 0.0, 1.02]])
+
+    def rattled(atoms: Atoms, amplitude: float) -> Atoms:
+        atoms = atoms.copy()
+        atoms.positions += random.normal(scale=amplitude, size=atoms.positions.shape)
+        return atoms
+
+    def sheared(atoms: Atoms) -> Atoms:
+        atoms = atoms.copy()
+        atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+        return atoms
+
+    yield "sheared crystal", rattled(sheared(crystal.repeat((2, 2, 1))), 0.15)
+
+    single = "Si" if "Si" in elements else first
+    primitive = (
+        bulk("Si", "diamond", a=5.43)
+        if single == "Si"
+        else bulk(single, "fcc", a=2.9 * covalent_radii[atomic_numbers[single]]).repeat((2, 1, 1))
+    )
+    yield "cell smaller than twice the cutoff", rattled(sheared(primitive), 0.10)
+
+    vacancy = sheared(crystal.copy())
+    if len(vacancy) > 2:
+        del vacancy[1]
+    yield "odd number of atoms", rattled(vacancy, 0.12)
+
+    if {"C", "H", "O"} <= set(elements):
+        isolated = molecule("CH3CH2OH")
+    else:
+        spacing = covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]]
+        isolated = Atoms([first, second, first], positions=[[0, 0, 0], [spacing, 0, 0], [0.3, spacing, 0.2]])
+    isolated = rattled(isolated, 0.05)
+    isolated.set_cell(np.zeros((3, 3)))
+    isolated.pbc = False
+    yield "molecule without periodicity", isolated
+
+    slab = rattled(crystal.repeat((1, 1, 1)), 0.12)
+    slab.set_cell(slab.cell.array + np.diag([0.0, 0.0, 15.0]))
+    slab.pbc = (True, True, False)
+    yield "slab periodic in two directions", slab
+
+    yield "single atom", Atoms([single], positions=[[0.1, 0.2, 0.3]])
+
+
+def _rocksalt_constant(first: str, second: str) -> float:
+    if (first, second) == ("Na", "Cl"):
+        return 5.64
+    return 2.1 * float(covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]])

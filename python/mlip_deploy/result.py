@@ -1,0 +1,33 @@
+"""What any engine returns for one structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Energy, forces and stress of one structure, in eV and Å, whoever computed them."""
+
+    energy: float
+    """eV"""
+    energies: Array | None
+    """[n] eV per atom; None where an engine does not give them"""
+    forces: Array
+    """[n, 3] eV/Å"""
+    stress: Array | None
+    """[6] eV/Å³ in Voigt order xx yy zz yz xz xy, positive in tension; None without a volume"""
+
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def stress_from_virial(virial: Array, volume: float) -> Array:
+    """Stress -W/V in Voigt order from the virial W = -Σ r ⊗ dE/dr (eV, [3, 3])."""
+    symmetric = 0.5 * (virial + virial.T)
+    return np.array([-symmetric[a, b] / volume for a, b in VOIGT])
