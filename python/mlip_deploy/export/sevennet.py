@@ -22,7 +22,6 @@ from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
-from mlip_deploy.operators import load_operators
 from mlip_deploy.result import Result
 
 CITATION = (
@@ -321,11 +320,11 @@ def _evaluate(calculator: Any, atoms: Atoms, dtype: torch.dtype) -> Result:
     energies = output["atomic_energy"].detach().numpy().astype(float).reshape(-1)
     if graph["edge_index"].shape[1] == 0:
         # Without an edge SevenNet returns no force at all; by symmetry it is zero.
-        return Result(energy=float(energies.sum()), energies=energies, forces=np.zeros((len(atoms), 3)), stress=None)
+        return Result(energy=float(energies.sum()), atomic_energies=energies, forces=np.zeros((len(atoms), 3)), stress=None)
     results = calculator.output_to_results(output)
     return Result(
         energy=float(energies.sum()),
-        energies=energies,
+        atomic_energies=energies,
         forces=results["forces"].astype(float),
         stress=results["stress"].astype(float) if atoms.pbc.all() else None,
     )
