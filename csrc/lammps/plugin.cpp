@@ -31,7 +31,8 @@ struct Plugin {
 
 int loaded_version = 0;
 
-extern "C" void* create_pair(void* lmp) {
+// Without C linkage, whose one global name a second plugin in the process would share.
+void* create_pair(void* lmp) {
   if (loaded_version != MLIP_LAMMPS_VERSION) {
     const std::string message = "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
                                 ", this is version " + std::to_string(loaded_version) +

@@ -59,7 +59,9 @@ class Artifact:
                     f"'{path}' is truncated or damaged ({path.stat().st_size} bytes). Copy it again, or write it anew: "
                     f"{EXPORT_LINE}"
                 ) from error
-            raise MLIPError(f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}") from error
+            raise MLIPError(
+                f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}"
+            ) from error
         if "constants.pkl" in names:
             raise MLIPError(
                 f"'{path}' is a TorchScript file without a contract: mlip-deploy did not write it. Export the model's "

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("family", choices=["sevennet"], help="framework that the model comes from")
     export.add_argument("source", help="name of a published model, or a checkpoint file")
-    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"artifact to write, *{SUFFIX}")
+    export.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="FILE", help=f"artifact to write, *{SUFFIX}"
+    )
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
     export.set_defaults(run=_export)

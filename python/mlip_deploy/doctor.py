@@ -36,7 +36,9 @@ def examine() -> list[Finding]:
         try:
             findings.append(check())
         except Exception as error:  # a doctor must not fall ill of the patient's disease
-            findings.append(Finding(item, "", f"{type(error).__name__}: {error}", "pip install --force-reinstall mlip-deploy"))
+            findings.append(
+                Finding(item, "", f"{type(error).__name__}: {error}", "pip install --force-reinstall mlip-deploy")
+            )
     return findings
 
 
@@ -48,7 +50,9 @@ def _installed(package: str) -> str | None:
 
 
 def _python() -> Finding:
-    threads = f"{len(os.sched_getaffinity(0))} CPU(s)" if hasattr(os, "sched_getaffinity") else f"{os.cpu_count()} CPU(s)"
+    threads = (
+        f"{len(os.sched_getaffinity(0))} CPU(s)" if hasattr(os, "sched_getaffinity") else f"{os.cpu_count()} CPU(s)"
+    )
     return Finding("python", f"{platform.python_version()} at {sys.executable}, {threads}")
 
 
@@ -103,7 +107,11 @@ def _pair_style() -> Finding:
         script = Path(directory) / "in.doctor"
         script.write_text("units metal\nregion box block 0 1 0 1 0 1\ncreate_box 1 box\npair_style mlip\n")
         done = subprocess.run(
-            [*launcher(), "-in", str(script), "-log", "none"], cwd=directory, capture_output=True, text=True, timeout=120
+            [*launcher(), "-in", str(script), "-log", "none"],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
     if done.returncode == 0:
         return Finding("pair_style mlip", "loaded by lmp without a 'plugin load' line")

@@ -153,8 +153,10 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
         (pair for pair in [("Na", "Cl"), ("Si", "O"), ("O", "H")] if set(pair) <= set(elements)),
         (elements[0], elements[-1]),
     )
-    crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True) if first != second else (
-        bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
+    crystal = (
+        bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True)
+        if first != second
+        else (bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]]))
     )
     shear = np.array([[1.0, 0.06, -0.03], [0.0, 0.97, 0.05], [0.0, 0.0, 1.02]])
 

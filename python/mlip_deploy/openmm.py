@@ -1,7 +1,7 @@
 """`MLIPForce`: an OpenMM force whose energy is that of an artifact.
 
-    from mlip_deploy.openmm import MLIPForce
-    system.addForce(MLIPForce("7net-0.mlip.pt", topology))
+from mlip_deploy.openmm import MLIPForce
+system.addForce(MLIPForce("7net-0.mlip.pt", topology))
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def _symbols(atoms: Topology | Sequence[str]) -> list[str]:
     symbols = []
     for atom in atoms.atoms():
         if atom.element is None:
-            raise MLIPError(f"atom {atom.index} ('{atom.name}') of the topology has no element. Give it one, or pass symbols")
+            raise MLIPError(
+                f"atom {atom.index} ('{atom.name}') of the topology has no element. Give it one, or pass symbols"
+            )
         symbols.append(atom.element.symbol)
     return symbols
 

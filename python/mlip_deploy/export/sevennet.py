@@ -99,9 +99,13 @@ class SpeciesTables(nn.Module):
         self.register_buffer("attributes", data["node_attr"].detach().clone())
         has_self_connection = "self_cont_tmp" in data
         self.has_self_connection = has_self_connection
-        self.register_buffer("self_connection", data["self_cont_tmp"].detach().clone() if has_self_connection else torch.zeros(0))
+        self.register_buffer(
+            "self_connection", data["self_cont_tmp"].detach().clone() if has_self_connection else torch.zeros(0)
+        )
         self.has_modal = "modal_attr" in data
-        self.register_buffer("modal_attributes", data["modal_attr"].detach().clone() if self.has_modal else torch.zeros(0))
+        self.register_buffer(
+            "modal_attributes", data["modal_attr"].detach().clone() if self.has_modal else torch.zeros(0)
+        )
 
     def forward(self, data: dict[str, Tensor], node_types: Tensor, n_owned: int) -> dict[str, Tensor]:
         owned_types = node_types[:n_owned]
@@ -175,7 +179,9 @@ class SevenNetEnergy(nn.Module):
         first, last = convolutions[0], names.index("rescale_atomic_energy")
         start = names.index("edge_embedding") + 1
         self.edge_embedding = modules["edge_embedding"]
-        self.tables = SpeciesTables([modules[name] for name in names[start : names.index(first)]], n_elements, modal_index)
+        self.tables = SpeciesTables(
+            [modules[name] for name in names[start : names.index(first)]], n_elements, modal_index
+        )
         layers = []
         for name in convolutions:
             here = names.index(name)
@@ -238,19 +244,23 @@ def _load(source: str) -> Any:
             f"'{source}' is neither a file nor a SevenNet model. Known models: {', '.join(get_available_pretrained_models())}"
         ) from error
     except Exception as error:
-        raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({type(error).__name__}: {error})") from error
+        raise MLIPError(
+            f"'{source}' could not be read as a SevenNet checkpoint ({type(error).__name__}: {error})"
+        ) from error
     return checkpoint
 
 
 def _modality(config: dict[str, Any], source: str, modal: str | None) -> tuple[list[Input], str | None]:
-    choices = list((config.get("_modal_map") or {}).keys()) if config.get("use_modality") else []
+    choices = sorted(config.get("_modal_map") or {}) if config.get("use_modality") else []
     if not choices:
         if modal is not None:
             raise MLIPError(f"--modal {modal}: {source} has no modalities. Leave --modal out")
         return [], None
     if modal not in choices:
         found = "no --modal was given" if modal is None else f"--modal {modal} is not one of them"
-        raise MLIPError(f"{source} has several modalities ({', '.join(choices)}) and {found}. Add: --modal {choices[0]}")
+        raise MLIPError(
+            f"{source} has several modalities ({', '.join(choices)}) and {found}. Add: --modal {choices[0]}"
+        )
     return [Input(name="modal", choices=choices, value=modal)], modal
 
 
@@ -320,7 +330,9 @@ def _evaluate(calculator: Any, atoms: Atoms, dtype: torch.dtype) -> Result:
     energies = output["atomic_energy"].detach().numpy().astype(float).reshape(-1)
     if graph["edge_index"].shape[1] == 0:
         # Without an edge SevenNet returns no force at all; by symmetry it is zero.
-        return Result(energy=float(energies.sum()), atomic_energies=energies, forces=np.zeros((len(atoms), 3)), stress=None)
+        return Result(
+            energy=float(energies.sum()), atomic_energies=energies, forces=np.zeros((len(atoms), 3)), stress=None
+        )
     results = calculator.output_to_results(output)
     return Result(
         energy=float(energies.sum()),
