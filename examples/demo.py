@@ -71,7 +71,7 @@ class Demo:
     def write_report(self, reports: list[FidelityReport], lammps: str) -> None:
         page = Page(
             "SevenNet-0 from checkpoint to molecular dynamics",
-            "One exported file, replayed in ASE, LAMMPS and OpenMM against the original framework, and run in both engines.",
+            "One exported file, replayed in ASE, LAMMPS and OpenMM against the original framework, and run in both.",
         )
         page.heading("Does each engine compute what the original computes?")
         for report in reports:

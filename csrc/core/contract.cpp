@@ -98,7 +98,7 @@ int Contract::type_index(const std::string& symbol) const {
   std::string known;
   if (elements.size() <= 12)
     for (const auto& element : elements) known += " " + element;
-  throw Error("'" + symbol + "' is not an element of " + model_name + " (" + std::to_string(elements.size()) +
+  throw Error("'" + symbol + "', not an element of " + model_name + " (" + std::to_string(elements.size()) +
               " elements" + (known.empty() ? "" : ":" + known) + ")");
 }
 

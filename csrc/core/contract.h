@@ -38,7 +38,7 @@ struct Contract {
   std::string energy_frame;            ///< functional, U, corrections and dispersion in one line
   std::vector<std::string> operators;  ///< custom operators that the graph calls
 
-  /// Type index of a chemical symbol. @throws Error which lists what the model knows.
+  /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.
   int type_index(const std::string& symbol) const;
 };
 

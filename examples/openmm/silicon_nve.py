@@ -31,9 +31,7 @@ for x in range(REPEATS):
                 cell = openmm.Vec3(x + basis[0] / 4, y + basis[1] / 4, z + basis[2] / 4)
                 positions.append(LATTICE_CONSTANT * cell)
 edge = REPEATS * LATTICE_CONSTANT
-topology.setPeriodicBoxVectors(
-    [openmm.Vec3(edge, 0, 0), openmm.Vec3(0, edge, 0), openmm.Vec3(0, 0, edge)] * unit.nanometer
-)
+topology.setUnitCellDimensions((edge, edge, edge) * unit.nanometer)
 
 system = openmm.System()
 for atom in topology.atoms():

@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("family", choices=["sevennet"], help="framework that the model comes from")
     export.add_argument("source", help="name of a published model, or a checkpoint file")
-    export.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="FILE", help=f"artifact to write, *{SUFFIX}"
-    )
+    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
     export.set_defaults(run=_export)

@@ -36,9 +36,7 @@ def examine() -> list[Finding]:
         try:
             findings.append(check())
         except Exception as error:  # a doctor must not fall ill of the patient's disease
-            findings.append(
-                Finding(item, "", f"{type(error).__name__}: {error}", "pip install --force-reinstall mlip-deploy")
-            )
+            findings.append(Finding(item, "", f"{type(error).__name__}: {error}", REBUILD_LINE))
     return findings
 
 
@@ -50,10 +48,7 @@ def _installed(package: str) -> str | None:
 
 
 def _python() -> Finding:
-    threads = (
-        f"{len(os.sched_getaffinity(0))} CPU(s)" if hasattr(os, "sched_getaffinity") else f"{os.cpu_count()} CPU(s)"
-    )
-    return Finding("python", f"{platform.python_version()} at {sys.executable}, {threads}")
+    return Finding("python", f"{platform.python_version()} at {sys.executable}, {len(os.sched_getaffinity(0))} CPU(s)")
 
 
 def _torch() -> Finding:

@@ -99,7 +99,7 @@ def build_fixtures(original: Original, elements: list[str], progress: Callable[[
                 cell=atoms.cell.array.tolist(),
                 pbc=atoms.pbc.tolist(),
                 energy=truth.energy,
-                atomic_energies=truth.atomic_energies.tolist(),
+                atomic_energies=_atomic_energies(truth).tolist(),
                 forces=truth.forces.tolist(),
                 stress=None if truth.stress is None else truth.stress.tolist(),
             )
@@ -136,7 +136,7 @@ def _float32_noise(original: Original, atoms: Atoms, truth: Result, rotation: Ar
         stress = float(np.abs(back - voigt_to_tensor(truth.stress)).max())
     return (
         abs(rounded.energy - truth.energy) / len(atoms),
-        float(np.abs(rounded.atomic_energies - truth.atomic_energies).max()),
+        float(np.abs(_atomic_energies(rounded) - _atomic_energies(truth)).max()),
         float(np.abs(rounded.forces @ rotation - truth.forces).max()),
         stress,
     )
@@ -153,11 +153,10 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
         (pair for pair in [("Na", "Cl"), ("Si", "O"), ("O", "H")] if set(pair) <= set(elements)),
         (elements[0], elements[-1]),
     )
-    crystal = (
-        bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True)
-        if first != second
-        else (bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]]))
-    )
+    if first == second:
+        crystal = bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
+    else:
+        crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True)
     shear = np.array([[1.0, 0.06, -0.03], [0.0, 0.97, 0.05], [0.0, 0.0, 1.02]])
 
     def rattled(atoms: Atoms, amplitude: float) -> Atoms:
@@ -201,6 +200,12 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     yield "slab periodic in two directions", slab
 
     yield "single atom", Atoms([single], positions=[[0.1, 0.2, 0.3]])
+
+
+def _atomic_energies(result: Result) -> Array:
+    if result.atomic_energies is None:
+        raise ValueError("the original framework must give the energy of every atom")
+    return result.atomic_energies
 
 
 def _rocksalt_constant(first: str, second: str) -> float:

@@ -57,7 +57,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
             raise MLIPError(f"{error}, see: mlip info {path}") from error
         elements = "".join(f"<Atom symbol={quoteattr(symbol)}/>" for symbol in symbols)
         made = openmm.XmlSerializer.deserialize(
-            f'<Force type="MLIPForce" version="1" path={quoteattr(str(Path(path).resolve()))} periodic="{int(periodic)}" '
+            f'<Force type="MLIPForce" version="1" path={quoteattr(str(Path(path).resolve()))} '
+            f'periodic="{int(periodic)}" '
             f'threads="{threads}" device={quoteattr(device)} forceGroup="0" name="MLIPForce">'
             f"<Elements>{elements}</Elements></Force>"
         )

@@ -58,7 +58,7 @@ void test_contract() {
   expect(contract.type_index("O") == 1, "type index of O");
   expect(contract.parallel == mlip::Parallel::exchange, "parallel mode");
   expect(contract.precision == mlip::Precision::float32, "precision");
-  expect_error([&] { contract.type_index("Xx"); }, "'Xx' is not an element of m (2 elements: Si O)");
+  expect_error([&] { contract.type_index("Xx"); }, "'Xx', not an element of m (2 elements: Si O)");
   const auto parse = [](const std::string& text) { return [text] { mlip::parse_contract(text, "file"); }; };
   expect_error(parse(replaced(contract_json(), "1.0", "2.0")), "schema is 2.0, this mlip-deploy reads 1.x");
   expect_error(parse(replaced(contract_json(), "\"cutoff\"", "\"cutof\"")), "missing key 'cutoff'");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -102,7 +102,7 @@ def _compare(
     bound: Tolerance,
 ) -> Comparison:
     atoms, truth = structure.atoms(), structure.result()
-    base = {"engine": engine, "ranks": ranks, "structure": structure.name, "n_atoms": len(atoms)}
+    base: dict[str, Any] = {"engine": engine, "ranks": ranks, "structure": structure.name, "n_atoms": len(atoms)}
     if engine == "openmm" and atoms.pbc.any() and not atoms.pbc.all():
         return Comparison(**base, verdict="not-applicable", reason="OpenMM is periodic in all directions or in none")
     try:
@@ -126,7 +126,7 @@ def _compare(
     return Comparison(**base, **differences, verdict="fail" if reasons else "pass", reason="; ".join(reasons))
 
 
-def differences_from(found: Result, truth: Result) -> dict[str, float | None]:
+def differences_from(found: Result, truth: Result) -> dict[str, Any]:
     """Largest absolute differences; None for what either side does not have."""
 
     def largest(a: np.ndarray | None, b: np.ndarray | None) -> float | None:

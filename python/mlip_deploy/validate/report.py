@@ -20,7 +20,8 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size:
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #d5dae2; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .pass { color: #14713a; } .fail { color: #b3261e; font-weight: 600; } .not-applicable { color: #6b7483; }
-img { max-width: 100%; } pre { background: #f3f5f8; padding: .8rem; overflow-x: auto; } caption { text-align: left; color: #4a5568; }
+img { max-width: 100%; } pre { background: #f3f5f8; padding: .8rem; overflow-x: auto; }
+caption { text-align: left; color: #4a5568; }
 """
 
 
