@@ -5,8 +5,6 @@ convolutions, which get their neighbours' features through `mlip::ghost_gather`,
 the first layer's linear maps, which depend on the element alone and become tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
