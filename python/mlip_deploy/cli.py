@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mlip_deploy
+from mlip_deploy import bench
 from mlip_deploy.artifact import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
@@ -67,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
     check.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
     check.set_defaults(run=_check)
+
+    measure = _command(
+        commands,
+        "bench",
+        "measure speed, memory and the share of a step outside the model",
+        "mlip bench 7net-0.mlip.pt --systems si64,si512 --engines ase,lammps",
+    )
+    bench.add_arguments(measure)
+    measure.set_defaults(run=bench.run)
 
     doctor = _command(commands, "doctor", "show versions, devices and problems with their cure", "mlip doctor")
     doctor.set_defaults(run=_doctor)

@@ -9,7 +9,7 @@ from mlip_deploy import files
 from mlip_deploy.artifact import Artifact
 
 
-@pytest.mark.parametrize("command", ["export", "info", "check", "doctor"])
+@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "doctor"])
 def test_help_shows_an_example(command):
     done = mlip(command, "--help")
     assert done.returncode == 0
