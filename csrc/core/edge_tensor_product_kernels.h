@@ -67,18 +67,15 @@ struct TensorProductGradients {
 /// Values of working memory for one call of either kernel.
 template <typename T>
 std::int64_t scratch_size(const TensorProductProblem<T>& problem) {
-  std::int64_t largest_block = 0;
+  constexpr std::int64_t widest_vector = 64 / sizeof(T);
+  std::int64_t largest_block = 0, couplings = 0;
   for (int p = 0; p < problem.n_paths; ++p) {
-    const std::int64_t block = problem.paths[p].n1 * problem.paths[p].channels;
-    if (block > largest_block) largest_block = block;
+    const TensorProductPath<T>& path = problem.paths[p];
+    if (path.n1 * path.channels > largest_block) largest_block = path.n1 * path.channels;
+    if (coupling_stride(path.n1, path.n3) > couplings) couplings = coupling_stride(path.n1, path.n3);
   }
-  std::int64_t couplings = 0;
-  for (int p = 0; p < problem.n_paths; ++p) {
-    const std::int64_t stride = coupling_stride(problem.paths[p].n1, problem.paths[p].n3);
-    if (stride > couplings) couplings = stride;
-  }
-  // radial weights, their derivatives or gradients, weighted features, couplings; and a vector per harmonic.
-  return 3 * problem.n_weights + largest_block + couplings + 16 * problem.n_harmonics + 64;
+  // A vector of partial sums per harmonic and per coupling; couplings and their gradients; weighted features.
+  return widest_vector * (problem.n_harmonics + couplings) + 2 * couplings + largest_block;
 }
 
 /// The kernels of one instruction set for one type. Centres [begin, end) only; a caller runs disjoint ranges in

@@ -156,21 +156,25 @@ class EquivariantLinear(nn.Module):
         weight = original.weight.detach()
         weights: dict[tuple[int, int], Tensor] = {}
         biases: dict[int, Tensor] = {}
-        for _, instruction, view in original.weight_views(yield_instruction=True):
+        start = 0
+        for instruction in original.instructions:
             if instruction.i_in == -1:
-                continue
+                continue  # a bias
+            rows, columns = instruction.path_shape
+            view = weight[start : start + rows * columns].view(rows, columns)
+            start += rows * columns
             target, column = targets[instruction.i_out]
             if instruction.i_in == constant_entry:
                 assert constants is not None
                 bias = biases.setdefault(target, weight.new_zeros(simple_out[target].mul))
-                bias[column : column + view.shape[1]] += instruction.path_weight * (constants.to(weight) @ view.detach())
+                bias[column : column + view.shape[1]] += instruction.path_weight * (constants.to(weight) @ view)
                 continue
             source, row = sources[instruction.i_in]
             matrix = weights.setdefault(
                 (source, target), weight.new_zeros(simple_in[source].mul, simple_out[target].mul)
             )
             matrix[row : row + view.shape[0], column : column + view.shape[1]] += (
-                factor * instruction.path_weight * view.detach()
+                factor * instruction.path_weight * view
             )
         if original.bias_numel > 0:
             start = 0
