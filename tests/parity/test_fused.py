@@ -53,8 +53,7 @@ def models(request):
         adapted = sevennet.adapt(name, modal, fuse=fuse)
         for dtype in ("float64", "float32"):
             with default_dtype(TORCH_DTYPE[dtype]), quiet():
-                model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
-                built[fuse, dtype] = sevennet.script(model)
+                built[fuse, dtype] = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
     return built, adapted.elements, adapted.cutoff
 
 
@@ -78,7 +77,9 @@ def test_float32_is_within_three_times_the_noise_of_the_plain_file(models, name:
     energies, gradients = evaluate(built[True, "float32"], torch.float32, atoms, elements, cutoff)
     assert wanted.abs().max() > LEAST_GRADIENT
     assert (gradients - wanted).abs().max() <= 3 * (plain - wanted).abs().max()
-    assert (energies - truth).abs().max() <= 3 * (plain_energies - truth).abs().max()
+    # Energies of eight atoms may happen to round well; the last digit of a float32 is noise all the same.
+    last_digit = torch.finfo(torch.float32).eps * truth.abs().max()
+    assert (energies - truth).abs().max() <= 3 * max((plain_energies - truth).abs().max(), last_digit)
 
 
 def test_contract_names_the_operators() -> None:
