@@ -9,11 +9,11 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 pytest.importorskip("sevenn")
-from vesin import NeighborList  # noqa: E402
+from vesin import NeighborList
 
-from mlip_deploy.export import sevennet  # noqa: E402
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet  # noqa: E402
-from mlip_deploy.operators import load_operators  # noqa: E402
+from mlip_deploy.export import sevennet
+from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.operators import load_operators
 
 load_operators()
 

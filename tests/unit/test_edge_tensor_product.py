@@ -115,14 +115,22 @@ def test_every_instruction_set_equals_e3nn(name: str, irreps: tuple[str, str]) -
 
 
 irreps_entries = st.lists(
-    st.tuples(st.integers(1, 19), st.integers(0, 3), st.sampled_from("eo")), min_size=1, max_size=3, unique_by=lambda e: e[1:]
+    st.tuples(st.integers(1, 19), st.integers(0, 3), st.sampled_from("eo")),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda e: e[1:],
 )
 
 
 @settings(max_examples=15, deadline=None)
-@given(irreps_entries, st.lists(st.tuples(st.integers(0, 3), st.sampled_from("eo")), min_size=1, max_size=3, unique=True))
+@given(
+    irreps_entries, st.lists(st.tuples(st.integers(0, 3), st.sampled_from("eo")), min_size=1, max_size=3, unique=True)
+)
 def test_random_irreps_equal_e3nn(features: list[tuple[int, int, str]], harmonics: list[tuple[int, str]]) -> None:
-    tp = convolution("+".join(f"{m}x{l}{p}" for m, l, p in features), "+".join(f"{l}{p}" for l, p in harmonics))
+    tp = convolution(
+        "+".join(f"{mul}x{degree}{p}" for mul, degree, p in features),
+        "+".join(f"{degree}{p}" for degree, p in harmonics),
+    )
     compare(tp, n_owned=4, n_nodes=5, n_edges=11)
 
 
@@ -175,7 +183,17 @@ def test_reference_operator_is_the_same() -> None:
     table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
     distances = torch.linspace(0.3, 4.97, 70).requires_grad_()
     fused = EdgeTensorProduct(tp, table, 0.5)
-    arguments = (rows(x, tp.irreps_in1), y, distances, edges, 9, fused.paths, fused.coefficients, fused.table, fused.step)
+    arguments = (
+        rows(x, tp.irreps_in1),
+        y,
+        distances,
+        edges,
+        9,
+        fused.paths,
+        fused.coefficients,
+        fused.table,
+        fused.step,
+    )
     results = []
     for operator in (torch.ops.mlip.edge_tensor_product, torch.ops.mlip.edge_tensor_product_reference):
         outputs = operator(*arguments)
@@ -196,7 +214,9 @@ def test_float32() -> None:
         torch.testing.assert_close(a.double(), b, rtol=0, atol=FLOAT32)
 
 
-@pytest.mark.parametrize("bad", [torch.tensor([[0, 3], [0, 0]]), torch.tensor([[0, 1], [0, 7]]), torch.tensor([[-1, 0], [0, 0]])])
+@pytest.mark.parametrize(
+    "bad", [torch.tensor([[0, 3], [0, 0]]), torch.tensor([[0, 1], [0, 7]]), torch.tensor([[-1, 0], [0, 0]])]
+)
 def test_an_edge_out_of_range_is_refused(bad: torch.Tensor) -> None:
     tp = convolution("3x0e", "0e")
     x, y, w = inputs(tp, 4, 2)
@@ -255,7 +275,9 @@ def test_radial_table_sees_a_jump_of_curvature() -> None:
 
     def weights(r: torch.Tensor) -> torch.Tensor:
         u = (r - 4.5).clamp(min=0.0) / 0.5
-        return (torch.sin(torch.outer(r, torch.arange(1.0, 5.0))) * (1 - 3 * u**2 + 2 * u**3).unsqueeze(1)) / r.unsqueeze(1)
+        return (
+            torch.sin(torch.outer(r, torch.arange(1.0, 5.0))) * (1 - 3 * u**2 + 2 * u**3).unsqueeze(1)
+        ) / r.unsqueeze(1)
 
     found = radial_table(weights, 5.0)
     assert found is not None

@@ -1,7 +1,7 @@
 """Equivariant layers of e3nn in component-major layout, around the operator `mlip::edge_tensor_product`.
 
-e3nn stores a block of irreps `channels x l` as [channels, 2l+1]; here it is [2l+1, channels]. A linear layer is then one
-matrix product over all components, and the convolution's loops run over neighbouring channels. Features are a list
+e3nn stores a block of irreps `channels x l` as [channels, 2l+1]; here it is [2l+1, channels]. A linear layer is then
+one matrix product over all components, and the convolution's loops run over neighbouring channels. Features are a list
 of blocks [n_atoms, 2l+1, channels], one for each entry of the simplified irreps.
 
 All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients by evaluating the model's own tensor
@@ -198,7 +198,7 @@ class EquivariantLinear(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         results: list[Tensor] = []
         for block in self.blocks:
-            results.append(block(features))  # noqa: PERF401  TorchScript unrolls this loop
+            results.append(block(features))
         return results
 
 
@@ -230,6 +230,7 @@ class Gate(nn.Module):
     """
 
     __constants__ = ("contiguous", "has_gates", "n_scalar_blocks", "plain")
+
     def __init__(self, original: Any):
         super().__init__()
         self.act_scalars = original.act_scalars
@@ -323,8 +324,12 @@ def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float) -> tuple[Te
             value, slope = _derivatives(weights, distances, 1)
             powers = torch.tensor([s**k for k in range(6)], dtype=torch.float64)
             slopes = torch.tensor([k * s ** (k - 1) if k else 0.0 for k in range(6)], dtype=torch.float64) / step
-            worst_value = max(worst_value, float((torch.einsum("k,iku->iu", powers, table[first:]) - value).abs().max()))
-            worst_slope = max(worst_slope, float((torch.einsum("k,iku->iu", slopes, table[first:]) - slope).abs().max()))
+            worst_value = max(
+                worst_value, float((torch.einsum("k,iku->iu", powers, table[first:]) - value).abs().max())
+            )
+            worst_slope = max(
+                worst_slope, float((torch.einsum("k,iku->iu", slopes, table[first:]) - slope).abs().max())
+            )
             largest_value = max(largest_value, float(value.abs().max()))
             largest_slope = max(largest_slope, float(slope.abs().max()))
         if worst_value <= VALUE_TOLERANCE * largest_value and worst_slope <= SLOPE_TOLERANCE * largest_slope:

@@ -87,9 +87,7 @@ class FusedSevenNetEnergy(nn.Module):
         rows, self_connection = self.tables(node_types, owned_types)
         blocks: list[Tensor] = []
         for layer in self.layers:
-            blocks = layer(
-                blocks, rows, self_connection, harmonics, distances, embedding, edge_index, n_nodes, n_owned
-            )
+            blocks = layer(blocks, rows, self_connection, harmonics, distances, embedding, edge_index, n_nodes, n_owned)
         for linear in self.readout:
             blocks = linear(blocks)
         data: dict[str, Tensor] = {
@@ -121,7 +119,7 @@ class SpeciesTables(nn.Module):
     def forward(self, node_types: Tensor, owned_types: Tensor) -> tuple[Tensor, list[Tensor]]:
         blocks: list[Tensor] = []
         for table in self.blocks:
-            blocks.append(table(owned_types))  # noqa: PERF401  TorchScript unrolls this loop
+            blocks.append(table(owned_types))
         return self.features[node_types], blocks
 
 
