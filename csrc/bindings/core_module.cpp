@@ -82,17 +82,18 @@ PYBIND11_MODULE(_core, module) {
   py::register_exception<mlip::Error>(module, "Error", PyExc_ValueError);
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int>(), py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0)
+      .def(py::init<const std::string&, const std::string&, int>(), py::arg("path"), py::arg("device") = "cpu",
+           py::arg("threads") = 0)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
-           "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), n_edges")
+           "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), "
+           "n_edges")
       .def("timings", &Potential::timings)
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 
   module.def("compiled_torch_version", &mlip::compiled_torch_version);
   module.def("model_threads", &mlip::model_threads);
-  module.def("check_contract", [](const std::string& json, const std::string& source) {
-    mlip::parse_contract(json, source);
-  });
+  module.def("check_contract",
+             [](const std::string& json, const std::string& source) { mlip::parse_contract(json, source); });
   module.attr("EV_IN_KJ_PER_MOL") = mlip::units::ev_in_kj_per_mol;
   module.attr("EV_IN_KCAL_PER_MOL") = mlip::units::ev_in_kcal_per_mol;
 }

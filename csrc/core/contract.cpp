@@ -37,12 +37,11 @@ class Reader {
   void finish() const {
     for (const auto& [key, value] : object_.items())
       if (std::find(seen_.begin(), seen_.end(), key) == seen_.end())
-        fail("unknown key '" + path_ + key + "'. The file may come from a newer mlip-deploy: pip install -U mlip-deploy");
+        fail("unknown key '" + path_ + key +
+             "'. The file may come from a newer mlip-deploy: pip install -U mlip-deploy");
   }
 
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(source_ + ": contract: " + what);
-  }
+  [[noreturn]] void fail(const std::string& what) const { throw Error(source_ + ": contract: " + what); }
 
  private:
   const json& member(const char* key) {
@@ -81,9 +80,12 @@ Enum parse_enum(const Reader& reader, const char* key, const std::string& value,
 
 const char* to_string(Parallel parallel) {
   switch (parallel) {
-    case Parallel::local: return "local";
-    case Parallel::exchange: return "exchange";
-    case Parallel::halo: return "halo";
+    case Parallel::local:
+      return "local";
+    case Parallel::exchange:
+      return "exchange";
+    case Parallel::halo:
+      return "halo";
   }
   return "?";
 }
@@ -96,7 +98,7 @@ int Contract::type_index(const std::string& symbol) const {
   std::string known;
   if (elements.size() <= 12)
     for (const auto& element : elements) known += " " + element;
-  throw Error("'" + symbol + "' is not an element of " + model_name + " (" + std::to_string(elements.size()) +
+  throw Error("'" + symbol + "', not an element of " + model_name + " (" + std::to_string(elements.size()) +
               " elements" + (known.empty() ? "" : ":" + known) + ")");
 }
 
@@ -151,8 +153,8 @@ Contract parse_contract(const std::string& text, const std::string& source) {
   contract.cutoff = root.get<double>("cutoff");
   contract.message_passing_layers = root.get<int>("message_passing_layers");
   contract.interaction_range = root.get<double>("interaction_range");
-  contract.precision = parse_enum(root, "dtype", root.get<std::string>("dtype"),
-                                  {Precision::float32, Precision::float64});
+  contract.precision =
+      parse_enum(root, "dtype", root.get<std::string>("dtype"), {Precision::float32, Precision::float64});
   contract.parallel = parse_enum(root, "parallel", root.get<std::string>("parallel"),
                                  {Parallel::local, Parallel::exchange, Parallel::halo});
   contract.operators = root.get<std::vector<std::string>>("operators");

@@ -20,25 +20,25 @@ enum class Parallel {
 enum class Precision { float32, float64 };
 
 struct Contract {
-  std::string schema;          ///< "major.minor"; another major is refused
-  std::string producer;        ///< package and version that wrote the file
-  std::string torch_version;   ///< torch that wrote the file
-  std::string backend;         ///< "torchscript"
+  std::string schema;         ///< "major.minor"; another major is refused
+  std::string producer;       ///< package and version that wrote the file
+  std::string torch_version;  ///< torch that wrote the file
+  std::string backend;        ///< "torchscript"
   std::string model_name;
   std::string model_family;
-  std::string source_sha256;   ///< of the checkpoint
+  std::string source_sha256;  ///< of the checkpoint
   std::string license;
   std::string citation;
   std::vector<std::string> elements;  ///< chemical symbols; the position is the type index
   double cutoff = 0.0;                ///< Å
   int message_passing_layers = 0;
-  double interaction_range = 0.0;     ///< Å, cutoff times layers
+  double interaction_range = 0.0;  ///< Å, cutoff times layers
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
-  std::string energy_frame;           ///< functional, U, corrections and dispersion in one line
-  std::vector<std::string> operators; ///< custom operators that the graph calls
+  std::string energy_frame;            ///< functional, U, corrections and dispersion in one line
+  std::vector<std::string> operators;  ///< custom operators that the graph calls
 
-  /// Type index of a chemical symbol. @throws Error which lists what the model knows.
+  /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.
   int type_index(const std::string& symbol) const;
 };
 

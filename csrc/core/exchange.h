@@ -14,11 +14,11 @@ namespace mlip {
 
 /// Rows of a feature matrix, row-major: owned atoms first, then ghosts.
 struct FeatureRows {
-  void* data;            ///< [n_nodes, width] of the type that `precision` names, on the CPU
+  void* data;  ///< [n_nodes, width] of the type that `precision` names, on the CPU
   Precision precision;
   std::int64_t n_owned;
   std::int64_t n_nodes;
-  std::int64_t width;    ///< values per row
+  std::int64_t width;  ///< values per row
 };
 
 /// Implemented by an engine shell over its own communication. Both calls are collective: every rank makes

@@ -25,8 +25,8 @@ void CandidateEdges::clear() {
   node_of.clear();
 }
 
-void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom,
-                   double cutoff, Graph& graph) {
+void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom, double cutoff,
+                   Graph& graph) {
   graph.clear_edges();
   const double cutoff_squared = cutoff * cutoff;
   const std::size_t n_candidates = candidates.centres.size();
@@ -40,8 +40,9 @@ void refresh_edges(const CandidateEdges& candidates, const double* positions, do
     if (squared < cutoff_squared) {
       graph.add_edge(candidates.node_of[i], candidates.node_of[j], vector);
     } else if (!std::isfinite(squared)) {
-      throw Error("atom positions are not finite (NaN or infinity). The simulation has blown up: check the starting "
-                  "structure, minimise it, or use a smaller timestep");
+      throw Error(
+          "atom positions are not finite (NaN or infinity). The simulation has blown up: check the starting "
+          "structure, minimise it, or use a smaller timestep");
     }
   }
 }

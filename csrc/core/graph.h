@@ -16,11 +16,11 @@ namespace mlip {
 
 /// Atoms and edges inside the cutoff. Buffers keep their capacity from step to step.
 struct Graph {
-  std::int64_t n_owned = 0;                ///< nodes [0, n_owned) are owned, the rest are ghosts
-  std::vector<std::int64_t> node_types;    ///< [n_nodes] type index in the contract's element list
-  std::vector<std::int64_t> centres;       ///< [n_edges] node index, owned
-  std::vector<std::int64_t> neighbours;    ///< [n_edges] node index
-  std::vector<double> vectors;             ///< [n_edges, 3] Å
+  std::int64_t n_owned = 0;              ///< nodes [0, n_owned) are owned, the rest are ghosts
+  std::vector<std::int64_t> node_types;  ///< [n_nodes] type index in the contract's element list
+  std::vector<std::int64_t> centres;     ///< [n_edges] node index, owned
+  std::vector<std::int64_t> neighbours;  ///< [n_edges] node index
+  std::vector<double> vectors;           ///< [n_edges, 3] Å
 
   std::int64_t n_nodes() const { return static_cast<std::int64_t>(node_types.size()); }
   std::int64_t n_edges() const { return static_cast<std::int64_t>(centres.size()); }
@@ -52,8 +52,8 @@ struct CandidateEdges {
 /// @param length_in_angstrom  Å per engine length unit
 /// @param cutoff          Å
 /// @throws Error when a position is not finite.
-void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom,
-                   double cutoff, Graph& graph);
+void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom, double cutoff,
+                   Graph& graph);
 
 /// Forces from edge gradients, in float64: adds `scale * g_ij` to node i and subtracts it from node j.
 /// @param forces [n_nodes, 3]; @param scale from eV/Å to the caller's unit.

@@ -1,8 +1,8 @@
 // The one place that knows which back end runs an artifact (today: TorchScript).
 #include "core/model.h"
 
-#include <caffe2/serialize/inline_container.h>
 #include <ATen/Parallel.h>
+#include <caffe2/serialize/inline_container.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/cuda.h>
 #include <torch/script.h>
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "core/error.h"
 #include "core/python_gil.h"
@@ -23,10 +24,17 @@ namespace {
 
 constexpr const char* contract_record = "extra/mlip/contract.json";
 
-bool starts_like_zip(const std::string& path) {
+/// Begins as a zip archive does, but its directory, which stands at the end, is missing.
+bool is_broken_zip(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
   char magic[4] = {};
-  std::ifstream(path, std::ios::binary).read(magic, 4);
-  return std::memcmp(magic, "PK\x03\x04", 4) == 0;
+  file.read(magic, 4);
+  if (std::memcmp(magic, "PK\x03\x04", 4) != 0) return false;
+  constexpr std::streamoff longest_end_record = 65535 + 22;
+  file.seekg(0, std::ios::end);
+  file.seekg(std::max<std::streamoff>(0, file.tellg() - longest_end_record));
+  const std::string tail((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  return tail.find("PK\x05\x06") == std::string::npos;
 }
 
 const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
@@ -36,7 +44,8 @@ std::string reason_of(const std::string& traceback) {
   const auto end = traceback.find_last_not_of("\n ");
   if (end == std::string::npos) return traceback;
   const auto start = traceback.rfind('\n', end);
-  return traceback.substr(start == std::string::npos ? 0 : start + 1, end - (start == std::string::npos ? 0 : start + 1) + 1);
+  return traceback.substr(start == std::string::npos ? 0 : start + 1,
+                          end - (start == std::string::npos ? 0 : start + 1) + 1);
 }
 
 /// Runs `body`, turning torch's exceptions (which carry a C++ backtrace or a TorchScript traceback) into ours.
@@ -60,7 +69,8 @@ torch::Device find_device(const std::string& name) {
     throw Error("device: '" + name + "' is not one of cpu, cuda, cuda:N, auto");
   const torch::Device device = translate_errors("device: '" + name + "'", [&] { return torch::Device(name); });
   if (device.is_cuda() && !have_cuda)
-    throw Error("device: '" + name + "' asked for, but torch " TORCH_VERSION
+    throw Error("device: '" + name +
+                "' asked for, but torch " TORCH_VERSION
                 " finds no CUDA device. Use 'device cpu', or install a CUDA build of torch and rebuild mlip-deploy "
                 "(mlip doctor shows both)");
   if (device.has_index() && device.is_cuda() && device.index() >= static_cast<int>(torch::cuda::device_count()))
@@ -145,23 +155,29 @@ Contract read_contract(const std::string& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored))
     throw Error("'" + path + "': no such file. Write one with: " + export_line);
-  if (std::filesystem::is_directory(path, ignored)) throw Error("'" + path + "' is a folder, not an artifact (*.mlip.pt)");
+  if (std::filesystem::is_directory(path, ignored))
+    throw Error("'" + path + "' is a folder, not an artifact (*.mlip.pt)");
   std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
   try {
     reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
     if (reader->hasRecord(contract_record)) {
       const auto record = reader->getRecord(contract_record);
-      return parse_contract(std::string(static_cast<const char*>(std::get<0>(record).get()), std::get<1>(record)), path);
+      return parse_contract(std::string(static_cast<const char*>(std::get<0>(record).get()), std::get<1>(record)),
+                            path);
     }
     if (reader->hasRecord("constants.pkl"))
-      throw Error("'" + path + "' is a TorchScript file without a contract: mlip-deploy did not write it. Export the "
-                  "model's checkpoint instead: " + export_line);
+      throw Error("'" + path +
+                  "' is a TorchScript file without a contract: mlip-deploy did not write it. Export the "
+                  "model's checkpoint instead: " +
+                  export_line);
     if (reader->hasRecord("data.pkl"))
-      throw Error("'" + path + "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet " +
-                  path + " -o NAME.mlip.pt");
+      throw Error("'" + path +
+                  "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet " + path +
+                  " -o NAME.mlip.pt");
   } catch (const c10::Error&) {
-    if (starts_like_zip(path))
-      throw Error("'" + path + "' is truncated or damaged (" + std::to_string(std::filesystem::file_size(path, ignored)) +
+    if (is_broken_zip(path))
+      throw Error("'" + path + "' is truncated or damaged (" +
+                  std::to_string(std::filesystem::file_size(path, ignored)) +
                   " bytes). Copy it again, or write it anew: " + export_line);
   }
   throw Error("'" + path + "' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: " + export_line);
@@ -206,7 +222,8 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange)
   double total = 0.0;
   for (double energy : result.atomic_energies) total += energy;
   if (!std::isfinite(total))
-    throw Error(contract_.model_name + ": the energy is not finite. Two atoms may sit on the same spot, or the "
+    throw Error(contract_.model_name +
+                ": the energy is not finite. Two atoms may sit on the same spot, or the "
                 "simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
 }
 

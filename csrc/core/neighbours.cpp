@@ -70,9 +70,10 @@ void NeighbourList::build(const double* positions, std::int64_t n_atoms, const s
                           const std::array<bool, 3>& periodic, double cutoff, Graph& graph) {
   for (std::int64_t k = 0; k < 3 * n_atoms; ++k)
     if (!std::isfinite(positions[k]))
-      throw Error("position of atom " + std::to_string(k / 3) +
-                  " (counted from 0) is not finite: " + std::to_string(positions[k]) +
-                  ". The simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
+      throw Error(
+          "position of atom " + std::to_string(k / 3) +
+          " (counted from 0) is not finite: " + std::to_string(positions[k]) +
+          ". The simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
   graph.clear_edges();
   if (n_atoms == 0) return;
 
@@ -96,9 +97,9 @@ void NeighbourList::build(const double* positions, std::int64_t n_atoms, const s
   for (int row = 0; row < 3; ++row)
     for (int axis = 0; axis < 3; ++axis) vesin_box[row][axis] = box[row][axis];
   const char* message = nullptr;
-  const int status = vesin_neighbors(reinterpret_cast<const double(*)[3]>(positions), static_cast<size_t>(n_atoms),
-                                     vesin_box, periodic.data(), VesinDevice{VesinCPU, 0}, options, &list_->vesin,
-                                     &message);
+  const int status =
+      vesin_neighbors(reinterpret_cast<const double (*)[3]>(positions), static_cast<size_t>(n_atoms), vesin_box,
+                      periodic.data(), VesinDevice{VesinCPU, 0}, options, &list_->vesin, &message);
   if (status != 0) throw Error(std::string("neighbour list: ") + (message ? message : "vesin failed"));
 
   const VesinNeighborList& list = list_->vesin;

@@ -8,11 +8,11 @@
 
 namespace mlip::units {
 
-inline constexpr double elementary_charge = 1.602176634e-19;   // C, exact
-inline constexpr double avogadro = 6.02214076e23;              // 1/mol, exact
-inline constexpr double joule_per_calorie = 4.184;             // thermochemical calorie, exact
-inline constexpr double hartree_in_ev = 27.211386245981;       // CODATA 2022
-inline constexpr double bohr_in_angstrom = 0.529177210544;     // CODATA 2022
+inline constexpr double elementary_charge = 1.602176634e-19;  // C, exact
+inline constexpr double avogadro = 6.02214076e23;             // 1/mol, exact
+inline constexpr double joule_per_calorie = 4.184;            // thermochemical calorie, exact
+inline constexpr double hartree_in_ev = 27.211386245981;      // CODATA 2022
+inline constexpr double bohr_in_angstrom = 0.529177210544;    // CODATA 2022
 
 inline constexpr double ev_in_joule = elementary_charge;
 inline constexpr double ev_in_kj_per_mol = ev_in_joule * avogadro / 1000.0;         // 96.485...

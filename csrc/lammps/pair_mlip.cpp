@@ -57,8 +57,10 @@ void PairMLIP::settings(int narg, char** arg) {
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
     if (keyword != "device" && keyword != "threads")
-      error->all(FLERR, "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-                 "[device cpu|cuda|cuda:N|auto] [threads N]", keyword);
+      error->all(FLERR,
+                 "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
+                 "[device cpu|cuda|cuda:N|auto] [threads N]",
+                 keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
       options_.device = arg[k + 1];
@@ -73,8 +75,6 @@ void PairMLIP::settings(int narg, char** arg) {
 void PairMLIP::coeff(int narg, char** arg) {
   const std::string usage = "pair_coeff * * FILE.mlip.pt El1 El2 ... (one element per atom type)";
   if (narg < 3) error->all(FLERR, "pair_coeff: expected '{}'", usage);
-  if (strcmp(arg[0], "*") != 0 || strcmp(arg[1], "*") != 0)
-    error->all(FLERR, "pair_coeff: found types '{} {}', expected '{}'", arg[0], arg[1], usage);
   const int n_types = atom->ntypes;
   if (narg - 3 != n_types) {
     std::string found;
@@ -98,8 +98,10 @@ void PairMLIP::coeff(int narg, char** arg) {
     try {
       type_to_element_[type] = contract.type_index(symbol);
     } catch (const mlip::Error& failure) {
-      error->all(FLERR, "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
-                 "style handles it", type, failure.what(), arg[2]);
+      error->all(FLERR,
+                 "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
+                 "style handles it",
+                 type, failure.what(), arg[2]);
     }
   }
   int n_set = 0;
@@ -126,19 +128,26 @@ void PairMLIP::init_style() {
   if (atom->tag_enable == 0)
     error->all(FLERR, "pair_style mlip needs atom ids. Remove 'atom_modify id no' from the input");
   if (force->newton_pair == 0)
-    error->all(FLERR, "pair_style mlip needs 'newton on': forces on ghost atoms go back to their owners. Put 'newton on' "
+    error->all(FLERR,
+               "pair_style mlip needs 'newton on': forces on ghost atoms go back to their owners. Put 'newton on' "
                "at the top of the input");
   // Both drop pairs from the neighbour list, and a many-body energy without some of its neighbours is wrong.
   if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)
-    error->all(FLERR, "pair_style mlip: 'neigh_modify exclude' hides neighbours from the model. Add: neigh_modify exclude none");
+    error->all(
+        FLERR,
+        "pair_style mlip: 'neigh_modify exclude' hides neighbours from the model. Add: neigh_modify exclude none");
   if (atom->molecular != Atom::ATOMIC)
     for (int k = 1; k <= 3; ++k)
       if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
-        error->all(FLERR, "pair_style mlip: special_bonds hides 1-{} neighbours from the model. Add: special_bonds lj/coul "
-                   "1.0 1.0 1.0", k + 1);
+        error->all(FLERR,
+                   "pair_style mlip: special_bonds hides 1-{} neighbours from the model. Add: special_bonds lj/coul "
+                   "1.0 1.0 1.0",
+                   k + 1);
   if (comm->nprocs > 1 && model_->contract().parallel == mlip::Parallel::halo)
-    error->all(FLERR, "pair_style mlip: {} passes messages without exchange points (mode halo) and runs on one MPI rank, "
-               "this run has {}", model_->contract().model_name, comm->nprocs);
+    error->all(FLERR,
+               "pair_style mlip: {} passes messages without exchange points (mode halo) and runs on one MPI rank, "
+               "this run has {}",
+               model_->contract().model_name, comm->nprocs);
 
   neighbor->add_request(this, NeighConst::REQ_FULL);
   if (!setup_printed_) print_setup();
@@ -273,11 +282,12 @@ void PairMLIP::finish() {
   if (n_evaluations_ == 0 || comm->me != 0) return;
   const double model = model_->seconds_in_backend() - backend_at_start_;
   const double outside = std::max(0.0, seconds_total_ - model);
-  utils::logmesg(lmp,
-                 "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each, outside the model {:.4g} ms "
-                 "({:.2f} %)\n",
-                 n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_, 1e3 * outside / n_evaluations_,
-                 100.0 * outside / std::max(model, 1e-12));
+  utils::logmesg(
+      lmp,
+      "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each, outside the model {:.4g} ms "
+      "({:.2f} %)\n",
+      n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_, 1e3 * outside / n_evaluations_,
+      100.0 * outside / std::max(model, 1e-12));
 }
 
 double PairMLIP::memory_usage() {
@@ -312,7 +322,8 @@ int PairMLIP::pack_forward_comm(int n, int* list, double* buffer, int /*pbc_flag
   for (int k = 0; k < n; ++k) {
     const std::int64_t node = candidates_.node_of[list[k]];
     if (node >= 0)
-      std::memcpy(buffer + static_cast<std::size_t>(k) * stride, static_cast<const char*>(rows_.data) + node * bytes, bytes);
+      std::memcpy(buffer + static_cast<std::size_t>(k) * stride, static_cast<const char*>(rows_.data) + node * bytes,
+                  bytes);
   }
   return n * stride;
 }
@@ -333,7 +344,8 @@ int PairMLIP::pack_reverse_comm(int n, int first, double* buffer) {
   for (int k = 0; k < n; ++k) {
     const std::int64_t node = candidates_.node_of[first + k];
     if (node >= 0)
-      std::memcpy(buffer + static_cast<std::size_t>(k) * stride, static_cast<const char*>(rows_.data) + node * bytes, bytes);
+      std::memcpy(buffer + static_cast<std::size_t>(k) * stride, static_cast<const char*>(rows_.data) + node * bytes,
+                  bytes);
   }
   return n * stride;
 }

@@ -14,8 +14,8 @@
 #include "core/exchange.h"
 #include "core/graph.h"
 #include "core/model.h"
-#include "pair.h"
 #include "core/units.h"
+#include "pair.h"
 
 namespace LAMMPS_NS {
 
@@ -70,7 +70,7 @@ class PairMLIP : public Pair {
   std::vector<double> node_forces_;         // [n_nodes, 3]
   std::vector<double> node_virials_;        // [n_nodes, 6]
   Communication communication_{*this};
-  mlip::FeatureRows rows_{};                // what the communication in progress works on
+  mlip::FeatureRows rows_{};  // what the communication in progress works on
 
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;

@@ -31,11 +31,13 @@ struct Plugin {
 
 int loaded_version = 0;
 
-extern "C" void* create_pair(void* lmp) {
+// Without C linkage, whose one global name a second plugin in the process would share.
+void* create_pair(void* lmp) {
   if (loaded_version != MLIP_LAMMPS_VERSION) {
     const std::string message = "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
                                 ", this is version " + std::to_string(loaded_version) +
-                                ". Build it again for this LAMMPS: pip install --force-reinstall --no-deps mlip-deploy";
+                                ". Build it again for this LAMMPS, in the source folder of mlip-deploy: "
+                                "pip install --force-reinstall --no-deps .";
     lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, message.c_str());
     return nullptr;
   }

@@ -46,8 +46,8 @@ void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
       try {
         graph_.node_types.push_back(model_->contract().type_index(elements[k]));
       } catch (const mlip::Error& failure) {
-        throw mlip::Error("atom " + std::to_string(k) + " (counted from 0): " + failure.what() +
-                          ", see: mlip info " + owner_.path());
+        throw mlip::Error("atom " + std::to_string(k) + " (counted from 0) is " + failure.what() + ", see: mlip info " +
+                          owner_.path());
       }
     }
   });

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "core/graph.h"
-#include "mlip_force.h"
 #include "core/model.h"
 #include "core/neighbours.h"
+#include "mlip_force.h"
 
 namespace mlip_openmm {
 

@@ -37,7 +37,8 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
       throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) + ", this build reads " +
                                     std::to_string(xml_version) + ". Install the mlip-deploy that wrote it");
     std::vector<std::string> symbols;
-    for (const auto& atom : node.getChildNode("Elements").getChildren()) symbols.push_back(atom.getStringProperty("symbol"));
+    for (const auto& atom : node.getChildNode("Elements").getChildren())
+      symbols.push_back(atom.getStringProperty("symbol"));
     auto* force = new MLIPForce(node.getStringProperty("path"), std::move(symbols), node.getBoolProperty("periodic"),
                                 node.getIntProperty("threads"), node.getStringProperty("device"));
     force->setForceGroup(node.getIntProperty("forceGroup", 0));

@@ -41,6 +41,7 @@ class Artifact:
 
     def _record(self, name: str) -> bytes:
         path = self.path
+        not_an_artifact = f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}"
         if not path.exists():
             raise MLIPError(f"'{path}': no such file. Write one with: {EXPORT_LINE}")
         if path.is_dir():
@@ -59,7 +60,7 @@ class Artifact:
                     f"'{path}' is truncated or damaged ({path.stat().st_size} bytes). Copy it again, or write it anew: "
                     f"{EXPORT_LINE}"
                 ) from error
-            raise MLIPError(f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}") from error
+            raise MLIPError(not_an_artifact) from error
         if "constants.pkl" in names:
             raise MLIPError(
                 f"'{path}' is a TorchScript file without a contract: mlip-deploy did not write it. Export the model's "
@@ -70,7 +71,7 @@ class Artifact:
                 f"'{path}' is a PyTorch checkpoint, not an exported model. Export it first: "
                 f"mlip export sevennet {path} -o NAME{SUFFIX}"
             )
-        raise MLIPError(f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}")
+        raise MLIPError(not_an_artifact)
 
 
 def file_sha256(path: str | Path) -> str:

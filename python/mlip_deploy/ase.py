@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
@@ -15,7 +15,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import stress_from_virial
 
 
-class MLIPCalculator(Calculator):  # type: ignore[misc]
+class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact.
 
     Args:
@@ -31,10 +31,16 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
             not finite.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = [  # noqa: RUF012  ASE declares it on the instance
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.artifact = Artifact(path)
         try:
             self.potential = _core.Potential(str(path), device=device, threads=threads)
@@ -51,11 +57,13 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        super().calculate(atoms, properties, system_changes)
-        atoms = self.atoms
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        system = self.atoms
+        if system is None:
+            raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         try:
-            types = self.contract.types_of(atoms.get_chemical_symbols())
-            values = self.potential.compute(atoms.positions, types, atoms.cell.array, atoms.pbc.tolist())
+            types = self.contract.types_of(system.get_chemical_symbols())
+            values = self.potential.compute(system.positions, types, system.cell.array, system.pbc.tolist())
         except ValueError as error:
             raise MLIPError(str(error)) from error
         self.results = {
@@ -64,7 +72,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
             "energies": values["energies"],
             "forces": values["forces"],
         }
-        if atoms.pbc.all():
-            self.results["stress"] = stress_from_virial(values["virial"], atoms.get_volume())
+        if system.pbc.all():
+            self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         elif properties and "stress" in properties:
             raise PropertyNotImplementedError("stress needs three periodic directions")

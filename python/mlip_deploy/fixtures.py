@@ -15,7 +15,7 @@ from ase.build import bulk, molecule
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
-from mlip_deploy.result import Result
+from mlip_deploy.result import Array, Result, voigt_to_tensor
 
 Evaluate = Callable[[Atoms], Result]
 
@@ -25,10 +25,12 @@ class _Strict(BaseModel):
 
 
 class Noise(_Strict):
-    """Largest difference between the original in float32 and in float64."""
+    """Largest difference between the original in float32, in several rotated frames, and in float64."""
 
     energy_per_atom: float
-    """eV/atom"""
+    """of the total energy, eV/atom"""
+    atomic_energies: float
+    """of one atom's energy, eV"""
     forces: float
     """eV/Å, over components"""
     stress: float
@@ -45,7 +47,7 @@ class Structure(_Strict):
     pbc: list[bool]
     energy: float
     """eV"""
-    energies: list[float]
+    atomic_energies: list[float]
     """[n] eV"""
     forces: list[list[float]]
     """[n, 3] eV/Å"""
@@ -58,7 +60,7 @@ class Structure(_Strict):
     def result(self) -> Result:
         return Result(
             energy=self.energy,
-            energies=np.array(self.energies),
+            atomic_energies=np.array(self.atomic_energies),
             forces=np.array(self.forces),
             stress=None if self.stress is None else np.array(self.stress),
         )
@@ -84,18 +86,11 @@ class Original:
 def build_fixtures(original: Original, elements: list[str], progress: Callable[[str], None]) -> Fixtures:
     """Evaluate the original on `structures(elements)` and record truth and noise."""
     records, noise = [], []
+    random = np.random.default_rng(64)
     for name, atoms in structures(elements):
         progress(f"fixture {name} ({len(atoms)} atoms)")
-        truth, rounded = original.float64(atoms), original.float32(atoms)
-        noise.append(
-            (
-                abs(rounded.energy - truth.energy) / len(atoms),
-                float(np.abs(rounded.forces - truth.forces).max()),
-                0.0
-                if truth.stress is None or rounded.stress is None
-                else float(np.abs(rounded.stress - truth.stress).max()),
-            )
-        )
+        truth = original.float64(atoms)
+        noise += [_float32_noise(original, atoms, truth, rotation) for rotation in _rotations(random)]
         records.append(
             Structure(
                 name=name,
@@ -104,16 +99,46 @@ def build_fixtures(original: Original, elements: list[str], progress: Callable[[
                 cell=atoms.cell.array.tolist(),
                 pbc=atoms.pbc.tolist(),
                 energy=truth.energy,
-                energies=truth.energies.tolist(),
+                atomic_energies=_atomic_energies(truth).tolist(),
                 forces=truth.forces.tolist(),
                 stress=None if truth.stress is None else truth.stress.tolist(),
             )
         )
-    energy, forces, stress = np.max(noise, axis=0).tolist()
+    energy, energies, forces, stress = np.max(noise, axis=0).tolist()
     return Fixtures(
         reference=original.package,
-        float32_noise=Noise(energy_per_atom=energy, forces=forces, stress=stress),
+        float32_noise=Noise(energy_per_atom=energy, atomic_energies=energies, forces=forces, stress=stress),
         structures=records,
+    )
+
+
+NOISE_SAMPLES = 6
+
+
+def _rotations(random: np.random.Generator) -> list[Array]:
+    """The frame itself and random rotations of it: one rounding of a float32 result is a small sample."""
+    rotations = [np.eye(3)]
+    for _ in range(NOISE_SAMPLES - 1):
+        q, _ = np.linalg.qr(random.normal(size=(3, 3)))
+        rotations.append(q * np.linalg.det(q))
+    return rotations
+
+
+def _float32_noise(original: Original, atoms: Atoms, truth: Result, rotation: Array) -> tuple[float, ...]:
+    """Largest errors (eV/atom, eV, eV/Å, eV/Å³) of the original in float32, in a rotated frame."""
+    rotated = atoms.copy()
+    rotated.positions = atoms.positions @ rotation.T
+    rotated.set_cell(atoms.cell.array @ rotation.T)
+    rounded = original.float32(rotated)
+    stress = 0.0
+    if truth.stress is not None and rounded.stress is not None:
+        back = rotation.T @ voigt_to_tensor(rounded.stress) @ rotation
+        stress = float(np.abs(back - voigt_to_tensor(truth.stress)).max())
+    return (
+        abs(rounded.energy - truth.energy) / len(atoms),
+        float(np.abs(_atomic_energies(rounded) - _atomic_energies(truth)).max()),
+        float(np.abs(rounded.forces @ rotation - truth.forces).max()),
+        stress,
     )
 
 
@@ -128,9 +153,10 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
         (pair for pair in [("Na", "Cl"), ("Si", "O"), ("O", "H")] if set(pair) <= set(elements)),
         (elements[0], elements[-1]),
     )
-    crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True) if first != second else (
-        bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
-    )
+    if first == second:
+        crystal = bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
+    else:
+        crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True)
     shear = np.array([[1.0, 0.06, -0.03], [0.0, 0.97, 0.05], [0.0, 0.0, 1.02]])
 
     def rattled(atoms: Atoms, amplitude: float) -> Atoms:
@@ -174,6 +200,12 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     yield "slab periodic in two directions", slab
 
     yield "single atom", Atoms([single], positions=[[0.1, 0.2, 0.3]])
+
+
+def _atomic_energies(result: Result) -> Array:
+    if result.atomic_energies is None:
+        raise ValueError("the original framework must give the energy of every atom")
+    return result.atomic_energies
 
 
 def _rocksalt_constant(first: str, second: str) -> float:

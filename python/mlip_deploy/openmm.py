@@ -1,7 +1,7 @@
 """`MLIPForce`: an OpenMM force whose energy is that of an artifact.
 
-    from mlip_deploy.openmm import MLIPForce
-    system.addForce(MLIPForce("7net-0.mlip.pt", topology))
+from mlip_deploy.openmm import MLIPForce
+system.addForce(MLIPForce("7net-0.mlip.pt", topology))
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
             raise MLIPError(f"{error}, see: mlip info {path}") from error
         elements = "".join(f"<Atom symbol={quoteattr(symbol)}/>" for symbol in symbols)
         made = openmm.XmlSerializer.deserialize(
-            f'<Force type="MLIPForce" version="1" path={quoteattr(str(Path(path).resolve()))} periodic="{int(periodic)}" '
+            f'<Force type="MLIPForce" version="1" path={quoteattr(str(Path(path).resolve()))} '
+            f'periodic="{int(periodic)}" '
             f'threads="{threads}" device={quoteattr(device)} forceGroup="0" name="MLIPForce">'
             f"<Elements>{elements}</Elements></Force>"
         )
@@ -71,7 +72,9 @@ def _symbols(atoms: Topology | Sequence[str]) -> list[str]:
     symbols = []
     for atom in atoms.atoms():
         if atom.element is None:
-            raise MLIPError(f"atom {atom.index} ('{atom.name}') of the topology has no element. Give it one, or pass symbols")
+            raise MLIPError(
+                f"atom {atom.index} ('{atom.name}') of the topology has no element. Give it one, or pass symbols"
+            )
         symbols.append(atom.element.symbol)
     return symbols
 

@@ -11,4 +11,4 @@ LIBRARY_DIRECTORY = Path(__file__).parent / "lib"
 
 def load_operators() -> None:
     """Idempotent: the library registers its operators once per process."""
-    torch.ops.load_library(str(LIBRARY_DIRECTORY / "libmlip.so"))
+    torch.ops.load_library(str(LIBRARY_DIRECTORY / "libmlip.so"))  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ class Result:
 
     energy: float
     """eV"""
-    energies: Array | None
+    atomic_energies: Array | None
     """[n] eV per atom; None where an engine does not give them"""
     forces: Array
     """[n, 3] eV/Å"""
@@ -31,3 +31,9 @@ def stress_from_virial(virial: Array, volume: float) -> Array:
     """Stress -W/V in Voigt order from the virial W = -Σ r ⊗ dE/dr (eV, [3, 3])."""
     symmetric = 0.5 * (virial + virial.T)
     return np.array([-symmetric[a, b] / volume for a, b in VOIGT])
+
+
+def voigt_to_tensor(stress: Array) -> Array:
+    """[6] in Voigt order to [3, 3]."""
+    xx, yy, zz, yz, xz, xy = stress
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

@@ -111,7 +111,7 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -
         xx, yy, zz, xy, xz, yz = (scalars[name] for name in ("pxx", "pyy", "pzz", "pxy", "pxz", "pyz"))
         virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * scalars["vol"] / LAMMPS_METAL_NKTV2P
         stress = stress_from_virial(frame.prism.tensor2_to_ase(virial), atoms.get_volume())
-    return Result(energy=scalars["pe"], energies=table[:, 4], forces=forces, stress=stress)
+    return Result(energy=scalars["pe"], atomic_energies=table[:, 4], forces=forces, stress=stress)
 
 
 SINGLE_POINT = """\

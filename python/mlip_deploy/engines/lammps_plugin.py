@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 LIBRARY_DIRECTORY = Path(__file__).parent.parent / "lib"
-REBUILD_LINE = "pip install --force-reinstall --no-deps --no-cache-dir mlip-deploy"
+REBUILD_LINE = "pip install --force-reinstall --no-deps .   (in the source folder of mlip-deploy)"
 
 
 def plugin_directory() -> str:
@@ -35,7 +35,7 @@ def torch_mismatch() -> str | None:
     try:
         installed = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        return "torch is not installed, so pair_style mlip is not available. Type: pip install torch=={built}"
+        return f"torch is not installed, so pair_style mlip is not available. Type: pip install torch=={built}"
     if _minor(installed) == _minor(built):
         return None
     return (

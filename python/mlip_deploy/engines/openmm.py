@@ -41,7 +41,7 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, p
     forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
     return Result(
         energy=energy,
-        energies=None,
+        atomic_energies=None,
         forces=np.asarray(forces) / _core.EV_IN_KJ_PER_MOL / 10.0 @ rotation,
         stress=None,
     )

@@ -5,8 +5,6 @@ convolutions, which get their neighbours' features through `mlip::ghost_gather`,
 the first layer's linear maps, which depend on the element alone and become tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from mlip_deploy.export.equivariant import NotFusible
 from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
-from mlip_deploy.operators import load_operators
 from mlip_deploy.result import Result
 
 CITATION = (
@@ -106,6 +103,11 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
 class SpeciesTables(nn.Module):
     """All that the layers before the first convolution compute, as tables over the model's elements."""
 
+    features: Tensor
+    attributes: Tensor
+    self_connection: Tensor
+    modal_attributes: Tensor
+
     def __init__(self, layers: list[nn.Module], n_elements: int, modal_index: int):
         super().__init__()
         data = {
@@ -117,11 +119,12 @@ class SpeciesTables(nn.Module):
                 data = layer(data)
         self.register_buffer("features", data["x"].detach().clone())
         self.register_buffer("attributes", data["node_attr"].detach().clone())
-        has_self_connection = "self_cont_tmp" in data
-        self.has_self_connection = has_self_connection
-        self.register_buffer("self_connection", data["self_cont_tmp"].detach().clone() if has_self_connection else torch.zeros(0))
+        # What a variant of the model does not have is left out of the data.
+        self.has_self_connection = "self_cont_tmp" in data
         self.has_modal = "modal_attr" in data
-        self.register_buffer("modal_attributes", data["modal_attr"].detach().clone() if self.has_modal else torch.zeros(0))
+        absent = torch.zeros(0)
+        self.register_buffer("self_connection", data.get("self_cont_tmp", absent).detach().clone())
+        self.register_buffer("modal_attributes", data.get("modal_attr", absent).detach().clone())
 
     def forward(self, data: dict[str, Tensor], node_types: Tensor, n_owned: int) -> dict[str, Tensor]:
         owned_types = node_types[:n_owned]
@@ -142,6 +145,8 @@ class Convolution(nn.Module):
         original: the layer whose tensor product and radial network are used.
         gather: whether features of ghosts have to be asked for; the first layer has them from its tables.
     """
+
+    denominator: Tensor
 
     def __init__(self, original: Any, gather: bool):
         super().__init__()
@@ -183,6 +188,8 @@ class Layer(nn.Module):
 class SevenNetEnergy(nn.Module):
     """SevenNet behind the model interface: atomic energies of owned atoms from edge vectors."""
 
+    modal_type: Tensor
+
     def __init__(self, model: Any, n_elements: int, dtype: torch.dtype, modal: str | None):
         super().__init__()
         names = list(model._modules)
@@ -195,7 +202,8 @@ class SevenNetEnergy(nn.Module):
         first, last = convolutions[0], names.index("rescale_atomic_energy")
         start = names.index("edge_embedding") + 1
         self.edge_embedding = modules["edge_embedding"]
-        self.tables = SpeciesTables([modules[name] for name in names[start : names.index(first)]], n_elements, modal_index)
+        embedding = [modules[name] for name in names[start : names.index(first)]]
+        self.tables = SpeciesTables(embedding, n_elements, modal_index)
         layers = []
         for name in convolutions:
             here = names.index(name)
@@ -254,23 +262,24 @@ def _load(source: str) -> Any:
             if not checkpoint.config:
                 raise KeyError("config")
     except ValueError as error:
-        raise MLIPError(
-            f"'{source}' is neither a file nor a SevenNet model. Known models: {', '.join(get_available_pretrained_models())}"
-        ) from error
+        known = ", ".join(get_available_pretrained_models())
+        raise MLIPError(f"'{source}' is neither a file nor a SevenNet model. Known models: {known}") from error
     except Exception as error:
-        raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({reason})") from error
     return checkpoint
 
 
 def _modality(config: dict[str, Any], source: str, modal: str | None) -> tuple[list[Input], str | None]:
-    choices = list((config.get("_modal_map") or {}).keys()) if config.get("use_modality") else []
+    choices = sorted(config.get("_modal_map") or {}) if config.get("use_modality") else []
     if not choices:
         if modal is not None:
             raise MLIPError(f"--modal {modal}: {source} has no modalities. Leave --modal out")
         return [], None
-    if modal not in choices:
+    if modal is None or modal not in choices:
         found = "no --modal was given" if modal is None else f"--modal {modal} is not one of them"
-        raise MLIPError(f"{source} has several modalities ({', '.join(choices)}) and {found}. Add: --modal {choices[0]}")
+        several = f"{source} has several modalities ({', '.join(choices)})"
+        raise MLIPError(f"{several} and {found}. Add: --modal {choices[0]}")
     return [Input(name="modal", choices=choices, value=modal)], modal
 
 
@@ -340,11 +349,12 @@ def _evaluate(calculator: Any, atoms: Atoms, dtype: torch.dtype) -> Result:
     energies = output["atomic_energy"].detach().numpy().astype(float).reshape(-1)
     if graph["edge_index"].shape[1] == 0:
         # Without an edge SevenNet returns no force at all; by symmetry it is zero.
-        return Result(energy=float(energies.sum()), energies=energies, forces=np.zeros((len(atoms), 3)), stress=None)
+        no_forces = np.zeros((len(atoms), 3))
+        return Result(energy=float(energies.sum()), atomic_energies=energies, forces=no_forces, stress=None)
     results = calculator.output_to_results(output)
     return Result(
         energy=float(energies.sum()),
-        energies=energies,
+        atomic_energies=energies,
         forces=results["forces"].astype(float),
         stress=results["stress"].astype(float) if atoms.pbc.all() else None,
     )

@@ -18,6 +18,7 @@ import mlip_deploy
 from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD
 from mlip_deploy.contract import Contract, Dtype, EnergyFrame, Input, ModelIdentity, Parallel, Producer
 from mlip_deploy.fixtures import Fixtures, Original, build_fixtures
+from mlip_deploy.operators import load_operators
 
 Progress = Callable[[str], None]
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
@@ -100,6 +101,8 @@ def write_artifact(
     The file appears under its name only when it is complete.
     """
     contract = adapted.contract(dtype)
+    if contract.operators:
+        load_operators()
     fixtures = build_fixtures(adapted.original, adapted.elements, progress)
     progress(f"scripting the model in {dtype}")
     with default_dtype(TORCH_DTYPE[dtype]), quiet():

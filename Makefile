@@ -1,0 +1,47 @@
+# make demo    the main job, from checkpoint to molecular dynamics, and a report
+# make test    every test
+# make lint    formatting and types
+#
+# Both work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
+# Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+TORCH  ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
+
+.PHONY: demo test lint build clean
+
+demo: build
+	$(BIN)/python examples/demo.py
+
+test: build
+	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
+	$(BIN)/python -m pytest
+
+lint: build
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.cpp')
+
+build: $(VENV)/built
+
+# torch first: a bare dependency on it would let pip choose another build.
+$(VENV)/installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	if [ -n "$(TORCH)" ]; then grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; echo "$(TORCH)" >> $(VENV)/constraints.txt; \
+	else cp constraints.txt $(VENV)/constraints.txt; fi
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
+	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
+	touch $@
+
+# Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
+$(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp Makefile
+	$(BIN)/python -m pip install -q --no-build-isolation --no-deps --force-reinstall \
+	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo

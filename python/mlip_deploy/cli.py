@@ -1,0 +1,248 @@
+"""The command `mlip`. Each subcommand is a thin layer over one function of the package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import mlip_deploy
+from mlip_deploy import bench
+from mlip_deploy.artifact import SUFFIX, Artifact
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import write_text
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0, or 1 for a failed check or a wrong input, 2 for a wrong command line (argparse)."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except MLIPError as error:
+        errors.print(f"[bold red]error[/]: {_escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlip", description="Export, inspect and check interatomic potentials for LAMMPS, OpenMM and ASE."
+    )
+    parser.add_argument("--version", action="version", version=f"mlip-deploy {mlip_deploy.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    export = _command(
+        commands, "export", "write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"
+    )
+    export.add_argument("family", choices=["sevennet"], help="framework that the model comes from")
+    export.add_argument("source", help="name of a published model, or a checkpoint file")
+    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
+    export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
+    export.add_argument("--modal", help="training modality, for checkpoints that have several")
+    export.set_defaults(run=_export)
+
+    info = _command(commands, "info", "show an artifact's contract", "mlip info 7net-0.mlip.pt")
+    info.add_argument("file", type=Path)
+    info.add_argument("--json", action="store_true", help="the contract as it is stored")
+    info.set_defaults(run=_info)
+
+    check = _command(
+        commands,
+        "check",
+        "replay an artifact's fixtures in the engines; exit 1 when one is out of tolerance",
+        "mlip check 7net-0.mlip.pt --engines ase,lammps,openmm --ranks 1,2",
+    )
+    check.add_argument("file", type=Path)
+    check.add_argument("--engines", default="ase,lammps,openmm", help="default: ase,lammps,openmm")
+    check.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
+    check.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
+    check.set_defaults(run=_check)
+
+    measure = _command(
+        commands,
+        "bench",
+        "measure speed, memory and the share of a step outside the model",
+        "mlip bench 7net-0.mlip.pt --systems si64,si512 --engines ase,lammps",
+    )
+    bench.add_arguments(measure)
+    measure.set_defaults(run=bench.run)
+
+    doctor = _command(commands, "doctor", "show versions, devices and problems with their cure", "mlip doctor")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=purpose, description=purpose.capitalize() + ".", epilog=f"example: {example}")
+
+
+def _export(options: argparse.Namespace) -> int:
+    if not options.output.name.endswith(SUFFIX):
+        raise MLIPError(f"-o {options.output}: artifact names end in {SUFFIX}. Type: -o {options.output.stem}{SUFFIX}")
+    with _progress() as step:
+        step("loading torch and the framework")
+        from mlip_deploy.export import sevennet
+        from mlip_deploy.export.wrapper import write_artifact
+
+        adapted = sevennet.adapt(options.source, modal=options.modal)
+        contract = write_artifact(adapted, options.output, options.dtype, step, script=sevennet.script)
+    size = options.output.stat().st_size / 1e6
+    console.print(
+        f"{options.output} ({size:.1f} MB): {contract.model.name}, {len(contract.elements)} elements, cutoff "
+        f"{contract.cutoff:g} Å, {contract.dtype}, parallel mode {contract.parallel}"
+    )
+    console.print(f"next: mlip check {options.output}")
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    artifact = Artifact(options.file)
+    contract = artifact.contract
+    if options.json:
+        print(contract.to_json())
+        return 0
+    fixtures = artifact.fixtures()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    noise = fixtures.float32_noise
+    for name, value in [
+        ("model", f"{contract.model.name} ({contract.model.family}), licence {contract.model.license}"),
+        ("citation", contract.model.citation),
+        ("source", f"sha256 {contract.model.source_sha256}"),
+        ("written by", f"{contract.producer.package} {contract.producer.version}, torch {contract.producer.torch}"),
+        ("back end", f"{contract.backend}, {contract.dtype}"),
+        ("elements", f"{len(contract.elements)}: {' '.join(contract.elements)}"),
+        (
+            "range",
+            f"cutoff {contract.cutoff:g} Å, {contract.message_passing_layers} message-passing layers, "
+            f"interaction range {contract.interaction_range:g} Å",
+        ),
+        ("parallel", contract.parallel),
+        ("energies", contract.energy_frame.describe()),
+        ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
+        ("operators", ", ".join(contract.operators) or "none"),
+        (
+            "fixtures",
+            f"{len(fixtures.structures)} structures from {fixtures.reference}; float32 noise "
+            f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³",
+        ),
+    ]:
+        table.add_row(name, _escape(value))
+    console.print(table)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from mlip_deploy.engines import ENGINES
+
+    engines = options.engines.split(",")
+    for engine in engines:
+        if engine not in ENGINES:
+            raise MLIPError(f"--engines {options.engines}: '{engine}' is not one of {', '.join(ENGINES)}")
+    try:
+        ranks = [int(text) for text in options.ranks.split(",")]
+    except ValueError:
+        ranks = [0]
+    if min(ranks) < 1:
+        raise MLIPError(f"--ranks {options.ranks}: expected numbers such as 1,2")
+    if options.json and options.json.is_dir():
+        raise MLIPError(f"--json {options.json} is a folder. Name a file in it")
+
+    Artifact(options.file)  # complain about the file before loading any engine
+    from mlip_deploy.validate.fidelity import check
+
+    with _progress() as step:
+        report = check(options.file, engines, ranks, step)
+    if options.json:
+        write_text(options.json, report.model_dump_json(indent=1) + "\n")
+
+    table = Table(title=f"{report.artifact}: {report.model} in {report.dtype} against {report.reference} in float64")
+    for heading in ("engine", "ranks", "structures", "ΔE eV/atom", "ΔF eV/Å", "Δσ eV/Å³", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("engine", "verdict") else "right")
+    for engine, n_ranks in dict.fromkeys((c.engine, c.ranks) for c in report.comparisons):
+        rows = [c for c in report.comparisons if (c.engine, c.ranks) == (engine, n_ranks)]
+        applicable = [c for c in rows if c.verdict != "not-applicable"]
+        failed = [c for c in rows if c.verdict == "fail"]
+
+        def worst(values: list[float | None]) -> str:
+            numbers = [value for value in values if value is not None]
+            return f"{max(numbers):.1e}" if numbers else "-"
+
+        table.add_row(
+            engine,
+            str(n_ranks),
+            f"{len(applicable)} of {len(rows)}",
+            worst([c.energy_per_atom for c in applicable]),
+            worst([c.forces for c in applicable]),
+            worst([c.stress for c in applicable]),
+            "[red]fail[/]" if failed else "[green]pass[/]",
+        )
+    table.add_section()
+    table.add_row(
+        "tolerance",
+        "",
+        "",
+        f"{report.tolerance_energy_per_atom:.1e}",
+        f"{report.tolerance_forces:.1e}",
+        f"{report.tolerance_stress:.1e}",
+        "",
+    )
+    console.print(table)
+    for comparison in report.comparisons:
+        where = f"{comparison.engine}, {comparison.ranks} rank(s), {comparison.structure}"
+        if comparison.verdict == "fail":
+            errors.print(f"[red]fail[/] {where}: {_escape(comparison.reason)}")
+        elif comparison.verdict == "not-applicable":
+            console.print(f"[dim]not applicable: {where}: {comparison.reason}[/]")
+    return 0 if report.passed else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mlip_deploy.doctor import examine
+
+    with _progress() as step:
+        step("looking at the environment")
+        findings = examine()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for finding in findings:
+        table.add_row(finding.item, _escape(finding.found) if finding.ok else f"[red]{_escape(finding.found)}[/]")
+        if not finding.ok:
+            table.add_row("", f"[red]{_escape(finding.problem)}[/]")
+            table.add_row("", f"type: [bold]{_escape(finding.remedy)}[/]")
+    console.print(table)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _escape(text: str) -> str:
+    """Rich reads square brackets as markup."""
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """One line that shows what is going on: a spinner in a terminal, plain lines elsewhere."""
+    if errors.is_terminal:
+        with errors.status("") as status:
+            yield lambda message: status.update(_escape(message))
+    else:
+        yield lambda message: errors.print(_escape(message))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

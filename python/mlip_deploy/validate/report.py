@@ -1,0 +1,101 @@
+"""One self-contained HTML page: tables, plots, versions. No scripts, no links to other files."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mlip_deploy.validate.fidelity import FidelityReport
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size: .92rem; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #d5dae2; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.pass { color: #14713a; } .fail { color: #b3261e; font-weight: 600; } .not-applicable { color: #6b7483; }
+img { max-width: 100%; } pre { background: #f3f5f8; padding: .8rem; overflow-x: auto; }
+caption { text-align: left; color: #4a5568; }
+"""
+
+
+class Page:
+    """Sections in the order in which they are added."""
+
+    def __init__(self, title: str, introduction: str):
+        self._title = title
+        self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>"]
+
+    def heading(self, text: str) -> None:
+        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def paragraph(self, text: str) -> None:
+        self._parts.append(f"<p>{html.escape(text)}</p>")
+
+    def preformatted(self, text: str) -> None:
+        self._parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+        """Cells that read as numbers are set to the right; verdicts get their colour."""
+        head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
+        body = "".join(f"<tr>{''.join(_cell(text) for text in row)}</tr>" for row in rows)
+        legend = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        self._parts.append(f"<table>{legend}<tr>{head}</tr>{body}</table>")
+
+    def figure(self, figure: Figure, description: str) -> None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        self._parts.append(f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">')
+
+    def html(self) -> str:
+        return (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self._title)}</title>'
+            f"<style>{STYLE}</style></head><body>{''.join(self._parts)}</body></html>\n"
+        )
+
+
+def _cell(text: str) -> str:
+    if text in ("pass", "fail", "not-applicable"):
+        return f'<td class="{text}">{text}</td>'
+    try:
+        float(text)
+    except ValueError:
+        return f"<td>{html.escape(text)}</td>"
+    return f'<td class="number">{text}</td>'
+
+
+def add_fidelity(page: Page, report: FidelityReport) -> None:
+    """The parity table of one artifact, one row for each structure in each engine."""
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.1e}"
+
+    page.table(
+        ["engine", "ranks", "structure", "atoms", "ΔE / eV/atom", "ΔE_i / eV", "ΔF / eV/Å", "Δσ / eV/Å³", "verdict"],
+        [
+            [
+                c.engine,
+                str(c.ranks),
+                c.structure,
+                str(c.n_atoms),
+                number(c.energy_per_atom),
+                number(c.atomic_energies),
+                number(c.forces),
+                number(c.stress),
+                c.verdict,
+            ]
+            for c in report.comparisons
+        ],
+        caption=(
+            f"{report.artifact} ({report.dtype}, sha256 {report.sha256[:12]}…) against {report.reference} in float64. "
+            f"Tolerances: {report.tolerance_energy_per_atom:.1e} eV/atom, {report.tolerance_forces:.1e} eV/Å, "
+            f"{report.tolerance_stress:.1e} eV/Å³."
+        ),
+    )

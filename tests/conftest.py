@@ -1,0 +1,59 @@
+"""Artifacts that many tests share, exported once per session with the command that users type."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+# One thread: the sums of a float32 model, and so its noise, then do not depend on the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run the installed command `mlip` and return its exit status and output."""
+    command = [sys.executable, "-m", "mlip_deploy.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> "Artifacts":
+    return Artifacts(tmp_path_factory.mktemp("artifacts"))
+
+
+class Artifacts:
+    """Exports on demand."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def export(self, source: str, dtype: str, *options: str, name: str | None = None) -> Path:
+        stem = name or Path(source).stem
+        path = self.directory / f"{stem}-{dtype}.mlip.pt"
+        if not path.exists():
+            done = mlip("export", "sevennet", source, "-o", path, "--dtype", dtype, *options)
+            assert done.returncode == 0, done.stdout + done.stderr
+        return path
+
+    def sevennet_0(self, dtype: str) -> Path:
+        """The published model, with its real weights."""
+        return self.export("7net-0", dtype)
+
+    def checkpoint(self) -> Path:
+        from models import tiny_sevennet_checkpoint
+
+        path = self.directory / "tiny.pth"
+        return path if path.exists() else tiny_sevennet_checkpoint(path)
+
+    def tiny(self, dtype: str = "float64") -> Path:
+        """A three-layer SevenNet with random weights, quick enough for every deck."""
+        return self.export(str(self.checkpoint()), dtype)
+
+
+@pytest.fixture(scope="session")
+def tiny(artifacts: Artifacts) -> Path:
+    return artifacts.tiny("float64")

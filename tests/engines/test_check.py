@@ -1,0 +1,82 @@
+"""`mlip check` is a gate: it must go red, say which number, and never leave half a result."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import mlip
+
+from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD, Artifact
+from mlip_deploy.fixtures import Fixtures
+
+
+def rewrite_fixtures(source, target, change):
+    """The same model with other fixtures."""
+    records = {CONTRACT_RECORD: "", FIXTURES_RECORD: ""}
+    from mlip_deploy.operators import load_operators
+
+    load_operators()
+    module = torch.jit.load(str(source), _extra_files=records)
+    fixtures = json.loads(records[FIXTURES_RECORD])
+    change(fixtures)
+    Fixtures.model_validate(fixtures)
+    records = {CONTRACT_RECORD: records[CONTRACT_RECORD].decode(), FIXTURES_RECORD: json.dumps(fixtures)}
+    torch.jit.save(module, str(target), _extra_files=records)
+    return target
+
+
+def shift_energy(fixtures):
+    fixtures["structures"][0]["energy"] += 1e-6
+
+
+def move_energy_between_atoms(fixtures):
+    fixtures["structures"][0]["atomic_energies"][0] += 1e-6
+    fixtures["structures"][0]["atomic_energies"][1] -= 1e-6
+
+
+def turn_a_force(fixtures):
+    fixtures["structures"][3]["forces"][2][1] += 1e-6
+
+
+def flip_stress(fixtures):
+    fixtures["structures"][0]["stress"] = [-value for value in fixtures["structures"][0]["stress"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shift_energy, "sheared crystal: energy differ by"),
+        (move_energy_between_atoms, "sheared crystal: atomic energies differ by 1.00e-06 eV"),
+        (turn_a_force, "molecule without periodicity: forces differ by 1.00e-06 eV/Å, tolerance 1.00e-08"),
+        (flip_stress, "sheared crystal: stress differ by"),
+    ],
+)
+def test_out_of_tolerance(change, words, tiny, tmp_path):
+    path = rewrite_fixtures(tiny, tmp_path / "changed.mlip.pt", change)
+    done = mlip("check", path, "--engines", "ase", "--json", tmp_path / "out.json")
+    assert done.returncode == 1
+    assert words in " ".join(done.stderr.split())
+    verdicts = [c["verdict"] for c in json.loads((tmp_path / "out.json").read_text())["comparisons"]]
+    assert verdicts.count("fail") == 1
+
+
+def test_green(tiny, tmp_path):
+    done = mlip("check", tiny, "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert {(c["engine"], c["ranks"]) for c in report["comparisons"]} == {
+        ("ase", 1),
+        ("lammps", 1),
+        ("lammps", 2),
+        ("openmm", 1),
+    }
+    assert np.abs(Artifact(tiny).fixtures().structures[0].stress).max() > 1e-3
+
+
+def test_an_unreadable_artifact_leaves_out_alone(tmp_path):
+    output = tmp_path / "out.json"
+    output.write_text("old")
+    (tmp_path / "bad.mlip.pt").write_text("no")
+    assert mlip("check", tmp_path / "bad.mlip.pt", "--json", output).returncode == 1
+    assert output.read_text() == "old"

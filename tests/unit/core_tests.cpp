@@ -1,0 +1,149 @@
+// The core without Python, without a model: contract, graph, neighbour list, units. Exits with the number of failures.
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "core/contract.h"
+#include "core/error.h"
+#include "core/graph.h"
+#include "core/model.h"
+#include "core/neighbours.h"
+#include "core/units.h"
+
+namespace {
+
+int failures = 0;
+
+void expect(bool condition, const std::string& what) {
+  if (condition) return;
+  std::printf("FAIL %s\n", what.c_str());
+  ++failures;
+}
+
+void expect_near(double found, double expected, double tolerance, const std::string& what) {
+  expect(std::fabs(found - expected) <= tolerance,
+         what + ": found " + std::to_string(found) + ", expected " + std::to_string(expected));
+}
+
+void expect_error(const std::function<void()>& body, const std::string& part) {
+  try {
+    body();
+  } catch (const mlip::Error& error) {
+    expect(std::string(error.what()).find(part) != std::string::npos,
+           "message '" + std::string(error.what()) + "' lacks '" + part + "'");
+    return;
+  }
+  expect(false, "no error with '" + part + "'");
+}
+
+std::string contract_json() {
+  return R"({"schema": "1.0", "producer": {"package": "mlip-deploy", "version": "0", "torch": "2"},
+    "model": {"family": "f", "name": "m", "source_sha256": "0", "license": "MIT", "citation": "c"},
+    "backend": "torchscript", "elements": ["Si", "O"], "cutoff": 5.0, "message_passing_layers": 2,
+    "interaction_range": 10.0, "dtype": "float32", "units": {"length": "angstrom", "energy": "eV"},
+    "parallel": "exchange", "inputs": [], "outputs": [],
+    "energy_frame": {"functional": "PBE", "hubbard_u": "none", "corrections": "none", "dispersion": "none"},
+    "operators": ["mlip::ghost_gather"]})";
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  text.replace(text.find(from), from.size(), to);
+  return text;
+}
+
+void test_contract() {
+  const auto contract = mlip::parse_contract(contract_json(), "file");
+  expect(contract.type_index("O") == 1, "type index of O");
+  expect(contract.parallel == mlip::Parallel::exchange, "parallel mode");
+  expect(contract.precision == mlip::Precision::float32, "precision");
+  expect_error([&] { contract.type_index("Xx"); }, "'Xx', not an element of m (2 elements: Si O)");
+  const auto parse = [](const std::string& text) { return [text] { mlip::parse_contract(text, "file"); }; };
+  expect_error(parse(replaced(contract_json(), "1.0", "2.0")), "schema is 2.0, this mlip-deploy reads 1.x");
+  expect_error(parse(replaced(contract_json(), "\"cutoff\"", "\"cutof\"")), "missing key 'cutoff'");
+  expect_error(parse(replaced(contract_json(), "\"inputs\": []", "\"inputs\": [], \"new\": 1")), "unknown key 'new'");
+  expect_error(parse(replaced(contract_json(), "\"MIT\"", "\"MIT\", \"extra\": 1")), "unknown key 'model.extra'");
+  expect_error(parse(replaced(contract_json(), "\"exchange\"", "\"mpi\"")), "expected one of: local, exchange, halo");
+  expect_error(parse(replaced(contract_json(), "5.0", "\"five\"")), "key 'cutoff' has the wrong type");
+  expect_error(parse(replaced(contract_json(), "5.0", "-5.0")), "'cutoff' must be positive");
+  expect_error(parse("{"), "not valid JSON");
+}
+
+void test_graph() {
+  // Atom 2 is an engine's ghost of atom 0, one cell away along x; pair (1, 2) lies inside the cutoff.
+  mlip::CandidateEdges candidates;
+  candidates.node_of = {0, 1, 0};
+  candidates.centres = {0, 1, 1};
+  candidates.neighbours = {1, 0, 2};
+  const double positions[9] = {0, 0, 0, 3, 0, 0, 4, 1, 0};
+  mlip::Graph graph;
+  graph.n_owned = 2;
+  graph.node_types = {0, 0};
+  mlip::refresh_edges(candidates, positions, 1.0, 2.0, graph);
+  expect(graph.n_edges() == 1, "one edge inside the cutoff");
+  expect(graph.centres[0] == 1 && graph.neighbours[0] == 0, "the ghost is folded onto its owner");
+  expect_near(graph.vectors[0], 1.0, 0, "r_ij = r_j - r_i");
+
+  const std::vector<double> gradients = {2.0, -1.0, 0.5};
+  std::vector<double> forces(6, 0.0);
+  mlip::add_forces(graph, gradients, 10.0, forces.data());
+  expect_near(forces[3], 20.0, 0, "F_i = +g");
+  expect_near(forces[0], -20.0, 0, "F_j = -g");
+  const auto w = mlip::virial(graph, gradients);
+  expect_near(w[0], -2.0, 0, "W_xx = -r_x g_x");
+  expect_near(w[1], 1.0, 0, "W_xy = -r_x g_y");
+  expect_near(w[3], -2.0, 0, "W_yx = -r_y g_x");
+  std::vector<double> per_atom(12, 0.0);
+  mlip::add_atom_virials(graph, gradients, 1.0, per_atom.data());
+  expect_near(per_atom[0] + per_atom[6], w[0], 1e-15, "atoms' virials sum to the total, xx");
+  expect_near(per_atom[3] + per_atom[9], 0.5 * (w[1] + w[3]), 1e-15, "atoms' virials sum to the total, xy");
+
+  const double broken[9] = {0, 0, 0, std::numeric_limits<double>::quiet_NaN(), 0, 0, 4, 1, 0};
+  expect_error([&] { mlip::refresh_edges(candidates, broken, 1.0, 2.0, graph); }, "not finite");
+}
+
+void test_neighbours() {
+  mlip::NeighbourList list;
+  mlip::Graph graph;
+  const double atom[3] = {0.3, -7.0, 100.0};  // not wrapped
+  const std::array<double, 9> cubic = {2, 0, 0, 0, 2, 0, 0, 0, 2};
+  // Lattice points of a simple cubic lattice of 2 Å within 4.1 Å: 6 + 12 + 8 + 6 (at 4 Å)
+  list.build(atom, 1, cubic, {true, true, true}, 4.1, graph);
+  expect(graph.n_edges() == 32, "several images in a small cell: " + std::to_string(graph.n_edges()));
+  list.build(atom, 1, cubic, {true, true, false}, 4.1, graph);
+  expect(graph.n_edges() == 12, "a plane of images: " + std::to_string(graph.n_edges()));
+  list.build(atom, 1, cubic, {false, true, false}, 4.1, graph);
+  expect(graph.n_edges() == 4, "a row of images: " + std::to_string(graph.n_edges()));
+  const std::array<double, 9> none = {};
+  list.build(atom, 1, none, {false, false, false}, 4.1, graph);
+  expect(graph.n_edges() == 0, "an isolated atom has no edges");
+  list.build(atom, 0, none, {false, false, false}, 4.1, graph);
+  expect(graph.n_edges() == 0, "no atoms, no edges");
+  const double pair[6] = {0, 0, 0, 1, 2, 2};
+  list.build(pair, 2, none, {false, false, false}, 4.0, graph);
+  expect(graph.n_edges() == 2, "two ordered pairs of a dimer");
+  list.build(pair, 2, none, {false, false, false}, 3.0, graph);
+  expect(graph.n_edges() == 0, "a pair exactly at the cutoff is outside");
+  expect_error([&] { list.build(atom, 1, none, {true, true, true}, 4.0, graph); }, "no volume");
+  const double broken[3] = {0, std::nan(""), 0};
+  expect_error([&] { list.build(broken, 1, cubic, {true, true, true}, 4.0, graph); }, "position of atom 0");
+}
+
+void test_units() {
+  expect_near(mlip::units::ev_in_kj_per_mol, 96.48533212331002, 1e-12, "eV in kJ/mol");
+  expect_near(1.0 / mlip::units::lammps_units("real").energy_in_ev, 23.060547830619026, 1e-12, "eV in kcal/mol");
+  expect_near(mlip::units::lammps_units("metal").length_in_angstrom, 1.0, 0, "metal length");
+  expect_error([] { mlip::units::lammps_units("lj"); }, "'units metal' or 'units real'");
+}
+
+}  // namespace
+
+int main() {
+  test_contract();
+  test_graph();
+  test_neighbours();
+  test_units();
+  std::printf("%d failure(s)\n", failures);
+  return failures;
+}

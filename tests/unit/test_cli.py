@@ -1,0 +1,76 @@
+"""The command line: examples in --help, exit codes, messages, and files that survive an interruption."""
+
+import json
+
+import pytest
+from conftest import mlip
+
+from mlip_deploy import files
+from mlip_deploy.artifact import Artifact
+
+
+@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "doctor"])
+def test_help_shows_an_example(command):
+    done = mlip(command, "--help")
+    assert done.returncode == 0
+    assert f"example: mlip {command}" in " ".join(done.stdout.split())
+
+
+def test_info(tiny):
+    done = mlip("info", tiny)
+    assert done.returncode == 0
+    assert "3 message-passing layers" in " ".join(done.stdout.split())
+    assert json.loads(mlip("info", tiny, "--json").stdout) == json.loads(Artifact(tiny).contract.to_json())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "nothing.mlip.pt"], "no such file"),
+        (["export", "sevennet", "7net-0", "-o", "model.pt"], "artifact names end in .mlip.pt. Type: -o model.mlip.pt"),
+        (
+            ["export", "sevennet", "8net-0", "-o", "x.mlip.pt"],
+            "neither a file nor a SevenNet model. Known models: 7net-0",
+        ),
+        (["export", "sevennet", "no/such.pth", "-o", "x.mlip.pt"], "no such checkpoint file"),
+        (["export", "sevennet", "7net-mf-0", "-o", "x.mlip.pt"], "has several modalities (PBE, R2SCAN)"),
+        (["export", "sevennet", "7net-mf-0", "--modal", "HSE", "-o", "x.mlip.pt"], "--modal HSE is not one of them"),
+        (["export", "sevennet", "7net-0", "--modal", "PBE", "-o", "x.mlip.pt"], "7net-0 has no modalities"),
+        (["check", "x.mlip.pt", "--engines", "gromacs"], "'gromacs' is not one of ase, lammps, openmm"),
+        (["check", "x.mlip.pt", "--ranks", "two"], "expected numbers such as 1,2"),
+    ],
+)
+def test_wrong_input(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = mlip(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_export_leaves_the_old_file(tmp_path, tiny):
+    output = tmp_path / "model.mlip.pt"
+    output.write_bytes(tiny.read_bytes())
+    assert mlip("export", "sevennet", "8net-0", "-o", output).returncode == 1
+    assert output.read_bytes() == tiny.read_bytes()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    output = tmp_path / "out.json"
+    files.write_text(output, "old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_text(output, "new")
+    assert output.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_doctor_finds_nothing_wrong_here():
+    done = mlip("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loaded by lmp without a 'plugin load' line" in " ".join(done.stdout.split())

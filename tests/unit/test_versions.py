@@ -1,0 +1,39 @@
+"""A changed environment is noticed before the dynamic linker does, with the line to type."""
+
+from importlib import metadata
+
+import pytest
+
+from mlip_deploy.engines import lammps_plugin
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "problem"),
+    [
+        ("2.13.0+cpu", "2.13.0", None),
+        ("2.13.0+cpu", "2.13.1+cu130", None),
+        ("2.13.0", "2.12.1", "built for torch 2.13.0, but torch 2.12.1 is installed"),
+        ("2.9.0", "2.13.0", "built for torch 2.9.0, but torch 2.13.0 is installed"),
+        (
+            "2.13.0",
+            None,
+            "torch is not installed, so pair_style mlip is not available. Type: pip install torch==2.13.0",
+        ),
+    ],
+)
+def test_torch(built, installed, problem, monkeypatch, capsys):
+    def version(package):
+        if installed is None:
+            raise metadata.PackageNotFoundError(package)
+        return installed
+
+    monkeypatch.setattr(lammps_plugin, "build_info", lambda: {"torch": built})
+    monkeypatch.setattr(lammps_plugin.metadata, "version", version)
+    directory = lammps_plugin.plugin_directory()
+    if problem is None:
+        assert directory.endswith("lib/lammps")
+    else:
+        assert not directory.endswith("lib/lammps")
+        message = capsys.readouterr().err
+        assert problem in message
+        assert "Type: pip install" in message
