@@ -97,6 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory, which needs processes of its own"
     )
+    parser.add_argument(
+        "--roofline",
+        action="store_true",
+        help="also count the operations and bytes of a step and measure this processor's ceilings (one thread)",
+    )
     parser.add_argument("--json", type=Path, help="write every sample there")
     parser.add_argument("--plot", type=Path, help="write a bar chart there (PNG, PDF or SVG)")
 
@@ -133,12 +138,24 @@ def run(arguments: argparse.Namespace) -> int:
     for case in cases:
         console.print(f"[dim]{_label(asdict(case))} ...", highlight=False)
         measurements = _in_process(measure, case, contestants, arguments.pairs, arguments.steps)
-        if not arguments.no_memory and case.ranks == 1:
+        if not arguments.no_memory and case.engine == "ase":
             for measurement, contestant in zip(measurements, contestants, strict=True):
                 measurement.peak_memory_per_atom = _in_process(peak_memory_per_atom, case, contestant, arguments.file)
         records.append({"case": asdict(case), **_compare(case, measurements)})
     console.print(_table(records, len(contestants) > 1))
-    report = {"machine": _machine(), "file": arguments.file, "against": arguments.against, "records": records}
+    rooflines = []
+    if arguments.roofline:
+        for system in arguments.systems:
+            console.print(f"[dim]{system}, counting operations ...", highlight=False)
+            rooflines.append(_in_process(roofline, arguments.file, system))
+        console.print(_roofline_table(rooflines))
+    report = {
+        "machine": _machine(),
+        "file": arguments.file,
+        "against": arguments.against,
+        "records": records,
+        "rooflines": rooflines,
+    }
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
     if arguments.plot:
@@ -171,9 +188,8 @@ def build_system(name: str) -> Atoms:
     repeats = round((n_atoms / per_cell) ** (1 / 3))
     if repeats < 1 or per_cell * repeats**3 != n_atoms:
         nearest = sorted({per_cell * max(1, repeats + k) ** 3 for k in (-1, 0, 1)})
-        raise MLIPError(
-            f"system '{name}': {n_atoms} atoms do not make a cube. Take one of: {', '.join(f'{kind}{n}' for n in nearest)}"
-        )
+        names = ", ".join(f"{kind}{n}" for n in nearest)
+        raise MLIPError(f"system '{name}': {n_atoms} atoms do not make a cube. Take one of: {names}")
     random = np.random.default_rng(7)
     if kind == "water":
         return _water(repeats, random)
@@ -260,11 +276,14 @@ def _runner(contestant: str, artifact: str, threads: int) -> Callable[[Atoms], A
         raise MLIPError(f"--against original: no calculator is known for the family '{contract.model.family}'")
     from sevenn.calculator import SevenNetCalculator
 
+    from mlip_deploy.export.wrapper import quiet
+
     modal = next((entry.value for entry in contract.inputs if entry.name == "modal"), None)
-    calculator = SevenNetCalculator(source, modal=modal, device="cpu")
+    with quiet():
+        calculator: Any = SevenNetCalculator(source, modal=modal, device="cpu")
 
     def evaluate(atoms: Atoms) -> None:
-        calculator.calculate(atoms.copy())
+        calculator.calculate(atoms)
 
     return evaluate
 
@@ -313,7 +332,8 @@ print "mlip_sample {index}"
 run {steps}
 """
 LOOP_TIME = re.compile(
-    r"mlip_sample (\d+)\n.*?Loop time of (\S+) on .*?pair_style mlip:.*?, (\S+) edges.*?outside the model .*?\((\S+) %\)",
+    r"mlip_sample (\d+)\n.*?Loop time of (\S+) on .*?pair_style mlip:.*?, (\S+) edges"
+    r".*?outside the model .*?\((\S+) %\)",
     re.DOTALL,
 )
 
@@ -364,6 +384,150 @@ def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call in a fresh process: nothing of an earlier case is in its memory or its thread pools."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+# ---- roofline -----------------------------------------------------------------------------------------------------
+
+
+def roofline(path: str, system: str) -> dict[str, Any]:
+    """Operations and least memory traffic of one step, by operator, beside what this processor can do on one thread.
+
+    Counted, not measured: two operations for each multiply-add that the mathematics needs. The convolution's bytes are
+    those that must move if every row of features, every radial coefficient and every gradient comes from beyond the
+    first cache once for each edge; its outputs stay there while a centre's edges are summed.
+    """
+    import torch
+
+    from mlip_deploy.operators import load_operators
+
+    load_operators()
+    torch.set_num_threads(1)
+    contract = Artifact(path).contract
+    module = torch.jit.load(path)
+    atoms = build_system(system)
+    types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
+    centres, neighbours, vectors = _pairs(atoms, contract.cutoff)
+    edges = torch.tensor(np.stack([centres, neighbours]).astype(np.int64))
+    dtype = torch.float32 if contract.dtype == "float32" else torch.float64
+    inputs = (types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
+    size = dtype.itemsize
+    torch._C._jit_set_profiling_executor(False)
+    for _ in range(WARM_UP):
+        module(*inputs)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
+        module(*inputs)
+    seconds = {"convolution": 0.0, "matrix products": 0.0, "the rest": 0.0}
+    operations = {"convolution": 0.0, "matrix products": 0.0}
+    for event in profile.key_averages():
+        if event.key.startswith("mlip::edge_tensor_product"):
+            kind = "convolution"
+        elif event.key in ("aten::mm", "aten::bmm", "aten::addmm"):
+            kind = "matrix products"
+            operations[kind] += event.flops
+        else:
+            kind = "the rest"
+        seconds[kind] += 1e-6 * event.self_cpu_time_total
+    bytes_moved = 0.0
+    for k, node in enumerate(module.inlined_graph.findAllNodes("mlip::edge_tensor_product")):
+        paths, table = node.inputsAt(5).toIValue().tolist(), node.inputsAt(7).toIValue()
+        per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
+        operations["convolution"] += per_edge * len(centres)
+        bytes_moved += per_edge_bytes * size * len(centres)
+    return {
+        "system": system,
+        "n_atoms": len(atoms),
+        "n_edges": len(centres),
+        "seconds": seconds,
+        "operations": operations,
+        "convolution_bytes": bytes_moved,
+        "ceiling_operations_per_s": _matrix_product_ceiling(dtype),
+        "ceiling_bytes_per_s": _copy_ceiling(),
+    }
+
+
+def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tuple[float, float]:
+    """(operations, values moved) per edge of `mlip::edge_tensor_product`, forward and backward together.
+
+    Args:
+        paths: rows as the operator takes them.
+        tabulated: whether radial weights are polynomials, evaluated twice, the second time with their slope.
+        first: in the first layer features depend on the element alone, and their gradient is not wanted.
+    """
+    operations, features, n_weights = 0.0, 0, 0
+    for l1, l2, l3, channels, start, *_ in paths:
+        n1, n2, n3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
+        # x w and then c over n1 x n3: forward. Backward: c over n1 x n3, dE/dw, w x, dE/dx, dE/dc.
+        forward = n1 + 2 * n1 * n3
+        backward = 2 * n1 * n3 + 2 * n1 + n1 + (0 if first else 2 * n1) + 2 * n1 * n3
+        if tabulated:
+            forward += 10
+            backward += 18 + 2
+        operations += channels * (forward + backward) + 3 * 2 * n1 * n2 * n3
+        features = max(features, start + n1 * channels)
+        n_weights += channels
+    # forward: features; backward: features, and their gradient read and written. Weights: stored ones are read twice
+    # and their gradient is written, tabulated ones are six rows, twice.
+    values = features * (2 if first else 4) + n_weights * (12 if tabulated else 3)
+    return operations, values
+
+
+def _pairs(atoms: Atoms, cutoff: float) -> tuple[Any, Any, Any]:
+    from vesin import NeighborList
+
+    pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, True, "ijD")
+    return i, j, vectors
+
+
+def _matrix_product_ceiling(dtype: Any) -> float:
+    """Operations per second of a large matrix product: the most arithmetic that this processor is seen to do."""
+    import torch
+
+    a, b = torch.rand(1024, 1024, dtype=dtype), torch.rand(1024, 1024, dtype=dtype)
+    return 2 * 1024**3 / _best_time(lambda: torch.mm(a, b))
+
+
+def _copy_ceiling() -> float:
+    """Bytes per second, read and written, of a copy much larger than the caches."""
+    import torch
+
+    source = torch.ones(1 << 27, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _best_time(lambda: target.copy_(source))
+
+
+def _best_time(action: Callable[[], Any], repeats: int = 15) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _roofline_table(rooflines: list[dict[str, Any]]) -> Table:
+    table = Table(title="one step on one thread")
+    for title in ("system", "part"):
+        table.add_column(title)
+    for title in ("ms", "share", "GFLOP", "GFLOP/s", "of the ceiling", "GB/s if nothing is cached"):
+        table.add_column(title, justify="right")
+    for entry in rooflines:
+        total = sum(entry["seconds"].values())
+        for part, seconds in entry["seconds"].items():
+            operations = entry["operations"].get(part)
+            cells = [entry["system"], part, f"{1e3 * seconds:.1f}", f"{100 * seconds / total:.0f} %"]
+            if operations:
+                rate = operations / seconds
+                share = rate / entry["ceiling_operations_per_s"]
+                cells += [f"{1e-9 * operations:.2f}", f"{1e-9 * rate:.1f}", f"{100 * share:.0f} %"]
+                if part == "convolution":
+                    cells.append(f"{1e-9 * entry['convolution_bytes'] / seconds:.1f}")
+            table.add_row(*cells)
+        table.add_row(
+            entry["system"], "ceilings", "", "", "", f"{1e-9 * entry['ceiling_operations_per_s']:.1f}", "",
+            f"{1e-9 * entry['ceiling_bytes_per_s']:.1f} (copy)", end_section=True,
+        )  # fmt: skip
+    return table
 
 
 # ---- reporting ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export.equivariant import NotFusible
+from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
 from mlip_deploy.result import Result
@@ -31,15 +33,18 @@ CITATION = (
 EDGE_INDEX, EDGE_VECTORS, EDGE_ATTRIBUTES, EDGE_EMBEDDING = "edge_index", "edge_vec", "edge_attr", "edge_embedding"
 
 
-def adapt(source: str, modal: str | None = None) -> Adapted:
+def adapt(source: str, modal: str | None = None, fuse: bool = True) -> Adapted:
     """A named or stored SevenNet checkpoint as an Adapted model.
 
     Args:
         source: a name that sevenn knows ("7net-0") or a checkpoint file.
         modal: training modality, for checkpoints that have several.
+        fuse: put mlip's fused operators in place of SevenNet's convolutions and the layers around them; False
+            keeps SevenNet's own layers, which is slower and needs no more than `mlip::ghost_gather`.
 
     Raises:
-        MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong.
+        MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong, or the model has a
+            layer without a fused form and `fuse` is true.
     """
     checkpoint = _load(source)
     config = checkpoint.config
@@ -61,16 +66,30 @@ def adapt(source: str, modal: str | None = None) -> Adapted:
         cutoff=float(config["cutoff"]),
         message_passing_layers=layers,
         parallel="exchange",
-        operators=["mlip::ghost_gather"],
+        operators=["mlip::ghost_gather", "mlip::edge_tensor_product"] if fuse else ["mlip::ghost_gather"],
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
-        energy_model=lambda dtype: SevenNetEnergy(_build(checkpoint, dtype), len(elements), dtype, modal),
+        energy_model=lambda dtype: _energy_model(checkpoint, len(elements), dtype, modal, fuse),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
             float32=_original(checkpoint, torch.float32, modal),
         ),
     )
+
+
+def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+    model = _build(checkpoint, dtype)
+    if not fuse:
+        return SevenNetEnergy(model, n_elements, dtype, modal)
+    for name, module in list(model._modules.items()):
+        if type(module).__name__ == "OnehotEmbedding":
+            model._modules[name] = OneHot(module, dtype)
+    cutoff = float(checkpoint.config["cutoff"])
+    try:
+        return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
+    except NotFusible as reason:
+        raise MLIPError(f"this model has no fused form: {reason}. Export its own layers instead: add --no-fuse") from reason
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:

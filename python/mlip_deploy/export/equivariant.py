@@ -1,0 +1,374 @@
+"""Equivariant layers of e3nn in component-major layout, around the operator `mlip::edge_tensor_product`.
+
+e3nn stores a block of irreps `channels x l` as [channels, 2l+1]; here it is [2l+1, channels]. A linear layer is then
+one matrix product over all components, and the convolution's loops run over neighbouring channels. Features are a list
+of blocks [n_atoms, 2l+1, channels], one for each entry of the simplified irreps.
+
+All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients by evaluating the model's own tensor
+product on unit vectors, so that roundings of a checkpoint's buffers and path normalisations are the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.errors import MLIPError
+
+
+class NotFusible(MLIPError):  # noqa: N818  a reason to use the framework's own layers, not a failure
+    """A layer that the fast path does not know."""
+
+
+def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
+    """e3nn's layout [n, irreps.dim] as blocks [n, 2l+1, channels]."""
+    blocks = []
+    start = 0
+    for entry in irreps.simplify():
+        block = x[:, start : start + entry.dim].reshape(x.shape[0], entry.mul, entry.ir.dim)
+        blocks.append(block.transpose(1, 2).contiguous())
+        start += entry.dim
+    return blocks
+
+
+class EdgeTensorProduct(nn.Module):
+    """e3nn's TensorProduct over the edges of a graph, with its gather before and its sum over neighbours after.
+
+    Args:
+        original: 'uvu' paths with a weight per channel and edge, one channel in the edge harmonics.
+        table: radial weights as a function of the distance (see `radial_table`); None for weights given per edge.
+        step: width of an interval of the table, Å.
+
+    Raises:
+        NotFusible: for other kinds of paths.
+    """
+
+    def __init__(self, original: Any, table: Tensor | None = None, step: float = 1.0):
+        super().__init__()
+        paths, coefficients = pack_tensor_product(original)
+        self.register_buffer("paths", paths)
+        self.register_buffer("coefficients", coefficients)
+        self.register_buffer("table", coefficients.new_zeros(0, 6, 0) if table is None else table.to(coefficients))
+        self.step = step
+
+    def forward(
+        self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor, n_owned: int
+    ) -> list[Tensor]:
+        """
+        Args:
+            features: [n_nodes, irreps.dim], blocks [2l+1, channels] behind each other.
+            harmonics: [n_edges, (lmax+1)²].
+            radial: [n_edges, n_weights], or distances [n_edges] in Å with a table.
+            edge_index: int64 [2, n_edges], owned centre and neighbour.
+            n_owned: how many nodes are centres.
+
+        Returns:
+            Blocks [n_owned, 2l+1, channels] of the simplified output irreps.
+        """
+        outputs: list[Tensor] = torch.ops.mlip.edge_tensor_product(
+            features, harmonics, radial, edge_index, n_owned, self.paths, self.coefficients, self.table, self.step
+        )
+        return outputs
+
+
+def pack_tensor_product(original: Any) -> tuple[Tensor, Tensor]:
+    """The constants of `mlip::edge_tensor_product`: paths int64 [n_paths, 9] and flat coefficients.
+
+    See csrc/core/edge_tensor_product.cpp for the columns.
+    """
+    irreps_in, irreps_edge, irreps_out = original.irreps_in1, original.irreps_in2, original.irreps_out
+    outputs = _output_of_each_entry(irreps_out)
+    rows, coefficients = [], []
+    weight_offset = 0
+    buffers = [*original.parameters(), *original.buffers()]
+    dtype = next((buffer.dtype for buffer in buffers if buffer.is_floating_point()), torch.get_default_dtype())
+    for instruction in original.instructions:
+        first, second = irreps_in[instruction.i_in1], irreps_edge[instruction.i_in2]
+        third = irreps_out[instruction.i_out]
+        if instruction.connection_mode != "uvu" or not instruction.has_weight or second.mul != 1:
+            raise NotFusible(
+                f"the convolution has a path '{instruction.connection_mode}' of {second.mul} harmonic channels, "
+                "the fast path takes weighted 'uvu' paths of one"
+            )
+        features = irreps_in.slices()[instruction.i_in1].start
+        harmonics = irreps_edge.slices()[instruction.i_in2].start
+        output, output_offset = outputs[instruction.i_out]
+        rows.append(
+            [first.ir.l, second.ir.l, third.ir.l, first.mul, features, harmonics, weight_offset, output, output_offset]
+        )
+        n1, n2, n3 = first.ir.dim, second.ir.dim, third.ir.dim
+        x = torch.zeros(n1 * n2, irreps_in.dim, dtype=dtype)
+        y = torch.zeros(n1 * n2, irreps_edge.dim, dtype=dtype)
+        weights = torch.zeros(n1 * n2, original.weight_numel, dtype=dtype)
+        component = torch.arange(n1 * n2)
+        x[component, features + component // n2] = 1.0  # channel 0 of the block [channels, 2l+1]
+        y[component, harmonics + component % n2] = 1.0
+        weights[:, weight_offset] = 1.0
+        with torch.no_grad():
+            product = original(x, y, weights)
+        start = irreps_out.slices()[instruction.i_out].start
+        coefficients.append(product[:, start : start + n3].reshape(-1))
+        weight_offset += first.mul
+    # The operator numbers its outputs in the order in which paths first name them.
+    order = sorted(range(len(rows)), key=lambda p: rows[p][7])
+    if sorted({row[7] for row in rows}) != list(range(len(irreps_out.simplify()))):
+        raise NotFusible("the convolution has output irreps that no path leads to")
+    return torch.tensor([rows[p] for p in order]), torch.cat([coefficients[p] for p in order])
+
+
+def _output_of_each_entry(irreps: Any) -> list[tuple[int, int]]:
+    """(block of the simplified irreps, first channel in it) of each entry."""
+    places: list[tuple[int, int]] = []
+    block, channels, previous = -1, 0, None
+    for entry in irreps:
+        if entry.ir != previous:
+            block, channels, previous = block + 1, 0, entry.ir
+        places.append((block, channels))
+        channels += entry.mul
+    return places
+
+
+class EquivariantLinear(nn.Module):
+    """e3nn's Linear on blocks.
+
+    Args:
+        original: the layer.
+        constants: values of trailing scalar inputs that do not depend on the atom, such as a one-hot modality: their
+            part of the result becomes a bias.
+        factor: multiplies the features (not the constants) beforehand.
+    """
+
+    def __init__(self, original: Any, constants: Tensor | None = None, factor: float = 1.0):
+        super().__init__()
+        irreps_in, irreps_out = original.irreps_in, original.irreps_out
+        constant_entry = -2  # no instruction starts there
+        if constants is not None:
+            constant_entry = len(irreps_in) - 1
+            if irreps_in[-1].mul != constants.numel() or irreps_in[-1].ir.l != 0:
+                raise NotFusible(f"a linear layer from {irreps_in} does not end with {constants.numel()} constants")
+            irreps_in = irreps_in[:-1]
+        sources = _output_of_each_entry(irreps_in)
+        targets = _output_of_each_entry(irreps_out)
+        simple_in, simple_out = irreps_in.simplify(), irreps_out.simplify()
+        weight = original.weight.detach()
+        weights: dict[tuple[int, int], Tensor] = {}
+        biases: dict[int, Tensor] = {}
+        start = 0
+        for instruction in original.instructions:
+            if instruction.i_in == -1:
+                continue  # a bias
+            rows, columns = instruction.path_shape
+            view = weight[start : start + rows * columns].view(rows, columns)
+            start += rows * columns
+            target, column = targets[instruction.i_out]
+            if instruction.i_in == constant_entry:
+                assert constants is not None
+                bias = biases.setdefault(target, weight.new_zeros(simple_out[target].mul))
+                bias[column : column + view.shape[1]] += instruction.path_weight * (constants.to(weight) @ view)
+                continue
+            source, row = sources[instruction.i_in]
+            matrix = weights.setdefault(
+                (source, target), weight.new_zeros(simple_in[source].mul, simple_out[target].mul)
+            )
+            matrix[row : row + view.shape[0], column : column + view.shape[1]] += (
+                factor * instruction.path_weight * view
+            )
+        if original.bias_numel > 0:
+            start = 0
+            for instruction in original.instructions:
+                if instruction.i_in == -1:
+                    target, column = targets[instruction.i_out]
+                    n = instruction.path_shape[0]
+                    bias = biases.setdefault(target, weight.new_zeros(simple_out[target].mul))
+                    bias[column : column + n] += original.bias.detach()[start : start + n]
+                    start += n
+        blocks = []
+        for target, entry in enumerate(simple_out):
+            found = [source for source, to in weights if to == target]
+            if len(found) > 1:
+                raise NotFusible(f"a linear layer from {irreps_in} has the same irreps in two places")
+            source = found[0] if found else -1
+            matrix = weights[source, target] if found else weight.new_zeros(0, entry.mul)
+            blocks.append(LinearBlock(source, entry.ir.dim, matrix, biases.get(target)))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        results: list[Tensor] = []
+        for block in self.blocks:
+            results.append(block(features))
+        return results
+
+
+class LinearBlock(nn.Module):
+    """One block of the result: a matrix over channels, the same for all components."""
+
+    def __init__(self, source: int, components: int, matrix: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.source = source
+        self.components = components
+        self.register_buffer("matrix", matrix)
+        self.register_buffer("bias", matrix.new_zeros(0) if bias is None else bias)
+        self.has_bias = bias is not None
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        if self.source < 0:
+            first = features[0]
+            result = first.new_zeros([first.shape[0], self.components, self.matrix.shape[1]])
+        else:
+            result = torch.matmul(features[self.source], self.matrix)
+        return result + self.bias if self.has_bias else result
+
+
+class Gate(nn.Module):
+    """e3nn's Gate on blocks: activated scalars, and blocks of higher l times activated scalars.
+
+    Args:
+        original: e3nn.nn.Gate.
+    """
+
+    __constants__ = ("contiguous", "has_gates", "n_scalar_blocks", "plain")
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.act_scalars = original.act_scalars
+        irreps = original.irreps_in
+        # Where the scalars, the gates and the gated components are in e3nn's row: asked of the module itself.
+        place = torch.arange(irreps.dim, dtype=torch.float64).unsqueeze(0)
+        scalars, gates, gated = (part[0].round().long() for part in original.sc(place))
+        simple = irreps.simplify()
+        n_scalars = sum(entry.dim for entry in simple if entry.ir.l == 0)
+        higher = [k for k, entry in enumerate(simple) if entry.ir.l > 0]
+        start_of_higher = min((simple.slices()[k].start for k in higher), default=n_scalars)
+        if start_of_higher != n_scalars or gated.tolist() != list(range(n_scalars, irreps.dim)):
+            raise NotFusible(f"the gate of {irreps} does not have all scalars first")
+        self.register_buffer("scalar_index", scalars)
+        self.register_buffer("gate_index", gates)
+        self.n_scalar_blocks = higher[0] if higher else len(simple)
+        self.contiguous = torch.equal(torch.cat([scalars, gates]), torch.arange(n_scalars))
+        self.n_scalars = int(scalars.numel())
+        self.channels = [simple[k].mul for k in higher] or [0]  # TorchScript has no type for an empty list
+        self.has_gates = bool(higher)
+        self.act_gates = original.act_gates if higher else nn.Identity()
+        # e3nn multiplies by a path normalisation times a coefficient, which is one but for rounding.
+        factors = []
+        if higher:
+            dtype = torch.get_default_dtype()
+            ones = original.mul(torch.ones(1, gated.numel(), dtype=dtype), torch.ones(1, gates.numel(), dtype=dtype))[0]
+            start = 0
+            for k in higher:
+                factors.append(float(ones[start]))
+                start += simple[k].dim
+        self.factors = factors or [1.0]
+        self.plain = all(abs(factor - 1.0) < 1e-14 for factor in factors)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        if self.n_scalar_blocks == 1:
+            first = features[0].squeeze(1)
+        else:
+            first = torch.cat([block.squeeze(1) for block in features[: self.n_scalar_blocks]], dim=1)
+        if self.contiguous:
+            scalars, gates = first[:, : self.n_scalars], first[:, self.n_scalars :]
+        else:
+            scalars, gates = first[:, self.scalar_index], first[:, self.gate_index]
+        results = [self.act_scalars(scalars).unsqueeze(1)]
+        if self.has_gates:
+            gates = self.act_gates(gates).unsqueeze(1)
+            start = 0
+            for k, n in enumerate(self.channels):
+                gate = gates[:, :, start : start + n]
+                if not self.plain:
+                    gate = gate * self.factors[k]
+                results.append(features[self.n_scalar_blocks + k] * gate)
+                start += n
+        return results
+
+
+def add_blocks(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(first, second)]  # noqa: B905  TorchScript knows no strict=
+
+
+# ---- radial weights as a table ------------------------------------------------------------------------------------
+
+VALUE_TOLERANCE, SLOPE_TOLERANCE = 1e-7, 1e-6
+"""Largest error of a tabulated weight and of its derivative, relative to the largest weight and derivative."""
+INTERVALS = (100, 150, 200, 250, 300, 400, 500, 700, 1000, 1400, 2000)
+SHORTEST = 0.5
+"""Å: the tolerances are met from here to the cutoff; nearer, where no atoms are, the table is only continuous."""
+
+
+def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float) -> tuple[Tensor, float] | None:
+    """Functions of the distance as quintic polynomials in equal intervals, twice continuously differentiable.
+
+    A radial network depends on the distance alone, so it is a table of functions of one variable. Value, slope and
+    curvature at the ends of an interval fix its polynomial; the force that follows is its exact derivative. The
+    fewest intervals are taken that meet the tolerances, which are below the network's own float32 rounding.
+
+    Args:
+        weights: float64 distances [n] in Å -> [n, n_weights].
+        cutoff: Å.
+
+    Returns:
+        the table [n_intervals, 6, n_weights], float64, coefficients of s⁰ to s⁵ with s in [0, 1], and the interval's
+        width in Å; None when no table of reasonable size is good enough.
+    """
+    for n_intervals in INTERVALS:
+        step = cutoff / n_intervals
+        table = _hermite(weights, n_intervals, step)
+        first = int(SHORTEST / step)
+        worst_value = worst_slope = largest_value = largest_slope = 0.0
+        for s in (0.13, 0.37, 0.5, 0.71, 0.93):
+            distances = (torch.arange(first, n_intervals, dtype=torch.float64) + s) * step
+            value, slope = _derivatives(weights, distances, 1)
+            powers = torch.tensor([s**k for k in range(6)], dtype=torch.float64)
+            slopes = torch.tensor([k * s ** (k - 1) if k else 0.0 for k in range(6)], dtype=torch.float64) / step
+            worst_value = max(
+                worst_value, float((torch.einsum("k,iku->iu", powers, table[first:]) - value).abs().max())
+            )
+            worst_slope = max(
+                worst_slope, float((torch.einsum("k,iku->iu", slopes, table[first:]) - slope).abs().max())
+            )
+            largest_value = max(largest_value, float(value.abs().max()))
+            largest_slope = max(largest_slope, float(slope.abs().max()))
+        if worst_value <= VALUE_TOLERANCE * largest_value and worst_slope <= SLOPE_TOLERANCE * largest_slope:
+            return table, step
+    return None
+
+
+def _hermite(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float) -> Tensor:
+    """Quintic Hermite interpolation, as coefficients of powers."""
+    start = torch.arange(n_intervals, dtype=torch.float64)
+    # A hair inside the interval: cutoff functions have pieces, whose curvature jumps where they meet. A basis such as
+    # sin(kr)/r needs more than a hair at zero.
+    inside = 1e-9
+    left, right = (start + inside) * step, (start + 1.0 - inside) * step
+    left[0] = 1e-3 * step
+    f0, g0, q0 = _derivatives(weights, left, 2)
+    f1, g1, q1 = _derivatives(weights, right, 2)
+    g0, g1, q0, q1 = step * g0, step * g1, step**2 * q0, step**2 * q1
+    rise = f1 - f0
+    return torch.stack(
+        [
+            f0,
+            g0,
+            0.5 * q0,
+            10 * rise - 6 * g0 - 4 * g1 - 1.5 * q0 + 0.5 * q1,
+            -15 * rise + 8 * g0 + 7 * g1 + 1.5 * q0 - q1,
+            6 * rise - 3 * g0 - 3 * g1 - 0.5 * q0 + 0.5 * q1,
+        ],
+        dim=1,
+    )
+
+
+def _derivatives(function: Callable[[Tensor], Tensor], r: Tensor, order: int) -> list[Tensor]:
+    """[f, f', f'', ...] of independent values r."""
+    from torch.func import jvp
+
+    functions = [function]
+    for _ in range(order):
+        inner = functions[-1]
+        functions.append(lambda q, inner=inner: jvp(inner, (q,), (torch.ones_like(q),))[1])
+    # Not under no_grad: torch then takes a derivative of SiLU that it cannot differentiate again.
+    return [f(r).detach() for f in functions]

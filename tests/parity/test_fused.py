@@ -1,0 +1,87 @@
+"""SevenNet's packaged models on fused operators against the same models on SevenNet's own layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+
+pytest.importorskip("sevenn")
+from vesin import NeighborList
+
+from mlip_deploy.export import sevennet
+from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.operators import load_operators
+
+load_operators()
+
+FLOAT64_GRADIENT = 1e-9  # eV/Å
+LEAST_GRADIENT = 0.1  # eV/Å: below it a comparison would show nothing
+
+MODELS = [("7net-0", None), ("7net-l3i5", None), ("7net-mf-0", "PBE")]
+
+
+def structure(name: str) -> Atoms:
+    random = np.random.default_rng(5)
+    if name == "salt":
+        atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+        atoms.set_cell(atoms.cell.array @ np.array([[1, 0.06, 0], [0, 0.97, 0.05], [0, 0, 1.02]]), scale_atoms=True)
+        amplitude = 0.15
+    else:
+        atoms, amplitude = molecule("CH3CH2OH", vacuum=4.0), 0.05
+    atoms.positions += random.normal(scale=amplitude, size=atoms.positions.shape)
+    return atoms
+
+
+def evaluate(model: torch.nn.Module, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutoff: float):
+    """Energies [n] and edge gradients [n_edges, 3], float64."""
+    pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, bool(atoms.pbc.any()), "ijD")
+    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
+    edges = torch.tensor(np.stack([i, j]).astype(np.int64))
+    energies, gradients = model(types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
+    return energies.double(), gradients.double()
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[name for name, _ in MODELS])
+def models(request):
+    name, modal = request.param
+    built = {}
+    for fuse in (True, False):
+        adapted = sevennet.adapt(name, modal, fuse=fuse)
+        for dtype in ("float64", "float32"):
+            with default_dtype(TORCH_DTYPE[dtype]), quiet():
+                built[fuse, dtype] = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+    return built, adapted.elements, adapted.cutoff
+
+
+@pytest.mark.parametrize("name", ["salt", "ethanol"])
+def test_float64_is_the_same(models, name: str) -> None:
+    built, elements, cutoff = models
+    atoms = structure(name)
+    energies, gradients = evaluate(built[True, "float64"], torch.float64, atoms, elements, cutoff)
+    truth, wanted = evaluate(built[False, "float64"], torch.float64, atoms, elements, cutoff)
+    assert wanted.abs().max() > LEAST_GRADIENT
+    torch.testing.assert_close(gradients, wanted, rtol=0, atol=FLOAT64_GRADIENT)
+    torch.testing.assert_close(energies, truth, rtol=0, atol=FLOAT64_GRADIENT)
+
+
+@pytest.mark.parametrize("name", ["salt", "ethanol"])
+def test_float32_is_within_three_times_the_noise_of_the_plain_file(models, name: str) -> None:
+    built, elements, cutoff = models
+    atoms = structure(name)
+    truth, wanted = evaluate(built[False, "float64"], torch.float64, atoms, elements, cutoff)
+    plain_energies, plain = evaluate(built[False, "float32"], torch.float32, atoms, elements, cutoff)
+    energies, gradients = evaluate(built[True, "float32"], torch.float32, atoms, elements, cutoff)
+    assert wanted.abs().max() > LEAST_GRADIENT
+    assert (gradients - wanted).abs().max() <= 3 * (plain - wanted).abs().max()
+    # Energies of eight atoms may happen to round well; the last digit of a float32 is noise all the same.
+    last_digit = torch.finfo(torch.float32).eps * truth.abs().max()
+    assert (energies - truth).abs().max() <= 3 * max((plain_energies - truth).abs().max(), last_digit)
+
+
+def test_contract_names_the_operators() -> None:
+    assert sevennet.adapt("7net-0").operators == ["mlip::ghost_gather", "mlip::edge_tensor_product"]
+    assert sevennet.adapt("7net-0", fuse=False).operators == ["mlip::ghost_gather"]

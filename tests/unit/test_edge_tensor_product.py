@@ -1,0 +1,293 @@
+"""`mlip::edge_tensor_product` against e3nn's own tensor product, gather and sum over neighbours.
+
+The truth is e3nn: its TensorProduct on random irreps, in float64, on graphs with unsorted edges, ghosts, centres
+without edges, and no edges at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+e3nn = pytest.importorskip("e3nn")
+from e3nn import o3  # noqa: E402
+
+from mlip_deploy.export.equivariant import (  # noqa: E402
+    EdgeTensorProduct,
+    EquivariantLinear,
+    Gate,
+    NotFusible,
+    pack_tensor_product,
+    radial_table,
+    to_blocks,
+)
+from mlip_deploy.operators import load_operators  # noqa: E402
+
+load_operators()
+
+# Sums of a few hundred products of numbers of order one.
+FLOAT64, FLOAT32 = 1e-12, 2e-4
+
+
+@pytest.fixture(autouse=True)
+def _float64_by_default() -> Iterator[None]:
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(previous)
+    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
+
+
+def convolution(irreps_in: str, irreps_edge: str, keep: str | None = None) -> o3.TensorProduct:
+    """All 'uvu' paths, sorted by output as SevenNet and MACE do."""
+    first, second = o3.Irreps(irreps_in), o3.Irreps(irreps_edge)
+    entries, instructions = [], []
+    for i, (mul, ir1) in enumerate(first):
+        for j, (_, ir2) in enumerate(second):
+            for ir3 in ir1 * ir2:
+                if keep is None or ir3 in o3.Irreps(keep):
+                    instructions.append((i, j, len(entries), "uvu", True))
+                    entries.append((mul, ir3))
+    irreps_out, places, _ = o3.Irreps(entries).sort()
+    instructions = sorted(((i, j, places[k], mode, train) for i, j, k, mode, train in instructions), key=lambda x: x[2])
+    return o3.TensorProduct(first, second, irreps_out, instructions, shared_weights=False, internal_weights=False)
+
+
+def graph(n_owned: int, n_nodes: int, n_edges: int, seed: int = 0, ordered: bool = True) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.randint(0, max(n_owned, 1), (n_edges,), generator=random)
+    if ordered:
+        centres = centres.sort()[0]
+    return torch.stack([centres, torch.randint(0, max(n_nodes, 1), (n_edges,), generator=random)])
+
+
+def rows(x: torch.Tensor, irreps: o3.Irreps) -> torch.Tensor:
+    """e3nn's layout as the operator's: component-major blocks behind each other."""
+    return torch.cat([block.flatten(1) for block in to_blocks(x, irreps)], dim=1)
+
+
+def expected(tp: o3.TensorProduct, x, y, w, edges, n_owned):
+    messages = tp(x[edges[1]], y, w)
+    total = torch.zeros(n_owned, messages.shape[1], dtype=x.dtype).index_add(0, edges[0], messages)
+    return to_blocks(total, tp.irreps_out)
+
+
+def inputs(tp: o3.TensorProduct, n_nodes: int, n_edges: int, dtype=torch.float64):
+    random = torch.Generator().manual_seed(3)
+    shapes = [(n_nodes, tp.irreps_in1.dim), (n_edges, tp.irreps_in2.dim), (n_edges, tp.weight_numel)]
+    return [torch.randn(shape, generator=random, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+
+
+def compare(tp: o3.TensorProduct, n_owned: int, n_nodes: int, n_edges: int, ordered: bool = True) -> None:
+    edges = graph(n_owned, n_nodes, n_edges, ordered=ordered)
+    x, y, w = inputs(tp, n_nodes, n_edges)
+    fused = EdgeTensorProduct(tp)
+    outputs = fused(rows(x, tp.irreps_in1), y, w, edges, n_owned)
+    truth = expected(tp, x, y, w, edges, n_owned)
+    assert len(outputs) == len(truth)
+    random = torch.Generator().manual_seed(5)
+    factors = [torch.randn(block.shape, generator=random) for block in truth]
+    for a, b in zip(outputs, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=FLOAT64)
+    gradients = torch.autograd.grad(sum((f * o).sum() for f, o in zip(factors, outputs, strict=True)), (x, y, w))
+    wanted = torch.autograd.grad(
+        sum((f * o).sum() for f, o in zip(factors, truth, strict=True)), (x, y, w), materialize_grads=True
+    )
+    for a, b in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=FLOAT64)
+
+
+SEVENNET = "16x0e+8x1e+4x2e", "0e+1e+2e"
+MACE = "12x0e+12x1o", "0e+1o+2e+3o"
+
+
+@pytest.mark.parametrize("irreps", [SEVENNET, MACE], ids=["sevennet", "mace"])
+@pytest.mark.parametrize("name", ["portable", "avx2", "avx512"])
+def test_every_instruction_set_equals_e3nn(name: str, irreps: tuple[str, str]) -> None:
+    if name not in torch.ops.mlip.instruction_sets():
+        pytest.skip(f"this processor has no {name}")
+    torch.ops.mlip.use_instruction_set(name)
+    compare(convolution(*irreps), n_owned=9, n_nodes=13, n_edges=70)
+
+
+irreps_entries = st.lists(
+    st.tuples(st.integers(1, 19), st.integers(0, 3), st.sampled_from("eo")),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda e: e[1:],
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    irreps_entries, st.lists(st.tuples(st.integers(0, 3), st.sampled_from("eo")), min_size=1, max_size=3, unique=True)
+)
+def test_random_irreps_equal_e3nn(features: list[tuple[int, int, str]], harmonics: list[tuple[int, str]]) -> None:
+    tp = convolution(
+        "+".join(f"{mul}x{degree}{p}" for mul, degree, p in features),
+        "+".join(f"{degree}{p}" for degree, p in harmonics),
+    )
+    compare(tp, n_owned=4, n_nodes=5, n_edges=11)
+
+
+@pytest.mark.parametrize(
+    ("n_owned", "n_nodes", "n_edges", "ordered"),
+    [(5, 5, 0, True), (0, 4, 0, True), (0, 0, 0, True), (3, 9, 1, True), (40, 60, 700, True), (40, 60, 700, False)],
+    ids=["no edges", "no owned atoms", "nothing", "one edge", "many edges", "edges out of order"],
+)
+def test_graphs(n_owned: int, n_nodes: int, n_edges: int, ordered: bool) -> None:
+    compare(convolution(*SEVENNET), n_owned, n_nodes, n_edges, ordered)
+
+
+def test_threads_do_not_race() -> None:
+    previous = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for _ in range(5):
+            compare(convolution(*SEVENNET), n_owned=50, n_nodes=50, n_edges=1000)
+    finally:
+        torch.set_num_threads(previous)
+
+
+def test_components_beyond_the_compiled_ones() -> None:
+    compare(convolution("3x4e+2x1o", "0e+1o", keep="5o+4e+4o+3o+1o"), n_owned=4, n_nodes=5, n_edges=9)
+
+
+def test_gradients_by_finite_differences() -> None:
+    tp = convolution("3x0e+2x1e", "0e+1e")
+    edges = graph(3, 4, 7)
+    x, y, w = inputs(tp, 4, 7)
+    fused = EdgeTensorProduct(tp)
+    assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, w))
+
+
+def test_tabulated_weights_by_finite_differences() -> None:
+    tp = convolution("3x0e+2x1e", "0e+1e")
+    edges = graph(3, 4, 7)
+    x, y, _ = inputs(tp, 4, 7)
+    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    distances = torch.tensor([0.6, 1.13, 2.49, 3.01, 4.02, 4.4, 4.999], requires_grad=True)
+    fused = EdgeTensorProduct(tp, table, 0.5)
+    assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, distances))
+
+
+def test_reference_operator_is_the_same() -> None:
+    """What runs on devices without kernels of their own."""
+    tp = convolution(*SEVENNET)
+    edges = graph(9, 13, 70, ordered=False)
+    x, y, _ = inputs(tp, 13, 70)
+    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    distances = torch.linspace(0.3, 4.97, 70).requires_grad_()
+    fused = EdgeTensorProduct(tp, table, 0.5)
+    arguments = (
+        rows(x, tp.irreps_in1),
+        y,
+        distances,
+        edges,
+        9,
+        fused.paths,
+        fused.coefficients,
+        fused.table,
+        fused.step,
+    )
+    results = []
+    for operator in (torch.ops.mlip.edge_tensor_product, torch.ops.mlip.edge_tensor_product_reference):
+        outputs = operator(*arguments)
+        energy = sum((o**2).sum() for o in outputs)
+        results.append([*outputs, *torch.autograd.grad(energy, (x, y, distances))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
+
+
+def test_float32() -> None:
+    tp = convolution(*SEVENNET)
+    edges = graph(9, 13, 70)
+    x, y, w = (t.detach() for t in inputs(tp, 13, 70))
+    truth = expected(tp, x, y, w, edges, 9)
+    fused = EdgeTensorProduct(tp).float()
+    for a, b in zip(fused(rows(x, tp.irreps_in1).float(), y.float(), w.float(), edges, 9), truth, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.tensor([[0, 3], [0, 0]]), torch.tensor([[0, 1], [0, 7]]), torch.tensor([[-1, 0], [0, 0]])]
+)
+def test_an_edge_out_of_range_is_refused(bad: torch.Tensor) -> None:
+    tp = convolution("3x0e", "0e")
+    x, y, w = inputs(tp, 4, 2)
+    with pytest.raises(IndexError, match="outside"):
+        EdgeTensorProduct(tp)(x, y, w, bad, 3)
+
+
+def test_mixed_types_are_refused() -> None:
+    tp = convolution("3x0e", "0e")
+    x, y, w = inputs(tp, 4, 2)
+    with pytest.raises(RuntimeError, match="one type"):
+        EdgeTensorProduct(tp)(x, y.float(), w, graph(3, 4, 2), 3)
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="abacus"):
+        torch.ops.mlip.use_instruction_set("abacus")
+
+
+def test_other_connection_modes_are_not_fused() -> None:
+    tp = o3.FullyConnectedTensorProduct("3x0e", "2x0e", "3x0e")
+    with pytest.raises(NotFusible, match="uvw"):
+        pack_tensor_product(tp)
+
+
+def test_linear_equals_e3nn() -> None:
+    layer = o3.Linear("5x0e+3x1o+2x2e+4x0e", "6x0e+2x1o", biases=[True, False])
+    layer.bias.data.normal_()
+    x = torch.randn(7, layer.irreps_in.dim)
+    constant = x[0, -4:]
+    x = torch.cat([x[:, :-4], constant.expand(7, 4)], dim=1)
+    fused = EquivariantLinear(layer, constants=constant)
+    blocks = to_blocks(x[:, :-4], layer.irreps_in[:-1])
+    for a, b in zip(fused(blocks), to_blocks(layer(x), layer.irreps_out), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=FLOAT64)
+
+
+def test_gate_equals_e3nn() -> None:
+    from e3nn.nn import Gate as E3nnGate
+
+    silu, tanh = torch.nn.functional.silu, torch.tanh
+    for gate in (
+        E3nnGate("7x0e", [silu], "5x0e", [silu], "3x1e+2x2e"),
+        E3nnGate("3x0o+7x0e", [tanh, silu], "5x0e", [silu], "3x1o+2x2e"),
+        E3nnGate("7x0e", [silu], "", [], ""),
+    ):
+        x = torch.randn(4, gate.irreps_in.dim)
+        blocks = Gate(gate)(to_blocks(x, gate.irreps_in))
+        truth = gate(x)
+        joined = torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1)
+        torch.testing.assert_close(joined, truth, rtol=0, atol=FLOAT64)
+
+
+def test_radial_table_sees_a_jump_of_curvature() -> None:
+    """Cutoff functions in two pieces, such as XPLOR's, must not cost accuracy."""
+
+    def weights(r: torch.Tensor) -> torch.Tensor:
+        u = (r - 4.5).clamp(min=0.0) / 0.5
+        return (
+            torch.sin(torch.outer(r, torch.arange(1.0, 5.0))) * (1 - 3 * u**2 + 2 * u**3).unsqueeze(1)
+        ) / r.unsqueeze(1)
+
+    found = radial_table(weights, 5.0)
+    assert found is not None
+    table, step = found
+    r = torch.linspace(0.6, 4.999, 3001)
+    interval = (r / step).long()
+    s = (r / step - interval).unsqueeze(1)
+    value = sum(table[interval, k] * s**k for k in range(6))
+    torch.testing.assert_close(value, weights(r), rtol=0, atol=1e-6)
+
+
+def test_radial_table_gives_up_on_noise() -> None:
+    assert radial_table(lambda r: torch.sin(1e5 * r).unsqueeze(1), 5.0) is None
