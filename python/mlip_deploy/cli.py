@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
+    export.add_argument(
+        "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
+    )
     export.set_defaults(run=_export)
 
     info = _command(commands, "info", "show an artifact's contract", "mlip info 7net-0.mlip.pt")
@@ -97,7 +100,7 @@ def _export(options: argparse.Namespace) -> int:
         from mlip_deploy.export import sevennet
         from mlip_deploy.export.wrapper import write_artifact
 
-        adapted = sevennet.adapt(options.source, modal=options.modal)
+        adapted = sevennet.adapt(options.source, modal=options.modal, fuse=not options.no_fuse)
         contract = write_artifact(adapted, options.output, options.dtype, step, script=sevennet.script)
     size = options.output.stat().st_size / 1e6
     console.print(
