@@ -1,6 +1,7 @@
 // The operator `mlip::edge_tensor_product`: an equivariant convolution in one pass over the edges.
 //
-//   edge_tensor_product(features [n_nodes, n_features], harmonics [n_edges, n_harmonics], radial, edge_index [2, n_edges],
+//   edge_tensor_product(features [n_nodes, n_features], harmonics [n_edges, n_harmonics], radial, edge_index [2,
+//   n_edges],
 //                       n_owned, paths, coefficients, table, step) -> outputs, each [n_owned, 2l+1, channels]
 //
 // It gathers the neighbours' features, multiplies them with the edges' harmonics and radial weights along the paths of
@@ -55,8 +56,10 @@ struct Plan {
     std::int64_t n_coefficients = 0;
     for (std::int64_t p = 0; p < rows.size(0); ++p, row += 9) {
       Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], n_coefficients};
-      TORCH_CHECK(*std::min_element(row, row + 9) >= 0 && path.features + path.n1() * path.channels <= features.size(1) &&
-                      path.harmonics + path.n2() <= harmonics.size(1) && path.output <= static_cast<std::int64_t>(output_channels.size()),
+      TORCH_CHECK(*std::min_element(row, row + 9) >= 0 &&
+                      path.features + path.n1() * path.channels <= features.size(1) &&
+                      path.harmonics + path.n2() <= harmonics.size(1) &&
+                      path.output <= static_cast<std::int64_t>(output_channels.size()),
                   "edge_tensor_product: path ", p, " does not fit the features or harmonics");
       n_coefficients += path.n1() * path.n2() * path.n3();
       n_weights = std::max(n_weights, path.weights + path.channels);
@@ -84,7 +87,8 @@ void check_inputs(const Plan& plan, const Tensor& features, const Tensor& harmon
               "edge_tensor_product: harmonics and radial need one row for each of ", n_edges, " edges");
   if (table.numel() > 0) {
     TORCH_CHECK(radial.dim() == 1 && table.dim() == 3 && table.size(1) == 6 && table.size(2) == plan.n_weights,
-                "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", plan.n_weights, "]");
+                "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", plan.n_weights,
+                "]");
   } else {
     TORCH_CHECK(radial.dim() == 2 && radial.size(1) == plan.n_weights,
                 "edge_tensor_product: without a table, radial is [n_edges, ", plan.n_weights, "]");
@@ -113,7 +117,8 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
   for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
     outputs.push_back(torch::zeros({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
   for (const Plan::Path& path : plan.paths) {
-    const Tensor x = gathered.narrow(1, path.features, path.n1() * path.channels).unflatten(1, {path.n1(), path.channels});
+    const Tensor x =
+        gathered.narrow(1, path.features, path.n1() * path.channels).unflatten(1, {path.n1(), path.channels});
     const Tensor y = harmonics.narrow(1, path.harmonics, path.n2());
     const Tensor c = coefficients.narrow(0, path.coefficients, path.n1() * path.n2() * path.n3())
                          .reshape({path.n1(), path.n2(), path.n3()});
@@ -224,8 +229,7 @@ struct CpuCall {
       const std::int64_t stride = coupling_stride(path.n1(), path.n3());
       for (std::int64_t m1 = 0; m1 < path.n1(); ++m1)
         for (std::int64_t m2 = 0; m2 < path.n2(); ++m2)
-          for (std::int64_t m3 = 0; m3 < path.n3(); ++m3)
-            rows[m2 * stride + m1 * path.n3() + m3] = *packed++;
+          for (std::int64_t m3 = 0; m3 < path.n3(); ++m3) rows[m2 * stride + m1 * path.n3() + m3] = *packed++;
       paths.push_back({static_cast<int>(path.n1()), static_cast<int>(path.n2()), static_cast<int>(path.n3()),
                        path.channels, path.features, path.harmonics, path.weights, static_cast<int>(path.output),
                        plan.output_channels[path.output], path.output_offset, rows});
@@ -273,12 +277,12 @@ std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics,
 
 /// -> gradients of features (empty when not wanted), harmonics, radial
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const Tensor& features,
-                                                const Tensor& harmonics, const Tensor& radial,
-                                                const Tensor& edge_index, const Tensor& paths,
-                                                const Tensor& coefficients, const Tensor& table, double step,
-                                                bool features_wanted) {
+                                                const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
+                                                const Tensor& paths, const Tensor& coefficients, const Tensor& table,
+                                                double step, bool features_wanted) {
   const std::int64_t n_owned = gradients[0].size(0);
-  Tensor features_gradient = torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
+  Tensor features_gradient =
+      torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
   Tensor harmonics_gradient = torch::empty(harmonics.sizes(), harmonics.options());
   Tensor radial_gradient = torch::empty(radial.sizes(), radial.options());
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product_backward", [&] {
@@ -318,12 +322,11 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
 class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
-                                                const Tensor& harmonics, const Tensor& radial,
-                                                const Tensor& edge_index, std::int64_t n_owned, const Tensor& paths,
-                                                const Tensor& coefficients, const Tensor& table, double step) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::edge_tensor_product", "")
-                               .typed<decltype(forward_cpu)>();
+                                                const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
+                                                std::int64_t n_owned, const Tensor& paths, const Tensor& coefficients,
+                                                const Tensor& table, double step) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::edge_tensor_product", "").typed<decltype(forward_cpu)>();
     context->save_for_backward({features, harmonics, radial, edge_index, paths, coefficients, table});
     context->saved_data["step"] = step;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
@@ -337,10 +340,18 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
                                .typed<decltype(backward_cpu)>();
     const auto saved = context->get_saved_variables();
     const bool features_wanted = context->needs_input_grad(0);
-    const auto [features, harmonics, radial] = op.call(gradients, saved[0], saved[1], saved[2], saved[3], saved[4], saved[5],
-                                                       saved[6], context->saved_data["step"].toDouble(), features_wanted);
-    return {features_wanted ? features : Tensor(), harmonics, radial,  Tensor(), Tensor(),
-            Tensor(),                              Tensor(),  Tensor(), Tensor()};
+    const auto [features, harmonics, radial] =
+        op.call(gradients, saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
+                context->saved_data["step"].toDouble(), features_wanted);
+    return {features_wanted ? features : Tensor(),
+            harmonics,
+            radial,
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor()};
   }
 };
 
@@ -364,8 +375,8 @@ std::vector<std::string> supported_instruction_sets() {
 }
 
 void choose_instruction_set(const std::string& name) {
-  TORCH_CHECK(use_instruction_set(name.c_str()), "instruction set '", name, "' is not one of this processor's: ",
-              c10::Join(", ", supported_instruction_sets()));
+  TORCH_CHECK(use_instruction_set(name.c_str()), "instruction set '", name,
+              "' is not one of this processor's: ", c10::Join(", ", supported_instruction_sets()));
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 // e3nn: every channel u of the node features meets the one channel of the edge harmonics). For centre i,
 // path p = (l1, l2, l3) and channel u
 //
-//   out[i][m3][u] = Σ_{edges e of i} w[e][p, u] Σ_{m1} c[m1][m3] x[j(e)][m1][u],  c[m1][m3] = Σ_{m2} C_p[m1, m2, m3] Y[e][m2]
+//   out[i][m3][u] = Σ_{edges e of i} w[e][p, u] Σ_{m1} c[m1][m3] x[j(e)][m1][u],  c[m1][m3] = Σ_{m2} C_p[m1, m2, m3]
+//   Y[e][m2]
 //
 // Layout: component-major. A block of irreps `channels x l` is stored as [2l+1][channels], so that one value of c
 // multiplies a row of neighbouring channels: the loops over channels vectorise, and nothing is kept per edge.
@@ -19,19 +20,21 @@ namespace mlip {
 /// One path of the tensor product. Offsets and strides in values, not bytes.
 template <typename T>
 struct TensorProductPath {
-  int n1, n2, n3;                 ///< components 2l+1 of node features, edge harmonics and output
-  std::int64_t channels;          ///< u
-  std::int64_t features;          ///< where the block [n1][u] starts in a node's row
-  std::int64_t harmonics;         ///< where the block [n2] starts in an edge's row of harmonics
-  std::int64_t weights;           ///< where the block [u] starts in an edge's row of radial weights
-  int output;                     ///< which output tensor
-  std::int64_t output_channels;   ///< channels of that tensor: stride between its components
-  std::int64_t output_offset;     ///< first channel of this path in it
-  const T* coefficients;          ///< [n2][n1 * n3, padded to coupling_stride], path normalisation included
+  int n1, n2, n3;                ///< components 2l+1 of node features, edge harmonics and output
+  std::int64_t channels;         ///< u
+  std::int64_t features;         ///< where the block [n1][u] starts in a node's row
+  std::int64_t harmonics;        ///< where the block [n2] starts in an edge's row of harmonics
+  std::int64_t weights;          ///< where the block [u] starts in an edge's row of radial weights
+  int output;                    ///< which output tensor
+  std::int64_t output_channels;  ///< channels of that tensor: stride between its components
+  std::int64_t output_offset;    ///< first channel of this path in it
+  const T* coefficients;         ///< [n2][n1 * n3, padded to coupling_stride], path normalisation included
 };
 
 /// Values between two rows of `coefficients`: whole vectors of every instruction set, zero where padded.
-static inline std::int64_t coupling_stride(int n1, int n3) { return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16; }
+static inline std::int64_t coupling_stride(int n1, int n3) {
+  return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16;
+}
 
 /// Inputs of one call. Edges of a centre are `edge_order[first_edge[i] .. first_edge[i+1])`.
 template <typename T>
@@ -43,7 +46,7 @@ struct TensorProductProblem {
   const std::int64_t* neighbours;  ///< [n_edges] node index
   const T* features;               ///< [n_nodes, n_features]
   std::int64_t n_features;
-  const T* harmonics;              ///< [n_edges, n_harmonics]
+  const T* harmonics;  ///< [n_edges, n_harmonics]
   std::int64_t n_harmonics;
   std::int64_t n_weights;
   /// Radial weights [n_edges, n_weights]; or, with a table, distances [n_edges].
@@ -51,7 +54,7 @@ struct TensorProductProblem {
   /// Null, or [n_intervals, 6, n_weights]: coefficients of powers 0 to 5 of s = r / step - k in interval k.
   const T* table;
   std::int64_t n_intervals;
-  double inverse_step;             ///< 1/Å
+  double inverse_step;               ///< 1/Å
   const std::int64_t* output_sizes;  ///< [n_outputs] values per centre of each output
   int n_outputs;
 };

@@ -279,7 +279,7 @@ void backward_path(const TensorProductPath<T>& path, const T* coupling, const T*
   constexpr int L = lanes<T>;
   constexpr int padded = (N1 * N3 + 15) / 16 * 16;
   const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
-  T* const sums = scratch;                       // [padded] vectors
+  T* const sums = scratch;                         // [padded] vectors
   T* const coupling_gradient = sums + padded * L;  // [padded]
   T* const weighted = coupling_gradient + padded;  // [N1][channels]
   // back[m1] = Σ_m3 c[m1][m3] g[m3];  dE/dw = Σ_m1 x[m1] back[m1];  dE/dx[m1] = w back[m1]
@@ -357,19 +357,29 @@ template <typename Body, typename Otherwise>
 MLIP_INLINE void with_components(int n1, int n3, Body&& body, Otherwise&& otherwise) {
   auto second = [&](auto first) MLIP_INLINE_LAMBDA {
     switch (n3) {
-      case 1: return body(first, Constant<1>{});
-      case 3: return body(first, Constant<3>{});
-      case 5: return body(first, Constant<5>{});
-      case 7: return body(first, Constant<7>{});
-      default: return otherwise();
+      case 1:
+        return body(first, Constant<1>{});
+      case 3:
+        return body(first, Constant<3>{});
+      case 5:
+        return body(first, Constant<5>{});
+      case 7:
+        return body(first, Constant<7>{});
+      default:
+        return otherwise();
     }
   };
   switch (n1) {
-    case 1: return second(Constant<1>{});
-    case 3: return second(Constant<3>{});
-    case 5: return second(Constant<5>{});
-    case 7: return second(Constant<7>{});
-    default: return otherwise();
+    case 1:
+      return second(Constant<1>{});
+    case 3:
+      return second(Constant<3>{});
+    case 5:
+      return second(Constant<5>{});
+    case 7:
+      return second(Constant<7>{});
+    default:
+      return otherwise();
   }
 }
 
@@ -393,7 +403,8 @@ void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, in
       const int64_t edge = edge_at(problem, position);
       const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
       const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
-      const Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position), nullptr);
+      const Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
+                                        nullptr);
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
@@ -480,8 +491,8 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
 
 bool supported() {
 #if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
