@@ -194,7 +194,7 @@ def build_system(name: str) -> Atoms:
     if kind == "water":
         return _water(repeats, random)
     cell = bulk("Si", "diamond", a=5.43, cubic=True) if kind == "si" else bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    atoms = cell.repeat(repeats)
+    atoms: Atoms = cell.repeat(repeats)
     atoms.positions += random.normal(scale=RATTLE, size=atoms.positions.shape)
     return atoms
 
@@ -398,12 +398,13 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     """
     import torch
 
+    from mlip_deploy.export.wrapper import quiet
     from mlip_deploy.operators import load_operators
 
     load_operators()
     torch.set_num_threads(1)
     contract = Artifact(path).contract
-    module = torch.jit.load(path)
+    module = torch.jit.load(path)  # type: ignore[no-untyped-call]
     atoms = build_system(system)
     types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
     centres, neighbours, vectors = _pairs(atoms, contract.cutoff)
@@ -412,10 +413,11 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     inputs = (types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
     size = dtype.itemsize
     torch._C._jit_set_profiling_executor(False)
-    for _ in range(WARM_UP):
-        module(*inputs)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
-        module(*inputs)
+    with quiet():
+        for _ in range(WARM_UP):
+            module(*inputs)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
+            module(*inputs)
     seconds = {"convolution": 0.0, "matrix products": 0.0, "the rest": 0.0}
     operations = {"convolution": 0.0, "matrix products": 0.0}
     for event in profile.key_averages():
@@ -428,7 +430,8 @@ def roofline(path: str, system: str) -> dict[str, Any]:
             kind = "the rest"
         seconds[kind] += 1e-6 * event.self_cpu_time_total
     bytes_moved = 0.0
-    for k, node in enumerate(module.inlined_graph.findAllNodes("mlip::edge_tensor_product")):
+    graph = module.inlined_graph  # its nodes live no longer than this name
+    for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
         paths, table = node.inputsAt(5).toIValue().tolist(), node.inputsAt(7).toIValue()
         per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
         operations["convolution"] += per_edge * len(centres)

@@ -141,7 +141,8 @@ def _info(options: argparse.Namespace) -> int:
         (
             "fixtures",
             f"{len(fixtures.structures)} structures from {fixtures.reference}; float32 noise "
-            f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³",
+            f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³, "
+            f"isolated atom {fixtures.isolated_atom_noise:.1e} eV",
         ),
     ]:
         table.add_row(name, _escape(value))
@@ -174,7 +175,7 @@ def _check(options: argparse.Namespace) -> int:
         write_text(options.json, report.model_dump_json(indent=1) + "\n")
 
     table = Table(title=f"{report.artifact}: {report.model} in {report.dtype} against {report.reference} in float64")
-    for heading in ("engine", "ranks", "structures", "ΔE eV/atom", "ΔF eV/Å", "Δσ eV/Å³", "verdict"):
+    for heading in ("engine", "ranks", "structures", "ΔE eV/atom", "lone atom eV", "ΔF eV/Å", "Δσ eV/Å³", "verdict"):
         table.add_column(heading, justify="left" if heading in ("engine", "verdict") else "right")
     for engine, n_ranks in dict.fromkeys((c.engine, c.ranks) for c in report.comparisons):
         rows = [c for c in report.comparisons if (c.engine, c.ranks) == (engine, n_ranks)]
@@ -189,7 +190,8 @@ def _check(options: argparse.Namespace) -> int:
             engine,
             str(n_ranks),
             f"{len(applicable)} of {len(rows)}",
-            worst([c.energy_per_atom for c in applicable]),
+            worst([c.energy_per_atom for c in applicable if c.n_atoms > 1]),
+            worst([c.energy_per_atom for c in applicable if c.n_atoms == 1]),
             worst([c.forces for c in applicable]),
             worst([c.stress for c in applicable]),
             "[red]fail[/]" if failed else "[green]pass[/]",
@@ -200,6 +202,7 @@ def _check(options: argparse.Namespace) -> int:
         "",
         "",
         f"{report.tolerance_energy_per_atom:.1e}",
+        f"{report.tolerance_isolated_atom:.1e}",
         f"{report.tolerance_forces:.1e}",
         f"{report.tolerance_stress:.1e}",
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlip_deploy.contract import Dtype
-from mlip_deploy.fixtures import Noise
+from mlip_deploy.fixtures import Fixtures
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,20 @@ FLOAT64 = Tolerance(energy_per_atom=2e-10, atomic_energies=1e-9, forces=1e-8, st
 FLOAT32_NOISE_FACTOR = 3.0
 
 
-def tolerance(dtype: Dtype, noise: Noise) -> Tolerance:
-    """What an artifact of a floating-point type is held to, given the float32 noise measured at its export."""
+def tolerance(dtype: Dtype, fixtures: Fixtures, isolated_atom: bool = False) -> Tolerance:
+    """What an artifact of a floating-point type is held to.
+
+    Args:
+        fixtures: hold the float32 noise measured at export.
+        isolated_atom: for a single atom without neighbours, whose energy has a noise of its own.
+    """
     if dtype == "float64":
         return FLOAT64
+    noise = fixtures.float32_noise
+    energy = fixtures.isolated_atom_noise
     return Tolerance(
-        energy_per_atom=FLOAT32_NOISE_FACTOR * noise.energy_per_atom,
-        atomic_energies=FLOAT32_NOISE_FACTOR * noise.atomic_energies,
+        energy_per_atom=FLOAT32_NOISE_FACTOR * (energy if isolated_atom else noise.energy_per_atom),
+        atomic_energies=FLOAT32_NOISE_FACTOR * (energy if isolated_atom else noise.atomic_energies),
         forces=FLOAT32_NOISE_FACTOR * noise.forces,
         stress=FLOAT32_NOISE_FACTOR * noise.stress,
     )

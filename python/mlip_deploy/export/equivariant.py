@@ -8,8 +8,6 @@ All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients b
 product on unit vectors, so that roundings of a checkpoint's buffers and path normalisations are the model's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +43,10 @@ class EdgeTensorProduct(nn.Module):
     Raises:
         NotFusible: for other kinds of paths.
     """
+
+    paths: Tensor
+    coefficients: Tensor
+    table: Tensor
 
     def __init__(self, original: Any, table: Tensor | None = None, step: float = 1.0):
         super().__init__()
@@ -205,6 +207,9 @@ class EquivariantLinear(nn.Module):
 class LinearBlock(nn.Module):
     """One block of the result: a matrix over channels, the same for all components."""
 
+    matrix: Tensor
+    bias: Tensor
+
     def __init__(self, source: int, components: int, matrix: Tensor, bias: Tensor | None):
         super().__init__()
         self.source = source
@@ -230,6 +235,8 @@ class Gate(nn.Module):
     """
 
     __constants__ = ("contiguous", "has_gates", "n_scalar_blocks", "plain")
+    scalar_index: Tensor
+    gate_index: Tensor
 
     def __init__(self, original: Any):
         super().__init__()
@@ -366,9 +373,11 @@ def _derivatives(function: Callable[[Tensor], Tensor], r: Tensor, order: int) ->
     """[f, f', f'', ...] of independent values r."""
     from torch.func import jvp
 
+    def derivative(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda q: jvp(of, (q,), (torch.ones_like(q),))[1]
+
     functions = [function]
     for _ in range(order):
-        inner = functions[-1]
-        functions.append(lambda q, inner=inner: jvp(inner, (q,), (torch.ones_like(q),))[1])
+        functions.append(derivative(functions[-1]))
     # Not under no_grad: torch then takes a derivative of SiLU that it cannot differentiate again.
     return [f(r).detach() for f in functions]

@@ -89,9 +89,7 @@ def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: s
     try:
         return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
     except NotFusible as reason:
-        raise MLIPError(
-            f"this model has no fused form: {reason}. Export its own layers instead: add --no-fuse"
-        ) from reason
+        raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:

@@ -5,8 +5,6 @@ product and sum over neighbours, gate. In float32 the radial networks become tab
 in float64 they are evaluated, so that the file agrees with the original to rounding.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -36,6 +34,8 @@ class FusedSevenNetEnergy(nn.Module):
     Raises:
         NotFusible: for a layer that has no fused form.
     """
+
+    modal_type: Tensor
 
     def __init__(self, model: Any, n_elements: int, dtype: torch.dtype, cutoff: float, modal_index: int):
         super().__init__()
@@ -95,11 +95,14 @@ class FusedSevenNetEnergy(nn.Module):
             "atom_type": owned_types,
             "modal_type": self.modal_type,
         }
-        return self.rescale(data)[self.energy_key].squeeze(1)
+        energies: Tensor = self.rescale(data)[self.energy_key]
+        return energies.squeeze(1)
 
 
 class SpeciesTables(nn.Module):
     """What comes before the first convolution, as tables over the elements: features of nodes, self-connection."""
+
+    features: Tensor
 
     def __init__(self, layers: list[Any], modules: dict[str, Any], n_elements: int, modal_index: int):
         super().__init__()
@@ -124,6 +127,8 @@ class SpeciesTables(nn.Module):
 
 
 class _SpeciesTable(nn.Module):
+    table: Tensor
+
     def __init__(self, table: Tensor):
         super().__init__()
         self.register_buffer("table", table)
@@ -166,15 +171,12 @@ class FusedLayer(nn.Module):
                 raise NotFusible(f"an interaction block has a layer {name} ({type(module).__name__})")
         self.has_features = has_features
         self.has_self_connection = "self_connection_outro" in modules
+        self.self_connection: nn.Module = nn.Identity()
+        self.linear_in: nn.Module = nn.Identity()
         if has_features:
+            self.linear_in = _linear(modules["self_interaction_1"], constants)
             if self.has_self_connection:
                 self.self_connection = EquivariantLinear(modules["self_connection_intro"].linear)
-            else:
-                self.self_connection = nn.Identity()
-            self.linear_in = _linear(modules["self_interaction_1"], constants)
-        else:
-            self.self_connection = nn.Identity()
-            self.linear_in = nn.Identity()
         convolution = modules["convolution"]
         self.tabulated = table is not None
         self.radial_network = nn.Identity() if self.tabulated else convolution.weight_nn

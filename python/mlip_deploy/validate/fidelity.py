@@ -47,6 +47,7 @@ class FidelityReport(BaseModel):
     dtype: str
     reference: str
     tolerance_energy_per_atom: float
+    tolerance_isolated_atom: float
     tolerance_forces: float
     tolerance_stress: float
     comparisons: list[Comparison]
@@ -72,14 +73,16 @@ def check(
     """
     artifact = Artifact(path)
     fixtures = artifact.fixtures()
-    bound = tolerance(artifact.contract.dtype, fixtures.float32_noise)
+    bound = tolerance(artifact.contract.dtype, fixtures)
+    isolated = tolerance(artifact.contract.dtype, fixtures, isolated_atom=True)
     comparisons = []
     for engine in engines:
         evaluate = evaluator(engine)
         for n_ranks in ranks if engine == "lammps" else (1,):
             for structure in fixtures.structures:
                 progress(f"{engine}, {n_ranks} rank(s): {structure.name}")
-                comparisons.append(_compare(engine, n_ranks, structure, path, evaluate, bound))
+                limits = isolated if len(structure.symbols) == 1 else bound
+                comparisons.append(_compare(engine, n_ranks, structure, path, evaluate, limits))
     return FidelityReport(
         artifact=Path(path).name,
         sha256=artifact.sha256(),
@@ -87,6 +90,7 @@ def check(
         dtype=artifact.contract.dtype,
         reference=fixtures.reference,
         tolerance_energy_per_atom=bound.energy_per_atom,
+        tolerance_isolated_atom=isolated.energy_per_atom,
         tolerance_forces=bound.forces,
         tolerance_stress=bound.stress,
         comparisons=comparisons,

@@ -95,7 +95,8 @@ def add_fidelity(page: Page, report: FidelityReport) -> None:
         ],
         caption=(
             f"{report.artifact} ({report.dtype}, sha256 {report.sha256[:12]}…) against {report.reference} in float64. "
-            f"Tolerances: {report.tolerance_energy_per_atom:.1e} eV/atom, {report.tolerance_forces:.1e} eV/Å, "
+            f"Tolerances: {report.tolerance_energy_per_atom:.1e} eV/atom "
+            f"({report.tolerance_isolated_atom:.1e} eV for an isolated atom), {report.tolerance_forces:.1e} eV/Å, "
             f"{report.tolerance_stress:.1e} eV/Å³."
         ),
     )

@@ -1,0 +1,91 @@
+"""`mlip bench`: the systems it builds, what it counts, what it writes. No test here looks at how fast anything was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ase import units
+
+from mlip_deploy import bench
+from mlip_deploy.errors import MLIPError
+
+
+@pytest.mark.parametrize(
+    ("name", "n_atoms", "symbols"),
+    [("si64", 64, {"Si"}), ("si1728", 1728, {"Si"}), ("nacl216", 216, {"Na", "Cl"}), ("water192", 192, {"H", "O"})],
+)
+def test_systems_have_the_atoms_of_their_names(name: str, n_atoms: int, symbols: set[str]) -> None:
+    atoms = bench.build_system(name)
+    assert len(atoms) == n_atoms
+    assert set(atoms.get_chemical_symbols()) == symbols
+    assert atoms.pbc.all()
+    assert (atoms.positions == bench.build_system(name).positions).all(), "the same name is the same system"
+
+
+def test_water_has_the_density_of_water() -> None:
+    atoms = bench.build_system("water192")
+    grams_per_cm3 = atoms.get_masses().sum() / units._Nav / (atoms.get_volume() * 1e-24)
+    assert grams_per_cm3 == pytest.approx(1.0, abs=1e-3)
+    assert atoms.get_all_distances(mic=True)[atoms.get_all_distances(mic=True) > 0].min() > 0.9
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("ice64", "si64"), ("si100", "si64, si216"), ("water64", "water81")])
+def test_an_unknown_system_is_refused_with_names_that_are_known(name: str, remedy: str) -> None:
+    with pytest.raises(MLIPError, match=remedy):
+        bench.build_system(name)
+
+
+def test_operations_of_a_path_are_counted() -> None:
+    # 4 scalars times a vector, per channel. Forward: x w, 3 multiply-adds. Backward: 3 and 3, and dE/dw, w x, dE/dx.
+    stored, values = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=False)
+    assert stored == 4 * (1 + 6 + 6 + 2 + 1 + 2 + 6) + 3 * 2 * 9
+    assert values == 4 * 4 + 4 * 3
+    tabulated, _ = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=True, first=False)
+    assert tabulated - stored == 4 * 30
+    first, fewer = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=True)
+    assert stored - first == 4 * 2
+    assert values - fewer == 4 * 2
+
+
+def run(*arguments: object) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, plot = tmp_path / "bench.json", tmp_path / "bench.png"
+    status = run(
+        tiny, "--against", tiny, "--systems", "si8", "--engines", "ase,lammps", "--pairs", 2, "--steps", 1,
+        "--roofline", "--json", out, "--plot", plot,
+    )  # fmt: skip
+    assert status == 0
+    report = json.loads(out.read_text())
+    assert [record["case"]["engine"] for record in report["records"]] == ["ase", "lammps"]
+    for record in report["records"]:
+        assert len(record["results"]) == 2
+        assert len(record["ratios"]) == 2
+        for result in record["results"]:
+            assert len(result["wall"]) == 2
+            assert min(result["wall"]) > 0
+            assert result["share_outside_model"] > 0
+    first, second = report["records"][0]["results"]
+    cpu = [b / a for a, b in zip(first["cpu"], second["cpu"], strict=True)]
+    assert report["records"][0]["ratios"] == pytest.approx(cpu)
+    assert report["rooflines"][0]["operations"]["convolution"] > 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "katom-step/s" in capsys.readouterr().out
+
+
+def test_ranks_need_lammps(tiny: Path) -> None:
+    with pytest.raises(MLIPError, match="Add: --engines lammps"):
+        run(tiny, "--systems", "si8", "--ranks", 2)
+
+
+def test_an_unknown_engine_is_refused(tiny: Path) -> None:
+    with pytest.raises(MLIPError, match="ase, lammps"):
+        run(tiny, "--engines", "gromacs")
