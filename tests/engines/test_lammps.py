@@ -167,7 +167,7 @@ NEGATIVE = {
     "all NULL": ({"coeff": 'pair_coeff * * "{path}" NULL NULL'}, "every atom type is NULL"),
     "missing file": ({"coeff": "pair_coeff * * nothing.mlip.pt Na Cl"}, "no such file. Write one with: mlip export"),
     "no pair_coeff": ({"coeff": "# none"}, "[Aa]ll pair coeffs are not set|no model. Add: pair_coeff"),
-    "wrong units": ({"units": "lj"}, "works with 'units metal' or 'units real', the input has 'units lj'"),
+    "wrong units": ({"units": "lj"}, "works with 'units metal', real, si or electron, the input has 'units lj'"),
     "unknown keyword": ({"settings": "gpu 1"}, "unknown keyword 'gpu'. Expected: pair_style mlip"),
     "keyword without value": ({"settings": "threads"}, "keyword 'threads' needs a value"),
     "threads not a number": ({"settings": "threads two"}, "Expected integer parameter instead of 'two'"),
