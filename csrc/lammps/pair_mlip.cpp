@@ -130,7 +130,6 @@ void PairMLIP::coeff(int narg, char** arg) {
                  "'pair_style hybrid' with another style for it",
                  type);
 
-  // LAMMPS sizes its buffers from these before the first exchange.
   comm_forward = comm_reverse = static_cast<int>((model_->exchange_bytes() + 7) / 8);
   setup_printed_ = graph_printed_ = false;
 }
@@ -143,6 +142,10 @@ void PairMLIP::init_style() {
     error->all(FLERR, "{}", failure.what());
   }
   check_input();
+
+  // LAMMPS sizes its buffers by the outermost pair style, which under hybrid read ours before there was a model.
+  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
 
   // Ghosts out to the interaction range only where a model needs neighbours of neighbours on this rank.
   int request = NeighConst::REQ_FULL;

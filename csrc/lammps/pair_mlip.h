@@ -76,6 +76,7 @@ class PairMLIP : public Pair {
   std::vector<int> type_to_element_;  // LAMMPS type (from 1) to the contract's type index, -1 for NULL
   bool setup_printed_ = false;
   bool graph_printed_ = false;
+  bool centroid_warned_ = false;
 
   mlip::CandidateEdges candidates_;
   mlip::Graph graph_;

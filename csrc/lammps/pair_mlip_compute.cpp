@@ -121,6 +121,12 @@ void PairMLIP::accumulate() {
   }
   if (vflag_atom)
     add_to_atoms(6, vatom, [&](double* sums) { mlip::add_atom_virials(graph_, gradients, energy_scale, sums); });
+  if (cvflag_atom && !centroid_warned_ && comm->me == 0 && model_->contract().message_passing_layers > 1)
+    error->warning(FLERR,
+                   "pair_style mlip: centroid virials of {} add up to the exact virial, but a heat flux lacks what "
+                   "messages carry between atoms (see csrc/core/graph.h)",
+                   model_->contract().model_name);
+  centroid_warned_ |= cvflag_atom;
   if (cvflag_atom)
     add_to_atoms(9, cvatom, [&](double* sums) { mlip::add_centroid_virials(graph_, gradients, energy_scale, sums); });
 }

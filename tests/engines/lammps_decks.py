@@ -25,6 +25,9 @@ thermo {every}
 thermo_style custom step temp pe etotal press vol c_virial[1] c_sums[1]
 """
 LAST = """\
+undump snapshots
+dump last all custom 1 {name}.last.dump id type x y z fx fy fz c_energies
+dump_modify last sort id format float %.17g
 run 0
 print "DECK {name} PE $(pe:%.17g)"
 print "DECK {name} VIRIAL $(-c_virial[1]*vol:%.17g) $(-c_virial[2]*vol:%.17g) $(-c_virial[3]*vol:%.17g) \
@@ -51,6 +54,9 @@ class Deck:
     ids: tuple[int, ...] | None = None
     boundary: str | None = None
     every: int = 1000000
+    """Steps between snapshots on the way, of which the atomic energies are compared."""
+    absent: tuple[int, ...] = ()
+    """Ids of atoms that are in the box but not in the model's system."""
     ranks: tuple[int, ...] = (1, 2)
     model: str = "tiny"
 
@@ -85,6 +91,8 @@ class Snapshot:
 @dataclass(frozen=True)
 class Outcome:
     frames: list[Snapshot]
+    """on the way; the last one is `last`"""
+    last: Snapshot
     energy: float
     virial: np.ndarray
     """[6] xx yy zz xy xz yz, pressure times volume as LAMMPS prints it (bar Å³)"""
@@ -95,10 +103,6 @@ class Outcome:
     log: str
 
     @property
-    def last(self) -> Snapshot:
-        return self.frames[-1]
-
-    @property
     def stress(self) -> np.ndarray:
         """eV/Å³, Voigt order"""
         xx, yy, zz, xy, xz, yz = self.virial / LAMMPS_METAL_NKTV2P / self.last.atoms.get_volume()
@@ -106,7 +110,7 @@ class Outcome:
         return np.array([tensor[a][b] for a, b in VOIGT])
 
 
-def restyle(data: Path, style: str, ids: tuple[int, ...] | None) -> None:
+def restyle(data: Path, style: str, ids: tuple[int, ...] | None = None) -> None:
     """Turn a data file of atom_style atomic into another style, with other atom ids."""
     head, rows = data.read_text().split("Atoms # atomic\n\n")
     lines = []
@@ -144,7 +148,8 @@ def outcome(name: str, deck: Deck, log: str, directory: Path) -> Outcome:
         return np.array(line.group(1).split(), dtype=float)
 
     return Outcome(
-        frames=read_dump(directory / f"{name}.dump", deck.elements),
+        frames=read_dump(path, deck.elements) if (path := directory / f"{name}.dump").exists() else [],
+        last=read_dump(directory / f"{name}.last.dump", deck.elements)[-1],
         energy=float(numbers("PE")[0]),
         virial=numbers("VIRIAL"),
         centroid=numbers("CENTROID"),
