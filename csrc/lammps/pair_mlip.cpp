@@ -232,7 +232,7 @@ void PairMLIP::print_setup() {
     const std::string element = index < 0 ? "NULL" : contract.elements[index];
     elements += fmt::format(" {}={}", type, element);
     const double expected = mlip::standard_mass(element);
-    if (index < 0 || atom->mass == nullptr || !atom->mass_setflag[type] || expected == 0.0) continue;
+    if (comm->me != 0 || index < 0 || atom->mass == nullptr || !atom->mass_setflag[type] || expected == 0.0) continue;
     const double mass = atom->mass[type] * units_.mass_in_dalton;
     if (std::fabs(mass - expected) > 1.0)
       error->warning(FLERR,

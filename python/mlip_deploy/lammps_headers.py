@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# The first stable release with what the plugin uses: NeighConst, fmt in Error, Pair::centroidstressflag's present values.
+# The first stable release with what the plugin uses: NeighConst, messages formatted by Error.
 OLDEST = 20230802
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -39,12 +39,12 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
     if include is None:
         if any((place / "library.h").exists() for place in places):
             raise NotUsableError(
-                f"{root} has LAMMPS's C interface (library.h) but not the headers of its classes (pair.h), which a plugin "
-                "needs. Give the source tree that it was built from: --lammps-root LAMMPS_SOURCE_FOLDER"
+                f"{root} has LAMMPS's C interface (library.h) but not the headers of its classes (pair.h), which a "
+                "plugin needs. Give the source tree that it was built from: --lammps-root LAMMPS_SOURCE_FOLDER"
             )
         raise NotUsableError(
-            f"no LAMMPS headers in {root}: looked for include/lammps/pair.h and src/pair.h. Give the folder that LAMMPS "
-            "was installed to (cmake --install), or its source tree"
+            f"no LAMMPS headers in {root}: looked for include/lammps/pair.h and src/pair.h. Give the folder that "
+            "LAMMPS was installed to (cmake --install), or its source tree"
         )
     settings = "".join(
         path.read_text()

@@ -13,7 +13,7 @@ from tolerances import FLOAT64_ROTATED, FLOAT64_SUM, FORCE_SIGNAL
 from mlip_deploy import _core
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
-from mlip_deploy.engines.lammps import LAMMPSError, launcher, run, write_data
+from mlip_deploy.engines.lammps import launcher, run, write_data
 
 PRINT = """\
 run 0
@@ -154,10 +154,10 @@ def test_example(artifacts, tmp_path):
 def test_nan_positions(tiny, tmp_path):
     """LAMMPS itself notices NaN when it rebuilds its lists; between rebuilds the pair style does."""
     (tmp_path / "in.lammps").write_text(deck(tiny, rocksalt(), tmp_path))
-    code = LOAD_LAMMPS + "l.numpy.extract_atom('x')[0, 0] = float('nan'); l.command('run 0 pre no')"
+    code = LOAD_LAMMPS + "l.numpy.extract_atom('x')[0, 0] = float('nan'); l.command('run 1 pre no')"
     done = subprocess.run([launcher()[0], "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "pair_style mlip, step 0: atom positions are not finite" in done.stderr
+    assert "pair_style mlip, step 1: atom positions are not finite" in done.stderr
 
 
 def test_memory_does_not_grow_with_steps(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""A table of decks: whatever LAMMPS did, its last snapshot agrees with ASE for the same atoms, on any number of ranks."""
+"""A table of decks: whatever LAMMPS did, its last snapshot agrees with ASE for the same atoms, on any rank count."""
 
 import re
 
@@ -75,7 +75,8 @@ PARITY = {
         rocksalt((3, 3, 3)), settings="comm_style tiled\nbalance 1.0 rcb", before="neighbor 0.1 bin", model="halo"
     ),
     "halo: under hybrid": Deck(
-        rocksalt(), pair="pair_style hybrid/overlay mlip zero 3\npair_coeff * * mlip {model} {elements}\npair_coeff * * zero",
+        rocksalt(),
+        pair="pair_style hybrid/overlay mlip zero 3\npair_coeff * * mlip {model} {elements}\npair_coeff * * zero",
         model="halo",
     ),
 }  # fmt: skip
@@ -112,7 +113,8 @@ RUNS = {
     ),
     "deposit": Deck(
         rocksalt(vacuum=(0, 0, 15)),
-        "region top block 0 5 0 5 12 17\nfix 1 all nve\nfix 2 all deposit 5 1 4 99 region top near 1.0 vz -2 -2\nrun 30",
+        "region top block 0 5 0 5 12 17\nfix 1 all nve\n"
+        "fix 2 all deposit 5 1 4 99 region top near 1.0 vz -2 -2\nrun 30",
         every=10,
     ),
     "delete_atoms": Deck(
@@ -121,7 +123,9 @@ RUNS = {
     "run 0 twice": Deck(rocksalt(), "run 0\nrun 0"),
     "more steps without a set-up": Deck(rocksalt(), HOT + "fix 1 all nve\nrun 3\nrun 3 pre no\nrun 3 pre no", every=3),
     "replicate": Deck(rocksalt(), settings="replicate 2 1 1"),
-    "change_box": Deck(rocksalt(), settings="change_box all triclinic", body="change_box all xy final 0.8 x scale 1.03 remap"),
+    "change_box": Deck(
+        rocksalt(), settings="change_box all triclinic", body="change_box all xy final 0.8 x scale 1.03 remap"
+    ),
     "another model for the same box": Deck(
         rocksalt(), "pair_style zero 3\npair_coeff * *\nrun 0\npair_style mlip\npair_coeff * * {model} Na Cl"
     ),

@@ -26,8 +26,9 @@ LJ = "pair_coeff 1*2 3 lj/cut 0.05 3.0\npair_coeff 3 3 lj/cut 0.05 2.2\n"
 HYBRID = {
     # with the model, without it
     "zbl": (
-        Deck(rocksalt(amplitude=0.3), pair=f"pair_style hybrid/overlay mlip {ZBL}\npair_coeff * * mlip {{model}} Na Cl\n"
-             "pair_coeff 1 1 zbl 11 11\npair_coeff 1 2 zbl 11 17\npair_coeff 2 2 zbl 17 17"),
+        Deck(rocksalt(amplitude=0.3), pair=f"pair_style hybrid/overlay mlip {ZBL}\n"
+             "pair_coeff * * mlip {model} Na Cl\npair_coeff 1 1 zbl 11 11\n"
+             "pair_coeff 1 2 zbl 11 17\npair_coeff 2 2 zbl 17 17"),
         Deck(rocksalt(amplitude=0.3), pair=f"pair_style {ZBL}\n"
              "pair_coeff 1 1 11 11\npair_coeff 1 2 11 17\npair_coeff 2 2 17 17"),
     ),
@@ -73,7 +74,8 @@ def test_hybrid(ranks, tiny, tmp_path):
 
 
 def test_two_models_at_once(tiny, toy_local, tmp_path):
-    pair = f"pair_style hybrid/overlay mlip mlip\npair_coeff * * mlip 1 {tiny} Na Cl\npair_coeff * * mlip 2 {toy_local} Na Cl"
+    pair = "pair_style hybrid/overlay mlip mlip\n"
+    pair += f"pair_coeff * * mlip 1 {tiny} Na Cl\npair_coeff * * mlip 2 {toy_local} Na Cl"
     for ranks in (1, 2):
         (outcome,) = run_decks({"both": Deck(rocksalt(), pair=pair)}, {"tiny": tiny}, tmp_path, ranks).values()
         truth = [ase_engine.evaluate(path, outcome.last.atoms) for path in (tiny, toy_local)]
