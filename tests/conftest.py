@@ -57,3 +57,19 @@ class Artifacts:
 @pytest.fixture(scope="session")
 def tiny(artifacts: Artifacts) -> Path:
     return artifacts.tiny("float64")
+
+
+@pytest.fixture(scope="session")
+def toy_local(artifacts: Artifacts) -> Path:
+    """A local model of few operations."""
+    import toy_models
+
+    return toy_models.export(artifacts.directory / "toy-local.mlip.pt", "local")
+
+
+@pytest.fixture(scope="session")
+def toy_halo(artifacts: Artifacts) -> Path:
+    """Three message-passing layers without exchange points."""
+    import toy_models
+
+    return toy_models.export(artifacts.directory / "toy-halo.mlip.pt", "halo")

@@ -5,6 +5,17 @@
 //   edge gradient g_ij = dE/dr_ij           (eV/Å, E: sum of the owned atomic energies)
 //   force         F_i += g_ij, F_j -= g_ij  (F = -dE/dr)
 //   virial        W = -Σ r_ij ⊗ g_ij        (eV; the stress, positive in tension, is -W/V)
+//
+// An atom's own virial, in the centroid form that a heat flux needs. With per-atom energies E_i that depend on
+// atom i's edges only (a local model), the potential part of the flux is
+//   J = d/dt Σ_i r_i E_i - Σ_i v_i E_i + Σ_i r_i (F_i·v_i, the power that turns into kinetic energy)
+//     = Σ_ij r_i g_ij·(v_j - v_i) + Σ_ij (r_i g_ij·v_i - r_j g_ij·v_j)
+//     = -Σ_ij r_ij (g_ij·v_j)
+// so the whole virial of an edge belongs to its neighbour, whose velocity it meets:
+//   W_j = -Σ_i r_ij ⊗ g_ij,   J = Σ_j W_j v_j + Σ_i v_i E_i     (Fan et al., Phys. Rev. B 92, 094301, 2015)
+// Their sum is W. With message passing E_k depends on edges of other atoms too: then g_ij, the derivative of the
+// total energy, still gives W exactly, but the flux lacks the moves of energy from r_i to the atoms k that the edge
+// reaches (Langer et al., Phys. Rev. B 108, L100302, 2023).
 #pragma once
 
 #include <array>
@@ -18,7 +29,7 @@ namespace mlip {
 struct Graph {
   std::int64_t n_owned = 0;              ///< nodes [0, n_owned) are owned, the rest are ghosts
   std::vector<std::int64_t> node_types;  ///< [n_nodes] type index in the contract's element list
-  std::vector<std::int64_t> centres;     ///< [n_edges] node index, owned
+  std::vector<std::int64_t> centres;     ///< [n_edges] node index, owned (any node in halo mode)
   std::vector<std::int64_t> neighbours;  ///< [n_edges] node index
   std::vector<double> vectors;           ///< [n_edges, 3] Å
 
@@ -38,16 +49,20 @@ struct Evaluation {
 ///
 /// An engine's list holds pairs out to cutoff plus skin by *its* atom indices, which include ghosts as
 /// separate atoms. `node_of` maps them once to the model's nodes; each step then only takes differences of
-/// positions and drops what lies outside the cutoff.
+/// positions and drops what lies outside the cutoff. Four bytes per candidate: this list is the longest one.
 struct CandidateEdges {
-  std::vector<std::int64_t> centres;     ///< engine index of the owned centre
-  std::vector<std::int64_t> neighbours;  ///< engine index of the neighbour
-  std::vector<std::int64_t> node_of;     ///< [engine atoms] node, or -1 for an atom that the model does not see
+  std::vector<int> centres;            ///< [n_centres] engine index
+  std::vector<std::int64_t> first{0};  ///< [n_centres + 1] centre c has neighbours[first[c]] ... [first[c + 1])
+  std::vector<int> neighbours;         ///< engine index
+  std::vector<int> node_of;            ///< [engine atoms] node, or -1 for an atom that the model does not see
 
   void clear();
+  /// Add a centre; the neighbours pushed since the last call are its own.
+  void close_centre(int centre);
 };
 
-/// Refresh `graph`'s edges from the engine's positions: keep candidates with |r_ij| < cutoff.
+/// Refresh `graph`'s edges from the engine's positions: keep candidates with |r_ij| < cutoff. Allocates only
+/// when there are more edges than ever before.
 /// @param positions       [engine atoms, 3], engine length units
 /// @param length_in_angstrom  Å per engine length unit
 /// @param cutoff          Å
@@ -66,5 +81,11 @@ std::array<double, 9> virial(const Graph& graph, const std::vector<double>& edge
 /// @param atom_virials [n_nodes, 6]
 void add_atom_virials(const Graph& graph, const std::vector<double>& edge_gradients, double scale,
                       double* atom_virials);
+
+/// Each edge's virial to its neighbour, the centroid form above: adds `scale * w` with components
+/// xx, yy, zz, xy, xz, yz, yx, zx, zy, where w_ab = -r_a g_b.
+/// @param atom_virials [n_nodes, 9]
+void add_centroid_virials(const Graph& graph, const std::vector<double>& edge_gradients, double scale,
+                          double* atom_virials);
 
 }  // namespace mlip

@@ -3,8 +3,13 @@
 //   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N]
 //   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
-// One rank folds ghosts onto their owners. Several ranks keep ghosts as nodes of the graph and fill their
-// features through LAMMPS's own forward and reverse communication whenever the model asks (mlip::Exchange).
+// One rank folds ghosts onto their owners. Several ranks keep ghosts as nodes of the graph; the contract says how
+// messages cross ranks. exchange: the model asks for the features of ghosts, which come through LAMMPS's own forward
+// and reverse communication (mlip::Exchange). halo: ghosts out to the interaction range have edges of their own.
+//
+// pair_mlip.cpp           the input script's side: options, model, checks, the table at set-up
+// pair_mlip_compute.cpp   every step: edges, evaluation, sums
+// pair_mlip_exchange.cpp  mlip::Exchange over LAMMPS's communication
 #pragma once
 
 #include <memory>
@@ -50,9 +55,17 @@ class PairMLIP : public Pair {
   };
 
   void allocate();
+  void check_input();
+  /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
+  /// take atoms out of the system in this way, and so the model does not see them. Other exclusions are errors.
+  int absent_atoms();
   void print_setup();
+  void print_graph();
   void rebuild_candidates();
-  void evaluate_and_accumulate();
+  void accumulate();
+  mlip::Parallel mode() const;
+  int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
+  double halo() const;  ///< Å: how far ghosts are needed
   int doubles_per_row() const;
   template <typename T>
   void add_rows(int n, const int* list, const double* buffer);
@@ -62,13 +75,14 @@ class PairMLIP : public Pair {
   mlip::units::EngineUnits units_{1.0, 1.0};
   std::vector<int> type_to_element_;  // LAMMPS type (from 1) to the contract's type index, -1 for NULL
   bool setup_printed_ = false;
+  bool graph_printed_ = false;
+  bool centroid_warned_ = false;
 
   mlip::CandidateEdges candidates_;
   mlip::Graph graph_;
   mlip::Evaluation evaluation_;
-  std::vector<std::int64_t> atom_of_node_;  // [n_nodes] LAMMPS index of each node
-  std::vector<double> node_forces_;         // [n_nodes, 3]
-  std::vector<double> node_virials_;        // [n_nodes, 6]
+  std::vector<int> atom_of_node_;    // [n_nodes] LAMMPS index of each node
+  std::vector<double> node_values_;  // [n_nodes, 3 | 6 | 9] sums over edges: forces, then virials
   Communication communication_{*this};
   mlip::FeatureRows rows_{};  // what the communication in progress works on
 

@@ -2,6 +2,7 @@
 // LAMMPS itself only prints a note, but the layout of its classes changes between releases.
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "lammps.h"
 #include "library.h"
@@ -31,16 +32,31 @@ struct Plugin {
 
 int loaded_version = 0;
 
+constexpr const char* build_again =
+    ". Build it again for this LAMMPS: pip install --force-reinstall --no-deps mlip-deploy, or for a LAMMPS of your "
+    "own: "
+    "mlip deploy lammps --lammps-root DIR";
+
+void refuse(void* lmp, const std::string& reason) {
+  lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, (reason + build_again).c_str());
+}
+
 // Without C linkage, whose one global name a second plugin in the process would share.
 void* create_pair(void* lmp) {
   if (loaded_version != MLIP_LAMMPS_VERSION) {
-    const std::string message = "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
-                                ", this is version " + std::to_string(loaded_version) +
-                                ". Build it again for this LAMMPS, in the source folder of mlip-deploy: "
-                                "pip install --force-reinstall --no-deps .";
-    lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, message.c_str());
+    refuse(lmp, "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
+                    ", this is version " + std::to_string(loaded_version));
     return nullptr;
   }
+  // SMALLBIG, BIGBIG and SMALLSMALL builds of one version differ in the sizes of atom ids and image flags.
+  for (const auto& [name, size] :
+       {std::pair{"tagint", sizeof(LAMMPS_NS::tagint)}, std::pair{"bigint", sizeof(LAMMPS_NS::bigint)},
+        std::pair{"imageint", sizeof(LAMMPS_NS::imageint)}})
+    if (lammps_extract_setting(lmp, name) != static_cast<int>(size)) {
+      refuse(lmp, std::string("pair_style mlip was built with a ") + name + " of " + std::to_string(size) +
+                      " bytes, this LAMMPS has " + std::to_string(lammps_extract_setting(lmp, name)));
+      return nullptr;
+    }
   return new LAMMPS_NS::PairMLIP(static_cast<LAMMPS_NS::LAMMPS*>(lmp));
 }
 

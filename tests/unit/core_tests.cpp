@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/contract.h"
+#include "core/elements.h"
 #include "core/error.h"
 #include "core/graph.h"
 #include "core/model.h"
@@ -74,8 +75,10 @@ void test_graph() {
   // Atom 2 is an engine's ghost of atom 0, one cell away along x; pair (1, 2) lies inside the cutoff.
   mlip::CandidateEdges candidates;
   candidates.node_of = {0, 1, 0};
-  candidates.centres = {0, 1, 1};
-  candidates.neighbours = {1, 0, 2};
+  candidates.neighbours = {1};
+  candidates.close_centre(0);
+  candidates.neighbours.insert(candidates.neighbours.end(), {0, 2});
+  candidates.close_centre(1);
   const double positions[9] = {0, 0, 0, 3, 0, 0, 4, 1, 0};
   mlip::Graph graph;
   graph.n_owned = 2;
@@ -98,6 +101,20 @@ void test_graph() {
   mlip::add_atom_virials(graph, gradients, 1.0, per_atom.data());
   expect_near(per_atom[0] + per_atom[6], w[0], 1e-15, "atoms' virials sum to the total, xx");
   expect_near(per_atom[3] + per_atom[9], 0.5 * (w[1] + w[3]), 1e-15, "atoms' virials sum to the total, xy");
+  std::vector<double> centroid(18, 0.0);
+  mlip::add_centroid_virials(graph, gradients, 1.0, centroid.data());
+  const int rows[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, columns[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+  for (int c = 0; c < 9; ++c) {
+    expect_near(centroid[c], w[3 * rows[c] + columns[c]], 0, "the neighbour, atom 0, has the edge's whole virial");
+    expect_near(centroid[9 + c], 0.0, 0, "the centre has none of it");
+  }
+
+  // Buffers stay where they are from step to step.
+  const double* buffer = graph.vectors.data();
+  mlip::refresh_edges(candidates, positions, 1.0, 2.0, graph);
+  expect(graph.vectors.data() == buffer && graph.n_edges() == 1, "a second step allocates nothing");
+  mlip::refresh_edges(candidates, positions, 0.5, 2.0, graph);
+  expect(graph.n_edges() == 3, "half the length unit brings every candidate inside the cutoff");
 
   const double broken[9] = {0, 0, 0, std::numeric_limits<double>::quiet_NaN(), 0, 0, 4, 1, 0};
   expect_error([&] { mlip::refresh_edges(candidates, broken, 1.0, 2.0, graph); }, "not finite");
@@ -134,7 +151,14 @@ void test_units() {
   expect_near(mlip::units::ev_in_kj_per_mol, 96.48533212331002, 1e-12, "eV in kJ/mol");
   expect_near(1.0 / mlip::units::lammps_units("real").energy_in_ev, 23.060547830619026, 1e-12, "eV in kcal/mol");
   expect_near(mlip::units::lammps_units("metal").length_in_angstrom, 1.0, 0, "metal length");
-  expect_error([] { mlip::units::lammps_units("lj"); }, "'units metal' or 'units real'");
+  expect_near(1.0 / mlip::units::lammps_units("si").energy_in_ev, 1.602176634e-19, 1e-34, "eV in J");
+  expect_near(mlip::units::lammps_units("si").length_in_angstrom, 1e10, 0, "metre in Å");
+  expect_near(28.085 / mlip::units::lammps_units("si").mass_in_dalton, 4.66362397506e-26, 1e-36, "mass of Si in kg");
+  expect_near(mlip::units::lammps_units("electron").energy_in_ev, 27.211386245981, 0, "Hartree in eV");
+  expect_near(mlip::units::lammps_units("electron").length_in_angstrom, 0.529177210544, 0, "Bohr in Å");
+  expect_error([] { mlip::units::lammps_units("lj"); }, "'units metal', real, si or electron");
+  expect_near(mlip::standard_mass("Si"), 28.085, 0, "mass of silicon");
+  expect_near(mlip::standard_mass("NULL"), 0.0, 0, "no mass for what is not an element");
 }
 
 }  // namespace

