@@ -57,3 +57,11 @@ class Artifacts:
 @pytest.fixture(scope="session")
 def tiny(artifacts: Artifacts) -> Path:
     return artifacts.tiny("float64")
+
+
+@pytest.fixture(scope="session")
+def pair_potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copper crystal's potential for long runs: under a millisecond a step."""
+    from pair_potential import write_pair_potential
+
+    return write_pair_potential(tmp_path_factory.mktemp("pair") / "copper.mlip.pt")
