@@ -14,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torchforce-python", help="Python with openmmtorch, for tests/engines/test_openmmtorch.py")
+
+
 def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the installed command `mlip` and return its exit status and output."""
     command = [sys.executable, "-m", "mlip_deploy.cli", *map(str, arguments)]

@@ -16,6 +16,7 @@ from openmmml import MLPotential
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="7net-0.mlip.pt")
 parser.add_argument("--steps", type=int, default=2000)
+parser.add_argument("--platform", help="OpenMM platform; by default the fastest")
 options = parser.parse_args()
 
 here = Path(__file__).parent
@@ -32,9 +33,10 @@ potential = MLPotential("mlip", model=options.model)
 system = potential.createMixedSystem(modeller.topology, force_field_system, solute)
 print(f"{len(solute)} atoms with the model, {system.getNumParticles() - len(solute)} with the force field")
 
-# The model's bonds vibrate freely: half a femtosecond would do for any of them, one is enough with the friction.
-integrator = openmm.LangevinMiddleIntegrator(300.0 * unit.kelvin, 1.0 / unit.picosecond, 1.0 * unit.femtosecond)
-simulation = app.Simulation(modeller.topology, system, integrator)
+# Nothing constrains the bonds of the model's atoms: a timestep for freely vibrating hydrogen.
+integrator = openmm.LangevinMiddleIntegrator(300.0 * unit.kelvin, 1.0 / unit.picosecond, 0.5 * unit.femtosecond)
+platform = openmm.Platform.getPlatformByName(options.platform) if options.platform else None
+simulation = app.Simulation(modeller.topology, system, integrator, platform)
 simulation.context.setPositions(modeller.positions)
 simulation.minimizeEnergy(maxIterations=min(100, options.steps))
 simulation.context.setVelocitiesToTemperature(300.0 * unit.kelvin, 1)

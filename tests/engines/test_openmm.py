@@ -364,11 +364,44 @@ def test_negative_control(cause, message, tiny, artifacts):
         cause(tiny)
 
 
-def test_example(artifacts, tmp_path):
-    script = EXAMPLES / "openmm" / "silicon_nve.py"
-    command = [sys.executable, str(script), "--model", str(artifacts.sevennet_0("float32")), "--steps", "3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def run_example(name, folder, *arguments):
+    command = [sys.executable, str(EXAMPLES / "openmm" / name), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_example_of_silicon(artifacts, tmp_path):
+    run_example("silicon_nve.py", tmp_path, "--model", artifacts.sevennet_0("float32"), "--steps", 3)
     record = np.loadtxt(tmp_path / "silicon_nve_openmm.csv", delimiter=",", skiprows=1)
     assert record.shape == (3, 3)
-    assert np.ptp(record[:, 1]) / 64 / 96.5 < 1e-4
+    assert np.ptp(record[:, 1]) / 64 / KJ_PER_EV < 1e-4
+
+
+def test_example_of_a_water_box(tiny, tmp_path):
+    """Long enough for two moves of the barostat."""
+    run_example(
+        "water_box_npt.py",
+        tmp_path,
+        "--model",
+        tiny,
+        "--molecules",
+        32,
+        "--steps",
+        50,
+        "--threads",
+        1,
+        "--device",
+        "cpu",
+    )
+    record = np.genfromtxt(tmp_path / "water_box_npt.csv", delimiter=",", skip_header=1)
+    assert record.shape == (50, 5)
+    assert np.isfinite(record[:, 1:4]).all()
+    assert (tmp_path / "water_box_npt.chk").stat().st_size > 0
+
+
+def test_example_of_mixed_systems(tiny, tmp_path):
+    pytest.importorskip("openmmml", reason="openmm-ml is not installed. Type: pip install openmmml")
+    printed = run_example("solvated_methanol.py", tmp_path, "--model", tiny, "--steps", 10, "--platform", "CPU")
+    assert "6 atoms with the model" in printed
+    assert (tmp_path / "solvated_methanol.dcd").stat().st_size > 10000

@@ -9,6 +9,7 @@ import openmm
 import pytest
 from openmm import unit
 from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, has_platform, rocksalt
+from pair_potential import crystal
 from tolerances import FLOAT64_SUM
 
 from mlip_deploy.engines import ase as ase_engine
@@ -74,6 +75,26 @@ def test_the_box_may_change(tiny, platform):
     assert energy_of(context) / KJ_PER_EV == pytest.approx(truth, rel=1e-6)
 
 
+def test_a_barostat_runs(pair_potential, platform):
+    """Integration with moves of the box, on every platform; the last energy is that of the last box."""
+    atoms = crystal(2)
+    system = system_of(atoms, pair_potential)
+    barostat = openmm.MonteCarloBarostat(50_000.0, 300.0, 2)
+    barostat.setRandomNumberSeed(2)
+    system.addForce(barostat)
+    context = context_of(system, atoms, platform, openmm.LangevinMiddleIntegrator(300.0, 2.0, 0.002))
+    context.setVelocitiesToTemperature(300.0, 2)
+    context.getIntegrator().step(40)
+    state = context.getState(energy=True, positions=True)
+    cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+    assert abs(cell[0, 0] - atoms.cell[0, 0]) > 1e-3
+    atoms.set_cell(cell)
+    atoms.positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    truth = ase_engine.evaluate(pair_potential, atoms).energy
+    energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / KJ_PER_EV
+    assert energy == pytest.approx(truth, rel=1e-5)
+
+
 def test_several_forces_in_one_system(tiny, artifacts):
     """Two regions and a second model of another type, each in its own force group."""
     first, second = ethanol(), ethanol()
@@ -134,8 +155,6 @@ def resident_megabytes():
 
 def test_contexts_leave_nothing_behind(pair_potential):
     """Each made, used and dropped, as a campaign over thousands of ligands does; memory then stands still."""
-    from pair_potential import crystal
-
     atoms = crystal(1)
     system = system_of(atoms, pair_potential)
 

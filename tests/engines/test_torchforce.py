@@ -1,7 +1,7 @@
 """TorchForce files: the numbers of MLIPForce from a module that knows nothing of mlip-deploy.
 
-The module is called here as openmmtorch calls it. tests/torchforce/run.py does the same through openmmtorch itself, in
-an environment of its own (`make test-torchforce`).
+The module is called here as openmmtorch calls it; test_openmmtorch.py does the same through openmmtorch itself, in an
+environment of its own.
 """
 
 import subprocess
