@@ -31,6 +31,10 @@ class MLIPForce : public OpenMM::Force {
   const MLIPForceDefinition& definition() const { return definition_; }
   bool usesPeriodicBoundaryConditions() const override { return definition_.periodic; }
 
+  /// Wall-clock seconds that this process has spent inside models on behalf of all MLIPForces: what is left of a
+  /// step's time is the cost of the engine and of the way in and out.
+  static double seconds_in_models();
+
  protected:
   OpenMM::ForceImpl* createImpl() const override;
 

@@ -5,6 +5,7 @@
 #include <openmm/System.h>
 
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <numeric>
@@ -41,7 +42,11 @@ std::string find_artifact(const std::string& path) {
   return !std::filesystem::exists(path) && std::filesystem::exists(here) ? here : path;
 }
 
+std::atomic<double> total_seconds_in_models{0.0};
+
 }  // namespace
+
+double MLIPForce::seconds_in_models() { return total_seconds_in_models; }
 
 MLIPForceImpl::MLIPForceImpl(const MLIPForce& owner) : CustomCPPForceImpl(owner), owner_(owner) {}
 
@@ -131,6 +136,15 @@ void MLIPForceImpl::gather_positions(const std::vector<Vec3>& positions) {
   }
 }
 
+void MLIPForceImpl::evaluate_model() {
+  const double before = model_->seconds_in_backend();
+  if (include_forces_)
+    model_->evaluate(graph_, evaluation_);
+  else
+    model_->evaluate_energies(graph_, evaluation_);
+  total_seconds_in_models += model_->seconds_in_backend() - before;
+}
+
 double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vector<Vec3>& positions,
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
@@ -148,15 +162,13 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
                       model_->contract().cutoff, graph_);
 
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
+    evaluate_model();
     if (include_forces_) {
-      model_->evaluate(graph_, evaluation_);
       forces_.assign(3 * atoms_.size(), 0.0);
       mlip::add_forces(graph_, evaluation_.edge_gradients, units.length_in_angstrom / units.energy_in_ev,
                        forces_.data());
       for (std::size_t k = 0; k < atoms_.size(); ++k)
         forces[static_cast<std::size_t>(atoms_[k])] = Vec3(forces_[3 * k], forces_[3 * k + 1], forces_[3 * k + 2]);
-    } else {
-      model_->evaluate_energies(graph_, evaluation_);
     }
     double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
     for (const double value : evaluation_.atomic_energies) energy += value;

@@ -36,6 +36,7 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
  private:
   void check_atoms(int n_particles);
   void load_model();
+  void evaluate_model();
   void gather_positions(const std::vector<OpenMM::Vec3>& positions);
 
   const MLIPForce& owner_;

@@ -94,3 +94,6 @@ const bool registered = [] {
 
 }  // namespace
 }  // namespace mlip_openmm
+
+/// For Python, which has no wrapper of the class.
+extern "C" double mlip_openmm_seconds_in_models() { return mlip_openmm::MLIPForce::seconds_in_models(); }

@@ -23,7 +23,8 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
 
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
-ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
+_library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
+_library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
@@ -135,6 +136,14 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     def atoms(self) -> list[int]:
         """Index of each particle that the model sees."""
         return [int(atom.get("index", k)) for k, atom in enumerate(self._definition().iterfind("Atoms/Atom"))]
+
+    @staticmethod
+    def seconds_in_models() -> float:
+        """Wall-clock seconds that this process has spent inside models for all MLIPForces.
+
+        What is left of a step's time is the cost of OpenMM and of the way in and out.
+        """
+        return float(_library.mlip_openmm_seconds_in_models())
 
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
