@@ -6,6 +6,7 @@ pytest tests/engines/test_openmmtorch.py --torchforce-python .venv-torchforce/bi
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_numbers_of_mlip_force(python, write, tiny, tmp_path):
         assert result["energy"] == pytest.approx(energy_of(context), abs=TOLERANCE)
         np.testing.assert_allclose(result["forces"], forces_of(context), atol=TOLERANCE)
         assert np.abs(result["forces"]).max() > 100.0
+
+
+def test_piece_of_the_page(python, write, tmp_path):
+    from test_openmm_page import pieces
+
+    script = "\n".join(piece for piece in pieces() if "import openmmtorch" in piece)
+    assert "TorchForce(" in script
+    shutil.copy(write("piece", ["C", "H", "H", "H", "O", "H"]), tmp_path / "methanol.torchforce.pt")
+    done = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_example(python, write, tmp_path):
