@@ -8,6 +8,9 @@ forces in kJ/mol/nm.
 import json
 import sys
 
+import torch  # noqa: F401  before openmmtorch, which finds CUDA's libraries only through it
+
+# isort: split
 import openmm
 import openmmtorch
 from openmm import unit

@@ -8,14 +8,17 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch  # before openmmtorch, which finds CUDA's libraries only through it
+
+# isort: split
 import openmm
 import openmmtorch
-import torch
 from openmm import app, unit
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="7net-0.torchforce.pt")
 parser.add_argument("--steps", type=int, default=1000)
+parser.add_argument("--platform", help="OpenMM platform; by default the fastest")
 options = parser.parse_args()
 
 methanol = app.PDBFile(str(Path(__file__).parent / "methanol.pdb"))
@@ -31,7 +34,9 @@ force = openmmtorch.TorchForce("methanol.torchforce.pt")
 force.setOutputsForces(True)
 system.addForce(force)
 
-simulation = app.Simulation(methanol.topology, system, openmm.VerletIntegrator(0.5 * unit.femtosecond))
+platform = openmm.Platform.getPlatformByName(options.platform) if options.platform else None
+integrator = openmm.VerletIntegrator(0.5 * unit.femtosecond)
+simulation = app.Simulation(methanol.topology, system, integrator, platform)
 simulation.context.setPositions(methanol.positions)
 simulation.context.setVelocitiesToTemperature(300.0 * unit.kelvin, 1)
 for target in (sys.stdout, "methanol_torchforce.csv"):

@@ -84,7 +84,7 @@ def test_piece_of_the_page(python, write, tmp_path):
 
 def test_example(python, write, tmp_path):
     script = EXAMPLES / "openmm" / "methanol_torchforce.py"
-    command = [python, str(script), "--model", str(write("bare")), "--steps", "20"]
+    command = [python, str(script), "--model", str(write("bare")), "--steps", "20", "--platform", "CPU"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     record = np.loadtxt(tmp_path / "methanol_torchforce.csv", delimiter=",", skiprows=1)

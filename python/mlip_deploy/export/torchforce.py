@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,8 @@ class _TorchForceModule(nn.Module):
         self.dtype = dtype
         self.kj_per_mol = KJ_PER_MOL
         self.angstrom_per_nm = ANGSTROM_PER_NM
+        self.node_types: Tensor
+        self.particles: Tensor
         self.register_buffer("node_types", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("particles", torch.zeros(0, dtype=torch.int64))
 
@@ -175,7 +178,8 @@ class Energy(_TorchForceModule):
         edge_index, shifts = self.edges(selected, box)
         vectors = (selected[edge_index[1]] - selected[edge_index[0]] + shifts).to(self.dtype)
         energies = self.energy_model(self.node_types, self.node_types.shape[0], edge_index, vectors)
-        return energies.to(torch.float64).sum() * self.kj_per_mol
+        total: Tensor = energies.to(torch.float64).sum()
+        return total * self.kj_per_mol
 
 
 def write_torchforce(
@@ -242,8 +246,9 @@ def _remove_ghost_gather(scripted: torch.jit.ScriptModule, name: str) -> None:
     """One process owns all atoms: features of neighbours are there already, and the operator is the identity."""
     remaining: set[str] = set()
     for module in scripted.modules():
-        for method in module._c._method_names():
-            graph = module._c._get_method(method).graph
+        compiled: Any = module._c
+        for method in compiled._method_names():
+            graph = compiled._get_method(method).graph
             for node in graph.findAllNodes("mlip::ghost_gather", True):
                 node.output().replaceAllUsesWith(next(iter(node.inputs())))
                 node.destroy()
