@@ -14,6 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torchforce-python", help="Python with openmmtorch, for tests/engines/test_openmmtorch.py")
+
+
 def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the installed command `mlip` and return its exit status and output."""
     command = [sys.executable, "-m", "mlip_deploy.cli", *map(str, arguments)]
@@ -73,3 +77,11 @@ def toy_halo(artifacts: Artifacts) -> Path:
     import toy_models
 
     return toy_models.export(artifacts.directory / "toy-halo.mlip.pt", "halo")
+
+
+@pytest.fixture(scope="session")
+def pair_potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copper crystal's potential for long runs: under a millisecond a step."""
+    from pair_potential import write_pair_potential
+
+    return write_pair_potential(tmp_path_factory.mktemp("pair") / "copper.mlip.pt")

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "core/error.h"
 #include "core/python_gil.h"
@@ -86,12 +87,14 @@ struct Model::Backend {
   Backend(torch::jit::Module script_module, torch::Device device, Precision model_precision)
       : module(std::move(script_module)),
         forward(module.get_method("forward")),
+        energies(module.find_method("energies")),
         target(device),
         precision(model_precision),
         scalar_type(model_precision == Precision::float32 ? torch::kFloat32 : torch::kFloat64) {}
 
-  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å), on `target`
-  std::pair<torch::Tensor, torch::Tensor> run(const Graph& graph) {
+  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å), on `target`; the gradients are undefined
+  /// when they are not asked for and the module can do without.
+  std::pair<torch::Tensor, torch::Tensor> run(const Graph& graph, bool with_gradients) {
     // from_blob does not copy; on the CPU the int64 inputs are used in place.
     auto view = [](const std::vector<std::int64_t>& values) {
       return torch::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
@@ -104,12 +107,15 @@ struct Model::Backend {
             .to(target, scalar_type);
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    if (!with_gradients && energies)
+      return {(*energies)({types, graph.n_owned, edges, vectors}).toTensor(), torch::Tensor()};
     const auto outputs = forward({types, graph.n_owned, edges, vectors}).toTuple();
     return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
   }
 
   torch::jit::Module module;
   torch::jit::Method forward;
+  std::optional<torch::jit::Method> energies;
   torch::Device target;
   Precision precision;
   torch::ScalarType scalar_type;
@@ -208,16 +214,26 @@ Model::~Model() = default;
 Model::Model(Model&&) noexcept = default;
 
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange) {
+  evaluate(graph, result, exchange, true);
+}
+
+void Model::evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange) {
+  evaluate(graph, result, exchange, false);
+}
+
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
   if (graph.n_nodes() > graph.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
   translate_errors(contract_.model_name, [&] {
     PythonGilRelease no_gil;
     ExchangeScope scope(exchange);
     const auto start = std::chrono::steady_clock::now();
-    const auto [energies, gradients] = backend_->run(graph);
+    const auto [energies, gradients] = backend_->run(graph, with_gradients);
     seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+    result.edge_gradients.clear();
+    if (with_gradients)
+      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
   });
   double total = 0.0;
   for (double energy : result.atomic_energies) total += energy;

@@ -33,6 +33,10 @@ class Model {
   /// @throws Error, also for energies that are not finite.
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
 
+  /// Atomic energies alone; `result.edge_gradients` is left empty. Without the backward pass, if the artifact has
+  /// the method `energies` (python/mlip_deploy/export/wrapper.py).
+  void evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
+
   /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
   std::int64_t exchange_bytes() const { return exchange_bytes_; }
 
@@ -41,6 +45,7 @@ class Model {
 
  private:
   struct Backend;
+  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients);
   Contract contract_;
   std::string path_;
   std::string device_;

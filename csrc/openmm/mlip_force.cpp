@@ -6,13 +6,7 @@
 
 namespace mlip_openmm {
 
-MLIPForce::MLIPForce(std::string path, std::vector<std::string> elements, bool periodic, int threads,
-                     std::string device)
-    : path_(std::move(path)),
-      elements_(std::move(elements)),
-      periodic_(periodic),
-      threads_(threads),
-      device_(std::move(device)) {}
+MLIPForce::MLIPForce(MLIPForceDefinition definition) : definition_(std::move(definition)) {}
 
 OpenMM::ForceImpl* MLIPForce::createImpl() const { return new MLIPForceImpl(*this); }
 

@@ -3,35 +3,43 @@
 
 #include <openmm/Force.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace mlip_openmm {
 
+/// Everything that an MLIPForce is, apart from the force group and the name that every Force has.
+struct MLIPForceDefinition {
+  std::string path;    ///< artifact, *.mlip.pt
+  std::string sha256;  ///< of the artifact's bytes, 64 hexadecimal digits; another file is refused
+  /// The artifact's bytes when the force carries them itself; `path` is then only a name.
+  std::shared_ptr<const std::string> embedded;
+  int n_particles = 0;                ///< particles that the System must have
+  std::vector<int> atoms;             ///< particles that the model sees, each once; empty: all of them, in order
+  std::vector<std::string> elements;  ///< chemical symbol of each atom that the model sees
+  bool periodic = false;              ///< use the Context's periodic box (any reduced triclinic box, of any size)
+  int threads = 0;                    ///< CPU threads inside the model, for the process; 0 leaves them as they are
+  std::string device = "cpu";         ///< cpu, cuda, cuda:N or auto
+};
+
+/// Nothing in it changes after construction, so there is no updateParametersInContext().
 class MLIPForce : public OpenMM::Force {
  public:
-  /// @param path      artifact, *.mlip.pt
-  /// @param elements  chemical symbol of every particle of the System, in order
-  /// @param periodic  use the Context's periodic box vectors (any triclinic box, of any size)
-  /// @param threads   CPU threads inside the model; 0 leaves the process's setting
-  /// @param device    cpu, cuda, cuda:N or auto
-  MLIPForce(std::string path, std::vector<std::string> elements, bool periodic, int threads, std::string device);
+  explicit MLIPForce(MLIPForceDefinition definition);
 
-  const std::string& path() const { return path_; }
-  const std::vector<std::string>& elements() const { return elements_; }
-  int threads() const { return threads_; }
-  const std::string& device() const { return device_; }
-  bool usesPeriodicBoundaryConditions() const override { return periodic_; }
+  const MLIPForceDefinition& definition() const { return definition_; }
+  bool usesPeriodicBoundaryConditions() const override { return definition_.periodic; }
+
+  /// Wall-clock seconds that this process has spent inside models on behalf of all MLIPForces: what is left of a
+  /// step's time is the cost of the engine and of the way in and out.
+  static double seconds_in_models();
 
  protected:
   OpenMM::ForceImpl* createImpl() const override;
 
  private:
-  std::string path_;
-  std::vector<std::string> elements_;
-  bool periodic_;
-  int threads_;
-  std::string device_;
+  MLIPForceDefinition definition_;
 };
 
 }  // namespace mlip_openmm

@@ -1,11 +1,18 @@
 #include "mlip_force_impl.h"
 
 #include <openmm/OpenMMException.h>
+#include <openmm/Platform.h>
 #include <openmm/System.h>
 
 #include <array>
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <optional>
 #include <string>
 
+#include "artifact_bytes.h"
 #include "core/error.h"
 #include "core/units.h"
 
@@ -23,45 +30,126 @@ auto as_openmm_errors(Body&& body) {
     throw;
   } catch (const std::exception& failure) {
     throw OpenMM::OpenMMException(std::string("MLIPForce: ") + failure.what());
+  } catch (...) {
+    throw OpenMM::OpenMMException("MLIPForce: an error of unknown type");
   }
 }
 
+/// The artifact where it was, or under the same name in the working folder: on another machine, a System's XML and
+/// its artifact travel side by side, and the SHA-256 proves that it is the same file.
+std::string find_artifact(const std::string& path) {
+  const std::string here = std::filesystem::path(path).filename().string();
+  return !std::filesystem::exists(path) && std::filesystem::exists(here) ? here : path;
+}
+
+std::atomic<double> total_seconds_in_models{0.0};
+
 }  // namespace
+
+double MLIPForce::seconds_in_models() { return total_seconds_in_models; }
 
 MLIPForceImpl::MLIPForceImpl(const MLIPForce& owner) : CustomCPPForceImpl(owner), owner_(owner) {}
 
 void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
   CustomCPPForceImpl::initialize(context);
   as_openmm_errors([&] {
-    const auto& elements = owner_.elements();
-    const auto n_particles = static_cast<std::size_t>(context.getSystem().getNumParticles());
-    if (elements.size() != n_particles)
-      throw mlip::Error("the force names the elements of " + std::to_string(elements.size()) +
-                        " atoms, the System has " + std::to_string(n_particles) +
-                        " particles. Make the force from the System's own topology");
-    model_ = std::make_unique<mlip::Model>(owner_.path(), mlip::ModelOptions{owner_.device(), owner_.threads()});
-    graph_.n_owned = static_cast<std::int64_t>(n_particles);
-    graph_.node_types.clear();
-    for (std::size_t k = 0; k < elements.size(); ++k) {
-      try {
-        graph_.node_types.push_back(model_->contract().type_index(elements[k]));
-      } catch (const mlip::Error& failure) {
-        throw mlip::Error("atom " + std::to_string(k) + " (counted from 0) is " + failure.what() + ", see: mlip info " +
-                          owner_.path());
-      }
-    }
+    check_atoms(context.getSystem().getNumParticles());
+    load_model();
   });
+  // The GPU platforms start computeForce() on a worker thread before calcForcesAndEnergy() is called.
+  const std::string& platform = context.getPlatform().getName();
+  can_skip_forces_ = platform == "Reference" || platform == "CPU";
+}
+
+void MLIPForceImpl::check_atoms(int n_particles) {
+  const MLIPForceDefinition& force = owner_.definition();
+  if (force.n_particles != n_particles)
+    throw mlip::Error("the force was made for " + std::to_string(force.n_particles) + " particles, the System has " +
+                      std::to_string(n_particles) + ". Make the force from the System's own topology");
+  atoms_ = force.atoms;
+  if (atoms_.empty()) {
+    atoms_.resize(force.elements.size());
+    std::iota(atoms_.begin(), atoms_.end(), 0);
+  }
+  if (atoms_.size() != force.elements.size())
+    throw mlip::Error("the force names " + std::to_string(atoms_.size()) + " atoms and " +
+                      std::to_string(force.elements.size()) + " elements. Write the XML anew");
+  std::vector<bool> taken(static_cast<std::size_t>(n_particles), false);
+  for (const int atom : atoms_) {
+    if (atom < 0 || atom >= n_particles)
+      throw mlip::Error("atom " + std::to_string(atom) + " is not one of the System's " + std::to_string(n_particles) +
+                        " particles (counted from 0)");
+    if (taken[static_cast<std::size_t>(atom)])
+      throw mlip::Error("atom " + std::to_string(atom) + " is named twice. Name each atom once");
+    taken[static_cast<std::size_t>(atom)] = true;
+  }
+}
+
+void MLIPForceImpl::load_model() {
+  const MLIPForceDefinition& force = owner_.definition();
+  const mlip::ModelOptions options{force.device, force.threads};
+  if (force.embedded) {
+    const TemporaryFile file(*force.embedded);
+    model_ = std::make_unique<mlip::Model>(file.path(), options);
+  } else {
+    const std::string path = find_artifact(force.path);
+    mlip::read_contract(path);  // first: its errors say why a file is no artifact
+    const std::string found = sha256(read_bytes(path));
+    if (found != force.sha256)
+      throw mlip::Error("'" + path + "' is not the file that the force was made from: its SHA-256 is " + found +
+                        ", expected " + force.sha256 +
+                        ". Put the old file back, or make the force anew from this one: MLIPForce(path, topology)");
+    model_ = std::make_unique<mlip::Model>(path, options);
+  }
+  graph_.n_owned = static_cast<std::int64_t>(atoms_.size());
+  graph_.node_types.clear();
+  for (std::size_t k = 0; k < atoms_.size(); ++k) {
+    try {
+      graph_.node_types.push_back(model_->contract().type_index(force.elements[k]));
+    } catch (const mlip::Error& failure) {
+      throw mlip::Error("atom " + std::to_string(atoms_[k]) + " (counted from 0) is " + failure.what() +
+                        ", see: mlip info " + force.path);
+    }
+  }
+}
+
+double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool include_forces, bool include_energy,
+                                          int groups) {
+  include_forces_ = include_forces || !can_skip_forces_;
+  return CustomCPPForceImpl::calcForcesAndEnergy(context, include_forces, include_energy, groups);
+}
+
+void MLIPForceImpl::gather_positions(const std::vector<Vec3>& positions) {
+  positions_.resize(3 * atoms_.size());
+  for (std::size_t k = 0; k < atoms_.size(); ++k) {
+    const Vec3& position = positions[static_cast<std::size_t>(atoms_[k])];
+    for (int axis = 0; axis < 3; ++axis) {
+      if (!std::isfinite(position[axis]))
+        // OpenMM's own words, which scripts look for, and the atom.
+        throw OpenMM::OpenMMException(
+            "Particle coordinate is NaN.  For more information, see "
+            "https://github.com/openmm/openmm/wiki/Frequently-Asked-Questions#nan (MLIPForce: atom " +
+            std::to_string(atoms_[k]) + ", counted from 0)");
+      positions_[3 * k + static_cast<std::size_t>(axis)] =
+          mlip::units::openmm_units.length_in_angstrom * position[axis];
+    }
+  }
+}
+
+void MLIPForceImpl::evaluate_model() {
+  const double before = model_->seconds_in_backend();
+  if (include_forces_)
+    model_->evaluate(graph_, evaluation_);
+  else
+    model_->evaluate_energies(graph_, evaluation_);
+  total_seconds_in_models += model_->seconds_in_backend() - before;
 }
 
 double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vector<Vec3>& positions,
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
     constexpr auto units = mlip::units::openmm_units;
-    const std::size_t n = positions.size();
-    positions_.resize(3 * n);
-    for (std::size_t k = 0; k < n; ++k)
-      for (int axis = 0; axis < 3; ++axis) positions_[3 * k + axis] = units.length_in_angstrom * positions[k][axis];
-
+    gather_positions(positions);
     std::array<double, 9> cell{};
     const bool periodic = owner_.usesPeriodicBoundaryConditions();
     if (periodic) {
@@ -70,14 +158,19 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
       for (int row = 0; row < 3; ++row)
         for (int axis = 0; axis < 3; ++axis) cell[3 * row + axis] = units.length_in_angstrom * box[row][axis];
     }
-    neighbours_.build(positions_.data(), static_cast<std::int64_t>(n), cell, {periodic, periodic, periodic},
+    neighbours_.build(positions_.data(), graph_.n_owned, cell, {periodic, periodic, periodic},
                       model_->contract().cutoff, graph_);
-    model_->evaluate(graph_, evaluation_);
 
-    forces_.assign(3 * n, 0.0);
-    mlip::add_forces(graph_, evaluation_.edge_gradients, units.length_in_angstrom / units.energy_in_ev, forces_.data());
-    for (std::size_t k = 0; k < n; ++k) forces[k] = Vec3(forces_[3 * k], forces_[3 * k + 1], forces_[3 * k + 2]);
-    double energy = 0.0;
+    if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
+    evaluate_model();
+    if (include_forces_) {
+      forces_.assign(3 * atoms_.size(), 0.0);
+      mlip::add_forces(graph_, evaluation_.edge_gradients, units.length_in_angstrom / units.energy_in_ev,
+                       forces_.data());
+      for (std::size_t k = 0; k < atoms_.size(); ++k)
+        forces[static_cast<std::size_t>(atoms_[k])] = Vec3(forces_[3 * k], forces_[3 * k + 1], forces_[3 * k + 2]);
+    }
+    double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
     for (const double value : evaluation_.atomic_energies) energy += value;
     return energy / units.energy_in_ev;
   });

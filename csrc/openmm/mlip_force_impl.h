@@ -6,6 +6,7 @@
 #include <openmm/internal/CustomCPPForceImpl.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/graph.h"
@@ -19,20 +20,35 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
  public:
   explicit MLIPForceImpl(const MLIPForce& owner);
   const OpenMM::Force& getOwner() const override { return owner_; }
+
+  /// Checks the atoms and the artifact's SHA-256, then loads the model.
+  /// @throws OpenMMException, the only kind that OpenMM's worker threads catch; so do all members.
   void initialize(OpenMM::ContextImpl& context) override;
 
-  /// @param positions nm; @param forces kJ/mol/nm; @return kJ/mol
+  /// Notes whether forces are wanted, for computeForce().
+  double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool include_forces, bool include_energy,
+                             int groups) override;
+
+  /// @param positions nm; @param forces kJ/mol/nm, zero for particles outside the atom subset; @return kJ/mol
   double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                       std::vector<OpenMM::Vec3>& forces) override;
 
  private:
+  void check_atoms(int n_particles);
+  void load_model();
+  void evaluate_model();
+  void gather_positions(const std::vector<OpenMM::Vec3>& positions);
+
   const MLIPForce& owner_;
   std::unique_ptr<mlip::Model> model_;
   mlip::NeighbourList neighbours_;
   mlip::Graph graph_;
   mlip::Evaluation evaluation_;
-  std::vector<double> positions_;  // [n, 3] Å
-  std::vector<double> forces_;     // [n, 3] kJ/mol/nm
+  std::vector<int> atoms_;         // particle of each atom that the model sees
+  std::vector<double> positions_;  // [n_atoms, 3] Å
+  std::vector<double> forces_;     // [n_atoms, 3] kJ/mol/nm
+  bool can_skip_forces_ = false;   // this platform tells in time whether forces are wanted
+  bool include_forces_ = true;
 };
 
 }  // namespace mlip_openmm

@@ -4,9 +4,12 @@
 #include <openmm/serialization/SerializationNode.h>
 #include <openmm/serialization/SerializationProxy.h>
 
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
+#include "artifact_bytes.h"
+#include "core/error.h"
 #include "mlip_force.h"
 
 namespace mlip_openmm {
@@ -20,15 +23,24 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
 
   void serialize(const void* object, OpenMM::SerializationNode& node) const override {
     const auto& force = *static_cast<const MLIPForce*>(object);
+    const MLIPForceDefinition& definition = force.definition();
     node.setIntProperty("version", xml_version);
-    node.setStringProperty("path", force.path());
-    node.setBoolProperty("periodic", force.usesPeriodicBoundaryConditions());
-    node.setIntProperty("threads", force.threads());
-    node.setStringProperty("device", force.device());
+    node.setStringProperty("path", definition.path);
+    node.setStringProperty("sha256", definition.sha256);
+    node.setBoolProperty("periodic", definition.periodic);
+    node.setIntProperty("threads", definition.threads);
+    node.setStringProperty("device", definition.device);
     node.setIntProperty("forceGroup", force.getForceGroup());
     node.setStringProperty("name", force.getName());
-    OpenMM::SerializationNode& atoms = node.createChildNode("Elements");
-    for (const auto& symbol : force.elements()) atoms.createChildNode("Atom").setStringProperty("symbol", symbol);
+    node.setIntProperty("particles", definition.n_particles);
+    OpenMM::SerializationNode& atoms = node.createChildNode("Atoms");
+    for (std::size_t k = 0; k < definition.elements.size(); ++k) {
+      OpenMM::SerializationNode& atom = atoms.createChildNode("Atom");
+      atom.setStringProperty("symbol", definition.elements[k]);
+      if (!definition.atoms.empty()) atom.setIntProperty("index", definition.atoms[k]);
+    }
+    if (definition.embedded)
+      node.createChildNode("Artifact").setStringProperty("base64", to_base64(*definition.embedded));
   }
 
   void* deserialize(const OpenMM::SerializationNode& node) const override {
@@ -36,14 +48,41 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     if (version != xml_version)
       throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) + ", this build reads " +
                                     std::to_string(xml_version) + ". Install the mlip-deploy that wrote it");
-    std::vector<std::string> symbols;
-    for (const auto& atom : node.getChildNode("Elements").getChildren())
-      symbols.push_back(atom.getStringProperty("symbol"));
-    auto* force = new MLIPForce(node.getStringProperty("path"), std::move(symbols), node.getBoolProperty("periodic"),
-                                node.getIntProperty("threads"), node.getStringProperty("device"));
+    MLIPForceDefinition definition;
+    definition.path = node.getStringProperty("path");
+    definition.sha256 = node.getStringProperty("sha256");
+    definition.periodic = node.getBoolProperty("periodic");
+    definition.threads = node.getIntProperty("threads");
+    definition.device = node.getStringProperty("device");
+    definition.n_particles = node.getIntProperty("particles");
+    for (const auto& child : node.getChildren()) {
+      if (child.getName() == "Atoms") {
+        for (const auto& atom : child.getChildren()) {
+          definition.elements.push_back(atom.getStringProperty("symbol"));
+          if (atom.hasProperty("index")) definition.atoms.push_back(atom.getIntProperty("index"));
+        }
+      } else if (child.getName() == "Artifact") {
+        definition.embedded = std::make_shared<const std::string>(embedded_bytes(child, definition.sha256));
+      }
+    }
+    auto force = std::make_unique<MLIPForce>(std::move(definition));
     force->setForceGroup(node.getIntProperty("forceGroup", 0));
     force->setName(node.getStringProperty("name", force->getName()));
-    return force;
+    return force.release();
+  }
+
+ private:
+  static std::string embedded_bytes(const OpenMM::SerializationNode& node, const std::string& expected) {
+    try {
+      std::string bytes = from_base64(node.getStringProperty("base64"));
+      const std::string found = sha256(bytes);
+      if (found != expected)
+        throw mlip::Error("the embedded artifact is damaged: its SHA-256 is " + found + ", expected " + expected +
+                          ". Write the XML anew");
+      return bytes;
+    } catch (const mlip::Error& failure) {
+      throw OpenMM::OpenMMException(std::string("MLIPForce: ") + failure.what());
+    }
   }
 };
 
@@ -55,3 +94,6 @@ const bool registered = [] {
 
 }  // namespace
 }  // namespace mlip_openmm
+
+/// For Python, which has no wrapper of the class.
+extern "C" double mlip_openmm_seconds_in_models() { return mlip_openmm::MLIPForce::seconds_in_models(); }

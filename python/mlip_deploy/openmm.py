@@ -6,11 +6,13 @@ system.addForce(MLIPForce("7net-0.mlip.pt", topology))
 
 from __future__ import annotations
 
+import base64
 import ctypes
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.etree import ElementTree
 
 import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
@@ -21,7 +23,8 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
 
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
-ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
+_library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
+_library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
@@ -29,58 +32,175 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
 
     Args:
         path: artifact written by `mlip export`.
-        atoms: the System's topology, or the chemical symbol of every particle in order.
+        topology: the System's topology, or the chemical symbol of every particle of the System in order.
+        atoms: indices of the particles that the model sees, and which it alone sees; by default all of them.
+            Their order does not matter.
         periodic: use the Context's periodic box; by default, whether the topology has one.
         device: "cpu", "cuda", "cuda:N" or "auto".
         threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
+        embed: carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles.
+            Otherwise they hold its path and its SHA-256, and a Context refuses a file that has changed.
+
+    Nothing in the force can change after construction but its group and its name, so it has no
+    `updateParametersInContext`.
 
     Raises:
-        MLIPError: for a file that is not an artifact or an element that the model does not know.
+        MLIPError: for a file that is not an artifact, an element that the model does not know, or atoms that the
+            topology does not have.
     """
 
     def __init__(
         self,
         path: str | Path,
-        atoms: Topology | Sequence[str],
+        topology: Topology | Sequence[str],
+        atoms: Iterable[int] | None = None,
         periodic: bool | None = None,
         device: str = "cpu",
         threads: int = 0,
+        embed: bool = False,
     ):
-        symbols = _symbols(atoms)
+        symbols = _symbols(topology)
+        selected = _selected(atoms, len(symbols))
         if periodic is None:
-            periodic = isinstance(atoms, Topology) and atoms.getPeriodicBoxVectors() is not None
-        try:
-            Artifact(path).contract.types_of(symbols)
-        except MLIPError:
-            raise
-        except ValueError as error:
-            raise MLIPError(f"{error}, see: mlip info {path}") from error
-        elements = "".join(f"<Atom symbol={quoteattr(symbol)}/>" for symbol in symbols)
-        made = openmm.XmlSerializer.deserialize(
-            f'<Force type="MLIPForce" version="1" path={quoteattr(str(Path(path).resolve()))} '
-            f'periodic="{int(periodic)}" '
-            f'threads="{threads}" device={quoteattr(device)} forceGroup="0" name="MLIPForce">'
-            f"<Elements>{elements}</Elements></Force>"
-        )
+            periodic = isinstance(topology, Topology) and topology.getPeriodicBoxVectors() is not None
+        artifact = Artifact(path)
+        for index in selected if selected is not None else range(len(symbols)):
+            _check_element(index, symbols[index], artifact)
+        content = Path(path).read_bytes()
+        root = ElementTree.Element("Force", type="MLIPForce", version="1", forceGroup="0", name="MLIPForce")
+        root.set("path", str(Path(path).resolve()))
+        root.set("sha256", hashlib.sha256(content).hexdigest())
+        root.set("particles", str(len(symbols)))
+        root.set("periodic", str(int(periodic)))
+        root.set("threads", str(threads))
+        root.set("device", device)
+        listed = ElementTree.SubElement(root, "Atoms")
+        if selected is None:
+            for symbol in symbols:
+                ElementTree.SubElement(listed, "Atom", symbol=str(symbol))
+        else:
+            for index in selected:
+                ElementTree.SubElement(listed, "Atom", symbol=str(symbols[index]), index=str(index))
+        if embed:
+            ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
         # `this` is SWIG's handle, which owns the C++ object.
-        self.this = made.this
+        self.this = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode")).this
+
+    @classmethod
+    def cast(cls, force: openmm.Force) -> MLIPForce:
+        """The MLIPForce that a plain Force is, such as `system.getForce(0)` returns: the same C++ object.
+
+        Raises:
+            MLIPError: for any other kind of Force.
+        """
+        if not cls.is_mlip_force(force):
+            raise MLIPError(f"the force '{force.getName()}' is a {_type_of(force)}, not an MLIPForce")
+        same = cls.__new__(cls)
+        same.this = force.this
+        return same
+
+    @staticmethod
+    def is_mlip_force(force: openmm.Force) -> bool:
+        """Whether `cast` accepts `force`."""
+        return _type_of(force) == "MLIPForce"
+
+    @property
+    def path(self) -> str:
+        """The artifact's absolute path when the force was made."""
+        return self._definition().attrib["path"]
+
+    @property
+    def sha256(self) -> str:
+        """Of the artifact's bytes."""
+        return self._definition().attrib["sha256"]
+
+    @property
+    def device(self) -> str:
+        return self._definition().attrib["device"]
+
+    @property
+    def threads(self) -> int:
+        return int(self._definition().attrib["threads"])
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the force carries the artifact's bytes."""
+        return self._definition().find("Artifact") is not None
+
+    @property
+    def elements(self) -> list[str]:
+        """Chemical symbol of each atom that the model sees."""
+        return [atom.attrib["symbol"] for atom in self._definition().iterfind("Atoms/Atom")]
+
+    @property
+    def atoms(self) -> list[int]:
+        """Index of each particle that the model sees."""
+        return [int(atom.get("index", k)) for k, atom in enumerate(self._definition().iterfind("Atoms/Atom"))]
+
+    @staticmethod
+    def seconds_in_models() -> float:
+        """Wall-clock seconds that this process has spent inside models for all MLIPForces.
+
+        What is left of a step's time is the cost of OpenMM and of the way in and out.
+        """
+        return float(_library.mlip_openmm_seconds_in_models())
+
+    def _definition(self) -> ElementTree.Element:
+        return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
 
 
-def _symbols(atoms: Topology | Sequence[str]) -> list[str]:
-    if not isinstance(atoms, Topology):
-        return list(atoms)
-    symbols = []
-    for atom in atoms.atoms():
-        if atom.element is None:
-            raise MLIPError(
-                f"atom {atom.index} ('{atom.name}') of the topology has no element. Give it one, or pass symbols"
-            )
-        symbols.append(atom.element.symbol)
-    return symbols
+def _type_of(force: openmm.Force) -> str:
+    if type(force) is not openmm.Force:
+        return type(force).__name__
+    # SWIG knows no wrapper for it, as for MLIPForce; its XML tells.
+    try:
+        return str(ElementTree.fromstring(openmm.XmlSerializer.serialize(force)).attrib["type"])
+    except openmm.OpenMMException:
+        return "Force without an XML form"
+
+
+def _symbols(topology: Topology | Sequence[str]) -> list[str | None]:
+    """None stands for a particle without an element, such as a virtual site."""
+    if not isinstance(topology, Topology):
+        return list(topology)
+    return [atom.element.symbol if atom.element is not None else None for atom in topology.atoms()]
+
+
+def _selected(atoms: Iterable[int] | None, n_particles: int) -> list[int] | None:
+    if atoms is None:
+        return None
+    selected = [int(index) for index in atoms]
+    if not selected:
+        raise MLIPError("atoms=[] selects no atom. Name at least one, or leave atoms out for all of them")
+    for index in selected:
+        if not 0 <= index < n_particles:
+            raise MLIPError(f"atoms: {index} is not one of the topology's {n_particles} atoms (counted from 0)")
+    if len(set(selected)) != len(selected):
+        twice = next(index for index in selected if selected.count(index) > 1)
+        raise MLIPError(f"atoms: {twice} is named twice. Name each atom once")
+    return selected
+
+
+def _check_element(index: int, symbol: str | None, artifact: Artifact) -> None:
+    if symbol is None:
+        raise MLIPError(
+            f"atom {index} (counted from 0) of the topology has no element. Give it one, or leave it out: atoms=[...]"
+        )
+    if symbol not in artifact.contract.elements:
+        try:
+            artifact.contract.types_of([symbol])
+        except ValueError as error:
+            reason = str(error).replace("atom 0 ", f"atom {index} ", 1)
+            raise MLIPError(f"{reason}, see: mlip info {artifact.path}") from error
 
 
 def system_of(atoms: Any, path: str | Path, **options: Any) -> openmm.System:
     """An OpenMM System of ASE atoms with one MLIPForce: masses, box and elements.
+
+    Args:
+        atoms: ase.Atoms.
+        path: artifact.
+        options: further arguments of MLIPForce.
 
     Raises:
         MLIPError: for atoms that are periodic in some directions only, which OpenMM cannot describe.

@@ -56,6 +56,11 @@ class EdgeGradientModel(nn.Module):
             gradient = torch.zeros_like(edge_vectors)
         return energies.detach(), gradient
 
+    @torch.jit.export
+    def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        """Atomic energies alone, with the arguments of `forward` and without its backward pass."""
+        return self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach()).detach()
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -109,7 +114,7 @@ def write_artifact(
         model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        frozen = torch.jit.freeze(script(model))
+        frozen = torch.jit.freeze(script(model), preserved_attrs=["energies"])
     progress(f"writing {output}")
     save(frozen, output, contract, fixtures)
     return contract
