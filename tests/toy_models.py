@@ -77,5 +77,7 @@ def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.
     energy = (LocalEnergy if local else HaloEnergy)(cutoff, TORCH_DTYPE[dtype])
     module = torch.jit.freeze(torch.jit.script(EdgeGradientModel(energy).eval()))
     noise = Noise(energy_per_atom=0, atomic_energies=0, forces=0, stress=0)
-    save(module, path, contract, Fixtures(reference="none", float32_noise=noise, structures=[]))
+    save(
+        module, path, contract, Fixtures(reference="none", float32_noise=noise, isolated_atom_noise=0.0, structures=[])
+    )
     return path

@@ -1,6 +1,9 @@
 // What pair_style mlip does at every step: edges from LAMMPS's neighbour list, one evaluation, sums over edges.
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
 #include <unordered_map>
 
 #include "atom.h"
@@ -87,7 +90,14 @@ void PairMLIP::compute(int eflag, int vflag) {
     model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &communication_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
-    error->one(FLERR, "pair_style mlip, step {}: {}", update->ntimestep, failure.what());
+    const std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
+    if (comm->nprocs > 1) {
+      // MPI_Abort may end the launcher before it has passed on what LAMMPS prints: say it first, and wait for it.
+      std::fprintf(stderr, "ERROR on proc %d: %s\n", comm->me, message.c_str());
+      std::fflush(stderr);
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    }
+    error->one(FLERR, message);
   }
   accumulate();
   seconds_total_ += seconds_since(start);

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 import mlip_deploy
-from mlip_deploy import bench
+from mlip_deploy import bench, deploy
 from mlip_deploy.artifact import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
+
+TORCHFORCE_SUFFIX = ".torchforce.pt"
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -53,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
     )
+    export.add_argument(
+        "--target",
+        choices=["artifact", "torchforce"],
+        default="artifact",
+        help="torchforce: a file for PyPI's openmmtorch, which needs no mlip-deploy to run",
+    )
     export.set_defaults(run=_export)
 
     info = _command(commands, "info", "show an artifact's contract", "mlip info 7net-0.mlip.pt")
@@ -81,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_arguments(measure)
     measure.set_defaults(run=bench.run)
 
+    build = _command(
+        commands,
+        "deploy",
+        "build pair_style mlip for a LAMMPS of your own",
+        "mlip deploy lammps --lammps-root DIR",
+    )
+    deploy.add_arguments(build)
+    build.set_defaults(run=deploy.run)
+
     doctor = _command(commands, "doctor", "show versions, devices and problems with their cure", "mlip doctor")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -93,21 +110,28 @@ def _command(
 
 
 def _export(options: argparse.Namespace) -> int:
-    if not options.output.name.endswith(SUFFIX):
-        raise MLIPError(f"-o {options.output}: artifact names end in {SUFFIX}. Type: -o {options.output.stem}{SUFFIX}")
+    torchforce = options.target == "torchforce"
+    suffix = TORCHFORCE_SUFFIX if torchforce else SUFFIX
+    if not options.output.name.endswith(suffix):
+        stem = options.output.name.split(".")[0]
+        raise MLIPError(f"-o {options.output}: file names end in {suffix} here. Type: -o {stem}{suffix}")
     with _progress() as step:
         step("loading torch and the framework")
         from mlip_deploy.export import sevennet
+        from mlip_deploy.export.torchforce import write_torchforce
         from mlip_deploy.export.wrapper import write_artifact
 
-        adapted = sevennet.adapt(options.source, modal=options.modal, fuse=not options.no_fuse)
-        contract = write_artifact(adapted, options.output, options.dtype, step, script=sevennet.script)
+        fuse = not options.no_fuse and not torchforce  # TorchForce files hold no custom operator
+        adapted = sevennet.adapt(options.source, modal=options.modal, fuse=fuse)
+        write = write_torchforce if torchforce else write_artifact
+        write(adapted, options.output, options.dtype, step, script=sevennet.script)
     size = options.output.stat().st_size / 1e6
     console.print(
-        f"{options.output} ({size:.1f} MB): {contract.model.name}, {len(contract.elements)} elements, cutoff "
-        f"{contract.cutoff:g} Å, {contract.dtype}, parallel mode {contract.parallel}"
+        f"{options.output} ({size:.1f} MB): {adapted.identity.name}, {len(adapted.elements)} elements, cutoff "
+        f"{adapted.cutoff:g} Å, {options.dtype}"
     )
-    console.print(f"next: mlip check {options.output}")
+    if not torchforce:
+        console.print(f"next: mlip check {options.output}")
     return 0
 
 

@@ -9,7 +9,7 @@ from mlip_deploy import files
 from mlip_deploy.artifact import Artifact
 
 
-@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "deploy", "doctor"])
 def test_help_shows_an_example(command):
     done = mlip(command, "--help")
     assert done.returncode == 0
@@ -27,7 +27,7 @@ def test_info(tiny):
     ("arguments", "message"),
     [
         (["info", "nothing.mlip.pt"], "no such file"),
-        (["export", "sevennet", "7net-0", "-o", "model.pt"], "artifact names end in .mlip.pt. Type: -o model.mlip.pt"),
+        (["export", "sevennet", "7net-0", "-o", "model.pt"], "file names end in .mlip.pt here. Type: -o model.mlip.pt"),
         (
             ["export", "sevennet", "8net-0", "-o", "x.mlip.pt"],
             "neither a file nor a SevenNet model. Known models: 7net-0",

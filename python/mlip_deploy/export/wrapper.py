@@ -59,7 +59,8 @@ class EdgeGradientModel(nn.Module):
     @torch.jit.export
     def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Atomic energies alone, with the arguments of `forward` and without its backward pass."""
-        return self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach()).detach()
+        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach())
+        return energies.detach()
 
 
 @dataclass(frozen=True)
