@@ -16,7 +16,7 @@ NEGATIVE = {
     # the model and its elements
     "unknown element": (
         {"coeff": 'pair_coeff * * "{path}" Na Xx'},
-        r"type 2 is 'Xx' is not an element of tiny \(6 elements: H C O Na Si Cl\), see: mlip info .*or NULL if another",
+        r"type 2 is 'Xx', not an element of tiny \(6 elements: H C O Na Si Cl\), see: mlip info .*or NULL if another",
     ),
     "too few elements": ({"coeff": 'pair_coeff * * "{path}" Na'}, r"found 1 element\(s\): Na for 2 atom type\(s\)"),
     "too many elements": ({"coeff": 'pair_coeff * * "{path}" Na Cl O'}, r"found 3 element\(s\): Na Cl O for 2 atom"),

@@ -32,7 +32,7 @@ def write(artifacts, tmp_path_factory):
     from mlip_deploy.export import sevennet
     from mlip_deploy.export.torchforce import write_torchforce
 
-    adapted = sevennet.adapt(str(artifacts.checkpoint()))
+    adapted = sevennet.adapt(str(artifacts.checkpoint()), fuse=False)
     folder = tmp_path_factory.mktemp("openmmtorch")
 
     def write(name, symbols=None, forces=True):

@@ -29,7 +29,7 @@ KJ_TOLERANCE = 1e-8  # kJ/mol and kJ/mol/nm, float64 sums in another order
 def adapted(artifacts):
     from mlip_deploy.export import sevennet
 
-    return sevennet.adapt(str(artifacts.checkpoint()))
+    return sevennet.adapt(str(artifacts.checkpoint()), fuse=False)
 
 
 @pytest.fixture(scope="module")
