@@ -367,7 +367,7 @@ def test_negative_control(cause, message, tiny, artifacts):
 
 def run_example(name, folder, *arguments):
     command = [sys.executable, str(EXAMPLES / "openmm" / name), *map(str, arguments)]
-    # OpenMM would choose pocl where it is installed, whose minimiser crashes without any force of ours (docs/openmm.md).
+    # OpenMM would choose pocl where it is installed; its minimiser crashes there without any force of ours.
     environment = {**os.environ, "OPENMM_DEFAULT_PLATFORM": "CPU"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
