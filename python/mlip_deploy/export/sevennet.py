@@ -29,9 +29,6 @@ CITATION = (
     "Potentials in Molecular Dynamics Simulations. J. Chem. Theory Comput. 2024, 20, 4857. doi:10.1021/acs.jctc.4c00190"
 )
 
-# Keys of SevenNet's data dictionary (sevenn._keys).
-EDGE_INDEX, EDGE_VECTORS, EDGE_ATTRIBUTES, EDGE_EMBEDDING = "edge_index", "edge_vec", "edge_attr", "edge_embedding"
-
 
 def adapt(source: str, modal: str | None = None, fuse: bool = True) -> Adapted:
     """A named or stored SevenNet checkpoint as an Adapted model.
@@ -81,10 +78,7 @@ def adapt(source: str, modal: str | None = None, fuse: bool = True) -> Adapted:
 def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
     model = _build(checkpoint, dtype)
     if not fuse:
-        return SevenNetEnergy(model, n_elements, dtype, modal)
-    for name, module in list(model._modules.items()):
-        if type(module).__name__ == "OnehotEmbedding":
-            model._modules[name] = OneHot(module, dtype)
+        return SevenNetEnergy(model, n_elements, modal)
     cutoff = float(checkpoint.config["cutoff"])
     try:
         return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
@@ -190,14 +184,11 @@ class SevenNetEnergy(nn.Module):
 
     modal_type: Tensor
 
-    def __init__(self, model: Any, n_elements: int, dtype: torch.dtype, modal: str | None):
+    def __init__(self, model: Any, n_elements: int, modal: str | None):
         super().__init__()
         names = list(model._modules)
         modules = dict(model._modules)
         modal_index = model.modal_map[modal] if modal else 0
-        for name, module in modules.items():
-            if type(module).__name__ == "OnehotEmbedding":
-                modules[name] = OneHot(module, dtype)
         convolutions = [name for name in names if name.endswith("_convolution")]
         first, last = convolutions[0], names.index("rescale_atomic_energy")
         start = names.index("edge_embedding") + 1
@@ -301,9 +292,17 @@ def _build(checkpoint: Any, dtype: torch.dtype) -> Any:
     its loader compares constants of old checkpoints with new ones and refuses to do so between types."""
     with default_dtype(torch.float32), quiet():
         model = checkpoint.build_model().to(dtype)
+    _cast_one_hot(model, dtype)
     model.set_is_batch_data(False)
     model.eval_type_map = False
     return model.eval()
+
+
+def _cast_one_hot(model: Any, dtype: torch.dtype) -> None:
+    """Put OneHot in place of SevenNet's layers."""
+    for name, module in list(model._modules.items()):
+        if type(module).__name__ == "OnehotEmbedding":
+            model._modules[name] = OneHot(module, dtype)
 
 
 def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callable[[Atoms], Result]:
@@ -322,9 +321,7 @@ def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callabl
         with quiet():
             if calculator is None:
                 model = checkpoint.build_model().to(dtype)
-                for name, module in list(model._modules.items()):
-                    if type(module).__name__ == "OnehotEmbedding":
-                        model._modules[name] = OneHot(module, dtype)
+                _cast_one_hot(model, dtype)
                 calculator = SevenNetCalculator(model, file_type="model_instance", device="cpu", modal=modal)
             return _evaluate(calculator, atoms, dtype)
 
