@@ -15,6 +15,7 @@ import mlip_deploy
 from mlip_deploy import bench, deploy
 from mlip_deploy.artifact import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.files import write_text
 
 TORCHFORCE_SUFFIX = ".torchforce.pt"
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     export = _command(
         commands, "export", "write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"
     )
-    export.add_argument("family", choices=["sevennet"], help="framework that the model comes from")
+    export.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
     export.add_argument("source", help="name of a published model, or a checkpoint file")
     export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
@@ -117,14 +118,13 @@ def _export(options: argparse.Namespace) -> int:
         raise MLIPError(f"-o {options.output}: file names end in {suffix} here. Type: -o {stem}{suffix}")
     with _progress() as step:
         step("loading torch and the framework")
-        from mlip_deploy.export import sevennet
         from mlip_deploy.export.torchforce import write_torchforce
         from mlip_deploy.export.wrapper import write_artifact
 
         fuse = not options.no_fuse and not torchforce  # TorchForce files hold no custom operator
-        adapted = sevennet.adapt(options.source, modal=options.modal, fuse=fuse)
+        adapted = FAMILIES[options.family].adapt(options.source, ExportOptions(modal=options.modal, fuse=fuse))
         write = write_torchforce if torchforce else write_artifact
-        write(adapted, options.output, options.dtype, step, script=sevennet.script)
+        write(adapted, options.output, options.dtype, step)
     size = options.output.stat().st_size / 1e6
     console.print(
         f"{options.output} ({size:.1f} MB): {adapted.identity.name}, {len(adapted.elements)} elements, cutoff "

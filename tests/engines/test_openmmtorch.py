@@ -30,14 +30,15 @@ def python(request):
 @pytest.fixture(scope="module")
 def write(artifacts, tmp_path_factory):
     from mlip_deploy.export import sevennet
+    from mlip_deploy.export.families import ExportOptions
     from mlip_deploy.export.torchforce import write_torchforce
 
-    adapted = sevennet.adapt(str(artifacts.checkpoint()), fuse=False)
+    adapted = sevennet.adapt(str(artifacts.checkpoint()), ExportOptions(fuse=False))
     folder = tmp_path_factory.mktemp("openmmtorch")
 
     def write(name, symbols=None, forces=True):
         path = folder / f"{name}.torchforce.pt"
-        write_torchforce(adapted, path, "float64", lambda _: None, symbols, forces=forces, script=sevennet.script)
+        write_torchforce(adapted, path, "float64", lambda _: None, symbols, forces=forces)
         return path
 
     return write

@@ -28,19 +28,19 @@ KJ_TOLERANCE = 1e-8  # kJ/mol and kJ/mol/nm, float64 sums in another order
 @pytest.fixture(scope="module")
 def adapted(artifacts):
     from mlip_deploy.export import sevennet
+    from mlip_deploy.export.families import ExportOptions
 
-    return sevennet.adapt(str(artifacts.checkpoint()), fuse=False)
+    return sevennet.adapt(str(artifacts.checkpoint()), ExportOptions(fuse=False))
 
 
 @pytest.fixture(scope="module")
 def files(adapted, tmp_path_factory):
     """One file per output form, with no atoms stored."""
-    from mlip_deploy.export import sevennet
 
     folder = tmp_path_factory.mktemp("torchforce")
     paths = {True: folder / "forces.torchforce.pt", False: folder / "energy.torchforce.pt"}
     for forces, path in paths.items():
-        write_torchforce(adapted, path, "float64", lambda _: None, forces=forces, script=sevennet.script)
+        write_torchforce(adapted, path, "float64", lambda _: None, forces=forces)
     return paths
 
 
@@ -219,12 +219,9 @@ def test_other_atom_count(files):
 
 
 def test_unknown_element_at_export(adapted, tmp_path):
-    from mlip_deploy.export import sevennet
 
     with pytest.raises(MLIPError, match=r"atom 1 \(counted from 0\) is 'Xe', not an element of tiny"):
-        write_torchforce(
-            adapted, tmp_path / "x.torchforce.pt", "float32", lambda _: None, ["H", "Xe"], script=sevennet.script
-        )
+        write_torchforce(adapted, tmp_path / "x.torchforce.pt", "float32", lambda _: None, ["H", "Xe"])
     assert not list(tmp_path.iterdir())
 
 
@@ -238,7 +235,7 @@ class CallsAnotherOperator(torch.nn.Module):
 def test_a_model_with_other_operators_is_refused(adapted, tmp_path):
     from dataclasses import replace
 
-    fused = replace(adapted, energy_model=lambda _: CallsAnotherOperator())
+    fused = replace(adapted, energy_model=lambda _: CallsAnotherOperator(), script=torch.jit.script)
     with pytest.raises(MLIPError, match="tiny calls mlip::ghost_gather_backward, which openmmtorch does not have"):
         write_torchforce(fused, tmp_path / "x.torchforce.pt", "float32", lambda _: None)
     assert not list(tmp_path.iterdir())

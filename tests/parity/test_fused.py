@@ -12,6 +12,7 @@ pytest.importorskip("sevenn")
 from vesin import NeighborList
 
 from mlip_deploy.export import sevennet
+from mlip_deploy.export.families import ExportOptions
 from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
 from mlip_deploy.operators import load_operators
 
@@ -50,7 +51,7 @@ def models(request):
     name, modal = request.param
     built = {}
     for fuse in (True, False):
-        adapted = sevennet.adapt(name, modal, fuse=fuse)
+        adapted = sevennet.adapt(name, ExportOptions(modal=modal, fuse=fuse))
         for dtype in ("float64", "float32"):
             with default_dtype(TORCH_DTYPE[dtype]), quiet():
                 built[fuse, dtype] = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
@@ -83,5 +84,5 @@ def test_float32_is_within_three_times_the_noise_of_the_plain_file(models, name:
 
 
 def test_contract_names_the_operators() -> None:
-    assert sevennet.adapt("7net-0").operators == ["mlip::ghost_gather", "mlip::edge_tensor_product"]
-    assert sevennet.adapt("7net-0", fuse=False).operators == ["mlip::ghost_gather"]
+    assert sevennet.adapt("7net-0", ExportOptions()).operators == ["mlip::ghost_gather", "mlip::edge_tensor_product"]
+    assert sevennet.adapt("7net-0", ExportOptions(fuse=False)).operators == ["mlip::ghost_gather"]

@@ -19,6 +19,7 @@ from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.equivariant import NotFusible
+from mlip_deploy.export.families import ExportOptions
 from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
@@ -30,22 +31,21 @@ CITATION = (
 )
 
 
-def adapt(source: str, modal: str | None = None, fuse: bool = True) -> Adapted:
+def adapt(source: str, options: ExportOptions) -> Adapted:
     """A named or stored SevenNet checkpoint as an Adapted model.
 
     Args:
         source: a name that sevenn knows ("7net-0") or a checkpoint file.
-        modal: training modality, for checkpoints that have several.
-        fuse: put mlip's fused operators in place of SevenNet's convolutions and the layers around them; False
-            keeps SevenNet's own layers, which is slower and needs no more than `mlip::ghost_gather`.
+        options: `fuse` False keeps SevenNet's own layers, which is slower and needs no more than
+            `mlip::ghost_gather`.
 
     Raises:
         MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong, or the model has a
-            layer without a fused form and `fuse` is true.
+            layer without a fused form and `options.fuse` is true.
     """
     checkpoint = _load(source)
     config = checkpoint.config
-    inputs, modal = _modality(config, source, modal)
+    inputs, modal = _modality(config, source, options.modal)
     type_map: dict[int, int] = config["_type_map"]
     elements = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
     import sevenn
@@ -63,15 +63,16 @@ def adapt(source: str, modal: str | None = None, fuse: bool = True) -> Adapted:
         cutoff=float(config["cutoff"]),
         message_passing_layers=layers,
         parallel="exchange",
-        operators=["mlip::ghost_gather", "mlip::edge_tensor_product"] if fuse else ["mlip::ghost_gather"],
+        operators=["mlip::ghost_gather", "mlip::edge_tensor_product"] if options.fuse else ["mlip::ghost_gather"],
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
-        energy_model=lambda dtype: _energy_model(checkpoint, len(elements), dtype, modal, fuse),
+        energy_model=lambda dtype: _energy_model(checkpoint, len(elements), dtype, modal, options.fuse),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
             float32=_original(checkpoint, torch.float32, modal),
         ),
+        script=script,
     )
 
 

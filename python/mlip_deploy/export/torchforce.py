@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,6 @@ def write_torchforce(
     symbols: Sequence[str] | None = None,
     particles: Sequence[int] | None = None,
     forces: bool = True,
-    script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script,
 ) -> None:
     """Write a model as a file for `openmmtorch.TorchForce`.
 
@@ -213,7 +212,7 @@ def write_torchforce(
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         # Not frozen: constants of a frozen module stay on the CPU when TorchForce moves the module to a GPU.
-        scripted = script(module)
+        scripted = adapted.script(module)
         _remove_ghost_gather(scripted, adapted.identity.name)
     if symbols is not None:
         unknown = next((symbol for symbol in symbols if symbol not in adapted.elements), None)
@@ -256,7 +255,7 @@ def _remove_ghost_gather(scripted: torch.jit.ScriptModule, name: str) -> None:
     if remaining:
         raise MLIPError(
             f"{name} calls {', '.join(sorted(remaining))}, which openmmtorch does not have. Export it without fused "
-            "operators: adapt(source, fuse=False)"
+            "operators: adapt(source, ExportOptions(fuse=False))"
         )
 
 

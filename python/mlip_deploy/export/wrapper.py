@@ -78,6 +78,7 @@ class Adapted:
     energy_model: Callable[[torch.dtype], nn.Module]
     """Builds the energy model in a floating-point type."""
     original: Original
+    script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
 
     def contract(self, dtype: Dtype) -> Contract:
         return Contract(
@@ -100,7 +101,6 @@ def write_artifact(
     output: Path,
     dtype: Dtype,
     progress: Progress,
-    script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script,
 ) -> Contract:
     """Script, freeze and save `adapted` with its contract and fixtures.
 
@@ -115,7 +115,7 @@ def write_artifact(
         model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        frozen = torch.jit.freeze(script(model), preserved_attrs=["energies"])
+        frozen = torch.jit.freeze(adapted.script(model), preserved_attrs=["energies"])
     progress(f"writing {output}")
     save(frozen, output, contract, fixtures)
     return contract
