@@ -1,6 +1,7 @@
 # make demo    the main job, from checkpoint to molecular dynamics, and a report
 # make test    every test
 # make lint    formatting and types
+# make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
 # Both work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
 # Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint build clean
+.PHONY: demo test test-torchforce lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -19,6 +20,15 @@ demo: build
 test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
 	$(BIN)/python -m pytest
+
+# TorchForce files in PyPI's openmmtorch, which wants torch 2.9: an environment of its own, of 7 GB.
+test-torchforce: build $(VENV)-torchforce/installed
+	$(BIN)/python -m pytest tests/engines/test_openmmtorch.py --torchforce-python $(VENV)-torchforce/bin/python
+
+$(VENV)-torchforce/installed: constraints-torchforce.txt
+	$(PYTHON) -m venv $(VENV)-torchforce
+	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
+	touch $@
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -44,4 +54,4 @@ $(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) $(VENV)-* build demo
