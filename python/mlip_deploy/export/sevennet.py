@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export import checkpoints
 from mlip_deploy.export.equivariant import NotFusible
 from mlip_deploy.export.families import ExportOptions
 from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
@@ -43,7 +44,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong, or the model has a
             layer without a fused form and `options.fuse` is true.
     """
-    checkpoint = _load(source)
+    checkpoint = _load(source, options.trust_checkpoint)
     config = checkpoint.config
     inputs, modal = _modality(config, source, options.modal)
     type_map: dict[int, int] = config["_type_map"]
@@ -241,13 +242,15 @@ class OneHot(nn.Module):
         return data
 
 
-def _load(source: str) -> Any:
+def _load(source: str, trust: bool) -> Any:
     try:
         from sevenn.util import get_available_pretrained_models, load_checkpoint
     except ImportError as error:
         raise MLIPError("the SevenNet adapter needs the package sevenn. Type: pip install sevenn") from error
     if not Path(source).is_file() and ("/" in source or source.endswith((".pth", ".pt"))):
         raise MLIPError(f"'{source}': no such checkpoint file")
+    if Path(source).is_file():
+        checkpoints.load_checkpoint(Path(source), trust)  # SevenNet's own loader, below, runs whatever a file carries
     try:
         with quiet():
             checkpoint = load_checkpoint(source)
