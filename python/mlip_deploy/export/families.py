@@ -60,6 +60,7 @@ FAMILIES = {
     family.name: family
     for family in [
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
+        Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
     ]
 }
 
