@@ -194,6 +194,7 @@ def _info(options: argparse.Namespace) -> int:
         ("parallel", contract.parallel),
         ("energies", contract.energy_frame.describe()),
         ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
+        ("extras", ", ".join(contract.extras) or "none"),
         ("operators", ", ".join(contract.operators) or "none"),
         (
             "fixtures",

@@ -35,7 +35,7 @@ CITATION = (
 FRAMES = {
     "0.3.0": EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="MP2020", dispersion="none"),
     "0.2.0": EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="MP2020", dispersion="none"),
-    "r2scan": EnergyFrame(functional="r2SCAN (MP-r2SCAN)", hubbard_u="none", corrections="none", dispersion="none"),
+    "r2scan": EnergyFrame(functional="r2SCAN (MP-r2SCAN)", hubbard_u="none", corrections="unknown", dispersion="none"),
 }
 UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 # The embedding has rows for these, too, but the training data have no atom of them.
@@ -86,6 +86,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             float64=_original(model, torch.float64),
             float32=_original(model, torch.float32),
         ),
+        extras=("magmoms",),
     )
 
 

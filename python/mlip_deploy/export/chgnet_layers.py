@@ -66,10 +66,10 @@ class CHGNetEnergy(nn.Module):
         return energies + self.reference_energies[node_types[:n_owned]]
 
     @torch.jit.export
-    def magnetic_moments(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Absolute magnetic moments of owned atoms [n_owned], μB."""
+    def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        """Absolute magnetic moments of owned atoms [n_owned, 1], μB."""
         x = self.features(node_types, n_owned, edge_index, edge_vectors)[0]
-        moments: Tensor = self.site_wise(x[:n_owned]).squeeze(1).abs()
+        moments: Tensor = self.site_wise(x[:n_owned]).abs()
         return moments
 
     def features(

@@ -20,7 +20,7 @@ from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export import checkpoints
 from mlip_deploy.export.equivariant import NotFusible
-from mlip_deploy.export.families import ExportOptions
+from mlip_deploy.export.families import ExportOptions, keep_elements
 from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
@@ -48,7 +48,9 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     config = checkpoint.config
     inputs, modal = _modality(config, source, options.modal)
     type_map: dict[int, int] = config["_type_map"]
-    elements = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
+    known = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
+    elements = keep_elements(known, options.elements, _model_name(source))
+    types = [known.index(symbol) for symbol in elements]
     import sevenn
 
     layers = int(config["num_convolution_layer"])
@@ -67,7 +69,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         operators=["mlip::ghost_gather", "mlip::edge_tensor_product"] if options.fuse else ["mlip::ghost_gather"],
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
-        energy_model=lambda dtype: _energy_model(checkpoint, len(elements), dtype, modal, options.fuse),
+        energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
@@ -77,15 +79,25 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     )
 
 
-def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+def _energy_model(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+    """The energy model of some of SevenNet's type indices, which are then numbered from 0."""
     model = _build(checkpoint, dtype)
+    _keep_types(model.rescale_atomic_energy, types, len(checkpoint.config["_type_map"]))
     if not fuse:
-        return SevenNetEnergy(model, n_elements, modal)
+        return SevenNetEnergy(model, types, modal)
     cutoff = float(checkpoint.config["cutoff"])
     try:
-        return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
+        return FusedSevenNetEnergy(model, types, dtype, cutoff, model.modal_map[modal] if modal else 0)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _keep_types(rescale: Any, types: list[int], n_types: int) -> None:
+    """Rows of the energy's scale and shift, whose last dimension is the element unless they are the same for all."""
+    for name in ("scale", "shift"):
+        values = getattr(rescale, name).detach()
+        if type(rescale).__name__ != "Rescale" and values.shape[-1] == n_types:
+            setattr(rescale, name, nn.Parameter(values[..., types], requires_grad=False))
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:
@@ -97,17 +109,17 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
 
 
 class SpeciesTables(nn.Module):
-    """All that the layers before the first convolution compute, as tables over the model's elements."""
+    """All that the layers before the first convolution compute, as tables over the elements that are kept."""
 
     features: Tensor
     attributes: Tensor
     self_connection: Tensor
     modal_attributes: Tensor
 
-    def __init__(self, layers: list[nn.Module], n_elements: int, modal_index: int):
+    def __init__(self, layers: list[nn.Module], types: list[int], modal_index: int):
         super().__init__()
         data = {
-            "x": torch.arange(n_elements),
+            "x": torch.tensor(types),
             "modal_type": torch.tensor(modal_index),
         }
         with torch.no_grad():
@@ -186,7 +198,7 @@ class SevenNetEnergy(nn.Module):
 
     modal_type: Tensor
 
-    def __init__(self, model: Any, n_elements: int, modal: str | None):
+    def __init__(self, model: Any, types: list[int], modal: str | None):
         super().__init__()
         names = list(model._modules)
         modules = dict(model._modules)
@@ -196,7 +208,7 @@ class SevenNetEnergy(nn.Module):
         start = names.index("edge_embedding") + 1
         self.edge_embedding = modules["edge_embedding"]
         embedding = [modules[name] for name in names[start : names.index(first)]]
-        self.tables = SpeciesTables(embedding, n_elements, modal_index)
+        self.tables = SpeciesTables(embedding, types, modal_index)
         layers = []
         for name in convolutions:
             here = names.index(name)
