@@ -47,3 +47,14 @@ def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0) -> Path
         path,
     )
     return path
+
+
+def tiny_chgnet_checkpoint(path: Path, seed: int = 0) -> Path:
+    """A CHGNet of two layers with few channels and random weights, stored as CHGNet's trainer does."""
+    from chgnet.model.model import CHGNet
+
+    torch.manual_seed(seed)
+    widths = {f"{kind}_fea_dim": 16 for kind in ("atom", "bond", "angle")}
+    hidden = {"atom_conv_hidden_dim": 16, "bond_conv_hidden_dim": 16, "mlp_hidden_dims": (16, 16)}
+    torch.save({"model": CHGNet(**widths, **hidden, n_conv=2).as_dict()}, path)
+    return path

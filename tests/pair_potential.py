@@ -1,20 +1,12 @@
-"""A Morse crystal as an artifact: a stable solid that costs well under a millisecond a step, for long runs.
-
-It is also the smallest example of an adapter: an nn.Module behind the model interface, with ASE's MorsePotential as
-the original framework.
-"""
+"""A Morse crystal as an artifact: a stable solid that costs well under a millisecond a step, for long runs."""
 
 from pathlib import Path
 
 import torch
 from ase.build import bulk
-from ase.calculators.morse import MorsePotential
 from torch import Tensor, nn
 
-from mlip_deploy.contract import EnergyFrame, ModelIdentity
-from mlip_deploy.export.wrapper import Adapted, write_artifact
-from mlip_deploy.fixtures import Original
-from mlip_deploy.result import Result
+from mlip_deploy.export import export_module
 
 # Copper of Girifalco and Weizer (Phys. Rev. 114, 687, 1959), cut off smoothly
 DEPTH, RADIUS, STEEPNESS = 0.3429, 2.866, 1.3588 * 2.866  # eV, Å, 1
@@ -41,31 +33,15 @@ class Morse(nn.Module):
         return torch.zeros(n_owned, dtype=pair.dtype, device=pair.device).index_add(0, edge_index[0], pair)
 
 
-def original(atoms) -> Result:
-    atoms = atoms.copy()
-    atoms.calc = MorsePotential(epsilon=DEPTH, r0=RADIUS, rho0=STEEPNESS, rcut1=INNER, rcut2=OUTER)
-    return Result(
-        energy=float(atoms.get_potential_energy()),
-        atomic_energies=atoms.calc.results["energies"],
-        forces=atoms.get_forces(),
-        stress=atoms.get_stress() if atoms.pbc.all() else None,
-    )
-
-
 def write_pair_potential(path: Path) -> Path:
-    adapted = Adapted(
-        identity=ModelIdentity(
-            family="morse", name="copper", source_sha256="0" * 64, license="MIT", citation="10.1103/PhysRev.114.687"
-        ),
+    export_module(
+        Morse(),
+        path,
         elements=["Cu"],
         cutoff=OUTER * RADIUS,
-        message_passing_layers=0,
-        parallel="local",
-        operators=[],
-        energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
-        inputs=[],
-        energy_model=lambda _: Morse(),
-        original=Original(package="ase", float64=original, float32=original),
+        name="copper",
+        dtype="float64",
+        license="MIT",
+        citation="10.1103/PhysRev.114.687",
     )
-    write_artifact(adapted, path, "float64", progress=lambda _: None)
     return path

@@ -5,10 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy import __version__
-from mlip_deploy.contract import Contract, EnergyFrame, ModelIdentity, Producer
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
-from mlip_deploy.fixtures import Fixtures, Noise
+from mlip_deploy.export import export_module
 
 ELEMENTS = ["Na", "Cl", "Si"]
 
@@ -16,11 +13,11 @@ ELEMENTS = ["Na", "Cl", "Si"]
 class LocalEnergy(nn.Module):
     """E_i from the density and the dipole of i's own neighbours: many-body, and E_i differs from E_j."""
 
-    def __init__(self, cutoff: float, dtype: torch.dtype):
+    def __init__(self, cutoff: float):
         super().__init__()
         self.cutoff = cutoff
-        self.register_buffer("strength", torch.tensor([1.0, 1.6, 1.2], dtype=dtype))
-        self.register_buffer("scale", torch.tensor([0.8, 1.9, 1.1], dtype=dtype))
+        self.register_buffer("strength", torch.tensor([1.0, 1.6, 1.2], dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor([0.8, 1.9, 1.1], dtype=torch.float64))
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         centres, neighbours = edge_index[0], edge_index[1]
@@ -38,13 +35,13 @@ class HaloEnergy(nn.Module):
 
     LAYERS = 3
 
-    def __init__(self, cutoff: float, dtype: torch.dtype):
+    def __init__(self, cutoff: float):
         super().__init__()
         self.cutoff = cutoff
         random = torch.Generator().manual_seed(1)
-        self.register_buffer("features", torch.randn(len(ELEMENTS), 4, generator=random, dtype=dtype))
-        self.register_buffer("mix", torch.randn(self.LAYERS, 4, 4, generator=random, dtype=dtype))
-        self.register_buffer("readout", 3.0 * torch.randn(4, generator=random, dtype=dtype))
+        self.register_buffer("features", torch.randn(len(ELEMENTS), 4, generator=random, dtype=torch.float64))
+        self.register_buffer("mix", torch.randn(self.LAYERS, 4, 4, generator=random, dtype=torch.float64))
+        self.register_buffer("readout", 3.0 * torch.randn(4, generator=random, dtype=torch.float64))
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         centres, neighbours = edge_index[0], edge_index[1]
@@ -57,27 +54,18 @@ class HaloEnergy(nn.Module):
 
 
 def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.9) -> Path:
-    """An artifact of LocalEnergy ("local") or HaloEnergy ("halo"), without fixtures."""
+    """An artifact of LocalEnergy ("local") or HaloEnergy ("halo")."""
     local = parallel == "local"
-    layers = 0 if local else HaloEnergy.LAYERS
-    contract = Contract(
-        producer=Producer(package="mlip-deploy", version=__version__, torch=str(torch.__version__)),
-        model=ModelIdentity(
-            family="toy", name=f"toy-{parallel}", source_sha256="0" * 64, license="MIT", citation="A toy. No journal."
-        ),
+    export_module(
+        (LocalEnergy if local else HaloEnergy)(cutoff),
+        path,
         elements=ELEMENTS,
         cutoff=cutoff,
-        message_passing_layers=layers,
-        interaction_range=cutoff * max(1, layers),
-        dtype=dtype,
+        name=f"toy-{parallel}",
+        message_passing_layers=0 if local else HaloEnergy.LAYERS,
         parallel=parallel,
-        energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
-        operators=[],
-    )
-    energy = (LocalEnergy if local else HaloEnergy)(cutoff, TORCH_DTYPE[dtype])
-    module = torch.jit.freeze(torch.jit.script(EdgeGradientModel(energy).eval()))
-    noise = Noise(energy_per_atom=0, atomic_energies=0, forces=0, stress=0)
-    save(
-        module, path, contract, Fixtures(reference="none", float32_noise=noise, isolated_atom_noise=0.0, structures=[])
+        dtype=dtype,
+        license="MIT",
+        citation="A toy. No journal.",
     )
     return path

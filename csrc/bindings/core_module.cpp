@@ -24,7 +24,7 @@ class Potential {
   Potential(const std::string& path, const std::string& device, int threads) : model_(path, {device, threads}) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
-                   const std::array<bool, 3>& periodic) {
+                   const std::array<bool, 3>& periodic, bool with_extras) {
     const auto n_atoms = static_cast<std::int64_t>(types.size());
     if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
       throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
@@ -50,6 +50,7 @@ class Potential {
       std::fill(force, force + 3 * n_atoms, 0.0);
       mlip::add_forces(graph_, evaluation_.edge_gradients, 1.0, force);
       virial = mlip::virial(graph_, evaluation_.edge_gradients);
+      if (with_extras) model_.evaluate_extras(graph_, extras_);
       seconds_total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
     double energy = 0.0;
@@ -60,6 +61,10 @@ class Potential {
     result["forces"] = forces;
     result["virial"] = DoubleArray({3, 3}, virial.data());
     result["n_edges"] = graph_.n_edges();
+    if (with_extras)
+      for (std::size_t k = 0; k < extras_.size(); ++k)
+        result[model_.contract().extras[k].c_str()] =
+            py::array_t<double>(static_cast<py::ssize_t>(n_atoms), extras_[k].data());
     return result;
   }
 
@@ -72,6 +77,7 @@ class Potential {
   mlip::NeighbourList neighbours_;
   mlip::Graph graph_;
   mlip::Evaluation evaluation_;
+  std::vector<std::vector<double>> extras_;
   double seconds_total_ = 0.0;
 };
 
@@ -85,8 +91,9 @@ PYBIND11_MODULE(_core, module) {
       .def(py::init<const std::string&, const std::string&, int>(), py::arg("path"), py::arg("device") = "cpu",
            py::arg("threads") = 0)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
+           py::arg("extras") = false,
            "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), "
-           "n_edges")
+           "n_edges; with extras also the contract's further outputs [n]")
       .def("timings", &Potential::timings)
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 

@@ -158,7 +158,9 @@ Contract parse_contract(const std::string& text, const std::string& source) {
   contract.parallel = parse_enum(root, "parallel", root.get<std::string>("parallel"),
                                  {Parallel::local, Parallel::exchange, Parallel::halo});
   contract.operators = root.get<std::vector<std::string>>("operators");
-  root.skip({"inputs", "outputs"});
+  for (const auto& output : root.get<std::vector<std::string>>("outputs"))
+    if (output != "atomic_energies" && output != "edge_gradients") contract.extras.push_back(output);
+  root.skip({"inputs"});
   root.finish();
 
   if (contract.elements.empty()) root.fail("'elements' is empty");

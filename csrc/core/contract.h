@@ -36,6 +36,7 @@ struct Contract {
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
   std::string energy_frame;            ///< functional, U, corrections and dispersion in one line
+  std::vector<std::string> extras;     ///< names of further values of every atom, such as "magmoms"
   std::vector<std::string> operators;  ///< custom operators that the graph calls
 
   /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.

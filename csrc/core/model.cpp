@@ -88,6 +88,7 @@ struct Model::Backend {
       : module(std::move(script_module)),
         forward(module.get_method("forward")),
         energies(module.find_method("energies")),
+        extras(module.find_method("extras")),
         target(device),
         precision(model_precision),
         scalar_type(model_precision == Precision::float32 ? torch::kFloat32 : torch::kFloat64) {}
@@ -95,6 +96,21 @@ struct Model::Backend {
   /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å), on `target`; the gradients are undefined
   /// when they are not asked for and the module can do without.
   std::pair<torch::Tensor, torch::Tensor> run(const Graph& graph, bool with_gradients) {
+    const auto arguments = inputs(graph);
+    // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
+    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    if (!with_gradients && energies) return {(*energies)(arguments).toTensor(), torch::Tensor()};
+    const auto outputs = forward(arguments).toTuple();
+    return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
+  }
+
+  /// -> [n_owned, number of extras], on `target`.
+  torch::Tensor run_extras(const Graph& graph) {
+    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    return (*extras)(inputs(graph)).toTensor();
+  }
+
+  std::vector<c10::IValue> inputs(const Graph& graph) const {
     // from_blob does not copy; on the CPU the int64 inputs are used in place.
     auto view = [](const std::vector<std::int64_t>& values) {
       return torch::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
@@ -105,17 +121,13 @@ struct Model::Backend {
     const torch::Tensor vectors =
         torch::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, torch::kFloat64)
             .to(target, scalar_type);
-    // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
-    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    if (!with_gradients && energies)
-      return {(*energies)({types, graph.n_owned, edges, vectors}).toTensor(), torch::Tensor()};
-    const auto outputs = forward({types, graph.n_owned, edges, vectors}).toTuple();
-    return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
+    return {types, graph.n_owned, edges, vectors};
   }
 
   torch::jit::Module module;
   torch::jit::Method forward;
   std::optional<torch::jit::Method> energies;
+  std::optional<torch::jit::Method> extras;
   torch::Device target;
   Precision precision;
   torch::ScalarType scalar_type;
@@ -221,12 +233,19 @@ void Model::evaluate_energies(const Graph& graph, Evaluation& result, Exchange* 
   evaluate(graph, result, exchange, false);
 }
 
-void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
+template <typename Body>
+void Model::in_backend(const Graph& graph, Exchange* exchange, Body&& body) {
   if (graph.n_nodes() > graph.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
   translate_errors(contract_.model_name, [&] {
     PythonGilRelease no_gil;
     ExchangeScope scope(exchange);
+    body();
+  });
+}
+
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
+  in_backend(graph, exchange, [&] {
     const auto start = std::chrono::steady_clock::now();
     const auto [energies, gradients] = backend_->run(graph, with_gradients);
     seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -241,6 +260,21 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
     throw Error(contract_.model_name +
                 ": the energy is not finite. Two atoms may sit on the same spot, or the "
                 "simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
+}
+
+void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange) {
+  const std::size_t n_extras = contract_.extras.size();
+  if (!backend_->extras || n_extras == 0)
+    throw Error(contract_.model_name + " has no outputs beside energy and forces");
+  in_backend(graph, exchange, [&] {
+    const auto start = std::chrono::steady_clock::now();
+    const torch::Tensor values = backend_->run_extras(graph);
+    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    extras.resize(n_extras);
+    for (std::size_t k = 0; k < n_extras; ++k)
+      copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k].c_str(),
+                  contract_.model_name, extras[k]);
+  });
 }
 
 const char* compiled_torch_version() { return TORCH_VERSION; }

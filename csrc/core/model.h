@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/contract.h"
 #include "core/exchange.h"
@@ -37,6 +38,10 @@ class Model {
   /// the method `energies` (python/mlip_deploy/export/wrapper.py).
   void evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
 
+  /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
+  /// With an exchange this is collective, like `evaluate`.
+  void evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange = nullptr);
+
   /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
   std::int64_t exchange_bytes() const { return exchange_bytes_; }
 
@@ -46,6 +51,9 @@ class Model {
  private:
   struct Backend;
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients);
+  /// Runs `body`, which calls the back end: errors translated, the exchange in place.
+  template <typename Body>
+  void in_backend(const Graph& graph, Exchange* exchange, Body&& body);
   Contract contract_;
   std::string path_;
   std::string device_;

@@ -131,6 +131,8 @@ void PairMLIP::coeff(int narg, char** arg) {
                  "'pair_style hybrid' with another style for it",
                  type);
 
+  extras_.clear();
+  for (const auto& name : contract.extras) extras_.push_back({name});
   setup_printed_ = graph_printed_ = false;
 }
 
@@ -275,6 +277,26 @@ void PairMLIP::print_graph() {
                  "rank\n"
                  "  memory    {:.3g} MB on the largest rank outside the model, {:.3g} MB per exchange of features\n",
                  sum[0], sum[1], sum[2], largest[1], largest[2], 1e-6 * largest[3], 1e-6 * largest[4]);
+}
+
+void* PairMLIP::extract(const char* name, int& dimension) {
+  dimension = 0;
+  for (auto& extra : extras_)
+    if (extra.name + "_flag" == name) {
+      extra.has_flag = true;
+      return &extra.wanted_now;
+    }
+  return nullptr;
+}
+
+void* PairMLIP::extract_peratom(const char* name, int& columns) {
+  columns = 0;
+  for (auto& extra : extras_)
+    if (extra.name == name) {
+      extra.asked_for = true;
+      return extra.of_atom.data();
+    }
+  return nullptr;
 }
 
 double PairMLIP::init_one(int i, int j) {

@@ -37,6 +37,10 @@ class PairMLIP : public Pair {
   void compute(int eflag, int vflag) override;
   void finish() override;
   double memory_usage() override;
+  /// "<extra>_flag": set by fix pair before a step whose values it wants.
+  void* extract(const char* name, int& dimension) override;
+  /// The model's extra outputs by name, for fix pair: [nlocal], null for a name that the model does not have.
+  void* extract_peratom(const char* name, int& columns) override;
 
   int pack_forward_comm(int n, int* list, double* buffer, int pbc_flag, int* pbc) override;
   void unpack_forward_comm(int n, int first, double* buffer) override;
@@ -52,6 +56,7 @@ class PairMLIP : public Pair {
   void rebuild_candidates();
   void plan_exchange();
   void accumulate();
+  void compute_extras();
   mlip::Parallel mode() const;
   int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
   double halo() const;  ///< Å: how far ghosts are needed
@@ -71,6 +76,17 @@ class PairMLIP : public Pair {
   std::vector<double> node_values_;  // [n_nodes, 3 | 6 | 9] sums over edges: forces, then virials
   mlip::GhostExchange exchange_{world};
   std::vector<mlip::GhostExchange::Owner> owner_of_atom_;  // [owned and ghost atoms]
+
+  /// A per-atom output beside energy and forces. Somebody who asks for values without a flag gets them every step.
+  struct Extra {
+    std::string name;
+    int wanted_now = 0;
+    bool has_flag = false;
+    bool asked_for = false;
+    std::vector<double> of_atom;  // [nlocal]
+  };
+  std::vector<Extra> extras_;
+  std::vector<std::vector<double>> extra_values_;  // of each extra, [n_owned]
 
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;

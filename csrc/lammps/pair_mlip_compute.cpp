@@ -130,6 +130,7 @@ void PairMLIP::compute(int eflag, int vflag) {
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
     model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &exchange_ : nullptr);
+    compute_extras();
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
     const std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
@@ -146,6 +147,18 @@ void PairMLIP::compute(int eflag, int vflag) {
   ++n_evaluations_;
   pvector[0] = static_cast<double>(graph_.n_edges());
   pvector[1] = model_->seconds_in_backend() - backend_at_start_;
+}
+
+void PairMLIP::compute_extras() {
+  const auto wanted = [](const Extra& extra) { return extra.wanted_now || (extra.asked_for && !extra.has_flag); };
+  if (std::none_of(extras_.begin(), extras_.end(), wanted)) return;
+  model_->evaluate_extras(graph_, extra_values_, comm->nprocs > 1 ? &exchange_ : nullptr);
+  for (std::size_t k = 0; k < extras_.size(); ++k) {
+    // One more than there are atoms: the pointer must not be null on a rank without any.
+    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
+    for (std::int64_t node = 0; node < graph_.n_owned; ++node)
+      extras_[k].of_atom[atom_of_node_[node]] = extra_values_[k][node];
+  }
 }
 
 void PairMLIP::accumulate() {

@@ -24,7 +24,8 @@ class MLIPCalculator(Calculator):
         threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
 
     Any mix of periodic directions; cells of any size. The stress is positive in tension and needs three periodic
-    directions.
+    directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are properties too: they are computed when
+    they are asked for, `atoms.get_magnetic_moments()`.
 
     Raises:
         MLIPError: for a file that is not an artifact, an element that the model does not know, positions that are
@@ -46,6 +47,7 @@ class MLIPCalculator(Calculator):
             self.potential = _core.Potential(str(path), device=device, threads=threads)
         except _core.Error as error:
             raise MLIPError(str(error)) from error
+        self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
 
     @property
     def contract(self) -> Any:
@@ -61,9 +63,12 @@ class MLIPCalculator(Calculator):
         system = self.atoms
         if system is None:
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
+        extras = [name for name in self.contract.extras if name in (properties or [])]
         try:
             types = self.contract.types_of(system.get_chemical_symbols())
-            values = self.potential.compute(system.positions, types, system.cell.array, system.pbc.tolist())
+            values = self.potential.compute(
+                system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
+            )
         except ValueError as error:
             raise MLIPError(str(error)) from error
         self.results = {
@@ -71,6 +76,7 @@ class MLIPCalculator(Calculator):
             "free_energy": values["energy"],
             "energies": values["energies"],
             "forces": values["forces"],
+            **{name: values[name] for name in extras},
         }
         if system.pbc.all():
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())

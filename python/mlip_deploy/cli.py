@@ -48,11 +48,18 @@ def _parser() -> argparse.ArgumentParser:
     export = _command(
         commands, "export", "write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"
     )
-    export.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
-    export.add_argument("source", help="name of a published model, or a checkpoint file")
-    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
+    export.add_argument("family", nargs="?", choices=list(FAMILIES), help="framework that the model comes from")
+    export.add_argument("source", nargs="?", help="name of a published model, or a checkpoint file")
+    export.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
+    export.add_argument("--list", action="store_true", help="show the families and how to install each, and exit")
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
+    export.add_argument("--elements", nargs="+", default=[], metavar="El", help="keep only these; default: all")
+    export.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load a checkpoint file that is a pickle, which runs the code in it",
+    )
     export.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
     )
@@ -111,6 +118,13 @@ def _command(
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.list:
+        return _list_families()
+    if not (options.family and options.source and options.output):
+        raise MLIPError(
+            "mlip export needs FAMILY, SOURCE and -o FILE. Type, for instance: mlip export sevennet 7net-0 -o "
+            f"7net-0{SUFFIX}. For the families: mlip export --list"
+        )
     torchforce = options.target == "torchforce"
     suffix = TORCHFORCE_SUFFIX if torchforce else SUFFIX
     if not options.output.name.endswith(suffix):
@@ -122,7 +136,15 @@ def _export(options: argparse.Namespace) -> int:
         from mlip_deploy.export.wrapper import write_artifact
 
         fuse = not options.no_fuse and not torchforce  # TorchForce files hold no custom operator
-        adapted = FAMILIES[options.family].adapt(options.source, ExportOptions(modal=options.modal, fuse=fuse))
+        adapted = FAMILIES[options.family].adapt(
+            options.source,
+            ExportOptions(
+                modal=options.modal,
+                fuse=fuse,
+                elements=tuple(options.elements),
+                trust_checkpoint=options.trust_checkpoint,
+            ),
+        )
         write = write_torchforce if torchforce else write_artifact
         write(adapted, options.output, options.dtype, step)
     size = options.output.stat().st_size / 1e6
@@ -132,6 +154,17 @@ def _export(options: argparse.Namespace) -> int:
     )
     if not torchforce:
         console.print(f"next: mlip check {options.output}")
+    return 0
+
+
+def _list_families() -> int:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("family", "installed", "install with", "SOURCE"):
+        table.add_column(heading)
+    for family in FAMILIES.values():
+        table.add_row(family.name, "yes" if family.installed else "no", family.install, _escape(family.sources))
+    console.print(table)
+    console.print("A model of your own: mlip_deploy.export.export_module (docs/extending.md)")
     return 0
 
 
@@ -161,6 +194,7 @@ def _info(options: argparse.Namespace) -> int:
         ("parallel", contract.parallel),
         ("energies", contract.energy_frame.describe()),
         ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
+        ("extras", ", ".join(contract.extras) or "none"),
         ("operators", ", ".join(contract.operators) or "none"),
         (
             "fixtures",

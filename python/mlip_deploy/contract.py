@@ -85,6 +85,11 @@ class Contract(_Strict):
             raise ValueError("elements are listed twice")
         return self
 
+    @property
+    def extras(self) -> list[str]:
+        """Values of every atom beside energy and forces."""
+        return [name for name in self.outputs if name not in ("atomic_energies", "edge_gradients")]
+
     def to_json(self) -> str:
         """Deterministic: the same model gives the same bytes."""
         return self.model_dump_json(by_alias=True, indent=1)

@@ -7,6 +7,8 @@ from conftest import mlip
 
 from mlip_deploy import files
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.export.families import FAMILIES, ExportOptions, Family
 
 
 @pytest.mark.parametrize("command", ["export", "info", "check", "bench", "deploy", "doctor"])
@@ -23,10 +25,24 @@ def test_info(tiny):
     assert json.loads(mlip("info", tiny, "--json").stdout) == json.loads(Artifact(tiny).contract.to_json())
 
 
+def test_list_of_families():
+    done = mlip("export", "--list")
+    assert done.returncode == 0
+    lines = {line.split()[0]: " ".join(line.split()) for line in done.stdout.splitlines()}
+    assert "sevennet yes pip install sevenn" in lines["sevennet"]
+    assert set(FAMILIES) < set(lines)
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it():
+    with pytest.raises(MLIPError, match=r"the package 'no_such_package' is not installed. Type: pip install it"):
+        Family("mine", "no_such_package", "pip install it", "a file").adapt("x", ExportOptions())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["info", "nothing.mlip.pt"], "no such file"),
+        (["export", "sevennet"], "mlip export needs FAMILY, SOURCE and -o FILE. Type, for instance: mlip export"),
         (["export", "sevennet", "7net-0", "-o", "model.pt"], "file names end in .mlip.pt here. Type: -o model.mlip.pt"),
         (
             ["export", "sevennet", "8net-0", "-o", "x.mlip.pt"],

@@ -142,6 +142,8 @@ box             tilt large
 read_data       data.lammps
 pair_style      mlip threads {threads}
 pair_coeff      * * "{path}" {elements}
+# fixtures are made from covalent radii: for a noble gas they are dense
+neigh_modify    one 20000 page 200000
 compute         energies all pe/atom
 compute         pressure all pressure NULL virial
 dump            atoms all custom 1 atoms.dump id fx fy fz c_energies

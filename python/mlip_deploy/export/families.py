@@ -25,6 +25,10 @@ class ExportOptions:
     """training modality, for checkpoints that have several"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
+    elements: tuple[str, ...] = ()
+    """chemical symbols to keep; all of the model's when empty"""
+    trust_checkpoint: bool = False
+    """run the code that a pickled checkpoint file may contain (see checkpoints.py)"""
 
 
 @dataclass(frozen=True)
@@ -56,5 +60,21 @@ FAMILIES = {
     family.name: family
     for family in [
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
+        Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
     ]
 }
+
+
+def keep_elements(elements: list[str], kept: tuple[str, ...], model: str) -> list[str]:
+    """The elements that an exported model has: `kept`, in the model's order; all of them when `kept` is empty.
+
+    Raises:
+        MLIPError: names the elements that the model lacks.
+    """
+    absent = [symbol for symbol in kept if symbol not in elements]
+    if absent:
+        raise MLIPError(
+            f"--elements {' '.join(kept)}: {model} does not know {', '.join(absent)}. Its {len(elements)} elements: "
+            f"{' '.join(elements)}"
+        )
+    return [symbol for symbol in elements if symbol in kept] if kept else elements

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export import checkpoints
 from mlip_deploy.export.equivariant import NotFusible
-from mlip_deploy.export.families import ExportOptions
+from mlip_deploy.export.families import ExportOptions, keep_elements
 from mlip_deploy.export.sevennet_fused import FusedSevenNetEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
 from mlip_deploy.fixtures import Original
@@ -43,11 +44,13 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong, or the model has a
             layer without a fused form and `options.fuse` is true.
     """
-    checkpoint = _load(source)
+    checkpoint = _load(source, options.trust_checkpoint)
     config = checkpoint.config
     inputs, modal = _modality(config, source, options.modal)
     type_map: dict[int, int] = config["_type_map"]
-    elements = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
+    known = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
+    elements = keep_elements(known, options.elements, _model_name(source))
+    types = [known.index(symbol) for symbol in elements]
     import sevenn
 
     layers = int(config["num_convolution_layer"])
@@ -66,32 +69,43 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         operators=["mlip::ghost_gather", "mlip::edge_tensor_product"] if options.fuse else ["mlip::ghost_gather"],
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
-        energy_model=lambda dtype: _energy_model(checkpoint, len(elements), dtype, modal, options.fuse),
+        energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
             float32=_original(checkpoint, torch.float32, modal),
         ),
         script=script,
-        small_memory_model=None if options.fuse else lambda dtype: _chunked(checkpoint, len(elements), dtype, modal),
+        small_memory_model=None if options.fuse else lambda dtype: _chunked(checkpoint, types, dtype, modal),
     )
 
 
-def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+def _energy_model(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+    """The energy model of some of SevenNet's type indices, which are then numbered from 0."""
     model = _build(checkpoint, dtype)
+    _keep_types(model.rescale_atomic_energy, types, len(checkpoint.config["_type_map"]))
     if not fuse:
-        return SevenNetEnergy(model, n_elements, modal)
+        return SevenNetEnergy(model, types, modal)
     cutoff = float(checkpoint.config["cutoff"])
     try:
-        return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
+        return FusedSevenNetEnergy(model, types, dtype, cutoff, model.modal_map[modal] if modal else 0)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 
 
-def _chunked(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None) -> nn.Module:
+def _chunked(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None) -> nn.Module:
     from mlip_deploy.export.sevennet_chunked import ChunkedSevenNet
 
-    return ChunkedSevenNet(SevenNetEnergy(_build(checkpoint, dtype), n_elements, modal))
+    model: Any = _energy_model(checkpoint, types, dtype, modal, fuse=False)
+    return ChunkedSevenNet(model)
+
+
+def _keep_types(rescale: Any, types: list[int], n_types: int) -> None:
+    """Rows of the energy's scale and shift, whose last dimension is the element unless they are the same for all."""
+    for name in ("scale", "shift"):
+        values = getattr(rescale, name).detach()
+        if type(rescale).__name__ != "Rescale" and values.shape[-1] == n_types:
+            setattr(rescale, name, nn.Parameter(values[..., types], requires_grad=False))
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:
@@ -103,17 +117,17 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
 
 
 class SpeciesTables(nn.Module):
-    """All that the layers before the first convolution compute, as tables over the model's elements."""
+    """All that the layers before the first convolution compute, as tables over the elements that are kept."""
 
     features: Tensor
     attributes: Tensor
     self_connection: Tensor
     modal_attributes: Tensor
 
-    def __init__(self, layers: list[nn.Module], n_elements: int, modal_index: int):
+    def __init__(self, layers: list[nn.Module], types: list[int], modal_index: int):
         super().__init__()
         data = {
-            "x": torch.arange(n_elements),
+            "x": torch.tensor(types),
             "modal_type": torch.tensor(modal_index),
         }
         with torch.no_grad():
@@ -192,7 +206,7 @@ class SevenNetEnergy(nn.Module):
 
     modal_type: Tensor
 
-    def __init__(self, model: Any, n_elements: int, modal: str | None):
+    def __init__(self, model: Any, types: list[int], modal: str | None):
         super().__init__()
         names = list(model._modules)
         modules = dict(model._modules)
@@ -202,7 +216,7 @@ class SevenNetEnergy(nn.Module):
         start = names.index("edge_embedding") + 1
         self.edge_embedding = modules["edge_embedding"]
         embedding = [modules[name] for name in names[start : names.index(first)]]
-        self.tables = SpeciesTables(embedding, n_elements, modal_index)
+        self.tables = SpeciesTables(embedding, types, modal_index)
         layers = []
         for name in convolutions:
             here = names.index(name)
@@ -248,13 +262,15 @@ class OneHot(nn.Module):
         return data
 
 
-def _load(source: str) -> Any:
+def _load(source: str, trust: bool) -> Any:
     try:
         from sevenn.util import get_available_pretrained_models, load_checkpoint
     except ImportError as error:
         raise MLIPError("the SevenNet adapter needs the package sevenn. Type: pip install sevenn") from error
     if not Path(source).is_file() and ("/" in source or source.endswith((".pth", ".pt"))):
         raise MLIPError(f"'{source}': no such checkpoint file")
+    if Path(source).is_file():
+        checkpoints.load_checkpoint(Path(source), trust)  # SevenNet's own loader, below, runs whatever a file carries
     try:
         with quiet():
             checkpoint = load_checkpoint(source)

@@ -27,7 +27,8 @@ class FusedSevenNetEnergy(nn.Module):
 
     Args:
         model: SevenNet's model in `dtype`.
-        n_elements: of its type map.
+        types: SevenNet's type indices that are kept, in the order of the artifact's elements; the model's rescaling
+            has their rows alone.
         cutoff: Å.
         modal_index: index of the modality that is baked in; 0 for a model without.
 
@@ -37,7 +38,7 @@ class FusedSevenNetEnergy(nn.Module):
 
     modal_type: Tensor
 
-    def __init__(self, model: Any, n_elements: int, dtype: torch.dtype, cutoff: float, modal_index: int):
+    def __init__(self, model: Any, types: list[int], dtype: torch.dtype, cutoff: float, modal_index: int):
         super().__init__()
         modules = dict(model._modules)
         names = list(modules)
@@ -49,7 +50,7 @@ class FusedSevenNetEnergy(nn.Module):
         tabulate = dtype == torch.float32
         first = names.index(convolutions[0])
         before_first = [modules[name] for name in names[names.index("edge_embedding") + 1 : first]]
-        self.tables = SpeciesTables(before_first, modules, n_elements, modal_index)
+        self.tables = SpeciesTables(before_first, modules, types, modal_index)
         constants = self.tables.modality
         layers: list[nn.Module] = []
         for name in convolutions:
@@ -104,9 +105,9 @@ class SpeciesTables(nn.Module):
 
     features: Tensor
 
-    def __init__(self, layers: list[Any], modules: dict[str, Any], n_elements: int, modal_index: int):
+    def __init__(self, layers: list[Any], modules: dict[str, Any], types: list[int], modal_index: int):
         super().__init__()
-        data = {"x": torch.arange(n_elements), "modal_type": torch.tensor(modal_index)}
+        data = {"x": torch.tensor(types), "modal_type": torch.tensor(modal_index)}
         with torch.no_grad():
             for layer in layers:
                 data = layer(data)

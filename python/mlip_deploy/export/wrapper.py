@@ -63,6 +63,16 @@ class EdgeGradientModel(nn.Module):
         return energies.detach()
 
 
+class EdgeGradientModelWithExtras(EdgeGradientModel):
+    """For an energy model with a method `extras(...) -> [n_owned, n_extras]`, with the arguments of `forward`."""
+
+    @torch.jit.export
+    def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        """Further values of owned atoms [n_owned, n_extras], in the order of the contract's outputs."""
+        values: Tensor = self.energy_model.extras(node_types, n_owned, edge_index, edge_vectors.detach())
+        return values.detach()
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A family's model behind the model interface, with what its contract must say."""
@@ -81,6 +91,8 @@ class Adapted:
     script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
     small_memory_model: Callable[[torch.dtype], nn.Module] | None = None
     """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
+    extras: tuple[str, ...] = ()
+    """Names of the columns of the energy model's method `extras`, which it then must have."""
 
     def contract(self, dtype: Dtype) -> Contract:
         return Contract(
@@ -93,6 +105,7 @@ class Adapted:
             dtype=dtype,
             parallel=self.parallel,
             inputs=self.inputs,
+            outputs=["atomic_energies", "edge_gradients", *self.extras],
             energy_frame=self.energy_frame,
             operators=self.operators,
         )
@@ -114,10 +127,12 @@ def write_artifact(
     fixtures = build_fixtures(adapted.original, adapted.elements, progress)
     progress(f"scripting the model in {dtype}")
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
+        model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        frozen = torch.jit.freeze(adapted.script(model), preserved_attrs=["energies"])
+        methods = ["energies", "extras"] if adapted.extras else ["energies"]
+        frozen = torch.jit.freeze(adapted.script(model), preserved_attrs=methods)
     progress(f"writing {output}")
     save(frozen, output, contract, fixtures)
     return contract

@@ -1,0 +1,83 @@
+"""The example of a user's own model: exported by the script itself, checked everywhere, against LAMMPS's lj/cut."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from conftest import EXAMPLES
+from tolerances import FORCE_SIGNAL
+
+from mlip_deploy.engines import lammps
+from mlip_deploy.validate.fidelity import check
+
+# The example keeps ε and σ in float32, as torch does by default; LAMMPS is given the same numbers.
+EPSILON, SIGMA = np.float32([0.0031, 0.0104]).astype(float), np.float32([2.74, 3.40]).astype(float)
+# Sums of two hundred terms of 1 meV in another order
+ENERGY, FORCE = 1e-10, 1e-11
+
+DECK = """\
+units metal
+read_data data.lammps
+{pair}
+compute virial all pressure NULL virial
+thermo_style custom step pe c_virial[*]
+thermo_modify format float %.17g
+dump atoms all custom 1 {name}.dump id fx fy fz
+dump_modify atoms sort id format float %.17g
+run 0
+"""
+LJ_CUT = f"""\
+pair_style lj/cut 8.5
+pair_modify shift yes mix arithmetic
+pair_coeff 1 1 {EPSILON[1]:.17g} {SIGMA[1]:.17g}
+pair_coeff 2 2 {EPSILON[0]:.17g} {SIGMA[0]:.17g}"""
+
+
+@pytest.fixture(scope="module")
+def lj(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("lj")
+    subprocess.run([sys.executable, EXAMPLES / "lennard_jones.py"], cwd=directory, check=True)
+    return directory / "lj.mlip.pt"
+
+
+def liquid() -> Atoms:
+    atoms = bulk("Ar", "fcc", a=4.6, cubic=True).repeat(3)
+    atoms.symbols[::3] = "Ne"
+    atoms.symbols[0] = "Ar"
+    atoms.set_cell(atoms.cell.array + np.array([[0, 0, 0], [1.3, 0, 0], [0.7, -0.9, 0]]), scale_atoms=True)
+    atoms.rattle(0.25, seed=3)
+    return atoms
+
+
+def test_every_engine(lj):
+    report = check(lj, ["ase", "lammps", "openmm"], [1, 2])
+    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]
+    assert {(c.engine, c.ranks) for c in report.comparisons} == {
+        ("ase", 1),
+        ("lammps", 1),
+        ("lammps", 2),
+        ("openmm", 1),
+    }
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_against_lammps_own_pair_style(lj, tmp_path, ranks):
+    frame = lammps.write_data(liquid(), tmp_path / "data.lammps")
+    assert frame.elements == ["Ar", "Ne"]
+    results = {}
+    for name, pair in {"ours": f"pair_style mlip\npair_coeff * * {lj} Ar Ne", "lj_cut": LJ_CUT}.items():
+        log = lammps.run(DECK.format(pair=pair, name=name), tmp_path, ranks=ranks)
+        thermo = re.search(r"^\s+0 +(-?\d.*)$", log, flags=re.MULTILINE)
+        results[name] = (
+            np.array(thermo.group(1).split(), dtype=float),
+            np.loadtxt(tmp_path / f"{name}.dump", skiprows=9)[:, 1:],
+        )
+    (thermo, forces), (expected_thermo, expected_forces) = results["ours"], results["lj_cut"]
+    assert np.abs(expected_forces).max() > FORCE_SIGNAL
+    assert np.abs(forces - expected_forces).max() < FORCE
+    assert abs(thermo[0] - expected_thermo[0]) < ENERGY
+    np.testing.assert_allclose(thermo[1:], expected_thermo[1:], rtol=1e-10)

@@ -1,0 +1,80 @@
+"""SevenNet: every checkpoint of its package, and files that hold some of a model's elements."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+pytest.importorskip("sevenn", reason="the package 'sevenn' is not installed. Type: pip install sevenn")
+
+from conftest import mlip
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.validate.fidelity import check
+
+# What to export and the options; names that other tests use, so that each is exported once. All have a fused form.
+PACKAGED = {
+    "7net-0": ("7net-0",),  # of 11 July 2024
+    "7net-0_22May2024": ("7net-0_22May2024",),
+    "7net-l3i5": ("7net-l3i5",),
+    "mf-PBE": ("7net-mf-0", "--modal", "PBE"),
+    "mf-R2SCAN": ("7net-mf-0", "--modal", "R2SCAN"),
+}
+
+
+def packaged(artifacts, name):
+    source, *options = PACKAGED[name]
+    return artifacts.export(source, "float64", *options, name=name)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_checkpoint(name, artifacts):
+    """Exported with the fused operators, which is the default, and right to rounding in float64."""
+    path = packaged(artifacts, name)
+    assert "mlip::edge_tensor_product" in Artifact(path).contract.operators
+    report = check(path, ["ase"], [1])
+    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]
+
+
+def test_the_two_dates_are_two_models(artifacts):
+    first, second = (Artifact(packaged(artifacts, name)) for name in ("7net-0", "7net-0_22May2024"))
+    assert first.contract.model.source_sha256 != second.contract.model.source_sha256
+    energies = [file.fixtures().structures[0].energy for file in (first, second)]
+    assert abs(energies[0] - energies[1]) > 1e-3
+
+
+# ---- --elements ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("--no-fuse",)], ids=["fused", "plain"])
+def test_kept_elements(options, artifacts):
+    """The same numbers from a smaller file; the order on the command line does not matter."""
+    checkpoint = str(artifacts.checkpoint())
+    name = "-".join(["tiny", *options])
+    whole = artifacts.export(checkpoint, "float64", *options, name=name)
+    part = artifacts.export(checkpoint, "float64", *options, "--elements", "Cl", "Na", name=f"{name}-NaCl")
+    assert Artifact(part).contract.elements == ["Na", "Cl"]
+    assert part.stat().st_size < whole.stat().st_size
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    results = []
+    for path in (part, whole):
+        atoms.calc = MLIPCalculator(path)
+        results.append((atoms.get_potential_energies(), atoms.get_forces(), atoms.get_stress()))
+    assert np.abs(results[0][1]).max() > 0.1
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    assert check(part, ["ase"], [1]).passed
+
+
+def test_kept_elements_with_modalities(artifacts):
+    path = artifacts.export("7net-mf-0", "float64", "--modal", "R2SCAN", "--elements", "O", "Si", name="mf-R2SCAN-SiO")
+    assert Artifact(path).contract.elements == ["O", "Si"]
+    assert check(path, ["ase"], [1]).passed
+
+
+def test_an_element_that_the_model_lacks(artifacts, tmp_path):
+    done = mlip("export", "sevennet", artifacts.checkpoint(), "-o", tmp_path / "x.mlip.pt", "--elements", "Na", "Xe")
+    assert done.returncode == 1
+    assert "--elements Na Xe: tiny does not know Xe. Its 6 elements: H C O Na Si Cl" in done.stderr
+    assert not list(tmp_path.iterdir())
