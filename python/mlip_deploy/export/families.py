@@ -23,6 +23,10 @@ class ExportOptions:
 
     modal: str | None = None
     """training modality, for checkpoints that have several"""
+    head: str | None = None
+    """read-out head, for models that have several"""
+    trust_checkpoint: bool = False
+    """unpickle checkpoints that hold more than tensors, which runs code that they may contain"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
 
@@ -56,5 +60,6 @@ FAMILIES = {
     family.name: family
     for family in [
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
+        Family("mace", "mace", "pip install mace-torch", "a foundation name such as medium-mpa-0, or a file (*.model)"),
     ]
 }
