@@ -11,6 +11,7 @@ import copy
 import io
 import logging
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         MLIPError: when the source is unknown, cannot be downloaded or read, holds another kind of model, has several
             heads and none was chosen, or has a layer without a fused form while `options.fuse` is true.
     """
-    import mace
-
     if options.modal is not None:
         raise MLIPError(
             f"--modal {options.modal}: MACE models have heads, not modalities. Type: --head {options.modal}"
@@ -73,7 +72,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         inputs=inputs,
         energy_model=lambda dtype: _energy_model(model, dtype, head, options.fuse),
         original=Original(
-            package=f"mace-torch {mace.__version__}",
+            package=f"mace-torch {version('mace-torch')}",
             float64=_original(model, "float64", head),
             float32=_original(model, "float32", head),
         ),
@@ -122,8 +121,8 @@ _OFF = EnergyFrame(functional="ωB97M/def2-TZVPPD (SPICE)", hubbard_u="none", co
 _ASL = "ASL (academic, https://github.com/gabor1/ASL)"
 
 FOUNDATION = {
-    **{name: ("MIT", _MPTRJ) for name in ("small", "medium", "large")},
-    **{name: ("MIT", _MPTRJ) for name in ("small-0b", "medium-0b", "small-0b2", "medium-0b2", "large-0b2")},
+    **dict.fromkeys(("small", "medium", "large"), ("MIT", _MPTRJ)),
+    **dict.fromkeys(("small-0b", "medium-0b", "small-0b2", "medium-0b2", "large-0b2"), ("MIT", _MPTRJ)),
     "medium-0b3": ("MIT", _MPTRJ),
     "medium-mpa-0": ("MIT", _mp("PBE (MPtrj, sAlex)", "MP2020 values")),
     "small-omat-0": (_ASL, _mp("PBE (OMat24)", "OMat24 values")),
@@ -159,8 +158,8 @@ def _locate(source: str) -> tuple[Path, str]:
 
 
 def _load(path: Path, trust: bool) -> Any:
-    with quiet(), _no_log():
-        model = load_checkpoint(path, trust)
+    with quiet(), _no_log(), contextlib.redirect_stdout(io.StringIO()):
+        model: Any = load_checkpoint(path, trust)
     if isinstance(model, dict):
         raise MLIPError(f"{path} holds the state of a training run. Give the file *.model that the run wrote beside it")
     kind = getattr(model, "original_name", type(model).__name__)

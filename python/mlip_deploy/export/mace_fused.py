@@ -205,7 +205,8 @@ class ElementLinear(nn.Module):
         blocks = []
         for target, entry in enumerate(irreps_out):
             nothing = (-1, original.weight.detach().new_zeros(n_elements, 0, entry.mul))
-            blocks.append(ElementLinearBlock(*matrices.get(target, nothing), entry.ir.dim))
+            source, weight = matrices.get(target, nothing)
+            blocks.append(ElementLinearBlock(source, weight, entry.ir.dim))
         self.n_elements = n_elements
         self.blocks = nn.ModuleList(blocks)
 

@@ -126,11 +126,11 @@ class EnergySum(nn.Module):
         self.pair_repulsion: nn.Module = nn.Identity()
         if self.has_pair_repulsion:
             self.pair_repulsion = PairRepulsion(model.pair_repulsion_fn, model.atomic_numbers)
-        energies = torch.atleast_2d(model.atomic_energies_fn.atomic_energies.detach())
+        energies = model.atomic_energies_fn.atomic_energies.detach().reshape(-1, model.atomic_numbers.numel())
         self.register_buffer("isolated", energies[head].double().clone())
         scaling = getattr(model, "scale_shift", None)
-        scale = torch.ones(1) if scaling is None else torch.atleast_1d(scaling.scale.detach())
-        shift = torch.zeros(1) if scaling is None else torch.atleast_1d(scaling.shift.detach())
+        scale = torch.ones(1) if scaling is None else scaling.scale.detach().reshape(-1)
+        shift = torch.zeros(1) if scaling is None else scaling.shift.detach().reshape(-1)
         self.register_buffer("scale", scale[head if scale.numel() > 1 else 0].double())
         self.register_buffer("shift", shift[head if shift.numel() > 1 else 0].double())
 
