@@ -54,10 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
     export.add_argument("--head", help="read-out head, for models that have several")
+    export.add_argument("--elements", nargs="+", default=[], metavar="El", help="keep only these; default: all")
     export.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load a file that holds more than tensors, which runs code that it may contain",
+        help="load a checkpoint file that is a pickle, which runs the code in it",
     )
     export.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
@@ -128,10 +129,16 @@ def _export(options: argparse.Namespace) -> int:
         from mlip_deploy.export.wrapper import write_artifact
 
         fuse = not options.no_fuse and not torchforce  # TorchForce files hold no custom operator
-        chosen = ExportOptions(
-            modal=options.modal, head=options.head, trust_checkpoint=options.trust_checkpoint, fuse=fuse
+        adapted = FAMILIES[options.family].adapt(
+            options.source,
+            ExportOptions(
+                modal=options.modal,
+                head=options.head,
+                fuse=fuse,
+                elements=tuple(options.elements),
+                trust_checkpoint=options.trust_checkpoint,
+            ),
         )
-        adapted = FAMILIES[options.family].adapt(options.source, chosen)
         write = write_torchforce if torchforce else write_artifact
         write(adapted, options.output, options.dtype, step)
     size = options.output.stat().st_size / 1e6

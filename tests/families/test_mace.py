@@ -32,6 +32,7 @@ load_operators()
 FUSED_FLOAT64 = 1e-9  # eV, eV/Å: the same sums in another order
 HEADS = ["pbe", "r2scan"]
 PLAIN, RESIDUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
+GATED = "RealAgnosticResidualNonLinearInteractionBlock"
 DENSITY, DENSITY_RESIDUAL = "RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock"
 MODELS = {
     "scale-shift": {},
@@ -40,6 +41,7 @@ MODELS = {
     "Agnesi, cutoff outside": {"first": DENSITY_RESIDUAL, "distance_transform": "Agnesi", "apply_cutoff": False},
     "one layer, no scale-shift": {"layers": 1, "scale_shift": False, "first": PLAIN, "scale": 60.0},
     "last read-out only": {"heads": HEADS, "use_last_readout_only": True, "hidden": "6x0e", "correlation": 2},
+    "gated": {"first": GATED, "others": GATED, "apply_cutoff": False},
     "scalars to quadrupoles": {"hidden": "5x0e+5x1o+5x2e", "max_ell": 3, "use_agnostic_product": True},
 }
 
@@ -96,8 +98,10 @@ def scripted(adapted, dtype: str):
 # ---- the same numbers as MACE -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize("name", MODELS)
+FORMS = [(name, fuse) for name in MODELS for fuse in (False, True) if not (fuse and name == "gated")]
+
+
+@pytest.mark.parametrize(("name", "fuse"), FORMS)
 def test_float64_agrees_with_mace(name, fuse, saved):
     adapted = mace.adapt(str(saved(name)), options(name, fuse=fuse))
     model = scripted(adapted, "float64")
@@ -132,6 +136,26 @@ def test_pair_repulsion_matters(saved):
     np.testing.assert_allclose(forces, adapted.original.float64(close).forces, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "fuse"),
+    [
+        ("density, pair repulsion", True),
+        ("three layers, two heads", True),
+        ("scalars to quadrupoles", False),
+        ("gated", False),
+    ],
+)
+def test_fewer_elements(name, fuse, saved):
+    """The same numbers for atoms of the elements that are kept, here not in their alphabetical order."""
+    adapted = mace.adapt(str(saved(name)), options(name, fuse=fuse, elements=("Cl", "Na")))
+    assert adapted.elements == ["Na", "Cl"]
+    (salt, _) = structures()
+    truth = adapted.original.float64(salt)
+    energies, forces = evaluate(scripted(adapted, "float64"), torch.float64, salt, adapted.elements, adapted.cutoff)
+    np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64_SUM)
+    np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
+
+
 # ---- in the engines -----------------------------------------------------------------------------------------------
 
 
@@ -153,17 +177,18 @@ def artifact(saved, tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("name", "more"),
+    ("name", "dtype", "more"),
     [
-        ("scale-shift", ()),
-        ("three layers, two heads", ()),
-        ("density, pair repulsion", ()),
-        ("density, pair repulsion", ("--no-fuse",)),
+        ("three layers, two heads", "float32", ()),
+        ("three layers, two heads", "float64", ()),
+        ("density, pair repulsion", "float32", ()),
+        ("density, pair repulsion", "float64", ()),
+        ("scale-shift", "float32", ("--no-fuse",)),
+        ("gated", "float64", ("--no-fuse",)),
     ],
 )
-def test_in_every_engine(name, more, dtype, artifact):
+def test_in_every_engine(name, dtype, more, artifact):
     report = check(artifact(name, dtype, *more), ["ase", "lammps", "openmm"], [1, 2])
     failed = [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"]
     assert not failed
@@ -227,6 +252,11 @@ def test_a_head_that_is_not_there(saved):
         mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, head="pbe"))
 
 
+def test_an_element_that_is_not_there(saved):
+    with pytest.raises(MLIPError, match=r"--elements Na Xe: scale-shift does not know Xe\. Its 6 elements: H C O"):
+        mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, elements=("Na", "Xe")))
+
+
 def test_a_modality(saved):
     with pytest.raises(MLIPError, match="Type: --head PBE"):
         mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, modal="PBE"))
@@ -236,7 +266,7 @@ def test_a_pickle_needs_trust(saved, tmp_path):
     output = tmp_path / "out.mlip.pt"
     done = mlip("export", "mace", saved("scale-shift"), "-o", output)
     assert done.returncode == 1
-    assert "runs code that the file may contain" in " ".join(done.stderr.split())
+    assert "runs the code that it carries" in " ".join(done.stderr.split())
     assert "--trust-checkpoint" in done.stderr
     assert not output.exists()
 
@@ -258,6 +288,11 @@ def test_a_layer_that_torchscript_refuses(tmp_path):
     torch.save(mace_model(others="RealAgnosticAttResidualInteractionBlock"), tmp_path / "attention.model")
     with pytest.raises(MLIPError, match=r"layer RealAgnosticAttResidualInteractionBlock\. Layers that can be exported"):
         mace.adapt(str(tmp_path / "attention.model"), ExportOptions(trust_checkpoint=True))
+
+
+def test_a_layer_without_a_fused_form(saved):
+    with pytest.raises(MLIPError, match=rf"a layer {GATED}\. This model has no fused form; .* add --no-fuse"):
+        mace.adapt(str(saved("gated")), options("gated")).energy_model(torch.float64)
 
 
 def test_an_unknown_name():

@@ -25,10 +25,12 @@ class ExportOptions:
     """training modality, for checkpoints that have several"""
     head: str | None = None
     """read-out head, for models that have several"""
-    trust_checkpoint: bool = False
-    """unpickle checkpoints that hold more than tensors, which runs code that they may contain"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
+    elements: tuple[str, ...] = ()
+    """chemical symbols to keep; all of the model's when empty"""
+    trust_checkpoint: bool = False
+    """run the code that a pickled checkpoint file may contain (see checkpoints.py)"""
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,18 @@ FAMILIES = {
         Family("mace", "mace", "pip install mace-torch", "a foundation name such as medium-mpa-0, or a file (*.model)"),
     ]
 }
+
+
+def keep_elements(elements: list[str], kept: tuple[str, ...], model: str) -> list[str]:
+    """The elements that an exported model has: `kept`, in the model's order; all of them when `kept` is empty.
+
+    Raises:
+        MLIPError: names the elements that the model lacks.
+    """
+    absent = [symbol for symbol in kept if symbol not in elements]
+    if absent:
+        raise MLIPError(
+            f"--elements {' '.join(kept)}: {model} does not know {', '.join(absent)}. Its {len(elements)} elements: "
+            f"{' '.join(elements)}"
+        )
+    return [symbol for symbol in elements if symbol in kept] if kept else elements

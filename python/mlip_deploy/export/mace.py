@@ -26,7 +26,8 @@ from mlip_deploy.contract import EnergyFrame, Input, ModelIdentity
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.checkpoints import load_checkpoint
 from mlip_deploy.export.equivariant import NotFusible
-from mlip_deploy.export.families import ExportOptions
+from mlip_deploy.export.families import ExportOptions, keep_elements
+from mlip_deploy.export.mace_elements import restrict
 from mlip_deploy.export.mace_fused import FusedMACEEnergy
 from mlip_deploy.export.mace_plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.export.wrapper import Adapted, default_dtype, quiet
@@ -44,11 +45,12 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a model file, or the name of a foundation model that mace-torch downloads ("medium-mpa-0").
-        options: `fuse` False keeps MACE's own layers.
+        options: `fuse` False keeps MACE's own layers; `head`, `elements`, `trust_checkpoint`.
 
     Raises:
-        MLIPError: when the source is unknown, cannot be downloaded or read, holds another kind of model, has several
-            heads and none was chosen, or has a layer without a fused form while `options.fuse` is true.
+        MLIPError: when the source is unknown, cannot be downloaded or read, holds another kind of model, lacks an
+            element that is wanted, has several heads and none was chosen, or has a layer without a fused form while
+            `options.fuse` is true.
     """
     if options.modal is not None:
         raise MLIPError(
@@ -57,12 +59,15 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     path, name = _locate(source)
     model = _load(path, options.trust_checkpoint)
     inputs, head = _head(model, source, options.head)
+    known = [chemical_symbols[int(z)] for z in model.atomic_numbers]
+    elements = keep_elements(known, options.elements, name)
+    exported = restrict(model, [known.index(symbol) for symbol in elements]) if elements != known else model
     license_, frame = FOUNDATION.get(name, ("unknown", _UNKNOWN_FRAME)) if not Path(source).is_file() else _OF_A_FILE
     return Adapted(
         identity=ModelIdentity(
             family="mace", name=name, source_sha256=file_sha256(path), license=license_, citation=CITATION
         ),
-        elements=[chemical_symbols[int(z)] for z in model.atomic_numbers],
+        elements=elements,
         cutoff=float(model.r_max),
         message_passing_layers=len(model.interactions),
         parallel="exchange",
@@ -70,7 +75,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         + (["mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []),
         energy_frame=frame,
         inputs=inputs,
-        energy_model=lambda dtype: _energy_model(model, dtype, head, options.fuse),
+        energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),
         original=Original(
             package=f"mace-torch {version('mace-torch')}",
             float64=_original(model, "float64", head),

@@ -15,6 +15,7 @@ INTERACTIONS = (
     "RealAgnosticResidualInteractionBlock",
     "RealAgnosticDensityInteractionBlock",
     "RealAgnosticDensityResidualInteractionBlock",
+    "RealAgnosticResidualNonLinearInteractionBlock",
 )
 """Classes of interaction blocks that TorchScript accepts; names with 'Residual' return a skip connection."""
 
@@ -47,6 +48,28 @@ class EdgeFeatures(nn.Module):
         """
         result: tuple[Tensor, Tensor | None] = self.radial_embedding(lengths, one_hot, edges, self.atomic_numbers)
         return result
+
+
+class ScriptableGate(nn.Module):
+    """MACE's GatedEquivariantBlock, which TorchScript does not take as it is."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.act_scalars = original._act_scalar
+        self.act_gates = original._act_gate
+        self.scalar_factor: float = original._scalar_cst
+        self.gate_factor: float = original._gate_cst
+        self.scalars: tuple[int, int] = (original._s_start, original._s_len)
+        self.gates: tuple[int, int] = (original._g_start, original._g_len)
+        self.gated: list[tuple[int, int, int, int, int]] = original._gated_info
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.scalar_factor * self.act_scalars(x.narrow(-1, self.scalars[0], self.scalars[1]))]
+        gates = self.gate_factor * self.act_gates(x.narrow(-1, self.gates[0], self.gates[1]))
+        for start, length, components, channels, gate in self.gated:
+            block = x.narrow(-1, start, length).reshape(-1, channels, components)
+            parts.append((block * gates.narrow(-1, gate, channels).unsqueeze(-1)).flatten(1))
+        return torch.cat(parts, dim=-1)
 
 
 class PairRepulsion(nn.Module):
@@ -159,7 +182,7 @@ class Layer(nn.Module):
     """One interaction and product block.
 
     Args:
-        interaction, product: MACE's.
+        interaction, product: MACE's; they become part of this module.
         gather: whether features of ghosts have to be asked for; the first layer's depend on the element alone.
     """
 
@@ -167,6 +190,8 @@ class Layer(nn.Module):
 
     def __init__(self, interaction: Any, product: Any, gather: bool):
         super().__init__()
+        if hasattr(interaction, "equivariant_nonlin"):
+            interaction.equivariant_nonlin = ScriptableGate(interaction.equivariant_nonlin)
         self.interaction = interaction
         self.product = product
         self.gather = gather
