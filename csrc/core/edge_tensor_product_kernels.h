@@ -92,11 +92,16 @@ struct TensorProductKernels {
                    std::int64_t begin, std::int64_t end, T* scratch);
 };
 
+template <typename T>
+struct SymmetricContractionKernels;
+
 struct InstructionSet {
   const char* name;
   bool (*supported)();
   TensorProductKernels<float> float32;
   TensorProductKernels<double> float64;
+  const SymmetricContractionKernels<float>* contraction32;  ///< see symmetric_contraction_kernels.h
+  const SymmetricContractionKernels<double>* contraction64;
 };
 
 /// All that this library was compiled with, the fastest first; the last runs anywhere.

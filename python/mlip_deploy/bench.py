@@ -418,11 +418,13 @@ def roofline(path: str, system: str) -> dict[str, Any]:
             module(*inputs)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
             module(*inputs)
-    seconds = {"convolution": 0.0, "matrix products": 0.0, "the rest": 0.0}
+    seconds = {"convolution": 0.0, "symmetric contraction": 0.0, "matrix products": 0.0, "the rest": 0.0}
     operations = {"convolution": 0.0, "matrix products": 0.0}
     for event in profile.key_averages():
         if event.key.startswith("mlip::edge_tensor_product"):
             kind = "convolution"
+        elif event.key.startswith("mlip::symmetric_contraction"):
+            kind = "symmetric contraction"
         elif event.key in ("aten::mm", "aten::bmm", "aten::addmm"):
             kind = "matrix products"
             operations[kind] += event.flops

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--list", action="store_true", help="show the families and how to install each, and exit")
     export.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     export.add_argument("--modal", help="training modality, for checkpoints that have several")
+    export.add_argument("--head", help="read-out head, for models that have several")
     export.add_argument("--elements", nargs="+", default=[], metavar="El", help="keep only these; default: all")
     export.add_argument(
         "--trust-checkpoint",
@@ -140,6 +141,7 @@ def _export(options: argparse.Namespace) -> int:
             options.source,
             ExportOptions(
                 modal=options.modal,
+                head=options.head,
                 fuse=fuse,
                 elements=tuple(options.elements),
                 trust_checkpoint=options.trust_checkpoint,

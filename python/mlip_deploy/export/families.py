@@ -23,6 +23,8 @@ class ExportOptions:
 
     modal: str | None = None
     """training modality, for checkpoints that have several"""
+    head: str | None = None
+    """read-out head, for models that have several"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
     elements: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ FAMILIES = {
     for family in [
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
         Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
+        Family("mace", "mace", "pip install mace-torch", "a foundation name such as medium-mpa-0, or a file (*.model)"),
     ]
 }
 

@@ -1,0 +1,270 @@
+"""MACE on fused operators: the same numbers as `mace_plain.MACEEnergy`, in component-major layout.
+
+Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, and `mlip::symmetric_contraction`. In float32 the radial networks become tables (see
+`equivariant.radial_table`), unless the radial basis depends on the elements too; in float64 they are evaluated.
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.export.equivariant import (
+    EdgeTensorProduct,
+    EquivariantLinear,
+    NotFusible,
+    add_blocks,
+    radial_table,
+    to_blocks,
+)
+from mlip_deploy.export.mace_plain import EdgeFeatures, EnergySum
+from mlip_deploy.export.symmetric_contraction import SymmetricContraction
+
+FUSIBLE = {
+    "RealAgnosticInteractionBlock",
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+}
+
+
+class FusedMACEEnergy(nn.Module):
+    """Atomic energies of owned atoms from edge vectors, in eV and float64.
+
+    Args:
+        model: MACE or ScaleShiftMACE in `dtype`.
+        head: index of the head.
+
+    Raises:
+        NotFusible: for a layer that has no fused form.
+    """
+
+    __constants__ = ("needs_features",)
+
+    def __init__(self, model: Any, head: int, dtype: torch.dtype):
+        super().__init__()
+        self.n_elements = int(model.atomic_numbers.numel())
+        self.edge_features = EdgeFeatures(model)
+        tabulate = dtype == torch.float32 and not hasattr(model.radial_embedding, "distance_transform")
+        with torch.no_grad():
+            embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
+        layers: list[nn.Module] = []
+        for interaction, product in zip(model.interactions, model.products, strict=True):
+            table = _tabulated(model, interaction) if tabulate else None
+            layers.append(Layer(interaction, product, None if layers else embedding, table, self.n_elements, dtype))
+        self.layers = nn.ModuleList(layers)
+        self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
+        self.energy = EnergySum(model, head)
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        distances = torch.linalg.norm(edge_vectors, dim=-1)
+        harmonics = self.edge_features.harmonics(edge_vectors)
+        radial, cutoff = distances, torch.ones_like(distances)
+        if self.needs_features:
+            one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
+            radial, separate = self.edge_features(distances.unsqueeze(1), one_hot, edge_index.flip(0))
+            cutoff = cutoff.unsqueeze(1) if separate is None else separate
+        blocks: list[Tensor] = []
+        features: list[Tensor] = []
+        for layer in self.layers:
+            blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
+            features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
+        result: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
+        return result
+
+
+class Layer(nn.Module):
+    """One interaction and product block.
+
+    Args:
+        interaction, product: MACE's.
+        embedding: features of each element [n_elements, channels] for the first layer, None for the others.
+        table: radial table and its step; None to evaluate the radial network.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("first", "has_density", "residual", "same_for_all", "tabulated")
+    rows: Tensor
+
+    def __init__(
+        self,
+        interaction: Any,
+        product: Any,
+        embedding: Tensor | None,
+        table: tuple[Tensor, float] | None,
+        n_elements: int,
+        dtype: torch.dtype,
+    ):
+        super().__init__()
+        name = type(interaction).__name__
+        if name not in FUSIBLE:
+            raise NotFusible(f"the model has a layer {name}")
+        self.first = embedding is not None
+        self.residual = "Residual" in name
+        self.has_density = "Density" in name
+        self.tabulated = table is not None
+        self.linear_up: nn.Module = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
+        rows = torch.zeros(0)
+        if embedding is None:
+            self.linear_up = EquivariantLinear(interaction.linear_up)
+            if self.residual:
+                self.skip = ElementLinear(interaction.skip_tp)
+        else:
+            with torch.no_grad():
+                rows = interaction.linear_up(embedding)
+                if self.residual:
+                    skip = interaction.skip_tp(embedding, torch.eye(n_elements, dtype=dtype))
+                    self.skip = ElementTables(to_blocks(skip, interaction.skip_tp.irreps_out))
+        self.register_buffer("rows", rows)
+        self.radial_network = nn.Identity() if self.tabulated else interaction.conv_tp_weights
+        self.density = interaction.density_fn if self.has_density else nn.Identity()
+        self.convolution = (
+            EdgeTensorProduct(interaction.conv_tp, *table) if table else EdgeTensorProduct(interaction.conv_tp)
+        )
+        factor = 1.0 if self.has_density else 1.0 / float(interaction.avg_num_neighbors)
+        self.linear = EquivariantLinear(interaction.linear, None, factor)
+        self.selector: nn.Module = nn.Identity() if self.residual else ElementLinear(interaction.skip_tp)
+        self.contraction = SymmetricContraction(product.symmetric_contractions, dtype)
+        self.same_for_all = bool(getattr(product, "use_agnostic_product", False))
+        self.linear_out = EquivariantLinear(product.linear)
+
+    def forward(
+        self,
+        blocks: list[Tensor],
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        harmonics: Tensor,
+        distances: Tensor,
+        radial: Tensor,
+        cutoff: Tensor,
+    ) -> list[Tensor]:
+        types = node_types[:n_owned]
+        skip: list[Tensor] = []
+        if self.residual:
+            skip = self.skip(blocks, types)
+        if self.first:
+            rows = self.rows[node_types]
+        else:
+            owned = torch.cat([block.flatten(1) for block in self.linear_up(blocks)], dim=1)
+            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
+        weights = distances if self.tabulated else self.radial_network(radial) * cutoff
+        blocks = self.linear(self.convolution(rows, harmonics, weights, edge_index, n_owned))
+        if self.has_density:
+            of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
+            density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
+            norm = 1.0 / (density.index_add(0, edge_index[0], of_edges) + 1.0)
+            blocks = [block * norm.unsqueeze(2) for block in blocks]
+        if not self.residual:
+            blocks = self.selector(blocks, types)
+        blocks = self.contraction(blocks, torch.zeros_like(types) if self.same_for_all else types)
+        blocks = self.linear_out(blocks)
+        if self.residual:
+            blocks = add_blocks(blocks, skip)
+        return blocks
+
+
+class ElementTables(nn.Module):
+    """Blocks that depend on the element alone."""
+
+    def __init__(self, blocks: list[Tensor]):
+        super().__init__()
+        self.tables = nn.ParameterList([nn.Parameter(block, requires_grad=False) for block in blocks])
+
+    def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
+        results: list[Tensor] = []
+        for table in self.tables:
+            results.append(table[types])
+        return results
+
+
+class ElementLinear(nn.Module):
+    """e3nn's FullyConnectedTensorProduct with one-hot elements, on blocks: a linear layer for each element.
+
+    Raises:
+        NotFusible: when blocks would be mixed.
+    """
+
+    def __init__(self, original: Any):
+        super().__init__()
+        irreps_in, irreps_out = original.irreps_in1, original.irreps_out
+        matrices: dict[int, tuple[int, Tensor]] = {}
+        for k, instruction in enumerate(original.instructions):
+            entry = irreps_in[instruction.i_in1]
+            if instruction.connection_mode != "uvw" or instruction.i_out in matrices:
+                raise NotFusible(f"a product with the elements from {irreps_in} to {irreps_out} mixes irreps")
+            weight = original.weight_view_for_instruction(k).detach().transpose(0, 1)
+            # The Clebsch-Gordan coefficients of l x 0 -> l are the unit matrix over sqrt(2l+1).
+            factor = instruction.path_weight / math.sqrt(entry.ir.dim)
+            matrices[instruction.i_out] = (instruction.i_in1, factor * weight)
+        n_elements = int(original.irreps_in2.dim)
+        blocks = []
+        for target, entry in enumerate(irreps_out):
+            nothing = (-1, original.weight.detach().new_zeros(n_elements, 0, entry.mul))
+            source, weight = matrices.get(target, nothing)
+            blocks.append(ElementLinearBlock(source, weight, entry.ir.dim))
+        self.n_elements = n_elements
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
+        counts: list[int] = torch.bincount(types, minlength=self.n_elements).tolist()
+        order = torch.argsort(types, stable=True)
+        back = torch.argsort(order)
+        results: list[Tensor] = []
+        for block in self.blocks:
+            results.append(block(blocks, counts, order, back))
+        return results
+
+
+class ElementLinearBlock(nn.Module):
+    """One block of the result.
+
+    Args:
+        source: block that it comes from, -1 for zeros.
+        matrices: [n_elements, channels in, channels out].
+        components: 2l+1.
+    """
+
+    matrices: Tensor
+
+    def __init__(self, source: int, matrices: Tensor, components: int):
+        super().__init__()
+        self.source = source
+        self.components = components
+        self.register_buffer("matrices", matrices.contiguous())
+
+    def forward(self, blocks: list[Tensor], counts: list[int], order: Tensor, back: Tensor) -> Tensor:
+        """`order` sorts the atoms by element, of which there are `counts`; `back` undoes it."""
+        if self.source < 0:
+            first = blocks[0]
+            return first.new_zeros([first.shape[0], self.components, self.matrices.shape[2]])
+        block = blocks[self.source]
+        for element, count in enumerate(counts):
+            if count == block.shape[0]:  # one element, or no atoms
+                return torch.matmul(block, self.matrices[element])
+        parts: list[Tensor] = []
+        start = 0
+        block = block.index_select(0, order)
+        for element, count in enumerate(counts):
+            if count > 0:
+                parts.append(torch.matmul(block[start : start + count], self.matrices[element]))
+                start += count
+        return torch.cat(parts).index_select(0, back)
+
+
+def _tabulated(model: Any, interaction: Any) -> tuple[Tensor, float] | None:
+    """The radial network of an interaction as a table, made in float64."""
+    embedding = copy.deepcopy(model.radial_embedding).double()
+    network = copy.deepcopy(interaction.conv_tp_weights).double()
+    nothing = torch.zeros(0)
+
+    def weights(r: Tensor) -> Tensor:
+        features, cutoff = embedding(r.unsqueeze(1), nothing, nothing, nothing)
+        result: Tensor = network(features)
+        return result if cutoff is None else result * cutoff
+
+    return radial_table(weights, float(model.r_max))

@@ -1,0 +1,320 @@
+"""MACE: artifacts against MACE's own calculator, on small models of the real classes (tests/mace_models.py).
+
+MACE's package pins a version of e3nn that SevenNet's excludes: `make test-mace` runs this file in .venv-mace.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mace", reason="mace-torch is not installed: make test-mace")
+from ase import Atoms
+from ase.build import bulk, molecule
+from conftest import mlip
+from mace_models import mace_model
+from tolerances import FLOAT64_SUM, FORCE_SIGNAL
+from vesin import NeighborList
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.engines import lammps
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.export import mace
+from mlip_deploy.export.families import FAMILIES, ExportOptions
+from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.operators import load_operators
+from mlip_deploy.validate.fidelity import check
+
+load_operators()
+
+FUSED_FLOAT64 = 1e-9  # eV, eV/Å: the same sums in another order
+HEADS = ["pbe", "r2scan"]
+PLAIN, RESIDUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
+GATED = "RealAgnosticResidualNonLinearInteractionBlock"
+DENSITY, DENSITY_RESIDUAL = "RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock"
+MODELS = {
+    "scale-shift": {},
+    "three layers, two heads": {"layers": 3, "heads": HEADS, "first": PLAIN, "others": RESIDUAL},
+    "density, pair repulsion": {"first": DENSITY, "others": DENSITY_RESIDUAL, "pair_repulsion": True},
+    "Agnesi, cutoff outside": {"first": DENSITY_RESIDUAL, "distance_transform": "Agnesi", "apply_cutoff": False},
+    "one layer, no scale-shift": {"layers": 1, "scale_shift": False, "first": PLAIN, "scale": 60.0},
+    "last read-out only": {"heads": HEADS, "use_last_readout_only": True, "hidden": "6x0e", "correlation": 2},
+    "gated": {"first": GATED, "others": GATED, "apply_cutoff": False},
+    "scalars to quadrupoles": {"hidden": "5x0e+5x1o+5x2e", "max_ell": 3, "use_agnostic_product": True},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The path of a model's file, by the model's name."""
+    directory = tmp_path_factory.mktemp("mace")
+
+    def save(name):
+        path = directory / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.model"
+        if not path.exists():
+            torch.save(mace_model(**MODELS[name]), path)
+        return path
+
+    return save
+
+
+def options(name, **chosen):
+    head = MODELS[name].get("heads", [None])[-1]
+    return ExportOptions(trust_checkpoint=True, head=head, **chosen)
+
+
+def structures():
+    random = np.random.default_rng(7)
+    salt = bulk("NaCl", "rocksalt", a=5.2, cubic=True)
+    salt.set_cell(salt.cell.array @ np.array([[1, 0.06, 0], [0, 0.97, 0.05], [0, 0, 1.02]]), scale_atoms=True)
+    salt.positions += random.normal(scale=0.2, size=salt.positions.shape)
+    ethanol = molecule("CH3CH2OH")
+    ethanol.positions += random.normal(scale=0.05, size=ethanol.positions.shape)
+    return [salt, ethanol]
+
+
+def evaluate(model, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutoff: float):
+    """Energies [n] and forces [n, 3] as an engine sums them."""
+    pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, bool(atoms.pbc.any()), "ijD")
+    i, j = i.astype(np.int64), j.astype(np.int64)
+    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
+    edges = torch.tensor(np.stack([i, j]))
+    energies, gradients = model(types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
+    forces = np.zeros((len(atoms), 3))
+    np.add.at(forces, i, gradients.double().numpy())
+    np.add.at(forces, j, -gradients.double().numpy())
+    return energies.detach().numpy(), forces
+
+
+def scripted(adapted, dtype: str):
+    with default_dtype(TORCH_DTYPE[dtype]), quiet():
+        model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        return adapted.script(model)
+
+
+# ---- the same numbers as MACE -------------------------------------------------------------------------------------
+
+
+FORMS = [(name, fuse) for name in MODELS for fuse in (False, True) if not (fuse and name == "gated")]
+
+
+@pytest.mark.parametrize(("name", "fuse"), FORMS)
+def test_float64_agrees_with_mace(name, fuse, saved):
+    adapted = mace.adapt(str(saved(name)), options(name, fuse=fuse))
+    model = scripted(adapted, "float64")
+    tolerance = FUSED_FLOAT64 if fuse else FLOAT64_SUM
+    for atoms in structures():
+        truth = adapted.original.float64(atoms)
+        energies, forces = evaluate(model, torch.float64, atoms, adapted.elements, adapted.cutoff)
+        assert np.abs(truth.forces).max() > FORCE_SIGNAL
+        np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=tolerance)
+
+
+def test_heads_differ(saved):
+    name = "three layers, two heads"
+    (atoms, _) = structures()
+    energies = []
+    for head in HEADS:
+        adapted = mace.adapt(str(saved(name)), ExportOptions(trust_checkpoint=True, head=head))
+        found, _ = evaluate(scripted(adapted, "float64"), torch.float64, atoms, adapted.elements, adapted.cutoff)
+        energies.append(found.sum())
+        (given,) = adapted.inputs
+        assert (given.name, given.choices, given.value) == ("head", HEADS, head)
+    assert abs(energies[0] - energies[1]) > 1.0
+
+
+def test_pair_repulsion_matters(saved):
+    """Without it the test of a model that has it would prove nothing."""
+    close = Atoms("NaCl", positions=[[0, 0, 0], [0.9, 0, 0]])
+    adapted = mace.adapt(str(saved("density, pair repulsion")), options("density, pair repulsion"))
+    _, forces = evaluate(scripted(adapted, "float64"), torch.float64, close, adapted.elements, adapted.cutoff)
+    assert forces[1, 0] > 100.0
+    np.testing.assert_allclose(forces, adapted.original.float64(close).forces, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "fuse"),
+    [
+        ("density, pair repulsion", True),
+        ("three layers, two heads", True),
+        ("scalars to quadrupoles", False),
+        ("gated", False),
+    ],
+)
+def test_fewer_elements(name, fuse, saved):
+    """The same numbers for atoms of the elements that are kept, here not in their alphabetical order."""
+    adapted = mace.adapt(str(saved(name)), options(name, fuse=fuse, elements=("Cl", "Na")))
+    assert adapted.elements == ["Na", "Cl"]
+    (salt, _) = structures()
+    truth = adapted.original.float64(salt)
+    energies, forces = evaluate(scripted(adapted, "float64"), torch.float64, salt, adapted.elements, adapted.cutoff)
+    np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64_SUM)
+    np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
+
+
+# ---- in the engines -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def artifact(saved, tmp_path_factory):
+    """An exported file, by model and type, written with the command that users type."""
+    directory = tmp_path_factory.mktemp("artifacts")
+
+    def export(name, dtype, *more):
+        path = directory / f"{saved(name).stem}-{dtype}{''.join(more)}.mlip.pt"
+        if not path.exists():
+            chosen = ["--head", MODELS[name]["heads"][-1]] if "heads" in MODELS[name] else []
+            done = mlip(
+                "export", "mace", saved(name), "-o", path, "--dtype", dtype, "--trust-checkpoint", *chosen, *more
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        return path
+
+    return export
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "more"),
+    [
+        ("three layers, two heads", "float32", ()),
+        ("three layers, two heads", "float64", ()),
+        ("density, pair repulsion", "float32", ()),
+        ("density, pair repulsion", "float64", ()),
+        ("scale-shift", "float32", ("--no-fuse",)),
+        ("gated", "float64", ("--no-fuse",)),
+    ],
+)
+def test_in_every_engine(name, dtype, more, artifact):
+    report = check(artifact(name, dtype, *more), ["ase", "lammps", "openmm"], [1, 2])
+    failed = [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"]
+    assert not failed
+    runs = {(c.engine, c.ranks) for c in report.comparisons if c.verdict == "pass"}
+    assert runs == {("ase", 1), ("lammps", 1), ("lammps", 2), ("openmm", 1)}
+
+
+def test_contract(artifact):
+    contract = Artifact(artifact("three layers, two heads", "float64")).contract
+    assert contract.elements == ["H", "C", "O", "Na", "Si", "Cl"]
+    assert (contract.cutoff, contract.message_passing_layers, contract.parallel) == (4.0, 3, "exchange")
+    assert contract.operators == ["mlip::ghost_gather", "mlip::edge_tensor_product", "mlip::symmetric_contraction"]
+    assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")
+
+
+NVE = """
+units metal
+read_data salt.data
+pair_style mlip
+pair_coeff * * {model} {elements}
+velocity all create 300 4711
+timestep 0.0005
+thermo 10
+thermo_style custom step temp pe etotal
+thermo_modify format float %.10f
+fix nve all nve
+run 200
+"""
+
+
+def test_molecular_dynamics_conserves_energy(artifact, tmp_path):
+    atoms = bulk("NaCl", "rocksalt", a=5.2, cubic=True).repeat((2, 1, 1))
+    frame = lammps.write_data(atoms, tmp_path / "salt.data")
+    model = artifact("scale-shift", "float64")
+    output = lammps.run(NVE.format(model=model, elements=" ".join(frame.elements)), tmp_path, ranks=2)
+    rows = [line.split() for line in output.splitlines() if re.fullmatch(r"\s*\d+(\s+-?\d+\.\d{10}){3}\s*", line)]
+    potential, total = (np.array([float(row[k]) for row in rows]) for k in (2, 3))
+    assert len(rows) == 21
+    assert np.ptp(potential) > 0.05  # eV: the atoms did move
+    # A velocity Verlet step of 0.5 fs errs by a few thousandths of what is exchanged.
+    assert np.ptp(total) < 0.01 * np.ptp(potential)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (None, r"several heads \(pbe, r2scan\) and no --head was given\. Add: --head pbe"),
+        ("hse", r"--head hse is not one of them\. Add: --head pbe"),
+    ],
+)
+def test_several_heads(head, words, saved):
+    with pytest.raises(MLIPError, match=words):
+        mace.adapt(str(saved("three layers, two heads")), ExportOptions(trust_checkpoint=True, head=head))
+
+
+def test_a_head_that_is_not_there(saved):
+    with pytest.raises(MLIPError, match=r"has one head, Default\. Leave --head out"):
+        mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, head="pbe"))
+
+
+def test_an_element_that_is_not_there(saved):
+    with pytest.raises(MLIPError, match=r"--elements Na Xe: scale-shift does not know Xe\. Its 6 elements: H C O"):
+        mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, elements=("Na", "Xe")))
+
+
+def test_a_modality(saved):
+    with pytest.raises(MLIPError, match="Type: --head PBE"):
+        mace.adapt(str(saved("scale-shift")), ExportOptions(trust_checkpoint=True, modal="PBE"))
+
+
+def test_a_pickle_needs_trust(saved, tmp_path):
+    output = tmp_path / "out.mlip.pt"
+    done = mlip("export", "mace", saved("scale-shift"), "-o", output)
+    assert done.returncode == 1
+    assert "runs the code that it carries" in " ".join(done.stderr.split())
+    assert "--trust-checkpoint" in done.stderr
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model": {}, "optimizer": {}}, r"holds the state of a training run\. Give the file \*\.model"),
+        (torch.nn.Linear(1, 1), "holds a Linear"),
+    ],
+)
+def test_a_file_of_another_kind(content, words, tmp_path):
+    torch.save(content, tmp_path / "other.model")
+    with pytest.raises(MLIPError, match=words):
+        mace.adapt(str(tmp_path / "other.model"), ExportOptions(trust_checkpoint=True))
+
+
+def test_a_layer_that_torchscript_refuses(tmp_path):
+    torch.save(mace_model(others="RealAgnosticAttResidualInteractionBlock"), tmp_path / "attention.model")
+    with pytest.raises(MLIPError, match=r"layer RealAgnosticAttResidualInteractionBlock\. Layers that can be exported"):
+        mace.adapt(str(tmp_path / "attention.model"), ExportOptions(trust_checkpoint=True))
+
+
+def test_a_layer_without_a_fused_form(saved):
+    with pytest.raises(MLIPError, match=rf"a layer {GATED}\. This model has no fused form; .* add --no-fuse"):
+        mace.adapt(str(saved("gated")), options("gated")).energy_model(torch.float64)
+
+
+def test_an_unknown_name():
+    with pytest.raises(MLIPError, match=r"'huge': neither a file nor a MACE foundation model\. Known models: small"):
+        mace.adapt("huge", ExportOptions())
+    with pytest.raises(MLIPError, match=r"'gone\.model': no such model file"):
+        mace.adapt("gone.model", ExportOptions())
+
+
+def test_a_download_that_fails(monkeypatch):
+    from mace.calculators import foundations_models
+
+    def unreachable(*_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(foundations_models, "download_mace_mp_checkpoint", unreachable)
+    with pytest.raises(MLIPError, match=r"could not be downloaded \(OSError: no route to host\)") as caught:
+        mace.adapt("medium-mpa-0", ExportOptions())
+    assert foundations_models.mace_mp_urls["medium-mpa-0"] in str(caught.value)
+
+
+def test_a_missing_package():
+    family = dataclasses.replace(FAMILIES["mace"], package="not_installed_here")
+    with pytest.raises(MLIPError, match=r"'not_installed_here' is not installed\. Type: pip install mace-torch"):
+        family.adapt("medium-mpa-0", ExportOptions())
