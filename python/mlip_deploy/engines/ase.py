@@ -1,7 +1,8 @@
-"""One structure through the ASE calculator."""
+"""Structures through the ASE calculator."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0) -
         forces=np.array(atoms.get_forces()),
         stress=np.array(atoms.get_stress()) if atoms.pbc.all() else None,
     )
+
+
+def evaluate_many(path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0) -> list[Result]:
+    """`evaluate` for each structure."""
+    return [evaluate(path, atoms, ranks, threads) for atoms in frames]
 
 
 @lru_cache(maxsize=4)
