@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlip_deploy.validate.case import Curve
+    from mlip_deploy.validate.case import Curve, Verdict
     from mlip_deploy.validate.fidelity import FidelityReport
 
 STYLE = """
@@ -88,7 +88,7 @@ class Page:
         )
 
 
-VERDICTS = ("pass", "fail", "expected-fail", "not-applicable", "not-tested")
+VERDICTS: tuple[Verdict, ...] = ("pass", "fail", "expected-fail", "not-applicable", "not-tested")
 MANY_POINTS = 2000
 """More than this are drawn as pixels, which keeps a page small."""
 
