@@ -1,5 +1,6 @@
 """Two models small enough to read, behind the model interface: a local one, and one that needs a halo."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from mlip_deploy import __version__
 from mlip_deploy.contract import Contract, EnergyFrame, ModelIdentity, Producer
 from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
-from mlip_deploy.fixtures import Fixtures, Noise
+from mlip_deploy.fixtures import Fixtures, Noise, Original, build_fixtures
 
 ELEMENTS = ["Na", "Cl", "Si"]
 
@@ -58,8 +59,23 @@ class HaloEnergy(nn.Module):
 
 def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.9) -> Path:
     """An artifact of LocalEnergy ("local") or HaloEnergy ("halo"), without fixtures."""
-    local = parallel == "local"
-    layers = 0 if local else HaloEnergy.LAYERS
+    energy = (LocalEnergy if parallel == "local" else HaloEnergy)(cutoff, TORCH_DTYPE[dtype])
+    noise = Noise(energy_per_atom=0, atomic_energies=0, forces=0, stress=0)
+    fixtures = Fixtures(reference="none", float32_noise=noise, isolated_atom_noise=0.0, structures=[])
+    return write(path, energy, parallel, dtype, cutoff, fixtures)
+
+
+def write(
+    path: Path,
+    energy: nn.Module,
+    parallel: str,
+    dtype: str,
+    cutoff: float,
+    fixtures: Fixtures,
+    wrap: Callable[[nn.Module], nn.Module] = EdgeGradientModel,
+) -> Path:
+    """An artifact of any energy model for these elements."""
+    layers = 0 if parallel == "local" else HaloEnergy.LAYERS
     contract = Contract(
         producer=Producer(package="mlip-deploy", version=__version__, torch=str(torch.__version__)),
         model=ModelIdentity(
@@ -74,10 +90,16 @@ def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.
         energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
         operators=[],
     )
-    energy = (LocalEnergy if local else HaloEnergy)(cutoff, TORCH_DTYPE[dtype])
-    module = torch.jit.freeze(torch.jit.script(EdgeGradientModel(energy).eval()))
-    noise = Noise(energy_per_atom=0, atomic_energies=0, forces=0, stress=0)
-    save(
-        module, path, contract, Fixtures(reference="none", float32_noise=noise, isolated_atom_noise=0.0, structures=[])
-    )
+    save(torch.jit.freeze(torch.jit.script(wrap(energy).eval())), path, contract, fixtures)
     return path
+
+
+def fixtures_of(directory: Path) -> Fixtures:
+    """LocalEnergy as it is in float64 and float32, in the part of an original framework."""
+    from mlip_deploy.engines.ase import evaluate
+
+    exact, rounded = (
+        export(directory / f"original-{dtype}.mlip.pt", "local", dtype) for dtype in ("float64", "float32")
+    )
+    original = Original("toy", float64=lambda atoms: evaluate(exact, atoms), float32=lambda a: evaluate(rounded, a))
+    return build_fixtures(original, ELEMENTS, lambda _: None)

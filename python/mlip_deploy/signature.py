@@ -14,6 +14,8 @@ import shutil
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
@@ -96,6 +98,14 @@ def warn_if_unvalidated(artifact: Artifact, engine: str) -> None:
     found = problem(artifact, engine)
     if found:
         warnings.warn(f"'{artifact.path}': {found}. Type: {line_to_type(artifact)}", UnvalidatedWarning, stacklevel=3)
+
+
+@contextmanager
+def unvalidated_ignored() -> Iterator[None]:
+    """For checks and validation, which run files that nobody has signed yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnvalidatedWarning)
+        yield
 
 
 def sign(artifact: Artifact, signature: Signature) -> None:

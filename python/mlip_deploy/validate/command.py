@@ -100,9 +100,12 @@ def _print(validation: Validation, console: Console, errors: Console) -> None:
         text = f"{outcome.suite}, {outcome.case}: {check.quantity}: {_reason(check.value, check.threshold, check.unit)}"
         errors.print("fail " + text + (f" ({check.reason})" if check.reason else ""), style="red", markup=False)
     for outcome in validation.outcomes:
-        for check in outcome.checks:
-            if check.verdict in ("not-tested", "expected-fail"):
-                console.print(f"{check.verdict}: {outcome.case}: {check.quantity}: {check.reason}", markup=False)
+        for verdict in ("not-tested", "expected-fail"):
+            found = [check for check in outcome.checks if check.verdict == verdict]
+            if found:
+                more = f", and {len(found) - 1} more in the report" if len(found) > 1 else ""
+                text = f"{verdict}: {outcome.case}: {found[0].quantity}: {found[0].reason}{more}"
+                console.print(text, markup=False)
     console.print(f"verdict: {validation.verdict}", markup=False)
 
 

@@ -112,6 +112,7 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
     """
     versions = {"mlip-deploy": mlip_deploy.__version__, **{name: release(name) for name in VERSIONED}}
     content = context.artifact.content_sha256()
+    context.artifact.fixtures()  # says now what is wrong with them
     arguments = _arguments(context, content, versions)
     planned: list[tuple[str, Case | None]] = []
     absent: dict[str, Outcome] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.result import VOIGT, Array, Result
+from mlip_deploy.result import VOIGT, Array, Result, voigt_to_tensor
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
-from mlip_deploy.validate.physics.stencil import NOISE_GAIN, POINTS, derivative, step_for
+from mlip_deploy.validate.physics.stencil import LENGTH, NOISE_GAIN, POINTS, derivative, integral, step_for
 from mlip_deploy.validate.physics.tools import (
     Progress,
     bounds,
@@ -24,11 +24,14 @@ STRUCTURES = ("odd number of atoms", "molecule without periodicity", "cell small
 """Small ones, of which every component can be differentiated."""
 STRAIN_PER_LENGTH = 0.4
 """1/Å: strain that moves neighbours (2.5 Å apart) as far as the step of a displacement."""
-NOISE = (
-    "error of central differences of eighth order: noise of the energies ({noise:.1e} eV, the fidelity bound) over the "
-    "step ({step:.3g} {unit}) plus truncation (from the difference to fourth order)"
+WORK = (
+    "noise of two energies ({noise:.1e} eV each, the fidelity bound) over the path ({length:.3g} {unit}), noise of the "
+    "forces or stresses (the fidelity bound), and Simpson's rule (its difference from twice the step)"
 )
-FORCE_NOISE = "noise of the forces (the fidelity bound) over the step, plus truncation"
+FORCE_NOISE = (
+    "central differences of eighth order: noise of the forces (the fidelity bound) over the step, and truncation (from "
+    "the difference to fourth order)"
+)
 VOIGT_NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
@@ -57,7 +60,7 @@ def _run(context: Context, atoms: Atoms, progress: Progress) -> Outcome:
     moved, strained = results[: 3 * len(atoms) * len(POINTS)], results[3 * len(atoms) * len(POINTS) :]
     checks, curve = forces(context, base, moved, step, noise)
     if strained:
-        checks += stresses(base, strained, STRAIN_PER_LENGTH * step, noise, atoms.get_volume())
+        checks += stresses(context, atoms, base, strained, STRAIN_PER_LENGTH * step, noise)
     elif atoms.pbc.all():
         checks.append(
             Check(
@@ -87,86 +90,104 @@ def displacements(atoms: Atoms, step: float) -> list[Atoms]:
 def strains(atoms: Atoms, step: float) -> list[Atoms]:
     """For each Voigt component in turn, the structure at each point of the stencil; symmetric strains."""
     frames = []
-    for a, b in VOIGT:
+    for component in range(len(VOIGT)):
         for k in POINTS:
-            deformation = np.eye(3)
-            deformation[a, b] += 0.5 * k * step
-            deformation[b, a] += 0.5 * k * step
             strained = atoms.copy()
-            strained.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+            strained.set_cell(atoms.cell.array @ (np.eye(3) + k * step * strain(component)), scale_atoms=True)
             frames.append(strained)
     return frames
 
 
+def strain(component: int) -> Array:
+    """The symmetric strain of a Voigt component; a shear moves two off-diagonal elements by half each."""
+    a, b = VOIGT[component]
+    tensor = np.zeros((3, 3))
+    tensor[a, b] += 0.5
+    tensor[b, a] += 0.5
+    return tensor
+
+
 def forces(context: Context, base: Result, moved: list[Result], step: float, noise: float) -> tuple[list[Check], Curve]:
-    """Every component against the energies, and the symmetry of the Jacobian of the forces."""
+    """Every component by its work along a path, and the symmetry of the Jacobian of the forces."""
     limits = bounds(context)
-    n = base.forces.size
-    stencils = [moved[k * len(POINTS) : (k + 1) * len(POINTS)] for k in range(n)]
-    energy = [derivative([result.energy for result in stencil], step) for stencil in stencils]
-    numerical = -np.array([float(one.value) for one in energy])
-    truncation = max(float(one.truncation) for one in energy)
-    error = np.abs(numerical - base.forces.ravel())
-    worst = int(np.argmax(error))
+    paths = [moved[k : k + len(POINTS)] for k in range(0, len(moved), len(POINTS))]
+    length = LENGTH * step
+    by_energy, by_force, error = [], [], 0.0
+    for coordinate, path in enumerate(paths):
+        nodes = [*path[: len(POINTS) // 2], base, *path[len(POINTS) // 2 :]]
+        work = integral([float(node.forces.ravel()[coordinate]) for node in nodes], step)
+        by_force.append(work.value / length)
+        by_energy.append(-(nodes[-1].energy - nodes[0].energy) / length)
+        error = max(error, work.error / length)
+    difference = np.abs(np.array(by_energy) - by_force)
+    worst = int(np.argmax(difference))
     checks = [
         judged(
-            "largest difference of a force component from the energy's derivative",
-            float(error[worst]),
-            NOISE_GAIN * noise / step + truncation + limits.forces,
+            "largest difference between a force component and the slope of the energy, means over a path",
+            float(difference[worst]),
+            2 * noise / length + limits.forces + error,
             "eV/Å",
-            NOISE.format(noise=noise, step=step, unit="Å"),
-            f"atom {worst // 3} (from 0), {'xyz'[worst % 3]}: force {base.forces.ravel()[worst]:.6g}, "
-            f"-dE/dx {numerical[worst]:.6g} eV/Å",
-        )
+            WORK.format(noise=noise, length=length, unit="Å"),
+            f"atom {worst // 3} (from 0), {'xyz'[worst % 3]}: force {by_force[worst]:.6g} eV/Å, -dE/dx "
+            f"{by_energy[worst]:.6g} eV/Å",
+        ),
+        judged(
+            "net force",
+            largest(base.forces.sum(axis=0)),
+            len(base.forces) * limits.forces,
+            "eV/Å",
+            "the fidelity bound of each force, all of one sign",
+        ),
     ]
-    jacobian_of = [derivative([-result.forces.ravel() for result in stencil], step) for stencil in stencils]
-    jacobian = np.array([one.value for one in jacobian_of])
-    rounding = max(largest(one.truncation) for one in jacobian_of)
+    derivatives = [derivative(np.array([-node.forces.ravel() for node in path]), step) for path in paths]
+    jacobian = np.array([value for value, _ in derivatives])
     checks.append(
         judged(
             "largest antisymmetric part of the forces' Jacobian",
             largest(jacobian - jacobian.T) / 2.0,
-            NOISE_GAIN * limits.forces / step + rounding,
+            NOISE_GAIN * limits.forces / step + max(bound for _, bound in derivatives),
             "eV/Å²",
             FORCE_NOISE,
             f"the forces have no potential; the largest element of the Jacobian is {largest(jacobian):.4g} eV/Å²",
         )
     )
-    checks.append(
-        judged(
-            "net force",
-            largest(base.forces.sum(axis=0)),
-            n / 3 * limits.forces,
-            "eV/Å",
-            "the fidelity bound of each force, all of one sign",
-        )
-    )
     parity = Curve(
-        title="Forces against derivatives of the energy",
+        title="Forces against slopes of the energy",
         x_label="-dE/dx / eV/Å",
         y_label="force / eV/Å",
-        series=[Series(label="", x=numerical.tolist(), y=base.forces.ravel().tolist(), style="points")],
+        series=[Series(label="", x=by_energy, y=by_force, style="points")],
         diagonal=True,
     )
     return checks, parity
 
 
-def stresses(base: Result, strained: list[Result], step: float, noise: float, volume: float) -> list[Check]:
-    """σ = (1/V) dE/dε for the six strains; a shear strain moves two off-diagonal elements by half each."""
+def stresses(
+    context: Context, atoms: Atoms, base: Result, strained: list[Result], step: float, noise: float
+) -> list[Check]:
+    """dE = V σ : L for the six strains, where r' = r D changes by r' L ds with L = D⁻¹ dD/ds."""
     checks = []
+    volume = atoms.get_volume()
+    length = LENGTH * step
     for c, name in enumerate(VOIGT_NAMES):
-        energies: list[Array | float] = [r.energy for r in strained[c * len(POINTS) : (c + 1) * len(POINTS)]]
-        found = derivative(energies, step)
-        expected = float(found.value) / volume
-        served = float("nan") if base.stress is None else float(base.stress[c])
+        path = strained[c * len(POINTS) : (c + 1) * len(POINTS)]
+        nodes = [*path[: len(POINTS) // 2], base, *path[len(POINTS) // 2 :]]
+        slopes = []
+        for k, node in zip((*POINTS[: len(POINTS) // 2], 0, *POINTS[len(POINTS) // 2 :]), nodes, strict=True):
+            deformation = np.eye(3) + k * step * strain(c)
+            rate = np.linalg.inv(deformation) @ strain(c)
+            stress = np.full(6, np.nan) if node.stress is None else node.stress
+            slopes.append(float(volume * np.linalg.det(deformation) * (voigt_to_tensor(stress) * rate).sum()))
+        work = integral(slopes, step)
+        by_stress = work.value / length / volume
+        by_energy = (nodes[-1].energy - nodes[0].energy) / length / volume
         checks.append(
             judged(
-                f"stress {name}: difference from the energy's derivative",
-                abs(served - expected),
-                (NOISE_GAIN * noise / step + float(found.truncation)) / volume,
+                f"stress {name}: difference from the slope of the energy, means over a path",
+                abs(by_stress - by_energy),
+                (2 * noise + work.error) / length / volume + bounds(context).stress,
                 "eV/Å³",
-                NOISE.format(noise=noise, step=step, unit="strain") + ", over the volume",
-                f"stress {served:.6g}, dE/dε/V {expected:.6g} eV/Å³",
+                WORK.format(noise=noise, length=length, unit="strain") + ", over the volume",
+                f"stress {by_stress:.6g}, dE/dε/V {by_energy:.6g} eV/Å³",
             )
         )
     return checks

@@ -1,4 +1,9 @@
-"""First derivatives from central differences of eighth order, with a step and an error from the noise of the values."""
+"""Work along short paths, and first derivatives: with a step and an error bound from the noise of the values.
+
+Forces are held to the energy by their work: the integral of the force along a path is minus the change of energy. A
+difference quotient of the energy would amplify its noise ten times more, and errs where a cutoff function has a kink in
+its second derivative (SevenNet's has), which an integral smooths.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +15,43 @@ import numpy as np
 from mlip_deploy.result import Array
 
 POINTS = (-4, -3, -2, -1, 1, 2, 3, 4)
-"""Displacements in steps."""
-_EIGHTH = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
-_FOURTH = {1: 2 / 3, 2: -1 / 12, 3: 0.0, 4: 0.0}
-NOISE_GAIN = float(np.sqrt(2.0 * sum(weight**2 for weight in _EIGHTH.values())))
-"""Error of the derivative, times the step, for independent errors of size 1 in the values."""
+"""Displacements in steps; the structure itself is the point between."""
+LENGTH = 8
+"""of a path, in steps"""
+_SIMPSON = np.array([1, 4, 2, 4, 2, 4, 2, 4, 1]) / 3.0
+_SIMPSON_COARSE = np.array([1, 0, 4, 0, 2, 0, 4, 0, 1]) * 2.0 / 3.0
+_EIGHTH = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
+_FOURTH = np.array([0, 0, 1 / 12, -2 / 3, 2 / 3, -1 / 12, 0, 0])
+NOISE_GAIN = float(np.sqrt((_EIGHTH**2).sum()))
+"""Error of a derivative, times the step, for independent errors of size 1 in the values."""
 
-# For a smooth function the error of eighth order is far smaller than the difference between the orders. Cutoff functions
-# have kinks in a derivative, and where one lies inside the stencil both orders err alike: their errors differ by a third
-# of the larger one, or more.
-KINK = 3.0
-
-# The truncation of eighth order grows as step⁸, the noise's part falls as 1/step: the best step goes as the ninth root
+# Simpson's rule errs as step⁴, the noise's part of the mean force falls as 1/step: the best step goes as the fifth root
 # of the noise. The prefactor is a length over which interatomic energies change by eV; the result is not sensitive.
-STEP_AT_1_EV = 0.1  # Å
-ORDER = 8
+STEP_AT_1_EV = 0.2  # Å
+# Where a kink lies inside the stencil, derivatives of both orders err alike: their errors differ by a third or more.
+KINK = 3.0
 
 
 def step_for(energy_noise: float) -> float:
     """Step in Å for energies with an error of `energy_noise` eV."""
-    return float(STEP_AT_1_EV * energy_noise ** (1.0 / (ORDER + 1)))
+    return float(STEP_AT_1_EV * energy_noise**0.2)
 
 
 @dataclass(frozen=True)
-class Derivative:
-    """Of any shape, that of the values."""
-
-    value: Array
-    truncation: Array
-    """bound of the error that the step makes: KINK times the difference from the derivative of fourth order"""
+class Estimate:
+    value: float
+    error: float
+    """bound of the error that the step makes"""
 
 
-def derivative(values: Sequence[Array | float], step: float) -> Derivative:
-    """From the values at POINTS times `step`."""
-    array = np.array(values, dtype=float)
+def integral(values: Sequence[float], step: float) -> Estimate:
+    """Over a whole path, from the values at its nine points; the error is the difference from twice the step."""
+    array = np.asarray(values)
+    fine, coarse = float(_SIMPSON @ array) * step, float(_SIMPSON_COARSE @ array) * step
+    return Estimate(fine, abs(fine - coarse))
 
-    def combine(weights: dict[int, float]) -> Array:
-        total = sum(np.sign(k) * weights[abs(k)] * array[n] for n, k in enumerate(POINTS))
-        return np.asarray(total) / step
 
-    eighth = combine(_EIGHTH)
-    return Derivative(eighth, KINK * np.abs(eighth - combine(_FOURTH)))
+def derivative(values: Array, step: float) -> tuple[Array, float]:
+    """From the values [8, ...] at POINTS: the derivative of eighth order, and a bound of its error for all elements."""
+    eighth, fourth = (np.tensordot(weights, values, axes=1) / step for weights in (_EIGHTH, _FOURTH))
+    return eighth, float(KINK * np.abs(eighth - fourth).max())

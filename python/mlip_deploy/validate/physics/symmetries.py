@@ -25,8 +25,8 @@ from mlip_deploy.validate.physics.tools import (
 )
 
 PARITY = (
-    "mirror images differ, as in a model whose features do not know parity, such as SevenNet's; accepted up to what such "
-    "models err by anyway"
+    "mirror images differ, as in a model whose features do not know parity, such as SevenNet's; accepted up to what "
+    "such models err by anyway"
 )
 # The errors that foundation models report on their own test data are of this order: 30 meV/atom, 50 meV/Å, 0.5 GPa. A
 # model that breaks inversion by less does so by its fit.

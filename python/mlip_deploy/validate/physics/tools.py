@@ -79,6 +79,17 @@ def lone_atom_bound(context: Context) -> float:
     return tolerance(context.artifact.contract.dtype, context.artifact.fixtures(), isolated_atom=True).energy_per_atom
 
 
+ROUNDINGS = 10.0
+"""Roundings of an energy in the floating-point type, for structures unlike the fixtures, with larger numbers inside."""
+
+
+def noise_far_from_fixtures(context: Context, results: Sequence[Result]) -> float:
+    """eV/atom: the fidelity bound, that of an isolated atom, or a few roundings of the energy per atom if larger."""
+    largest_energy = max(abs(result.energy) / len(result.forces) for result in results)
+    rounding = ROUNDINGS * float(np.finfo(context.artifact.contract.dtype).eps) * largest_energy
+    return max(bounds(context).energy_per_atom, lone_atom_bound(context), rounding)
+
+
 def judged(quantity: str, value: float, threshold: float, unit: str, source: str, reason: str = "") -> Check:
     """Passes up to the threshold; a value that is not a number fails."""
     passed = bool(np.isfinite(value)) and value <= threshold
