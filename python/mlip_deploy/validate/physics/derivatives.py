@@ -49,14 +49,14 @@ def cases(context: Context) -> list[Case]:
 
 
 def _run(context: Context, atoms: Atoms, progress: Progress) -> Outcome:
-    noise = bounds(context).energy_per_atom * len(atoms)
-    step = step_for(noise)
+    step = step_for(bounds(context).energy_per_atom * len(atoms))
     frames = [atoms, *displacements(atoms, step)]
     periodic = bool(atoms.pbc.all()) and context.engine != "openmm"
     if periodic:
         frames += strains(atoms, STRAIN_PER_LENGTH * step)
     progress(f"{len(frames)} frames of {len(atoms)} atoms")
     base, *results = evaluate(context, frames)
+    noise = bounds(context, [base]).energy_per_atom * len(atoms)
     moved, strained = results[: 3 * len(atoms) * len(POINTS)], results[3 * len(atoms) * len(POINTS) :]
     checks, curve = forces(context, base, moved, step, noise)
     if strained:
@@ -109,7 +109,7 @@ def strain(component: int) -> Array:
 
 def forces(context: Context, base: Result, moved: list[Result], step: float, noise: float) -> tuple[list[Check], Curve]:
     """Every component by its work along a path, and the symmetry of the Jacobian of the forces."""
-    limits = bounds(context)
+    limits = bounds(context, [base])
     paths = [moved[k : k + len(POINTS)] for k in range(0, len(moved), len(POINTS))]
     length = LENGTH * step
     by_energy, by_force, error = [], [], 0.0
@@ -184,7 +184,7 @@ def stresses(
             judged(
                 f"stress {name}: difference from the slope of the energy, means over a path",
                 abs(by_stress - by_energy),
-                (2 * noise + work.error) / length / volume + bounds(context).stress,
+                (2 * noise + work.error) / length / volume + bounds(context, [base]).stress,
                 "eV/Å³",
                 WORK.format(noise=noise, length=length, unit="strain") + ", over the volume",
                 f"stress {by_stress:.6g}, dE/dε/V {by_energy:.6g} eV/Å³",

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from mlip_deploy.result import Array
 from mlip_deploy.validate.case import Case, Context, Curve, Outcome, Series
-from mlip_deploy.validate.physics.tools import Progress, bounds, case, fixture_structures, judged, outcome, reported
+from mlip_deploy.validate.physics.tools import Progress, bounds, case, judged, outcome, periodic_structure, reported
 
 STEPS = 100
 """of the longer time step; twice as many of half its length"""
@@ -41,7 +41,7 @@ Simulate = Callable[[Context, Atoms, float, int], Array]
 
 def _body(simulate: Simulate) -> Callable[[Context, Progress], Outcome]:
     def run(context: Context, progress: Progress) -> Outcome:
-        atoms = fixture_structures(context)["odd number of atoms"]
+        atoms = periodic_structure(context)
         step = time_step(atoms)
         progress(f"{len(atoms)} atoms, {STEPS} steps of {1000 * step:.2g} fs, {2 * STEPS} of half of it")
         coarse = simulate(context, atoms, step, STEPS)

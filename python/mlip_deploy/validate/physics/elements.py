@@ -60,7 +60,7 @@ def _run(context: Context, progress: Progress) -> Outcome:
             judged(
                 f"{symbol}: difference between the force along a random direction and the slope of the energy",
                 abs(by_force - by_energy),
-                (2 * noise + work.error) / length + np.sqrt(base.forces.size) * bounds(context).forces,
+                (2 * noise + work.error) / length + np.sqrt(base.forces.size) * bounds(context, nodes).forces,
                 "eV/Å",
                 SOURCE,
                 f"force {by_force:.6g}, slope {by_energy:.6g} eV/Å; largest force {largest(base.forces):.3g} eV/Å",

@@ -18,6 +18,7 @@ from mlip_deploy.validate.physics.tools import (
     largest,
     lone_atom_bound,
     outcome,
+    periodic_structure,
     reported,
     tested_elements,
 )
@@ -50,8 +51,7 @@ def cases(context: Context) -> list[Case]:
 
 def _extensivity(context: Context, progress: Progress) -> Outcome:
     found = fixture_structures(context)
-    limits = bounds(context)
-    crystal = found["odd number of atoms"]
+    crystal = periodic_structure(context)
     bodies = {
         name: found[name]
         for name in ("molecule without periodicity", "slab periodic in two directions")
@@ -63,6 +63,7 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
     progress(f"{len(frames)} structures")
     results = evaluate(context, frames)
     base, replicas = results[0], results[1 : 1 + len(REPEATS)]
+    limits = bounds(context, [base])
     checks = []
     for repeat, replica in zip(REPEATS, replicas, strict=True):
         copies = int(np.prod(repeat))
@@ -78,7 +79,7 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
 
 
 def _copies(context: Context, label: str, one: Result, many: Result, copies: int) -> list[Check]:
-    limits = bounds(context)
+    limits = bounds(context, [one])
     n = len(many.forces)
     energy = abs(many.energy - copies * one.energy) / n
     forces = largest(many.forces - np.tile(one.forces, (copies, 1)))
@@ -116,12 +117,12 @@ def _locality(context: Context, progress: Progress) -> Outcome:
     atoms within R, which depend on atoms within R of those: within 2 R in all.
     """
     reach = context.artifact.contract.interaction_range
-    limits = bounds(context)
     chain = _zigzag(tested_elements(context)[:2], 2.0 * reach + 4.0)
     moved = chain.copy()
     moved.positions[0] += (0.1, 0.25, -0.15)
     progress(f"a chain of {len(chain)} atoms, {np.ptp(chain.positions[:, 0]):.0f} Å long")
     before, after = evaluate(context, [chain, moved])
+    limits = bounds(context, [before, after])
     distance = np.minimum(*(np.linalg.norm(a.positions - a.positions[0], axis=1) for a in (chain, moved)))
     change = np.abs(after.forces - before.forces).max(axis=1)
     checks = [
@@ -214,7 +215,7 @@ def _probe(target: str, probe: str, distance: float) -> Atoms:
 
 def _jump(context: Context, label: str, scan: list[Result]) -> list[Check]:
     """Over 2 CROSSING, energy and forces may change by their noise and by their slopes just inside."""
-    limits = bounds(context)
+    limits = bounds(context, scan)
     n = len(scan[0].forces)
     inner, before, after = SCAN.index(-CROSSING) - 1, SCAN.index(-CROSSING), SCAN.index(CROSSING)
     noise = 2 * n * max(limits.energy_per_atom, lone_atom_bound(context))

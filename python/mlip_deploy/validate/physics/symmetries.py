@@ -101,7 +101,7 @@ def _run(context: Context, symmetry: Symmetry, progress: Progress) -> Outcome:
 
 
 def _compare(context: Context, name: str, n: int, before: Result, after: Result, symmetry: Symmetry) -> list[Check]:
-    limits = bounds(context)
+    limits = bounds(context, [before])
     expected = before.forces[symmetry.order(n)] @ symmetry.matrix.T
     rows = [
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 
 import numpy as np
 from ase import Atoms
@@ -64,14 +65,38 @@ def fixture_structures(context: Context) -> dict[str, Atoms]:
     return found
 
 
+def periodic_structure(context: Context) -> Atoms:
+    """A small one that all engines can run: with an odd number of atoms, where the elements make one."""
+    found = fixture_structures(context)
+    return found.get("odd number of atoms", found["sheared crystal"])
+
+
 def evaluate(context: Context, frames: Sequence[Atoms]) -> list[Result]:
     """All frames in the engine, which starts once."""
     return many_evaluator(context.engine)(context.artifact.path, frames, threads=context.threads)
 
 
-def bounds(context: Context) -> Tolerance:
-    """How far a result in this engine may be from the exact value of the model: the bounds of fidelity."""
-    return tolerance(context.artifact.contract.dtype, context.artifact.fixtures())
+def bounds(context: Context, results: Sequence[Result] = ()) -> Tolerance:
+    """How far a result in this engine may be from the exact value of the model: the bounds of fidelity.
+
+    Noise grows with the numbers: for results with larger energies or forces than those of the fixtures, such as of
+    elements that the fixtures do not have, the bounds are larger in proportion.
+    """
+    fixtures = context.artifact.fixtures()
+    known = [structure.result() for structure in fixtures.structures]
+    growth = max(1.0, *(_ratio(size, results, known) for size in (_energy_per_atom, lambda r: largest(r.forces))))
+    limits = tolerance(context.artifact.contract.dtype, fixtures)
+    return Tolerance(*(growth * value for value in astuple(limits)))
+
+
+def _energy_per_atom(result: Result) -> float:
+    return abs(result.energy) / len(result.forces)
+
+
+def _ratio(size: Callable[[Result], float], results: Sequence[Result], known: Sequence[Result]) -> float:
+    reference = max((size(result) for result in known), default=0.0)
+    found = max((size(result) for result in results), default=0.0)
+    return found / reference if reference > 0.0 and np.isfinite(found) else 1.0
 
 
 def lone_atom_bound(context: Context) -> float:
@@ -85,8 +110,7 @@ ROUNDINGS = 10.0
 
 def noise_far_from_fixtures(context: Context, results: Sequence[Result]) -> float:
     """eV/atom: the fidelity bound, that of an isolated atom, or a few roundings of the energy per atom if larger."""
-    largest_energy = max(abs(result.energy) / len(result.forces) for result in results)
-    rounding = ROUNDINGS * float(np.finfo(context.artifact.contract.dtype).eps) * largest_energy
+    rounding = ROUNDINGS * float(np.finfo(context.artifact.contract.dtype).eps) * max(map(_energy_per_atom, results))
     return max(bounds(context).energy_per_atom, lone_atom_bound(context), rounding)
 
 
