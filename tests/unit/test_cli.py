@@ -9,7 +9,7 @@ from mlip_deploy import files
 from mlip_deploy.artifact import Artifact
 
 
-@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "deploy", "doctor"])
+@pytest.mark.parametrize("command", ["export", "info", "check", "validate", "bench", "deploy", "doctor"])
 def test_help_shows_an_example(command):
     done = mlip(command, "--help")
     assert done.returncode == 0

@@ -35,14 +35,14 @@ def test_integral_of_a_smooth_function():
     assert abs(found.value - exact) < found.error < 1e-8
 
 
-@pytest.mark.parametrize("kink", np.linspace(-0.045, 0.045, 10))
+@pytest.mark.parametrize("kink", np.linspace(-0.0399, 0.0399, 20))
 def test_a_kink_in_the_force_stays_inside_the_error(kink):
     """A force whose slope jumps by 1 eV/Å² at `kink`, as where a cutoff function of SevenNet begins."""
     found = integral(np.maximum(NODES - kink, 0.0), STEP)
     end = 4 * STEP
     exact = 0.5 * max(end - kink, 0.0) ** 2 - 0.5 * max(-end - kink, 0.0) ** 2
-    assert abs(found.value - exact) <= STEP**2 / 6
-    assert abs(found.value - exact) <= found.error + STEP**2 / 12
+    assert abs(found.value - exact) <= found.error * (1 + 1e-9)
+    assert found.error <= STEP**2
 
 
 def test_the_step_falls_with_the_noise():

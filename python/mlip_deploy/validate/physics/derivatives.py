@@ -26,7 +26,7 @@ STRAIN_PER_LENGTH = 0.4
 """1/Å: strain that moves neighbours (2.5 Å apart) as far as the step of a displacement."""
 WORK = (
     "noise of two energies ({noise:.1e} eV each, the fidelity bound) over the path ({length:.3g} {unit}), noise of the "
-    "forces or stresses (the fidelity bound), and Simpson's rule (its difference from twice the step)"
+    "forces or stresses (the fidelity bound), and Simpson's rule (fourth differences)"
 )
 FORCE_NOISE = (
     "central differences of eighth order: noise of the forces (the fidelity bound) over the step, and truncation (from "

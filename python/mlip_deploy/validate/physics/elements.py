@@ -25,7 +25,7 @@ from mlip_deploy.validate.physics.tools import (
 
 SOURCE = (
     "noise of two energies (the fidelity bound, that of an isolated atom, or ten roundings of the energy) over a path "
-    "along a random direction, noise of the forces, and Simpson's rule (its difference from twice the step)"
+    "along a random direction, noise of the forces, and Simpson's rule (fourth differences)"
 )
 STRETCH = 3.3
 """Lattice constant in covalent radii: neighbours at 1.17 times the sum of radii, as in close-packed metals."""

@@ -19,7 +19,6 @@ POINTS = (-4, -3, -2, -1, 1, 2, 3, 4)
 LENGTH = 8
 """of a path, in steps"""
 _SIMPSON = np.array([1, 4, 2, 4, 2, 4, 2, 4, 1]) / 3.0
-_SIMPSON_COARSE = np.array([1, 0, 4, 0, 2, 0, 4, 0, 1]) * 2.0 / 3.0
 _EIGHTH = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
 _FOURTH = np.array([0, 0, 1 / 12, -2 / 3, 2 / 3, -1 / 12, 0, 0])
 NOISE_GAIN = float(np.sqrt((_EIGHTH**2).sum()))
@@ -45,10 +44,13 @@ class Estimate:
 
 
 def integral(values: Sequence[float], step: float) -> Estimate:
-    """Over a whole path, from the values at its nine points; the error is the difference from twice the step."""
+    """Over a whole path, from the values at its nine points.
+
+    The error of Simpson's rule in steps is at most a third of the largest fourth difference: for a kink that is the
+    largest ratio, just inside an end of the path; for a smooth function it is 8/180.
+    """
     array = np.asarray(values)
-    fine, coarse = float(_SIMPSON @ array) * step, float(_SIMPSON_COARSE @ array) * step
-    return Estimate(fine, abs(fine - coarse))
+    return Estimate(float(_SIMPSON @ array) * step, float(np.abs(np.diff(array, 4)).max()) * step / 3.0)
 
 
 def derivative(values: Array, step: float) -> tuple[Array, float]:
