@@ -1,11 +1,17 @@
 """Two models small enough to read, behind the model interface: a local one, and one that needs a halo."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy import __version__
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.contract import Contract, EnergyFrame, ModelIdentity, Producer
 from mlip_deploy.export import export_module
+from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
+from mlip_deploy.fixtures import Fixtures
 
 ELEMENTS = ["Na", "Cl", "Si"]
 
@@ -69,3 +75,38 @@ def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.
         citation="A toy. No journal.",
     )
     return path
+
+
+def write(
+    path: Path,
+    energy: nn.Module,
+    parallel: str,
+    dtype: str,
+    cutoff: float,
+    fixtures: Fixtures,
+    wrap: Callable[[nn.Module], nn.Module] = EdgeGradientModel,
+) -> Path:
+    """An artifact of any energy model for these elements, right or wrong, with the fixtures of another."""
+    layers = 0 if parallel == "local" else HaloEnergy.LAYERS
+    contract = Contract(
+        producer=Producer(package="mlip-deploy", version=__version__, torch=str(torch.__version__)),
+        model=ModelIdentity(
+            family="toy", name=f"toy-{parallel}", source_sha256="0" * 64, license="MIT", citation="A toy. No journal."
+        ),
+        elements=ELEMENTS,
+        cutoff=cutoff,
+        message_passing_layers=layers,
+        interaction_range=cutoff * max(1, layers),
+        dtype=dtype,
+        parallel=parallel,
+        energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
+        operators=[],
+    )
+    model = wrap(energy.to(TORCH_DTYPE[dtype])).eval()
+    save(torch.jit.freeze(torch.jit.script(model)), path, contract, fixtures)
+    return path
+
+
+def fixtures_of(directory: Path) -> Fixtures:
+    """Of LocalEnergy as it is."""
+    return Artifact(export(directory / "original.mlip.pt", "local")).fixtures()

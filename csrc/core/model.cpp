@@ -19,11 +19,37 @@
 
 #include "core/error.h"
 #include "core/python_gil.h"
+#include "core/sha256.h"
 
 namespace mlip {
 namespace {
 
 constexpr const char* contract_record = "extra/mlip/contract.json";
+constexpr const char* signature_record = "extra/mlip/validation.json";
+
+std::string read_record(caffe2::serialize::PyTorchStreamReader& reader, const std::string& name) {
+  const auto [data, size] = reader.getRecord(name);
+  return std::string(static_cast<const char*>(data.get()), size);
+}
+
+/// Of every record but the signature, as Artifact.content_sha256 of python/mlip_deploy/artifact.py says.
+std::string content_sha256(caffe2::serialize::PyTorchStreamReader& reader) {
+  auto names = reader.getAllRecords();
+  std::sort(names.begin(), names.end());
+  Sha256 digest;
+  for (const auto& name : names) {
+    if (name == signature_record) continue;
+    const std::string content = read_record(reader, name);
+    std::string length(8, '\0');
+    for (std::size_t k = 0; k < 8; ++k)
+      length[k] = static_cast<char>(static_cast<std::uint64_t>(content.size()) >> (8 * k) & 0xff);
+    digest.update(name);
+    digest.update(std::string_view("\0", 1));
+    digest.update(length);
+    digest.update(content);
+  }
+  return digest.finish();
+}
 
 /// Begins as a zip archive does, but its directory, which stands at the end, is missing.
 bool is_broken_zip(const std::string& path) {
@@ -178,11 +204,7 @@ Contract read_contract(const std::string& path) {
   std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
   try {
     reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
-    if (reader->hasRecord(contract_record)) {
-      const auto record = reader->getRecord(contract_record);
-      return parse_contract(std::string(static_cast<const char*>(std::get<0>(record).get()), std::get<1>(record)),
-                            path);
-    }
+    if (reader->hasRecord(contract_record)) return parse_contract(read_record(*reader, contract_record), path);
     if (reader->hasRecord("constants.pkl"))
       throw Error("'" + path +
                   "' is a TorchScript file without a contract: mlip-deploy did not write it. Export the "
@@ -199,6 +221,21 @@ Contract read_contract(const std::string& path) {
                   " bytes). Copy it again, or write it anew: " + export_line);
   }
   throw Error("'" + path + "' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: " + export_line);
+}
+
+Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release) {
+  return translate_errors("'" + path + "'", [&] {
+    caffe2::serialize::PyTorchStreamReader reader(path);
+    Validation found;
+    std::string digest;
+    if (reader.hasRecord(signature_record)) {
+      found.signature = parse_signature(read_record(reader, signature_record), path);
+      digest = content_sha256(reader);
+    }
+    const std::string torch_release = std::string(TORCH_VERSION).substr(0, std::string(TORCH_VERSION).find('+'));
+    found.problem = unvalidated(found.signature, digest, {engine, engine_release, torch_release});
+    return found;
+  });
 }
 
 Model::Model(const std::string& path, const ModelOptions& options) : contract_(read_contract(path)), path_(path) {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/contract.h"
 #include "core/exchange.h"
 #include "core/graph.h"
+#include "core/signature.h"
 
 namespace mlip {
 
@@ -64,6 +66,16 @@ class Model {
 
 /// The contract of a file, without loading the model. @throws Error like Model's constructor.
 Contract read_contract(const std::string& path);
+
+/// What `mlip validate --sign` wrote into a file, and whether it holds.
+struct Validation {
+  std::optional<Signature> signature;
+  std::string problem;  ///< why the file has not been shown to work here; "" if it has
+};
+
+/// Reads the whole file if it is signed. @throws Error for a file that cannot be read or a foreign signature.
+/// @param engine "lammps", say, and the release that is running, "2025.7.22"
+Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 
 /// The torch version that this library was compiled against, "2.13.0".
 const char* compiled_torch_version();

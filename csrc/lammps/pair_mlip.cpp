@@ -58,16 +58,19 @@ void PairMLIP::allocate() {
 
 void PairMLIP::settings(int narg, char** arg) {
   options_ = {};
+  strict_ = false;
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
-    if (keyword != "device" && keyword != "threads")
+    if (keyword != "device" && keyword != "threads" && keyword != "strict")
       error->all(FLERR,
                  "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-                 "[device cpu|cuda|cuda:N|auto] [threads N]",
+                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes]",
                  keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
       options_.device = arg[k + 1];
+    } else if (keyword == "strict") {
+      strict_ = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
     } else {
       options_.threads = utils::inumeric(FLERR, arg[k + 1], false, lmp);
       if (options_.threads < 1)
@@ -100,6 +103,7 @@ void PairMLIP::coeff(int narg, char** arg) {
   if (n_failed == comm->nprocs) error->all(FLERR, "pair_coeff: {}", failure);
   if (failed) error->one(FLERR, "pair_coeff, on {} of {} MPI ranks: {}", n_failed, comm->nprocs, failure);
   const auto& contract = model_->contract();
+  check_signature(arg[2]);
 
   if (!allocated) allocate();
   type_to_element_.assign(n_types + 1, -1);
@@ -134,6 +138,32 @@ void PairMLIP::coeff(int narg, char** arg) {
   extras_.clear();
   for (const auto& name : contract.extras) extras_.push_back({name});
   setup_printed_ = graph_printed_ = false;
+}
+
+// Rank 0 reads the file; the others learn whether it may be used.
+void PairMLIP::check_signature(const std::string& path) {
+  std::string problem;
+  if (comm->me == 0) {
+    // LAMMPS numbers its releases by their date: 20250722.
+    const int date = lmp->num_ver;
+    try {
+      const auto found =
+          mlip::read_validation(path, "lammps", fmt::format("{}.{}.{}", date / 10000, date / 100 % 100, date % 100));
+      problem = found.problem;
+      if (problem.empty()) validated_ = found.signature->describe();
+    } catch (const mlip::Error& failure) {
+      problem = failure.what();
+    }
+    if (!problem.empty()) {
+      problem += fmt::format(". Type: mlip validate {} --sign -o validation", path);
+      validated_ = "no: " + problem;
+    }
+  }
+  int length = static_cast<int>(problem.size());
+  MPI_Bcast(&length, 1, MPI_INT, 0, world);
+  problem.resize(length);
+  MPI_Bcast(problem.data(), length, MPI_CHAR, 0, world);
+  if (strict_ && !problem.empty()) error->all(FLERR, "pair_style mlip strict yes: {}: {}", path, problem);
 }
 
 void PairMLIP::init_style() {
@@ -251,11 +281,12 @@ void PairMLIP::print_setup() {
                  "  model     {} ({}), {}\n"
                  "  source    {}, written by {} with torch {}\n"
                  "  energies  {}\n"
+                 "  validated {}\n"
                  "  device    {}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
                  "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
-                 contract.producer, contract.torch_version, contract.energy_frame, model_->device(),
+                 contract.producer, contract.torch_version, contract.energy_frame, validated_, model_->device(),
                  mlip::model_threads(), comm->nprocs, elements, contract.cutoff, contract.message_passing_layers,
                  parallel);
 }

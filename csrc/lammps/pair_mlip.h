@@ -1,6 +1,6 @@
 // pair_style mlip: a LAMMPS shell around mlip::Model.
 //
-//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N]
+//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes]
 //   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
 // Periodic images are folded: a node of the graph is an atom, whatever the number of its ghosts. On several ranks an
@@ -47,6 +47,7 @@ class PairMLIP : public Pair {
 
  private:
   void allocate();
+  void check_signature(const std::string& path);
   void check_input();
   /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
   /// take atoms out of the system in this way, and so the model does not see them. Other exclusions are errors.
@@ -62,6 +63,8 @@ class PairMLIP : public Pair {
   double halo() const;  ///< Å: how far ghosts are needed
 
   mlip::ModelOptions options_;
+  bool strict_ = false;    // refuse a file without a signature that holds here
+  std::string validated_;  // the table's line on the signature; rank 0
   std::unique_ptr<mlip::Model> model_;
   mlip::units::EngineUnits units_{1.0, 1.0};
   std::vector<int> type_to_element_;  // LAMMPS type (from 1) to the contract's type index, -1 for NULL

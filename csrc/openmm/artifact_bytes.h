@@ -1,4 +1,4 @@
-// The bytes of an artifact: their SHA-256, their text form in XML, and a file to load embedded ones from.
+// The bytes of an artifact: their text form in XML, and a file to load embedded ones from.
 #pragma once
 
 #include <string>
@@ -7,9 +7,6 @@ namespace mlip_openmm {
 
 /// All bytes of a file. @throws mlip::Error when it cannot be read.
 std::string read_bytes(const std::string& path);
-
-/// SHA-256 (FIPS 180-4) as 64 lower-case hexadecimal digits.
-std::string sha256(const std::string& bytes);
 
 /// Base64 (RFC 4648) with padding and no line breaks.
 std::string to_base64(const std::string& bytes);

@@ -14,6 +14,7 @@
 
 #include "artifact_bytes.h"
 #include "core/error.h"
+#include "core/sha256.h"
 #include "core/units.h"
 
 using OpenMM::Vec3;
@@ -94,7 +95,7 @@ void MLIPForceImpl::load_model() {
   } else {
     const std::string path = find_artifact(force.path);
     mlip::read_contract(path);  // first: its errors say why a file is no artifact
-    const std::string found = sha256(read_bytes(path));
+    const std::string found = mlip::sha256(read_bytes(path));
     if (found != force.sha256)
       throw mlip::Error("'" + path + "' is not the file that the force was made from: its SHA-256 is " + found +
                         ", expected " + force.sha256 +

@@ -10,6 +10,7 @@
 
 #include "artifact_bytes.h"
 #include "core/error.h"
+#include "core/sha256.h"
 #include "mlip_force.h"
 
 namespace mlip_openmm {
@@ -75,7 +76,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
   static std::string embedded_bytes(const OpenMM::SerializationNode& node, const std::string& expected) {
     try {
       std::string bytes = from_base64(node.getStringProperty("base64"));
-      const std::string found = sha256(bytes);
+      const std::string found = mlip::sha256(bytes);
       if (found != expected)
         throw mlip::Error("the embedded artifact is damaged: its SHA-256 is " + found + ", expected " + expected +
                           ". Write the XML anew");

@@ -16,10 +16,12 @@ from pydantic import BaseModel, ValidationError
 from mlip_deploy.contract import Contract
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.fixtures import Fixtures
+from mlip_deploy.signature import Signature
 
 SUFFIX = ".mlip.pt"
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
+SIGNATURE_RECORD = "mlip/validation.json"
 EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -39,6 +41,26 @@ class Artifact:
     def sha256(self) -> str:
         return file_sha256(self.path)
 
+    def signature(self) -> Signature | None:
+        """What `mlip validate --sign` wrote; None for a file that nobody signed."""
+        with zipfile.ZipFile(self.path) as archive:
+            entry = _records(archive).get(f"extra/{SIGNATURE_RECORD}")
+            return None if entry is None else _parse(Signature, archive.read(entry), self.path)
+
+    def content_sha256(self) -> str:
+        """Of every record but the signature, so that signing changes nothing and any other edit does.
+
+        In the order of the names (bytes): name, a zero byte, the length as eight bytes (little end first), content.
+        csrc/core/model.cpp computes the same.
+        """
+        digest = hashlib.sha256()
+        with zipfile.ZipFile(self.path) as archive:
+            for name, entry in sorted(_records(archive).items(), key=lambda item: item[0].encode()):
+                if name != f"extra/{SIGNATURE_RECORD}":
+                    content = archive.read(entry)
+                    digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content)
+        return digest.hexdigest()
+
     def _record(self, name: str) -> bytes:
         path = self.path
         not_an_artifact = f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}"
@@ -48,8 +70,7 @@ class Artifact:
             raise MLIPError(f"'{path}' is a folder, not an artifact (*{SUFFIX})")
         try:
             with zipfile.ZipFile(path) as archive:
-                # torch puts everything below one folder, whose name is the file's at the time of writing.
-                names = {entry.partition("/")[2]: entry for entry in archive.namelist()}
+                names = _records(archive)
                 if f"extra/{name}" in names:
                     return archive.read(names[f"extra/{name}"])
         except (zipfile.BadZipFile, OSError) as error:
@@ -72,6 +93,11 @@ class Artifact:
                 f"mlip export sevennet {path} -o NAME{SUFFIX}"
             )
         raise MLIPError(not_an_artifact)
+
+
+def _records(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Name in the archive of each record; torch puts all below a folder called as the file was when it was written."""
+    return {entry.partition("/")[2]: entry for entry in archive.namelist()}
 
 
 def file_sha256(path: str | Path) -> str:

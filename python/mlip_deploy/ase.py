@@ -13,6 +13,7 @@ from mlip_deploy import _core
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import stress_from_virial
+from mlip_deploy.signature import warn_if_unvalidated
 
 
 class MLIPCalculator(Calculator):
@@ -22,6 +23,8 @@ class MLIPCalculator(Calculator):
         path: artifact written by `mlip export`.
         device: "cpu", "cuda", "cuda:N" or "auto".
         threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
+
+    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is.
 
     Any mix of periodic directions; cells of any size. The stress is positive in tension and needs three periodic
     directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are properties too: they are computed when
@@ -48,6 +51,7 @@ class MLIPCalculator(Calculator):
         except _core.Error as error:
             raise MLIPError(str(error)) from error
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
+        warn_if_unvalidated(self.artifact, "ase")
 
     @property
     def contract(self) -> Any:

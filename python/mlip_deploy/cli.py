@@ -17,6 +17,8 @@ from mlip_deploy.artifact import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.files import write_text
+from mlip_deploy.signature import line_to_type, problem
+from mlip_deploy.validate import command
 
 TORCHFORCE_SUFFIX = ".torchforce.pt"
 
@@ -88,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
     check.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
     check.set_defaults(run=_check)
+
+    prove = _command(
+        commands,
+        "validate",
+        "run validation suites on an artifact in an engine; exit 1 when a check fails",
+        "mlip validate 7net-0.mlip.pt --suite fidelity,physics --engine lammps --sign -o validation",
+    )
+    command.add_arguments(prove)
+    prove.set_defaults(run=_validate)
 
     measure = _command(
         commands,
@@ -177,6 +188,13 @@ def _info(options: argparse.Namespace) -> int:
         print(contract.to_json())
         return 0
     fixtures = artifact.fixtures()
+    signature = artifact.signature()
+    if signature is None:
+        validated = f"no. Type: {line_to_type(artifact)}"
+    else:
+        doubts = {engine: problem(artifact, engine) for engine in signature.engines}
+        stale = "; ".join(f"not for {engine}: {doubt}" for engine, doubt in doubts.items() if doubt)
+        validated = signature.describe() + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -204,6 +222,7 @@ def _info(options: argparse.Namespace) -> int:
             f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³, "
             f"isolated atom {fixtures.isolated_atom_noise:.1e} eV",
         ),
+        ("validated", validated),
     ]:
         table.add_row(name, _escape(value))
     console.print(table)
@@ -275,6 +294,11 @@ def _check(options: argparse.Namespace) -> int:
         elif comparison.verdict == "not-applicable":
             console.print(f"[dim]not applicable: {where}: {comparison.reason}[/]")
     return 0 if report.passed else 1
+
+
+def _validate(options: argparse.Namespace) -> int:
+    with _progress() as step:
+        return command.run(options, step, console, errors)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from openmm.app import Topology
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.signature import warn_if_unvalidated
 
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
@@ -40,6 +41,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
         embed: carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles.
             Otherwise they hold its path and its SHA-256, and a Context refuses a file that has changed.
+
+    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is.
 
     Nothing in the force can change after construction but its group and its name, so it has no
     `updateParametersInContext`.
@@ -83,6 +86,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
                 ElementTree.SubElement(listed, "Atom", symbol=str(symbols[index]), index=str(index))
         if embed:
             ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
+        warn_if_unvalidated(artifact, "openmm")
         # `this` is SWIG's handle, which owns the C++ object.
         self.this = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode")).this
 

@@ -1,4 +1,5 @@
-// The core without Python, without a model: contract, graph, neighbour list, units. Exits with the number of failures.
+// The core without Python, without a model: contract, graph, neighbour list, units, signature. Exits with the number of
+// failures.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -14,6 +15,8 @@
 #include "core/graph.h"
 #include "core/model.h"
 #include "core/neighbours.h"
+#include "core/sha256.h"
+#include "core/signature.h"
 #include "core/units.h"
 
 namespace {
@@ -206,6 +209,42 @@ void test_units() {
   expect_near(mlip::standard_mass("NULL"), 0.0, 0, "no mass for what is not an element");
 }
 
+void test_sha256() {
+  // FIPS 180-4's examples, and lengths on both sides of a block's end.
+  expect(mlip::sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "sha256 of abc");
+  expect(mlip::sha256("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "sha256 of nothing");
+  expect(mlip::sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
+             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+         "sha256 of 56 bytes");
+  for (const std::size_t n : {55, 63, 64, 65, 119, 128, 200}) {
+    const std::string whole(n, 'x');
+    mlip::Sha256 pieces;
+    for (std::size_t k = 0; k < n; k += 7) pieces.update(std::string_view(whole).substr(k, 7));
+    expect(pieces.finish() == mlip::sha256(whole), "sha256 in pieces of " + std::to_string(n) + " bytes");
+  }
+}
+
+void test_signature() {
+  const std::string text = R"({"schema": "1.0", "verdict": "pass", "content_sha256": "ab", "suites": ["fidelity"],
+    "engines": ["ase", "lammps"], "elements": ["H"], "versions": {"torch": "2.13.0", "lammps": "2025.7.22"},
+    "expected_failures": []})";
+  const mlip::Signature signature = mlip::parse_signature(text, "file");
+  expect(signature.describe() == "fidelity in ase, lammps (lammps 2025.7.22, torch 2.13.0)", signature.describe());
+  const auto problem = [&](const std::string& digest, const mlip::Surroundings& here) {
+    return mlip::unvalidated(signature, digest, here);
+  };
+  expect(problem("ab", {"lammps", "2025.7.22", "2.13.0"}).empty(), "a signature that holds");
+  expect(problem("ac", {"lammps", "2025.7.22", "2.13.0"}) == "it was changed after it was validated", "edited");
+  expect(problem("ab", {"openmm", "8.6", "2.13.0"}) == "it was validated in ase, lammps, not in openmm", "engine");
+  expect(problem("ab", {"lammps", "2026.1.1", "2.13.0"}) == "it was validated with lammps 2025.7.22, this is 2026.1.1",
+         "another LAMMPS");
+  expect(problem("ab", {"lammps", "2025.7.22", "2.9.0"}) == "it was validated with torch 2.13.0, this is 2.9.0",
+         "another torch");
+  expect(mlip::unvalidated(std::nullopt, "", {"lammps", "1", "1"}) == "nobody has validated it", "no signature");
+  expect_error([] { mlip::parse_signature("{}", "file"); }, "file: the signature cannot be read");
+  expect_error([] { mlip::parse_signature(R"({"schema": "2.0", "verdict": "pass"})", "file"); }, "another schema");
+}
+
 }  // namespace
 
 int main() {
@@ -214,6 +253,8 @@ int main() {
   test_neighbours();
   test_kept_candidates();
   test_units();
+  test_sha256();
+  test_signature();
   std::printf("%d failure(s)\n", failures);
   return failures;
 }

@@ -11,7 +11,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions, Family
 
 
-@pytest.mark.parametrize("command", ["export", "info", "check", "bench", "deploy", "doctor"])
+@pytest.mark.parametrize("command", ["export", "info", "check", "validate", "bench", "deploy", "doctor"])
 def test_help_shows_an_example(command):
     done = mlip(command, "--help")
     assert done.returncode == 0

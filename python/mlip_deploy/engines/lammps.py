@@ -8,6 +8,7 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import re
 import subprocess
 import sys
@@ -113,52 +114,127 @@ def launcher(ranks: int = 1) -> list[str]:
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
     """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`."""
-    with tempfile.TemporaryDirectory(prefix="mlip-lammps-") as directory:
-        frame = write_data(atoms, Path(directory) / "data.lammps")
-        script = SINGLE_POINT.format(
-            boundary=" ".join("p" if periodic else "f" for periodic in atoms.pbc),
-            threads=max(1, threads),
-            path=Path(path).resolve(),
-            elements=" ".join(frame.elements),
-        )
+    return evaluate_many(path, [atoms], ranks=ranks, threads=threads)[0]
+
+
+def evaluate_many(
+    path: str | Path,
+    frames: Sequence[Atoms],
+    ranks: int = 1,
+    threads: int = 1,
+    ids: Sequence[Sequence[int]] | None = None,
+) -> list[Result]:
+    """`evaluate` for many structures in one LAMMPS process, which loads the model once per kind of boundary.
+
+    Args:
+        frames: of any composition, cell and periodicity.
+        ids: LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
+    """
+    results: list[Result | None] = [None] * len(frames)
+    elements = list(dict.fromkeys(symbol for atoms in frames for symbol in atoms.get_chemical_symbols()))
+    with tempfile.TemporaryDirectory(prefix="mlip-lammps-") as folder:
+        directory = Path(folder)
+        boxes, script = {}, ""
+        by_boundary = sorted(range(len(frames)), key=lambda k: tuple(frames[k].pbc))
+        for boundary, group in itertools.groupby(by_boundary, key=lambda k: tuple(frames[k].pbc)):
+            members = list(group)
+            script += OPEN_BOX.format(
+                boundary=" ".join("p" if periodic else "f" for periodic in boundary),
+                n_types=len(elements),
+                masses="\n".join(f"mass {k + 1} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(elements)),
+                threads=max(1, threads),
+                path=Path(path).resolve(),
+                elements=" ".join(elements),
+            )
+            for k in members:
+                numbers = list(ids[k]) if ids is not None else list(range(1, len(frames[k]) + 1))
+                boxes[k] = write_dump(frames[k], directory / f"{k}.in", elements, numbers)
+                script += SINGLE_POINT.format(frame=k)
         output = run(script, directory, ranks=ranks)
-        table = np.loadtxt(Path(directory) / "atoms.dump", skiprows=9, ndmin=2)
-    table = table[np.argsort(table[:, 0])]
-    scalars = {name: float(value) for name, value in re.findall(r"^mlip_(\w+) (\S+)$", output, flags=re.MULTILINE)}
-    forces = frame.prism.vector_to_ase(table[:, 1:4])
+        values: dict[int, list[float]] = {
+            int(k): [float(word) for word in words.split()]
+            for k, words in re.findall(r"^mlip_frame (\d+) (.*)$", output, flags=re.MULTILINE)
+        }
+        for k, atoms in enumerate(frames):
+            table = np.loadtxt(directory / f"{k}.out", skiprows=9, ndmin=2)
+            numbers = list(ids[k]) if ids is not None else list(range(1, len(atoms) + 1))
+            row_of = {int(number): row for row, number in enumerate(table[:, 0])}
+            table = table[[row_of[number] for number in numbers]]
+            results[k] = _result(atoms, boxes[k], values[k], table)
+    return [result for result in results if result is not None]
+
+
+def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
+    """From pe, vol, pxx, pyy, pzz, pxy, pxz, pyz and the rows (id, fx, fy, fz, energy) in the order of `atoms`."""
+    energy, volume, xx, yy, zz, xy, xz, yz = values
     stress = None
     if atoms.pbc.all():
-        xx, yy, zz, xy, xz, yz = (scalars[name] for name in ("pxx", "pyy", "pzz", "pxy", "pxz", "pyz"))
-        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * scalars["vol"] / LAMMPS_METAL_NKTV2P
-        stress = stress_from_virial(frame.prism.tensor2_to_ase(virial), atoms.get_volume())
-    return Result(energy=scalars["pe"], atomic_energies=table[:, 4], forces=forces, stress=stress)
+        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * volume / LAMMPS_METAL_NKTV2P
+        stress = stress_from_virial(prism.tensor2_to_ase(virial), atoms.get_volume())
+    return Result(energy=energy, atomic_energies=table[:, 4], forces=prism.vector_to_ase(table[:, 1:4]), stress=stress)
 
 
-SINGLE_POINT = """\
+# A box with no atoms yet, and the model. read_dump then fills it with one structure after another.
+OPEN_BOX = """\
+clear
 units           metal
 boundary        {boundary}
 atom_style      atomic
+atom_modify     map array
 box             tilt large
-read_data       data.lammps
+region          box prism 0 10 0 10 0 10 0 0 0
+create_box      {n_types} box
+{masses}
 pair_style      mlip threads {threads}
 pair_coeff      * * "{path}" {elements}
 # fixtures are made from covalent radii: for a noble gas they are dense
 neigh_modify    one 20000 page 200000
 compute         energies all pe/atom
 compute         pressure all pressure NULL virial
-dump            atoms all custom 1 atoms.dump id fx fy fz c_energies
-dump_modify     atoms format float %.17g
 thermo_style    custom step pe vol c_pressure[1]
-run             0
-print           "mlip_pe $(pe:%.17g)"
-print           "mlip_vol $(vol:%.17g)"
-print           "mlip_pxx $(c_pressure[1]:%.17g)"
-print           "mlip_pyy $(c_pressure[2]:%.17g)"
-print           "mlip_pzz $(c_pressure[3]:%.17g)"
-print           "mlip_pxy $(c_pressure[4]:%.17g)"
-print           "mlip_pxz $(c_pressure[5]:%.17g)"
-print           "mlip_pyz $(c_pressure[6]:%.17g)"
 """
+
+SINGLE_POINT = """\
+read_dump       {frame}.in 0 x y z box yes purge yes replace no trim no add keep
+dump            atoms all custom 1 {frame}.out id fx fy fz c_energies
+dump_modify     atoms format float %.17g
+run             0 post no
+undump          atoms
+print           "mlip_frame {frame} $(pe:%.17g) $(vol:%.17g) $(c_pressure[1]:%.17g) $(c_pressure[2]:%.17g) &
+$(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressure[6]:%.17g)"
+"""
+
+
+def atomic_mass(symbol: str) -> float:
+    return float(atomic_masses[atomic_numbers[symbol]])
+
+
+def write_dump(atoms: Atoms, path: Path, elements: Sequence[str], ids: Sequence[int]) -> Prism:
+    """Write a LAMMPS dump of one structure with every digit; returns how it was turned."""
+    atoms = in_a_box(atoms)
+    prism = Prism(atoms.cell.array, pbc=atoms.pbc)
+    positions = prism.vector_to_lammps(atoms.positions, wrap=False)
+    xhi, yhi, zhi, xy, xz, yz = prism.get_lammps_prism()
+    # A dump gives the bounds of the box with its tilt.
+    low_x, high_x = min(0.0, xy, xz, xy + xz), xhi + max(0.0, xy, xz, xy + xz)
+    lines = [
+        "ITEM: TIMESTEP",
+        "0",
+        "ITEM: NUMBER OF ATOMS",
+        f"{len(atoms)}",
+        "ITEM: BOX BOUNDS xy xz yz " + " ".join("pp" if periodic else "ff" for periodic in atoms.pbc),
+        f"{low_x:.17g} {high_x:.17g} {xy:.17g}",
+        f"{min(0.0, yz):.17g} {yhi + max(0.0, yz):.17g} {xz:.17g}",
+        f"0.0 {zhi:.17g} {yz:.17g}",
+        "ITEM: ATOMS id type x y z",
+        *(
+            f"{number} {elements.index(symbol) + 1} {x:.17g} {y:.17g} {z:.17g}"
+            for number, symbol, (x, y, z) in zip(ids, atoms.get_chemical_symbols(), positions, strict=True)
+        ),
+        "",
+    ]
+    path.write_text("\n".join(lines))
+    return prism
 
 
 class Frame:
@@ -170,11 +246,8 @@ class Frame:
         """Element of each LAMMPS type, in order."""
 
 
-def write_data(atoms: Atoms, path: Path) -> Frame:
-    """Write a LAMMPS data file (atom_style atomic, metal units) with every digit of the positions.
-
-    Non-periodic directions get a box that encloses the atoms with room to spare.
-    """
+def in_a_box(atoms: Atoms) -> Atoms:
+    """A copy whose cell encloses the atoms, with room to spare, in each direction that is not periodic."""
     atoms = atoms.copy()
     cell = atoms.cell.array.copy()
     open_directions = [k for k in range(3) if not atoms.pbc[k]]
@@ -191,6 +264,12 @@ def write_data(atoms: Atoms, path: Path) -> Frame:
             cell[k] = direction * (np.ptp(heights) + 20.0)
             atoms.positions += direction * (10.0 - heights.min())
         atoms.set_cell(cell)
+    return atoms
+
+
+def write_data(atoms: Atoms, path: Path) -> Frame:
+    """Write a LAMMPS data file (atom_style atomic, metal units) with every digit of the positions."""
+    atoms = in_a_box(atoms)
     prism = Prism(atoms.cell.array, pbc=atoms.pbc)
     symbols = atoms.get_chemical_symbols()
     elements = list(dict.fromkeys(symbols))

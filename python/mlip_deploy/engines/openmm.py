@@ -1,7 +1,8 @@
-"""One structure through OpenMM's MLIPForce."""
+"""Structures through OpenMM's MLIPForce."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlip_deploy import _core
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
+from mlip_deploy.signature import unvalidated_ignored
 
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, platform: str = "Reference") -> Result:
@@ -23,20 +25,41 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, p
     Raises:
         MLIPError: for mixed periodicity, which OpenMM does not have.
     """
+    return evaluate_many(path, [atoms], ranks, threads, platform)[0]
+
+
+def evaluate_many(
+    path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0, platform: str = "Reference"
+) -> list[Result]:
+    """`evaluate` for each structure, with one Context for those that follow each other with the same atoms."""
     if ranks != 1:
         raise ValueError(f"OpenMM runs on one rank, {ranks} asked for")
-    box, rotation = reduced_box(atoms)
-    rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)
+    results = []
+    context, contents = None, None
     try:
-        context = openmm.Context(
-            system_of(rotated, path, threads=threads),
-            openmm.VerletIntegrator(0.001),
-            openmm.Platform.getPlatformByName(platform),
-        )
-        context.setPositions(rotated.positions * 0.1)
-        state = context.getState(energy=True, forces=True)
+        for atoms in frames:
+            box, rotation = reduced_box(atoms)
+            rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)
+            if context is None or contents != (atoms.get_chemical_symbols(), atoms.pbc.tolist()):
+                contents = (atoms.get_chemical_symbols(), atoms.pbc.tolist())
+                with unvalidated_ignored():
+                    system = system_of(rotated, path, threads=threads)
+                context = openmm.Context(
+                    system,
+                    openmm.VerletIntegrator(0.001),
+                    openmm.Platform.getPlatformByName(platform),
+                )
+            results.append(_single_point(context, rotated, rotation))
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
+    return results
+
+
+def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
+    if rotated.pbc.all():
+        context.setPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in rotated.cell.array))
+    context.setPositions(rotated.positions * 0.1)
+    state = context.getState(energy=True, forces=True)
     energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / _core.EV_IN_KJ_PER_MOL
     forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
     return Result(

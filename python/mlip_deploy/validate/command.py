@@ -1,0 +1,119 @@
+"""`mlip validate`: run the suites, write the report, sign the file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.engines import ENGINES
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import write_text
+from mlip_deploy.signature import REQUIRED_SUITES, sign
+from mlip_deploy.validate.case import Context
+from mlip_deploy.validate.report import VERDICTS
+from mlip_deploy.validate.run import SUITES, Validation, validate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
+    parser.add_argument(
+        "--suite",
+        default=",".join(REQUIRED_SUITES),
+        help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(REQUIRED_SUITES)}",
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="lammps", help="where physics and properties run; default: lammps"
+    )
+    parser.add_argument("--elements", default="", help="comma-separated; default: all of the model's")
+    parser.add_argument("--use", help="what the model is wanted for; printed in the report")
+    parser.add_argument(
+        "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
+    )
+    parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
+    parser.add_argument("--sign", action="store_true", help="write the verdict into the file if all checks pass")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
+    )
+
+
+def run(options: argparse.Namespace, progress: Callable[[str], None], console: Console, errors: Console) -> int:
+    """Returns the exit status: 1 when a check failed.
+
+    Raises:
+        MLIPError: for wrong input.
+    """
+    suites = _words(options.suite)
+    for suite in suites:
+        if suite not in SUITES:
+            raise MLIPError(f"--suite {options.suite}: '{suite}' is not one of {', '.join(SUITES)}")
+    if not suites:
+        raise MLIPError(f"--suite is empty. Name some of {', '.join(SUITES)}")
+    if options.output.exists() and not options.output.is_dir():
+        raise MLIPError(f"-o {options.output} is a file. Name a folder")
+    artifact = Artifact(options.file)
+    elements = _words(options.elements)
+    contract = artifact.contract
+    unknown = [symbol for symbol in elements if symbol not in contract.elements]
+    if unknown:
+        raise MLIPError(
+            f"--elements {options.elements}: '{unknown[0]}' is not an element of {contract.model.name} "
+            f"({len(contract.elements)} elements, see: mlip info {options.file})"
+        )
+    context = Context(
+        artifact=artifact,
+        engine=options.engine,
+        directory=options.output,
+        elements=elements,
+        use=options.use,
+        reference=options.reference,
+        frame=options.frame,
+        threads=options.threads,
+    )
+    validation = validate(context, suites, progress)
+    from mlip_deploy.validate.summary import page
+
+    progress("writing the report")
+    write_text(options.output / "report.html", page(validation))
+    _print(validation, console, errors)
+    console.print(f"report: {options.output / 'report.html'}")
+    if options.sign:
+        sign(artifact, validation.signature())
+        console.print(f"signed: {options.file}")
+    return 0 if validation.verdict == "pass" else 1
+
+
+def _print(validation: Validation, console: Console, errors: Console) -> None:
+    table = Table(title=f"{validation.artifact}: {validation.model} in {validation.dtype}")
+    table.add_column("suite")
+    for verdict in VERDICTS:
+        table.add_column(verdict, justify="right")
+    for suite in validation.suites:
+        table.add_row(suite, *(str(validation.count(suite, verdict)) for verdict in VERDICTS))
+    console.print(table)
+    for outcome, check in validation.failures():
+        text = f"{outcome.suite}, {outcome.case}: {check.quantity}: {_reason(check.value, check.threshold, check.unit)}"
+        errors.print("fail " + text + (f" ({check.reason})" if check.reason else ""), style="red", markup=False)
+    for outcome in validation.outcomes:
+        for verdict in ("not-tested", "expected-fail"):
+            found = [check for check in outcome.checks if check.verdict == verdict]
+            if found:
+                more = f", and {len(found) - 1} more in the report" if len(found) > 1 else ""
+                text = f"{verdict}: {outcome.case}: {found[0].quantity}: {found[0].reason}{more}"
+                console.print(text, markup=False)
+    console.print(f"verdict: {validation.verdict}", markup=False)
+
+
+def _reason(value: float | None, threshold: float | None, unit: str) -> str:
+    if value is None:
+        return "no value"
+    return f"{value:.3g} {unit}" + (f", threshold {threshold:.3g}" if threshold is not None else "")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

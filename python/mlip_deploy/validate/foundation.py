@@ -1,0 +1,96 @@
+"""Open questions on foundation models, and what a validation can say to each: evidence, and what was not tested."""
+
+from __future__ import annotations
+
+from mlip_deploy.validate.report import Page
+from mlip_deploy.validate.run import Validation
+
+
+def add_foundation_criteria(out: Page, validation: Validation) -> None:
+    """One row for each question. No composite score: the reader weighs the evidence for a use."""
+    out.heading("Six open questions on foundation models")
+    out.table(
+        ["question", "evidence of this validation", "not tested here"],
+        [
+            ["What is the minimal definition?", _definition(validation), "transfer to phases that no suite contains"],
+            ["More data, better data or better models?", _data(validation), "forgetting after fine-tuning"],
+            [
+                "Long range?",
+                _case(validation, "locality"),
+                "electrostatics and dispersion beyond the interaction range",
+            ],
+            [
+                "New physics?",
+                f"energies: {validation.energy_frame}; outputs: energy, forces, stress",
+                "charges, spins, fields, excited states, finite electronic temperature",
+            ],
+            [
+                "Scale to useful simulations?",
+                "; ".join([_case(validation, "extensivity"), _ranks(validation)]),
+                "cost and memory per atom and step, which change from run to run: timing.json, mlip bench FILE",
+            ],
+            ["How do we know that it is any good?", _suites(validation), _missing(validation)],
+        ],
+    )
+
+
+def _definition(validation: Validation) -> str:
+    tested = validation.elements or validation.model_elements
+    return (
+        f"{len(tested)} of {len(validation.model_elements)} elements tested; "
+        f"{_case(validation, 'every element')}; physics {_tally(validation, 'physics')}"
+    )
+
+
+def _data(validation: Validation) -> str:
+    if not validation.count("reference", "pass") and not validation.count("reference", "fail"):
+        return "none: no reference data were compared (--suite reference --reference …)"
+    return f"zero-shot against {', '.join(validation.reference)}: {_tally(validation, 'reference')}"
+
+
+def _ranks(validation: Validation) -> str:
+    done = [
+        outcome.case
+        for outcome in validation.outcomes
+        if outcome.suite == "fidelity"
+        and outcome.checks
+        and any(check.verdict == "pass" for check in outcome.checks)
+        and all(check.verdict != "fail" for check in outcome.checks)
+    ]
+    return f"same results in {', '.join(done)}" if done else "fidelity not shown in any engine"
+
+
+def _suites(validation: Validation) -> str:
+    return "; ".join(f"{suite} {_tally(validation, suite)}" for suite in validation.suites)
+
+
+def _missing(validation: Validation) -> str:
+    listed = [
+        f"{outcome.suite}, {outcome.case}: {check.quantity}"
+        for outcome in validation.outcomes
+        for check in outcome.checks
+        if check.verdict == "not-tested"
+    ]
+    others = [suite for suite in ("fidelity", "physics", "reference", "properties") if suite not in validation.suites]
+    return "; ".join([*others, *listed]) or "nothing of what was asked for"
+
+
+def _tally(validation: Validation, suite: str) -> str:
+    counts = [(validation.count(suite, verdict), verdict) for verdict in ("pass", "fail", "expected-fail")]
+    return ", ".join(f"{number} {verdict}" for number, verdict in counts if number) or "not tested"
+
+
+def _case(validation: Validation, start: str) -> str:
+    """The checks of the physics cases whose name begins so."""
+    checks = [
+        check
+        for outcome in validation.outcomes
+        if outcome.suite == "physics" and outcome.case.startswith(start)
+        for check in outcome.checks
+    ]
+    if not checks:
+        return f"{start}: not tested"
+    return "; ".join(
+        f"{check.quantity}: {'–' if check.value is None else f'{check.value:.3g} {check.unit}'} ({check.verdict})"
+        for check in checks[:6]
+    )

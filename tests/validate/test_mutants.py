@@ -1,0 +1,166 @@
+"""The suites themselves: every kind of broken deployment must turn the report red, and the sound one must not."""
+
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+import toy_models
+from torch import Tensor, nn
+from toy_models import LocalEnergy
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.engines import ase as ase_engine
+from mlip_deploy.export.wrapper import EdgeGradientModel
+from mlip_deploy.validate import fidelity
+from mlip_deploy.validate.case import Context
+from mlip_deploy.validate.physics import dynamics
+from mlip_deploy.validate.run import validate
+
+CUTOFF = 3.9
+
+
+@pytest.fixture(scope="module")
+def fixtures(tmp_path_factory):
+    return toy_models.fixtures_of(tmp_path_factory.mktemp("original"))
+
+
+def run(path, directory, suites=("fidelity", "physics")):
+    return validate(Context(artifact=Artifact(path), engine="ase", directory=directory), suites)
+
+
+def red(validation):
+    """The names of the cases with a failed check."""
+    assert validation.verdict == "fail"
+    return {outcome.case for outcome, _ in validation.failures()}
+
+
+@pytest.fixture
+def in_ase(monkeypatch):
+    """Fidelity in ASE alone, where the evaluators below are broken, and no dynamics, which need other engines."""
+    monkeypatch.setattr(fidelity, "ENGINES", ("ase",))
+    monkeypatch.setattr(fidelity, "RANKS", ())
+    monkeypatch.setattr(dynamics, "cases", lambda context: [])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_sound_file_is_green(dtype, fixtures, in_ase, tmp_path):
+    energy = LocalEnergy(CUTOFF)
+    path = toy_models.write(tmp_path / "sound.mlip.pt", energy, "local", dtype, CUTOFF, fixtures)
+    found = run(path, tmp_path)
+    assert found.verdict == "pass", found.failures()
+    assert found.count("physics", "pass") > 50
+
+
+def flipped_virial(result, atoms, fixtures):
+    return result if result.stress is None else replace(result, stress=-result.stress)
+
+
+def noisy(result, atoms, fixtures):
+    """A hundred times the float32 noise, another one for every structure."""
+    noise = fixtures.float32_noise
+    random = np.random.default_rng(crc32(atoms.positions.tobytes()))
+    return replace(
+        result,
+        energy=result.energy + 100 * noise.energy_per_atom * len(atoms) * random.choice([-1, 1]),
+        forces=result.forces + 100 * noise.forces * random.choice([-1, 1], size=result.forces.shape),
+    )
+
+
+def wrong_unit(result, atoms, fixtures):
+    """Forces with another electronvolt: 96.4853 kJ/mol for the energy, 96.5 for them."""
+    return replace(result, forces=result.forces * 96.5 / 96.4853)
+
+
+def curl(result, atoms, fixtures):
+    """Forces that no energy has, of a hundredth of an eV/Å."""
+    return replace(result, forces=result.forces + 0.01 * np.cross(atoms.positions, [0.0, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("mutant", "expected"),
+    [
+        (flipped_virial, {"ase", "derivatives: odd number of atoms"}),
+        (noisy, {"ase", "derivatives: odd number of atoms", "symmetry: translation", "every element"}),
+        (wrong_unit, {"ase", "derivatives: odd number of atoms", "derivatives: molecule without periodicity"}),
+        (curl, {"ase", "derivatives: molecule without periodicity", "every element"}),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_broken_engine_is_red(mutant, expected, dtype, fixtures, in_ase, tmp_path, monkeypatch):
+    energy = LocalEnergy(CUTOFF)
+    path = toy_models.write(tmp_path / "sound.mlip.pt", energy, "local", dtype, CUTOFF, fixtures)
+    sound = ase_engine.evaluate_many
+
+    def broken(path, frames, **options):
+        results = zip(sound(path, frames, **options), frames, strict=True)
+        return [mutant(result, atoms, fixtures) for result, atoms in results]
+
+    monkeypatch.setattr(ase_engine, "evaluate_many", broken)
+    assert red(run(path, tmp_path)) >= expected
+
+
+def swapped_types(cutoff):
+    energy = LocalEnergy(cutoff)
+    for name in ("strength", "scale"):
+        setattr(energy, name, getattr(energy, name)[[1, 0, 2]])
+    return energy
+
+
+class NoGhosts(nn.Module):
+    """Forgets neighbours that another rank owns."""
+
+    def __init__(self, sound: nn.Module):
+        super().__init__()
+        self.sound = sound
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        owned = edge_index[1] < n_owned
+        return self.sound(node_types, n_owned, edge_index[:, owned], edge_vectors[owned])
+
+
+class LongGradient(nn.Module):
+    """The model interface with a gradient that is 1 % too long for its energy."""
+
+    def __init__(self, energy: nn.Module):
+        super().__init__()
+        self.sound = EdgeGradientModel(energy)
+
+    def forward(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        energies, gradients = self.sound(node_types, n_owned, edge_index, edge_vectors)
+        return energies, 1.01 * gradients
+
+
+def test_swapped_types_are_red(fixtures, in_ase, tmp_path):
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", swapped_types(CUTOFF), "local", "float64", CUTOFF, fixtures)
+    assert red(run(path, tmp_path)) == {"ase"}, "they obey physics: only the original tells"
+
+
+def test_a_truncated_cutoff_is_red(fixtures, in_ase, tmp_path):
+    """The file declares less than the model's own cutoff, so that the engine leaves neighbours out."""
+    energy = LocalEnergy(CUTOFF)
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", 0.8 * CUTOFF, fixtures)
+    assert red(run(path, tmp_path)) >= {"ase", "smoothness across the cutoff"}
+
+
+def test_dropped_ghosts_are_red_on_two_ranks(fixtures, tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity, "ENGINES", ("lammps",))
+    monkeypatch.setattr(fidelity, "RANKS", (1, 2))
+    path = toy_models.write(
+        tmp_path / "mutant.mlip.pt", NoGhosts(LocalEnergy(CUTOFF)), "local", "float64", CUTOFF, fixtures
+    )
+    found = red(run(path, tmp_path, ["fidelity"]))
+    assert found == {"lammps, 2 rank(s)", "lammps, 2 rank(s), shuffled and gapped ids"}, "one rank folds its ghosts"
+
+
+@pytest.mark.parametrize("engine", ["lammps", "openmm"])
+@pytest.mark.parametrize(("wrap", "verdict"), [(EdgeGradientModel, "pass"), (LongGradient, "fail")])
+def test_forces_that_lose_energy_are_red_in_dynamics(wrap, verdict, engine, fixtures, tmp_path):
+    energy = LocalEnergy(CUTOFF)
+    path = toy_models.write(tmp_path / "toy.mlip.pt", energy, "local", "float64", CUTOFF, fixtures, wrap)
+    context = Context(artifact=Artifact(path), engine=engine, directory=tmp_path)
+    case = next(case for case in dynamics.cases(context) if engine in case.name)
+    assert case.run(context, lambda _: None).checks[0].verdict == verdict

@@ -1,0 +1,157 @@
+"""The parts that the physics suite is made of, on functions and curves whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+import toy_models
+from ase import Atoms
+from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.engines import ase as ase_engine
+from mlip_deploy.engines import lammps as lammps_engine
+from mlip_deploy.engines import openmm as openmm_engine
+from mlip_deploy.tolerances import FLOAT64
+from mlip_deploy.validate.case import Context
+from mlip_deploy.validate.fidelity import gapped_ids
+from mlip_deploy.validate.physics import cases, dimers, symmetries
+from mlip_deploy.validate.physics.stencil import POINTS, derivative, integral, step_for
+
+STEP = 0.01
+NODES = STEP * np.array([*POINTS[:4], 0, *POINTS[4:]])
+
+
+def test_derivative_of_a_smooth_function():
+    values = np.array([np.sin(2.0 + STEP * k) for k in POINTS])
+    slope, error = derivative(values, STEP)
+    assert slope == pytest.approx(np.cos(2.0), abs=1e-12)
+    assert 0 < error < 1e-8
+
+
+def test_integral_of_a_smooth_function():
+    found = integral(np.cos(2.0 + NODES), STEP)
+    exact = np.sin(2.0 + 4 * STEP) - np.sin(2.0 - 4 * STEP)
+    assert abs(found.value - exact) < found.error < 1e-8
+
+
+@pytest.mark.parametrize("kink", np.linspace(-0.0399, 0.0399, 20))
+def test_a_kink_in_the_force_stays_inside_the_error(kink):
+    """A force whose slope jumps by 1 eV/Å² at `kink`, as where a cutoff function of SevenNet begins."""
+    found = integral(np.maximum(NODES - kink, 0.0), STEP)
+    end = 4 * STEP
+    exact = 0.5 * max(end - kink, 0.0) ** 2 - 0.5 * max(-end - kink, 0.0) ** 2
+    assert abs(found.value - exact) <= found.error * (1 + 1e-9)
+    assert found.error <= STEP**2
+
+
+def test_the_step_falls_with_the_noise():
+    assert step_for(1e-5) == pytest.approx(0.02)
+    assert step_for(1e-10) == pytest.approx(0.002)
+
+
+def curve(energy):
+    """A silicon dimer: distances in the suite's own range, energy and repulsion by differences."""
+    radii = 2 * covalent_radii[atomic_numbers["Si"]]
+    distances = np.geomspace(dimers.SHORTEST * radii, dimers.LONGEST * radii, dimers.POINTS)
+    slope = (energy(distances + 1e-5) - energy(distances - 1e-5)) / 2e-5
+    return ("Si", "Si"), distances, energy(distances) - energy(distances[-1]), -slope
+
+
+def morse(r):
+    decay = np.exp(-1.8 * (r - 2.3))
+    return 3.0 * (decay**2 - 2.0 * decay)
+
+
+def test_a_dimer_with_a_wall():
+    found = dimers.judge(*curve(morse))
+    assert found.verdict == "pass"
+    assert found.value == 0.0
+    assert "1 minimum/minima, 1 change(s) of sign" in found.reason
+
+
+def test_a_dimer_with_a_hole():
+    found = dimers.judge(*curve(lambda r: morse(r) - 200.0 * np.exp(-(((r - 1.1) / 0.15) ** 2))))
+    assert found.verdict == "expected-fail"
+    assert found.value > 0.0
+    assert "keep atoms apart with ZBL" in found.reason
+
+
+@pytest.fixture
+def mixed():
+    """Frames of other compositions, sizes, cells and periodicities, in no order."""
+    random = np.random.default_rng(4)
+    crystal = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
+    sheared = crystal.copy()
+    sheared.set_cell(sheared.cell.array @ [[1, 0.1, -0.05], [0, 1, 0.08], [0, 0, 1]], scale_atoms=True)
+    slab = crystal.copy()
+    slab.pbc = (True, False, True)
+    frames = [sheared, Atoms("Si"), slab, Atoms("HCl", [[0, 0, 0], [0, 0, 1.3]]), crystal[[4, 0, 2]]]
+    for atoms in frames:
+        atoms.positions += random.normal(scale=0.1, size=atoms.positions.shape)
+    return frames
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_lammps_takes_frames_of_any_kind_in_one_process(ranks, mixed, tiny):
+    ids = [gapped_ids(len(atoms)) for atoms in mixed]
+    assert ids[0] != sorted(ids[0])
+    found = lammps_engine.evaluate_many(tiny, mixed, ranks=ranks, ids=ids)
+    compare(found, mixed, tiny)
+
+
+def test_openmm_takes_frames_of_any_kind(mixed, tiny):
+    mixed = [atoms for atoms in mixed if len(set(atoms.pbc)) == 1]
+    compare(openmm_engine.evaluate_many(tiny, mixed), mixed, tiny)
+
+
+def compare(found, frames, path):
+    for result, truth in zip(found, ase_engine.evaluate_many(path, frames), strict=True):
+        assert abs(result.energy - truth.energy) / len(truth.forces) < FLOAT64.energy_per_atom
+        np.testing.assert_allclose(result.forces, truth.forces, atol=FLOAT64.forces)
+        if result.stress is not None:
+            np.testing.assert_allclose(result.stress, truth.stress, atol=FLOAT64.stress)
+        if result.atomic_energies is not None:
+            np.testing.assert_allclose(result.atomic_energies, truth.atomic_energies, atol=FLOAT64.atomic_energies)
+
+
+def test_the_rotation_is_seen_by_lammps():
+    """LAMMPS turns the first cell vector to x: a rotation alone would be undone before the model sees it."""
+    atoms = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
+    atoms.set_cell(atoms.cell.array @ [[1, 0.1, -0.05], [0, 0.9, 0.08], [0, 0, 1.1]], scale_atoms=True)
+    turned = symmetries._rotated(atoms)
+    assert turned.get_volume() == pytest.approx(atoms.get_volume())
+    first, second = (lammps_engine.Prism(a.cell.array, pbc=a.pbc).get_lammps_prism() for a in (atoms, turned))
+    assert np.abs(np.array(first) - second).max() > 0.1
+
+
+@pytest.mark.parametrize("engine", ["ase", "openmm"])
+def test_a_model_that_stops_is_a_failed_check(engine, tiny, tmp_path, monkeypatch):
+    from mlip_deploy.errors import MLIPError
+    from mlip_deploy.validate.physics import tools
+
+    def stop(*_, **__):
+        raise MLIPError("the energy is not finite")
+
+    monkeypatch.setattr(tools, "many_evaluator", lambda engine: stop)
+    context = Context(artifact=Artifact(tiny), engine=engine, directory=tmp_path)
+    found = cases(context)[0].run(context, lambda _: None)
+    assert [(check.verdict, check.reason) for check in found.checks] == [("fail", "the energy is not finite")]
+
+
+@pytest.mark.parametrize("elements", [["Si"], ["Cl", "Na"]])
+def test_few_elements(elements, toy, tmp_path):
+    """`--elements`: structures, pairs and dynamics of these alone."""
+    context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path, elements=elements)
+    outcomes = [case.run(context, lambda _: None) for case in cases(context)]
+    failed = [(o.case, check) for o in outcomes for check in o.checks if check.verdict == "fail"]
+    assert not failed
+    found = next(o for o in outcomes if o.case == "dimers")
+    assert len(found.checks) == len(elements) * (len(elements) + 1) // 2
+
+
+@pytest.fixture
+def toy(tmp_path):
+    fixtures = toy_models.fixtures_of(tmp_path)
+    energy = toy_models.LocalEnergy(3.9)
+    return toy_models.write(tmp_path / "toy.mlip.pt", energy, "local", "float64", 3.9, fixtures)

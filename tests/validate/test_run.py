@@ -1,0 +1,184 @@
+"""`mlip validate`: an interrupted run goes on, the report is the same for the same inputs, wrong input is named."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import mlip
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.validate import run as run_module
+from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validate.run import validate
+from mlip_deploy.validate.summary import page
+
+
+def check(verdict="pass", value=0.25, **further):
+    return Check(quantity="q", value=value, unit="eV", threshold=0.5, source="s", verdict=verdict, **further)
+
+
+def outcome(name, *checks):
+    curve = Curve(title="a curve", x_label="x", y_label="y", series=[Series(label="one", x=[0, 1], y=[1, 2])])
+    return Outcome(
+        suite="physics", case=name, engine="ase", purpose="p", checks=list(checks) or [check()], curves=[curve]
+    )
+
+
+@pytest.fixture
+def context(tiny, tmp_path):
+    return Context(artifact=Artifact(tiny), engine="ase", directory=tmp_path / "out")
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """Replaces the cases of the suite physics; counts how often each one runs."""
+    ran = []
+
+    def use(**bodies):
+        def case(name, body):
+            def run(context, progress):
+                ran.append(name)
+                return body()
+
+            return Case("physics", name, "p", run)
+
+        cases = [case(name, body) for name, body in bodies.items()]
+        monkeypatch.setattr(run_module, "_cases", lambda suite, context: (cases, "no case applies"))
+        return ran
+
+    return use
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on(suite, context):
+    ran = suite(first=lambda: outcome("first"), second=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        validate(context, ["physics"])
+    lines = []
+    suite(first=lambda: outcome("first"), second=lambda: outcome("second"))
+    found = validate(context, ["physics"], lines.append)
+    assert ran == ["first", "second", "second"], "the first one had been stored"
+    assert [o.case for o in found.outcomes] == ["first", "second"]
+    assert lines == ["[1/2] physics: first (stored)", "[2/2] physics: second"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda context: replace(context, engine="lammps"),
+        lambda context: replace(context, elements=["Na"]),
+        lambda context: replace(context, frame="raw"),
+        lambda context: replace(context, reference=[str(context.directory.parent / "data.extxyz")]),
+    ],
+)
+def test_other_arguments_run_again(change, suite, context):
+    (context.directory.parent / "data.extxyz").write_text("1")
+    ran = suite(only=lambda: outcome("only"))
+    validate(context, ["physics"])
+    validate(context, ["physics"])
+    assert ran == ["only"]
+    validate(change(context), ["physics"])
+    assert ran == ["only", "only"]
+
+
+def test_a_changed_reference_file_runs_again(suite, context):
+    data = context.directory.parent / "data.extxyz"
+    context = replace(context, reference=[str(data)])
+    ran = suite(only=lambda: outcome("only"))
+    for text in ("1", "1", "2"):
+        data.write_text(text)
+        validate(context, ["physics"])
+    assert ran == ["only", "only"]
+
+
+def test_half_a_stored_outcome_runs_again(suite, context):
+    ran = suite(only=lambda: outcome("only"))
+    validate(context, ["physics"])
+    stored = context.directory / "cases" / "physics" / "only.json"
+    stored.write_text(stored.read_text()[:40])
+    validate(context, ["physics"])
+    assert ran == ["only", "only"]
+
+
+def test_verdicts(suite, context):
+    suite(
+        good=lambda: outcome("good", check(), check("expected-fail", reason="known")),
+        other=lambda: outcome("other", check("not-applicable", None), check("not-tested", None)),
+    )
+    assert validate(context, ["physics"]).verdict == "pass"
+    suite(bad=lambda: outcome("bad", check(), check("fail", 1.0)))
+    assert validate(context, ["physics"]).verdict == "fail"
+    suite(nothing=lambda: outcome("nothing", check("not-applicable", None)))
+    assert validate(context, ["physics"]).verdict == "fail", "nothing was shown"
+
+
+def test_no_cases_is_not_tested(suite, context):
+    suite()
+    found = validate(context, ["physics"])
+    assert found.verdict == "fail"
+    assert found.outcomes[0].checks[0].verdict == "not-tested"
+
+
+def test_the_report_is_the_same_for_the_same_inputs(suite, context):
+    suite(bad=lambda: outcome("bad", check(), check("fail", 1.0, reason="the <reason>")))
+    pages, numbers = [], []
+    for name in ("a", "b"):
+        one = replace(context, directory=context.directory / name)
+        pages.append(page(validate(one, ["physics"])))
+        numbers.append((one.directory / "validation.json").read_bytes())
+    assert pages[0] == pages[1]
+    assert numbers[0] == numbers[1]
+    assert "the &lt;reason&gt;" in pages[0]
+    assert "data:image/svg+xml;base64," in pages[0]
+    assert "<script" not in pages[0]
+    assert "http" not in pages[0].split("base64,")[0]
+    for question in ("minimal definition", "better models", "Long range", "New physics", "Scale", "How do we know"):
+        assert question in pages[0]
+    stored = json.loads(numbers[0])["outcomes"][0]["checks"][1]
+    assert stored == {
+        "quantity": "q",
+        "value": 1.0,
+        "unit": "eV",
+        "threshold": 0.5,
+        "source": "s",
+        "verdict": "fail",
+        "reason": "the <reason>",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.mlip.pt"], "no such file"),
+        (["MODEL", "--suite", "fidelity,alchemy"], "'alchemy' is not one of fidelity, physics, reference, properties"),
+        (["MODEL", "--suite", ","], "--suite is empty. Name some of fidelity, physics"),
+        (
+            ["MODEL", "--elements", "Na,Xx"],
+            "--elements Na,Xx: 'Xx' is not an element of tiny (6 elements, see: mlip info",
+        ),
+    ],
+)
+def test_wrong_input(arguments, message, tiny, tmp_path):
+    done = mlip("validate", *[tiny if word == "MODEL" else word for word in arguments], "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_as_output_is_named(tiny, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    done = mlip("validate", tiny, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "is a file. Name a folder" in done.stderr
+
+
+def test_signing_needs_both_suites(suite, context):
+    suite(only=lambda: outcome("only"))
+    found = validate(context, ["physics"])
+    with pytest.raises(MLIPError, match=r"--sign: the suite.s. fidelity did not run. Type: .*--suite fidelity"):
+        found.signature()
