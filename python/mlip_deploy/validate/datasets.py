@@ -31,6 +31,10 @@ PBE = EnergyFrame(functional="PBE", hubbard_u="none", corrections="none", disper
 R2SCAN = PBE.model_copy(update={"functional": "r2SCAN"})
 
 
+class MissingDataError(MLIPError):
+    """A set is not on this machine and could not be fetched."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One file of a public set."""
@@ -148,7 +152,8 @@ def fetch(dataset: Dataset) -> Path:
     """The file of a set on this machine, its checksum verified.
 
     Raises:
-        MLIPError: for a local file with another checksum, or when there is neither a local file nor a download.
+        MLIPError: for a local file with another checksum.
+        MissingDataError: when there is neither a local file nor a download.
     """
     folder = os.environ.get(DATA_DIR)
     if folder and (local := Path(folder) / dataset.file).exists():
@@ -172,7 +177,7 @@ def fetch(dataset: Dataset) -> Path:
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch's for a wrong hash a ValueError
         root = Path(folder or "DATA")
         looked = f"in {DATA_DIR}={folder}" if folder else f"in a folder named by {DATA_DIR}"
-        raise MLIPError(
+        raise MissingDataError(
             f"the set '{dataset.name}' is neither {looked} nor could it be downloaded ({type(error).__name__}). "
             f"Where there is a network, type: {_download_line(dataset, root / dataset.file)} && "
             f"export {DATA_DIR}={root}"
