@@ -17,6 +17,7 @@ from mlip_deploy.artifact import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.files import write_text
+from mlip_deploy.validate import compare
 
 TORCHFORCE_SUFFIX = ".torchforce.pt"
 
@@ -80,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
     check.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
     check.set_defaults(run=_check)
+
+    several = _command(
+        commands,
+        "compare",
+        "put several artifacts side by side: references, properties, cross-prediction, label audit",
+        "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
+    )
+    compare.add_arguments(several)
+    several.set_defaults(run=_compare)
 
     measure = _command(
         commands,
@@ -239,6 +249,11 @@ def _check(options: argparse.Namespace) -> int:
         elif comparison.verdict == "not-applicable":
             console.print(f"[dim]not applicable: {where}: {comparison.reason}[/]")
     return 0 if report.passed else 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    with _progress() as step:
+        return compare.run(options, step, console)
 
 
 def _doctor(options: argparse.Namespace) -> int:

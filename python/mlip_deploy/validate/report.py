@@ -9,17 +9,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mlip_deploy.validate.case import Curve, Verdict
     from mlip_deploy.validate.fidelity import FidelityReport
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 0; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size: .92rem; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #d5dae2; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-.pass { color: #14713a; } .fail { color: #b3261e; font-weight: 600; } .not-applicable { color: #6b7483; }
+.pass { color: #14713a; } .fail { color: #b3261e; font-weight: 600; } .expected-fail { color: #8a5a00; }
+.not-applicable, .not-tested { color: #6b7483; }
 img { max-width: 100%; } pre { background: #f3f5f8; padding: .8rem; overflow-x: auto; }
 caption { text-align: left; color: #4a5568; }
 """
@@ -35,6 +39,9 @@ class Page:
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
+    def subheading(self, text: str) -> None:
+        self._parts.append(f"<h3>{html.escape(text)}</h3>")
+
     def paragraph(self, text: str) -> None:
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
@@ -49,10 +56,30 @@ class Page:
         self._parts.append(f"<table>{legend}<tr>{head}</tr>{body}</table>")
 
     def figure(self, figure: Figure, description: str) -> None:
+        """The same bytes for the same figure: no date, and names inside the SVG that do not change."""
+        from matplotlib import rc_context
+
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+        with rc_context({"svg.hashsalt": "mlip-deploy"}):
+            figure.savefig(buffer, format="svg", dpi=130, bbox_inches="tight", metadata={"Date": None})
         data = base64.b64encode(buffer.getvalue()).decode()
-        self._parts.append(f'<img alt="{html.escape(description)}" src="data:image/png;base64,{data}">')
+        self._parts.append(f'<img alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">')
+
+    def curves(self, curves: Sequence[Curve]) -> None:
+        """Two plots to a row."""
+        from matplotlib.figure import Figure
+
+        if not curves:
+            return
+        rows = (len(curves) + 1) // 2
+        columns = min(2, len(curves))
+        figure = Figure(figsize=(4.6 * columns, 3.3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, curve in zip(grid, curves, strict=False):
+            _draw(axes, curve)
+        for axes in list(grid)[len(curves) :]:
+            axes.set_visible(False)
+        self.figure(figure, "; ".join(curve.title for curve in curves))
 
     def html(self) -> str:
         return (
@@ -61,8 +88,32 @@ class Page:
         )
 
 
+VERDICTS: tuple[Verdict, ...] = ("pass", "fail", "expected-fail", "not-applicable", "not-tested")
+MANY_POINTS = 2000
+"""More than this are drawn as pixels, which keeps a page small."""
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    for series in curve.series:
+        if series.style == "points":
+            axes.plot(series.x, series.y, ".", ms=3, label=series.label, rasterized=len(series.x) > MANY_POINTS)
+        else:
+            axes.plot(series.x, series.y, lw=1.2, label=series.label)
+    if curve.diagonal:
+        values = [value for series in curve.series for value in (*series.x, *series.y)]
+        if values:
+            axes.plot([min(values), max(values)], [min(values), max(values)], color="#6b7483", lw=0.8, zorder=0)
+    axes.set_title(curve.title, fontsize=9)
+    axes.set_xlabel(curve.x_label, fontsize=8)
+    axes.set_ylabel(curve.y_label, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    if any(series.label for series in curve.series):
+        axes.legend(fontsize=6, ncols=1 if len(curve.series) < 6 else 2)
+
+
 def _cell(text: str) -> str:
-    if text in ("pass", "fail", "not-applicable"):
+    if text in VERDICTS:
         return f'<td class="{text}">{text}</td>'
     try:
         float(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array
@@ -31,7 +30,8 @@ def _ase(setting: Setting, atoms: Atoms, temperature: float, timestep: float, st
     atoms = atoms.copy()
     atoms.calc = setting.calculator()
     random = np.random.default_rng(SEED)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=random)
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(widths[:, None] * random.standard_normal((len(atoms), 3)))
     friction = 1.0 / (RELAXATION * 1000.0 * units.fs)
     dynamics = Langevin(
         atoms, timestep * units.fs, temperature_K=temperature, friction=friction, rng=random, fixcm=False
