@@ -18,7 +18,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.files import write_text
 from mlip_deploy.signature import line_to_type, problem
-from mlip_deploy.validate import command
+from mlip_deploy.validate import command, compare
 
 TORCHFORCE_SUFFIX = ".torchforce.pt"
 
@@ -99,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_arguments(prove)
     prove.set_defaults(run=_validate)
+
+    several = _command(
+        commands,
+        "compare",
+        "put several artifacts side by side: references, properties, cross-prediction, label audit",
+        "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
+    )
+    compare.add_arguments(several)
+    several.set_defaults(run=_compare)
 
     measure = _command(
         commands,
@@ -299,6 +308,11 @@ def _check(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     with _progress() as step:
         return command.run(options, step, console, errors)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    with _progress() as step:
+        return compare.run(options, step, console)
 
 
 def _doctor(options: argparse.Namespace) -> int:

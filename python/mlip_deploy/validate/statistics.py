@@ -1,0 +1,66 @@
+"""Errors of predictions against labels, and the fit of one energy per element."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlip_deploy.result import Array
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of n numbers, in their unit."""
+
+    n: int
+    mae: float
+    rmse: float
+    median: float
+    """of the absolute errors"""
+    slope: float
+    """Σ xy / Σ x² of prediction y over label x: below 1 for forces of a softened model; NaN where all labels are 0"""
+
+
+def errors(label: Array, predicted: Array) -> Errors:
+    """Errors over all numbers of two arrays of one shape."""
+    x, y = np.ravel(label), np.ravel(predicted)
+    difference = np.abs(y - x)
+    norm = float(x @ x)
+    return Errors(
+        n=x.size,
+        mae=float(difference.mean()),
+        rmse=float(np.sqrt((difference**2).mean())),
+        median=float(np.median(difference)),
+        slope=float(x @ y) / norm if norm > 0 else float("nan"),
+    )
+
+
+def vector_errors(label: Array, predicted: Array) -> Errors:
+    """Errors of vectors [n, 3]: statistics of |ΔF|, slope from the vectors' own lengths."""
+    distance = np.linalg.norm(predicted - label, axis=1)
+    lengths = errors(np.linalg.norm(label, axis=1), np.linalg.norm(predicted, axis=1))
+    return Errors(
+        n=len(distance),
+        mae=float(distance.mean()),
+        rmse=float(np.sqrt((distance**2).mean())),
+        median=float(np.median(distance)),
+        slope=lengths.slope,
+    )
+
+
+def fit_shifts(symbols: Sequence[Sequence[str]], difference: Array) -> dict[str, float]:
+    """Energy per atom of each element (eV) that best explains label minus prediction, by least squares.
+
+    Args:
+        symbols: chemical symbols of each structure.
+        difference: [n] eV, total energies. Elements that always occur in one ratio share their sum (minimum norm).
+    """
+    elements = sorted({symbol for structure in symbols for symbol in structure})
+    counts = np.array([[Counter(structure)[element] for element in elements] for structure in symbols], dtype=float)
+    # per atom, so that a large cell weighs no more than a small one
+    sizes = counts.sum(axis=1, keepdims=True)
+    solution = np.linalg.lstsq(counts / sizes, difference / sizes[:, 0], rcond=None)[0]
+    return dict(zip(elements, solution.tolist(), strict=True))
