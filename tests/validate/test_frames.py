@@ -5,7 +5,7 @@ import pytest
 from mlip_deploy.contract import EnergyFrame
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.validate.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
-from mlip_deploy.validate.frames import UNKNOWN, Agreement, agree, differing_terms, parse_request
+from mlip_deploy.validate.frames import UNKNOWN, Agreement, agree, differing_terms, parse_request, same_zero
 
 RAW_MODEL = EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
 OXIDE, METAL = frozenset({"Fe", "O"}), frozenset({"Fe"})
@@ -44,7 +44,9 @@ def test_another_functional_is_refused_and_can_be_compared_without_a_verdict() -
 
 
 def test_unknown_frames_need_a_word() -> None:
-    with pytest.raises(MLIPError, match=r"the data's functional.*is unknown.*declare them: --frame functional=PBE"):
+    with pytest.raises(
+        MLIPError, match=r"the data's functional.*is unknown.*Declare what you know of the data: --frame functional=PBE"
+    ):
         decide(PBE, {"raw": UNKNOWN}, None)
     with pytest.raises(MLIPError, match=r"the model's functional.*--frame as-is"):
         decide(UNKNOWN, {"raw": PBE}, None)
@@ -90,3 +92,13 @@ def test_a_wrong_request_says_what_was_expected(text: str, message: str) -> None
 def test_an_unknown_kind_lists_the_kinds() -> None:
     with pytest.raises(MLIPError, match="carries the energies: raw, mp2020"):
         decide(RAW_MODEL, WBM, "corrected")
+
+
+def test_a_functional_names_its_zero_of_energy() -> None:
+    matpes = PBE.model_copy(update={"functional": "PBE (MatPES)"})
+    with pytest.raises(MLIPError, match=r"other pseudopotentials.*PBE \(MatPES\).*--frame shift"):
+        decide(matpes, {"raw": PBE_WITH_U}, None, METAL)
+    assert decide(matpes, {"raw": PBE_WITH_U}, "shift", METAL).shift
+    assert same_zero("PBE (MPtrj, sAlex)", "PBE (MP)")
+    assert same_zero("PBE (MatPES)", "PBE")
+    assert not same_zero("PBE (OMat24)", "PBE (MPtrj)")

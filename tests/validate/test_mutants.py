@@ -5,7 +5,6 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-import torch
 import toy_models
 from torch import Tensor, nn
 from toy_models import LocalEnergy

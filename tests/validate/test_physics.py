@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 import toy_models
 from ase import Atoms
 from ase.build import bulk

@@ -1,6 +1,7 @@
 """Errors against labels: numbers that are known beforehand, and files that cannot be compared."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +112,19 @@ BROKEN = [
         lambda lines: [lines[0], lines[1].replace(" energy=", " dft_energy="), *lines[2:]],
         "frame 1: no energy. .*dft_en",
     ),
+    (lambda lines: ["0", *lines[1:]], "frame 1, line 1: expected the number of atoms, found '0'"),
+    (
+        lambda lines: [lines[0], re.sub(r" energy=\S+", " energy=nan", lines[1]), *lines[2:]],
+        "frame 1: energy is nan. Remove the frame",
+    ),
     (
         lambda lines: [lines[0], lines[1].replace(FRAME, "nothing"), *lines[2:]],
         "frame 'nothing' needs the terms",
     ),
-    (lambda lines: [lines[0], lines[1].replace("energy_frame", "remark"), *lines[2:]], "is unknown.*declare them"),
+    (
+        lambda lines: [lines[0], lines[1].replace("energy_frame", "remark"), *lines[2:]],
+        "is unknown.*Declare what you know",
+    ),
 ]
 
 

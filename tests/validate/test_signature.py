@@ -40,9 +40,7 @@ def validated(tmp_path_factory):
     """A toy that `mlip validate --sign` passed and signed, with what the command printed."""
     directory = tmp_path_factory.mktemp("signed")
     fixtures = toy_models.fixtures_of(directory)
-    path = toy_models.write(
-        directory / "toy.mlip.pt", LocalEnergy(3.9), "local", "float64", 3.9, fixtures
-    )
+    path = toy_models.write(directory / "toy.mlip.pt", LocalEnergy(3.9), "local", "float64", 3.9, fixtures)
     before = path.read_bytes()
     done = mlip("validate", path, "--engine", "ase", "--sign", "-o", directory / "out")
     assert done.returncode == 0, done.stdout + done.stderr

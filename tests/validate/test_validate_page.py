@@ -5,7 +5,6 @@ import shlex
 import shutil
 
 import pytest
-import torch
 import toy_models
 from conftest import EXAMPLES, mlip
 

@@ -91,9 +91,7 @@ def cross_predict(
     """
     samples: list[Sample] = []
     for j, artifact in enumerate(artifacts):
-        folder = directory / f"sampled-by-{j}"
-        folder.mkdir(parents=True, exist_ok=True)
-        setting = Setting(artifact, engine, folder, threads, progress)
+        setting = Setting(artifact, engine, directory / f"sampled-by-{j}", threads, progress)
         for name, start in starts:
             progress(f"{engine}: sampling {name} with {artifact.path.name}")
             trajectory = simulate(setting, start, TEMPERATURE, TIMESTEP, STEPS, EVERY)

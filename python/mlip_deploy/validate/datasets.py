@@ -25,7 +25,7 @@ DISCOVERY = "https://raw.githubusercontent.com/janosh/matbench-discovery/2c7f9fc
 MLEARN = "https://raw.githubusercontent.com/materialsvirtuallab/mlearn/10c427a5480c6281c15c64efaf869b03be04818f"
 ARENA = "https://raw.githubusercontent.com/atomind-ai/mlip-arena/6239aea513c494aeab237fc96ef133b9b1cc204f"
 
-PBE_WITH_U = EnergyFrame(functional="PBE", hubbard_u="MP2020 values", corrections="none", dispersion="none")
+PBE_WITH_U = EnergyFrame(functional="PBE (MP)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
 PBE_WITH_U_CORRECTED = PBE_WITH_U.model_copy(update={"corrections": "MP2020"})
 PBE = EnergyFrame(functional="PBE", hubbard_u="none", corrections="none", dispersion="none")
 R2SCAN = PBE.model_copy(update={"functional": "r2SCAN"})

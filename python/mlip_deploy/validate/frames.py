@@ -23,6 +23,9 @@ AS_IS, SHIFT, NO_FORCES = "as-is", "shift", "energies-only"
 # "GGA/GGA+U calculations").
 U_METALS = frozenset({"Co", "Cr", "Fe", "Mn", "Mo", "Ni", "V", "W"})
 U_ANIONS = frozenset({"O", "F"})
+U_SCHEMES = frozenset({"none", "mp2020 values", "omat24 values"})
+# Data of one choice of PAW potentials, the Materials Project's of 2020 (PBE 52)
+MATERIALS_PROJECT = frozenset({"mp", "mptrj", "salex", "wbm"})
 
 
 @dataclass(frozen=True)
@@ -123,19 +126,17 @@ def agree(
     mismatch = differing_terms(model, frame, compositions)
     unknown = [term for term in TERMS if "unknown" in (getattr(model, term), getattr(frame, term))]
     frames = f"the data ('{data_name}') are {frame.describe()}; the model ({model_name}) is {model.describe()}"
-    shifted = request.shift
     if request.as_is:
         differ = ", ".join(mismatch) or "nothing"
-        return Agreement(kind, shifted, not mismatch and not unknown, f"compared as it is: {frames}; differs: {differ}")
+        judged = not mismatch and not unknown
+        return Agreement(kind, request.shift, judged, f"compared as it is: {frames}; differs: {differ}")
     if unknown:
-        whose = "data" if any(getattr(frame, term) == "unknown" for term in unknown) else "model"
-        cure = f"declare them: --frame {DECLARATION}, or " if whose == "data" else ""
+        of_data = [term for term in unknown if getattr(frame, term) == "unknown"]
+        whose = f"data's {', '.join(of_data)}" if of_data else f"model's {', '.join(unknown)}"
+        declare = f"Declare what you know of the data: --frame {DECLARATION}. Or compare" if of_data else "Compare"
         raise MLIPError(
-            f"energies cannot be compared: the {whose}'s {', '.join(unknown)} is unknown ({frames}). "
-            f"If you know the data's terms, {cure}compare without a verdict: --frame {AS_IS}"
-            if whose == "data"
-            else f"energies cannot be compared: the model's {', '.join(unknown)} is unknown ({frames}). "
-            f"Compare without a verdict: --frame {AS_IS}"
+            f"energies cannot be compared: the {whose} is unknown ({frames}). {declare} without a verdict: "
+            f"--frame {AS_IS}"
         )
     if mismatch:
         helps = [name for name, other in data.items() if not differing_terms(model, other, compositions)]
@@ -145,12 +146,21 @@ def agree(
             else f"No conversion is known; compare without a verdict: --frame {AS_IS}"
         )
         raise MLIPError(f"energy frames differ in {', '.join(mismatch)}: {frames}. {cure}")
-    if not same_potentials and not shifted:
+    if not request.shift and not (same_potentials and same_zero(model.functional, frame.functional)):
         raise MLIPError(
             f"'{data_name}' was computed with other pseudopotentials than the model's data, so that each element has "
-            f"another zero of energy. Fit one shift per element: --frame {SHIFT}"
+            f"another zero of energy ({frames}). Fit one shift per element: --frame {SHIFT}"
         )
-    return Agreement(kind, shifted, True, f"energy frame: {frame.describe()}")
+    return Agreement(kind, request.shift, True, f"energy frame: {frame.describe()}")
+
+
+def same_zero(a: str, b: str) -> bool:
+    """Whether two functionals, such as "PBE (MPtrj)" and "PBE (MatPES)", name data with one zero of energy.
+
+    The remark in brackets says which data, and so which pseudopotentials. Where one side has none, its user vouches.
+    """
+    remarks = [set(re.findall(r"[\w-]+", remark.casefold())) for remark in (_remark(a), _remark(b))]
+    return not all(remarks) or remarks[0] == remarks[1] or remarks[0] | remarks[1] <= MATERIALS_PROJECT
 
 
 def differing_terms(a: EnergyFrame, b: EnergyFrame, compositions: Iterable[frozenset[str]]) -> list[str]:
@@ -164,7 +174,7 @@ def differing_terms(a: EnergyFrame, b: EnergyFrame, compositions: Iterable[froze
         if len(values) == 1 or "unknown" in values:
             continue
         # A U or a correction for compounds that touches none of the structures leaves their energies alone.
-        if term == "hubbard_u" and not has_u and values <= {"none", "mp2020 values"}:
+        if term == "hubbard_u" and not has_u and values <= U_SCHEMES:
             continue
         if term == "corrections" and not compounds and values <= {"none", "mp2020"}:
             continue
@@ -173,5 +183,9 @@ def differing_terms(a: EnergyFrame, b: EnergyFrame, compositions: Iterable[froze
 
 
 def _plain(term: str) -> str:
-    """Without remarks in brackets, which say where data came from: "PBE (MPtrj)" is PBE."""
-    return re.sub(r"\s*\(.*?\)", "", term).strip().casefold()
+    """Without the remark in brackets: "PBE (MPtrj)" is PBE."""
+    return term.partition("(")[0].strip().casefold()
+
+
+def _remark(term: str) -> str:
+    return term.partition("(")[2].rstrip(") ")

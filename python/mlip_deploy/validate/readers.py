@@ -193,13 +193,12 @@ def read_extxyz(path: Path) -> ExtXYZ:
     start = 0
     while start < len(lines):
         where = f"'{path}', frame {len(frames) + 1}"
-        try:
-            n_atoms = int(lines[start])
-        except ValueError:
+        n_atoms = int(lines[start]) if lines[start].strip().isdecimal() else 0
+        if n_atoms < 1:
             raise MLIPError(
                 f"{where}, line {start + 1}: expected the number of atoms, found '{lines[start][:60]}'. "
                 f"The frame before may have more lines than its count says"
-            ) from None
+            )
         end = start + 2 + n_atoms
         if end > len(lines):
             raise MLIPError(
@@ -254,6 +253,8 @@ def _labelled(atoms: Atoms, name: str, where: str) -> Labelled:
         raise MLIPError(
             f"{where}: no energy. Add energy=… (eV, of the whole frame) to its comment line; keys that it has: {keys}"
         )
+    if not np.isfinite(results["energy"]):
+        raise MLIPError(f"{where}: energy is {results['energy']}. Remove the frame, or give its energy in eV")
     stress = results.get("stress")
     if stress is None and "virial" in atoms.info:
         stress = stress_from_virial(np.asarray(atoms.info["virial"], dtype=float).reshape(3, 3), atoms.get_volume())

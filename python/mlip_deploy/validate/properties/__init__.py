@@ -80,10 +80,8 @@ def _case(recipe: Recipe, material: str) -> Case:
         if recipe.needs_stress and context.engine == "openmm":
             checks = _unmeasured(recipe, material, "not-applicable", "OpenMM gives no stress")
             return _outcome(recipe, name, context, checks)
-        directory = context.directory / name
-        directory.mkdir(parents=True, exist_ok=True)
         progress(f"{context.engine}: {recipe.name} of {material}")
-        setting = Setting(context.artifact, context.engine, directory, context.threads, progress)
+        setting = Setting(context.artifact, context.engine, context.directory / name, context.threads, progress)
         try:
             measurement = recipe.measure(material, setting)
         except UnfinishedError as error:

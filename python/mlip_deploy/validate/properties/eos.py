@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.collections import dcdft
-from ase.eos import EquationOfState
+from ase.eos import EquationOfState, birchmurnaghan
 from ase.units import GPa
 from ase.utils.deltacodesdft import delta
 
@@ -90,6 +90,7 @@ def measure(symbol: str, setting: Setting) -> Measurement:
     v_ref, b_ref, bp_ref = (reference[f"wien2k_{key}"] for key in ("volume", "B", "Bp"))
     found = fit(reference_crystal(symbol), setting.calculator())
     b_found = found.bulk_modulus / GPa
+    published = birchmurnaghan(np.array(found.volumes), 0.0, b_ref * GPa, bp_ref, v_ref)
     return Measurement(
         values={
             "volume": percent(found.volume, v_ref),
@@ -107,7 +108,8 @@ def measure(symbol: str, setting: Setting) -> Measurement:
                         label="model",
                         x=found.volumes,
                         y=[energy - min(found.energies) for energy in found.energies],
-                    )
+                    ),
+                    Series(label="WIEN2k PBE", x=found.volumes, y=published.tolist()),
                 ],
             )
         ],

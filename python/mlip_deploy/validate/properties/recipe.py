@@ -52,7 +52,7 @@ class Setting:
     artifact: Artifact
     engine: str
     directory: Path
-    """a folder of its own, already there"""
+    """a folder of its own, for the recipe to make if it writes files"""
     threads: int
     progress: Callable[[str], None]
 
