@@ -1,6 +1,7 @@
 # make demo    the main job, from checkpoint to molecular dynamics, and a report
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make lint    formatting and types
+# make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
 # All work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
 # Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
@@ -9,10 +10,10 @@ PYTHON ?= python3
 TORCH  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
-MACE   := .venv-mace
+MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-mace lint build clean
+.PHONY: demo test test-mace test-torchforce lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -24,6 +25,15 @@ test: build
 
 test-mace: $(MACE)/built
 	$(MACE)/bin/python -m pytest tests/families/test_mace.py
+
+# TorchForce files in PyPI's openmmtorch, which wants torch 2.9: an environment of its own, of 7 GB.
+test-torchforce: build $(VENV)-torchforce/installed
+	$(BIN)/python -m pytest tests/engines/test_openmmtorch.py --torchforce-python $(VENV)-torchforce/bin/python
+
+$(VENV)-torchforce/installed: constraints-torchforce.txt
+	$(PYTHON) -m venv $(VENV)-torchforce
+	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
+	touch $@
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -64,4 +74,4 @@ $(MACE)/built: $(MACE)/installed $(VENV)/built
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(MACE) build demo
+	rm -rf $(VENV) $(VENV)-* build demo

@@ -29,6 +29,10 @@
 
 #include "core/edge_tensor_product_kernels.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
+#endif
+
 namespace mlip {
 namespace {
 

@@ -2,7 +2,10 @@
 
 #include <vesin.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <numeric>
 #include <string>
 
 #include "core/error.h"
@@ -11,6 +14,9 @@ namespace mlip {
 namespace {
 
 using Vector = std::array<double, 3>;
+
+/// Å beyond the cutoff. Atoms of a solid or liquid near room temperature take some tens of steps to move half of it.
+constexpr double kSkin = 0.5;
 
 Vector cross(const Vector& a, const Vector& b) {
   return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
@@ -56,13 +62,13 @@ void complete_cell(std::array<Vector, 3>& cell, const std::array<bool, 3>& perio
 
 }  // namespace
 
-struct NeighbourList::List {
+struct NeighbourList::Search {
   VesinNeighborList vesin;
-  List() = default;
-  ~List() { vesin_free(&vesin); }
+  Search() = default;
+  ~Search() { vesin_free(&vesin); }
 };
 
-NeighbourList::NeighbourList() : list_(std::make_unique<List>()) {}
+NeighbourList::NeighbourList() : search_(std::make_unique<Search>()) {}
 NeighbourList::~NeighbourList() = default;
 NeighbourList::NeighbourList(NeighbourList&&) noexcept = default;
 
@@ -77,6 +83,28 @@ void NeighbourList::build(const double* positions, std::int64_t n_atoms, const s
   graph.clear_edges();
   if (n_atoms == 0) return;
 
+  const Request request{n_atoms, cell, periodic, cutoff};
+  const bool same_system = request == request_;
+  request_ = request;
+  if (!same_system || farthest_move_squared(positions) > 0.25 * skin_ * skin_)
+    // In a cell that changes with every call a skin would only cost.
+    find_candidates(positions, same_system ? kSkin : 0.0);
+  write_edges(positions, graph);
+}
+
+double NeighbourList::farthest_move_squared(const double* positions) const {
+  double farthest = 0.0;
+  for (std::int64_t k = 0; k < request_.n_atoms; ++k) {
+    const double move[3] = {positions[3 * k] - found_at_[3 * k], positions[3 * k + 1] - found_at_[3 * k + 1],
+                            positions[3 * k + 2] - found_at_[3 * k + 2]};
+    farthest = std::max(farthest, move[0] * move[0] + move[1] * move[1] + move[2] * move[2]);
+  }
+  return farthest;
+}
+
+void NeighbourList::find_candidates(const double* positions, double skin) {
+  const auto [n_atoms, cell, periodic, cutoff] = request_;
+  request_.n_atoms = -1;  // nothing is found yet, should vesin throw
   std::array<Vector, 3> box;
   for (int row = 0; row < 3; ++row) box[row] = {cell[3 * row], cell[3 * row + 1], cell[3 * row + 2]};
   complete_cell(box, periodic);
@@ -86,12 +114,12 @@ void NeighbourList::build(const double* positions, std::int64_t n_atoms, const s
     throw Error("the periodic cell has no volume. Set the cell vectors, or make the system non-periodic");
 
   VesinOptions options{};
-  options.cutoff = cutoff;
+  options.cutoff = cutoff + skin;
   options.full = true;
-  options.sorted = true;
+  options.sorted = false;  // by centre is enough, and done below
   options.algorithm = VesinAutoAlgorithm;
   options.n_threads = 1;
-  options.return_vectors = true;
+  options.return_shifts = true;
 
   double vesin_box[3][3];
   for (int row = 0; row < 3; ++row)
@@ -99,18 +127,50 @@ void NeighbourList::build(const double* positions, std::int64_t n_atoms, const s
   const char* message = nullptr;
   const int status =
       vesin_neighbors(reinterpret_cast<const double (*)[3]>(positions), static_cast<size_t>(n_atoms), vesin_box,
-                      periodic.data(), VesinDevice{VesinCPU, 0}, options, &list_->vesin, &message);
+                      periodic.data(), VesinDevice{VesinCPU, 0}, options, &search_->vesin, &message);
   if (status != 0) throw Error(std::string("neighbour list: ") + (message ? message : "vesin failed"));
 
-  const VesinNeighborList& list = list_->vesin;
-  graph.centres.reserve(list.length);
-  graph.neighbours.reserve(list.length);
-  graph.vectors.reserve(3 * list.length);
-  const double cutoff_squared = cutoff * cutoff;
+  const VesinNeighborList& list = search_->vesin;
+  first_.assign(static_cast<std::size_t>(n_atoms) + 1, 0);
+  for (size_t k = 0; k < list.length; ++k) ++first_[list.pairs[k][0] + 1];
+  std::partial_sum(first_.begin(), first_.end(), first_.begin());
+  std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
+  neighbours_.resize(list.length);
+  images_.resize(list.length);
+  shifts_.clear();
+  std::map<std::array<int, 3>, int> image_of;
   for (size_t k = 0; k < list.length; ++k) {
-    const double* r = list.vectors[k];
-    if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] < cutoff_squared)
-      graph.add_edge(static_cast<std::int64_t>(list.pairs[k][0]), static_cast<std::int64_t>(list.pairs[k][1]), r);
+    const std::array<int, 3> s = {list.shifts[k][0], list.shifts[k][1], list.shifts[k][2]};
+    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(shifts_.size()));
+    if (is_new) {
+      Vector shift;
+      for (int axis = 0; axis < 3; ++axis)
+        shift[axis] = s[0] * box[0][axis] + s[1] * box[1][axis] + s[2] * box[2][axis];
+      shifts_.push_back(shift);
+    }
+    const std::int64_t place = next[list.pairs[k][0]]++;
+    neighbours_[place] = static_cast<int>(list.pairs[k][1]);
+    images_[place] = image->second;
+  }
+  found_at_.assign(positions, positions + 3 * n_atoms);
+  skin_ = skin;
+  request_.n_atoms = n_atoms;
+}
+
+void NeighbourList::write_edges(const double* positions, Graph& graph) const {
+  graph.centres.reserve(neighbours_.size());
+  graph.neighbours.reserve(neighbours_.size());
+  graph.vectors.reserve(3 * neighbours_.size());
+  const double cutoff_squared = request_.cutoff * request_.cutoff;
+  for (std::int64_t i = 0; i < request_.n_atoms; ++i) {
+    const double* centre = positions + 3 * i;
+    for (std::int64_t k = first_[i]; k < first_[i + 1]; ++k) {
+      const double* neighbour = positions + 3 * static_cast<std::int64_t>(neighbours_[k]);
+      const Vector& shift = shifts_[images_[k]];
+      const double r[3] = {neighbour[0] - centre[0] + shift[0], neighbour[1] - centre[1] + shift[1],
+                           neighbour[2] - centre[2] + shift[2]};
+      if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] < cutoff_squared) graph.add_edge(i, neighbours_[k], r);
+    }
   }
 }
 

@@ -31,6 +31,7 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   centroidstressflag = CENTROID_AVAIL;
   // Halo mode asks for neighbours of ghosts; hybrid reads the flag before the model is known.
   ghostneigh = 1;
+  comm_forward = 2;  // rank and index of a ghost's owner
   // compute pair: [1] edges, [2] seconds in the model since the run began, both summed over ranks
   nextra = 2;
   pvector = new double[nextra]{};
@@ -130,7 +131,6 @@ void PairMLIP::coeff(int narg, char** arg) {
                  "'pair_style hybrid' with another style for it",
                  type);
 
-  comm_forward = comm_reverse = static_cast<int>((model_->exchange_bytes() + 7) / 8);
   setup_printed_ = graph_printed_ = false;
 }
 
@@ -142,10 +142,6 @@ void PairMLIP::init_style() {
     error->all(FLERR, "{}", failure.what());
   }
   check_input();
-
-  // LAMMPS sizes its buffers by the outermost pair style, which under hybrid read ours before there was a model.
-  force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
-  force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
 
   // Ghosts out to the interaction range only where a model needs neighbours of neighbours on this rank.
   int request = NeighConst::REQ_FULL;

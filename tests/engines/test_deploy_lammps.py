@@ -57,9 +57,12 @@ def test_the_lines_to_type_are_printed(tmp_path, capsys):
     [
         (
             ["--lammps-version", "20230802"],
-            "built for LAMMPS version 20230802, this is version 20250722. Build it again",
+            "built for LAMMPS version 20230802, this is version 20250722. For the lammps package, type",
         ),
-        (["--define", "LAMMPS_BIGBIG"], "built with a tagint of 8 bytes, this LAMMPS has 4. Build it again"),
+        (
+            ["--define", "LAMMPS_BIGBIG"],
+            "built with a tagint of 8 bytes, this LAMMPS has 4. For the lammps package, type",
+        ),
     ],
 )
 def test_another_lammps_is_refused_when_the_style_is_asked_for(options, message, tiny, tmp_path):

@@ -1,7 +1,6 @@
 """TorchForce files through PyPI's openmmtorch, in an environment of its own: it needs another torch (2.9.1).
 
-python -m venv .venv-torchforce && .venv-torchforce/bin/pip install torch==2.9.1 openmmtorch==1.5 numpy
-pytest tests/engines/test_openmmtorch.py --torchforce-python .venv-torchforce/bin/python
+make test-torchforce
 """
 
 import json
@@ -23,7 +22,7 @@ TOLERANCE = 1e-7  # kJ/mol and kJ/mol/nm: the two torch versions order their sum
 def python(request):
     path = request.config.getoption("--torchforce-python")
     if not path:
-        pytest.skip("no --torchforce-python: a Python with torch 2.9.1 and openmmtorch 1.5 (7 GB; see this file's top)")
+        pytest.skip("needs an environment with openmmtorch, of 7 GB. Type: make test-torchforce")
     return os.path.abspath(path)
 
 

@@ -20,6 +20,7 @@ from tolerances import FORCE_SIGNAL
 
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.torchforce import find_edges, write_torchforce
+from mlip_deploy.export.wrapper import EdgeGradientModel
 from mlip_deploy.openmm import MLIPForce, system_of
 
 KJ_TOLERANCE = 1e-8  # kJ/mol and kJ/mol/nm, float64 sums in another order
@@ -183,15 +184,41 @@ from ase.build import bulk
 atoms = bulk("NaCl", "rocksalt", a=5.2, cubic=True).repeat((7, 6, 6))[:2000]
 module = torch.jit.load(sys.argv[1])
 module.set_atoms(atoms.get_chemical_symbols(), [])
-for _ in range(2):
-    energy, forces = module(torch.tensor(0.1 * atoms.positions), torch.tensor(0.1 * atoms.cell.array))
+energy, forces = module(torch.tensor(0.1 * atoms.positions), torch.tensor(0.1 * atoms.cell.array))
 print(len(atoms), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def test_memory_of_2000_atoms(files):
-    """The neighbour search and a small model stay under 2 GB; what a large model adds is the model's."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(files[True])], capture_output=True, text=True)
+@pytest.mark.parametrize("chunk", [1, 37, 100_000])
+def test_chunks_of_edges(adapted, chunk):
+    """A sum over chunks is the sum: same energies and gradients, whatever the size of a chunk."""
+    model = adapted.small_memory_model(torch.float64)
+    whole = EdgeGradientModel(adapted.energy_model(torch.float64))
+    model.chunk = chunk
+    atoms = rocksalt()
+    edges, shifts = find_edges(torch.tensor(atoms.positions), torch.tensor(atoms.cell.array), True, adapted.cutoff)
+    assert edges.shape[1] > 100
+    vectors = torch.tensor(atoms.positions)[edges[1]] - torch.tensor(atoms.positions)[edges[0]] + shifts
+    types = torch.tensor([adapted.elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
+    energies, gradient = model(types, len(atoms), edges, vectors)
+    expected_energies, expected_gradient = whole(types, len(atoms), edges, vectors)
+    assert expected_gradient.abs().max() > 0.01
+    torch.testing.assert_close(energies, expected_energies, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def seven_net(tmp_path_factory):
+    from mlip_deploy.export import sevennet
+    from mlip_deploy.export.families import ExportOptions
+
+    path = tmp_path_factory.mktemp("7net-0") / "7net-0.torchforce.pt"
+    write_torchforce(sevennet.adapt("7net-0", ExportOptions(fuse=False)), path, "float32", lambda _: None)
+    return path
+
+
+def test_memory_of_2000_atoms(seven_net):
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(seven_net)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     atoms, megabytes = map(float, done.stdout.split())
     assert atoms == 2000
@@ -235,7 +262,9 @@ class CallsAnotherOperator(torch.nn.Module):
 def test_a_model_with_other_operators_is_refused(adapted, tmp_path):
     from dataclasses import replace
 
-    fused = replace(adapted, energy_model=lambda _: CallsAnotherOperator(), script=torch.jit.script)
+    fused = replace(
+        adapted, energy_model=lambda _: CallsAnotherOperator(), small_memory_model=None, script=torch.jit.script
+    )
     with pytest.raises(MLIPError, match="tiny calls mlip::ghost_gather_backward, which openmmtorch does not have"):
         write_torchforce(fused, tmp_path / "x.torchforce.pt", "float32", lambda _: None)
     assert not list(tmp_path.iterdir())

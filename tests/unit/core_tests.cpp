@@ -1,9 +1,12 @@
 // The core without Python, without a model: contract, graph, neighbour list, units. Exits with the number of failures.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <functional>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "core/contract.h"
 #include "core/elements.h"
@@ -147,6 +150,48 @@ void test_neighbours() {
   expect_error([&] { list.build(broken, 1, cubic, {true, true, true}, 4.0, graph); }, "position of atom 0");
 }
 
+/// Steps of a simulation, with one list that keeps its candidates and a new one for each step.
+void test_kept_candidates() {
+  const std::array<double, 9> cell = {6, 0, 0, 1, 5, 0, -0.5, 1, 7};
+  const std::array<bool, 3> periodic = {true, true, true};
+  std::vector<double> positions;
+  unsigned state = 1;
+  const auto random = [&state] {
+    return static_cast<double>((state = 1664525u * state + 1013904223u) >> 8) / (1 << 24);
+  };
+  for (int k = 0; k < 60; ++k) positions.push_back(7.0 * random());
+  mlip::NeighbourList kept;
+  int differences = 0;
+  std::int64_t fewest = 1 << 20, most = 0;
+  for (int step = 0; step < 40; ++step) {
+    for (double& x : positions) x += 0.04 * (random() - 0.5);
+    for (int atom = 0; atom < 20; ++atom) positions[3 * atom] += atom % 2 ? 0.06 : -0.06;
+    if (step % 10 == 5) positions[3] += 6.0;  // atom 1 is put back into the cell, as engines do
+    std::array<double, 9> box = cell;
+    if (step >= 30) box[0] += 0.01 * step;  // a barostat
+    mlip::Graph found, expected;
+    kept.build(positions.data(), 20, box, periodic, 4.0, found);
+    mlip::NeighbourList fresh;
+    fresh.build(positions.data(), 20, box, periodic, 4.0, expected);
+    const auto sorted = [](const mlip::Graph& graph) {
+      std::vector<std::array<long, 5>> edges;
+      for (std::int64_t e = 0; e < graph.n_edges(); ++e) {
+        std::array<long, 5> edge = {graph.centres[e], graph.neighbours[e], 0, 0, 0};
+        for (int axis = 0; axis < 3; ++axis) edge[2 + axis] = std::lround(1e9 * graph.vectors[3 * e + axis]);
+        edges.push_back(edge);
+      }
+      std::sort(edges.begin(), edges.end());
+      return edges;
+    };
+    differences += sorted(found) != sorted(expected);
+    expect(std::is_sorted(found.centres.begin(), found.centres.end()), "edges stand centre by centre");
+    fewest = std::min(fewest, found.n_edges());
+    most = std::max(most, found.n_edges());
+  }
+  expect(differences == 0, "kept candidates give the edges of a new search: " + std::to_string(differences) + " of 40");
+  expect(fewest < most && fewest > 100, "edges come and go");
+}
+
 void test_units() {
   expect_near(mlip::units::ev_in_kj_per_mol, 96.48533212331002, 1e-12, "eV in kJ/mol");
   expect_near(1.0 / mlip::units::lammps_units("real").energy_in_ev, 23.060547830619026, 1e-12, "eV in kcal/mol");
@@ -167,6 +212,7 @@ int main() {
   test_contract();
   test_graph();
   test_neighbours();
+  test_kept_candidates();
   test_units();
   std::printf("%d failure(s)\n", failures);
   return failures;

@@ -73,6 +73,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             float32=_original(checkpoint, torch.float32, modal),
         ),
         script=script,
+        small_memory_model=None if options.fuse else lambda dtype: _chunked(checkpoint, len(elements), dtype, modal),
     )
 
 
@@ -85,6 +86,12 @@ def _energy_model(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: s
         return FusedSevenNetEnergy(model, n_elements, dtype, cutoff, model.modal_map[modal] if modal else 0)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _chunked(checkpoint: Any, n_elements: int, dtype: torch.dtype, modal: str | None) -> nn.Module:
+    from mlip_deploy.export.sevennet_chunked import ChunkedSevenNet
+
+    return ChunkedSevenNet(SevenNetEnergy(_build(checkpoint, dtype), n_elements, modal))
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mlip_deploy import _core
 from mlip_deploy.contract import Dtype
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.wrapper import TORCH_DTYPE, Adapted, Progress, default_dtype, quiet
+from mlip_deploy.export.wrapper import TORCH_DTYPE, Adapted, EdgeGradientModel, Progress, default_dtype, quiet
 from mlip_deploy.operators import load_operators
 
 SUFFIX = ".torchforce.pt"
@@ -90,9 +90,9 @@ def find_edges(positions: Tensor, cell: Tensor, periodic: bool, cutoff: float) -
 class _TorchForceModule(nn.Module):
     """What the two output forms share: the atoms, their types and the edges."""
 
-    def __init__(self, energy_model: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype):
+    def __init__(self, model: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype):
         super().__init__()
-        self.energy_model = energy_model
+        self.model = model
         self.elements: list[str] = elements
         self.cutoff = cutoff
         self.dtype = dtype
@@ -142,7 +142,10 @@ class _TorchForceModule(nn.Module):
 
 
 class EnergyAndForces(_TorchForceModule):
-    """For `setOutputsForces(True)`: the faster form, one backward pass over the edges."""
+    """For `setOutputsForces(True)`: the faster form, and the one for large systems.
+
+    Its `model` is the model interface: atomic energies and the gradient of each edge.
+    """
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
@@ -157,27 +160,28 @@ class EnergyAndForces(_TorchForceModule):
         selected = self.select(positions.detach())
         edge_index, shifts = self.edges(selected, box)
         centres, neighbours = edge_index[0], edge_index[1]
-        vectors = (selected[neighbours] - selected[centres] + shifts).to(self.dtype).requires_grad_(True)
-        energies = self.energy_model(self.node_types, self.node_types.shape[0], edge_index, vectors)
-        found = torch.autograd.grad([energies.sum()], [vectors], allow_unused=True)[0]
-        gradient = torch.zeros_like(vectors) if found is None else found
+        vectors = (selected[neighbours] - selected[centres] + shifts).to(self.dtype)
+        energies, gradient = self.model(self.node_types, self.node_types.shape[0], edge_index, vectors)
         scaled = gradient.to(torch.float64) * (self.kj_per_mol * self.angstrom_per_nm)
         forces = torch.zeros_like(selected).index_add(0, centres, scaled).index_add(0, neighbours, -scaled)
         if self.particles.shape[0] > 0:
             forces = torch.zeros_like(positions, dtype=torch.float64).index_add(0, self.particles, forces)
-        energy = energies.detach().to(torch.float64).sum() * self.kj_per_mol
+        energy = energies.to(torch.float64).sum() * self.kj_per_mol
         return energy, forces.to(positions.dtype).contiguous()
 
 
 class Energy(_TorchForceModule):
-    """For the default, `setOutputsForces(False)`: TorchForce differentiates the energy itself."""
+    """For the default, `setOutputsForces(False)`: TorchForce differentiates the energy itself.
+
+    Its `model` gives atomic energies alone.
+    """
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """As EnergyAndForces.forward, but the energy alone, differentiable with respect to `positions`."""
         selected = self.select(positions)
         edge_index, shifts = self.edges(selected, box)
         vectors = (selected[edge_index[1]] - selected[edge_index[0]] + shifts).to(self.dtype)
-        energies = self.energy_model(self.node_types, self.node_types.shape[0], edge_index, vectors)
+        energies = self.model(self.node_types, self.node_types.shape[0], edge_index, vectors)
         total: Tensor = energies.to(torch.float64).sum()
         return total * self.kj_per_mol
 
@@ -207,8 +211,13 @@ def write_torchforce(
     progress(f"scripting the model in {dtype}")
     form = EnergyAndForces if forces else Energy
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        energy_model = adapted.energy_model(TORCH_DTYPE[dtype])
-        module = form(energy_model, adapted.elements, adapted.cutoff, TORCH_DTYPE[dtype]).eval()
+        if not forces:
+            model = adapted.energy_model(TORCH_DTYPE[dtype])
+        elif adapted.small_memory_model:
+            model = adapted.small_memory_model(TORCH_DTYPE[dtype])
+        else:
+            model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype]))
+        module = form(model, adapted.elements, adapted.cutoff, TORCH_DTYPE[dtype]).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         # Not frozen: constants of a frozen module stay on the CPU when TorchForce moves the module to a GPU.

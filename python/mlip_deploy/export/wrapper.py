@@ -79,6 +79,8 @@ class Adapted:
     """Builds the energy model in a floating-point type."""
     original: Original
     script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
+    small_memory_model: Callable[[torch.dtype], nn.Module] | None = None
+    """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
 
     def contract(self, dtype: Dtype) -> Contract:
         return Contract(
