@@ -10,7 +10,7 @@ PYTHON ?= python3
 TORCH  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
-MACE   := .venv-mace
+MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
 .PHONY: demo test test-mace test-torchforce lint build clean

@@ -6,6 +6,8 @@ Its weights are random, since no weights come with mace-torch; speed does not de
     mlip export mace mace.model --trust-checkpoint -o mace.mlip.pt
     mlip export mace mace.model --trust-checkpoint -o mace-plain.mlip.pt --no-fuse
     mlip bench mace.mlip.pt --against mace-plain.mlip.pt --systems si64 --pairs 3 --steps 1
+
+`mace_model.py mace.model agnesi`: blocks of later foundation models (density normalisation, Agnesi transform, 6 Å).
 """
 
 import sys
@@ -17,11 +19,12 @@ from mace import modules  # before e3nn, whose 0.4.4 cannot be imported with tor
 from e3nn import o3  # isort: skip
 
 ELEMENTS = (8, 14)
-BLOCK = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+LATER = sys.argv[2:] == ["agnesi"]
+BLOCK = modules.interaction_classes[f"RealAgnostic{'Density' if LATER else ''}ResidualInteractionBlock"]
 
 torch.manual_seed(0)
 model = modules.ScaleShiftMACE(
-    r_max=5.0,
+    r_max=6.0 if LATER else 5.0,
     num_bessel=8,
     num_polynomial_cutoff=5,
     max_ell=3,
@@ -36,6 +39,7 @@ model = modules.ScaleShiftMACE(
     avg_num_neighbors=28.0,
     atomic_numbers=list(ELEMENTS),
     correlation=3,
+    distance_transform="Agnesi" if LATER else "None",
     atomic_inter_scale=3.0,
     atomic_inter_shift=0.0,
 )

@@ -23,6 +23,7 @@ from mlip_deploy.engines import lammps
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export import mace
 from mlip_deploy.export.families import FAMILIES, ExportOptions
+from mlip_deploy.export.torchforce import KJ_PER_MOL
 from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
 from mlip_deploy.operators import load_operators
 from mlip_deploy.validate.fidelity import check
@@ -202,6 +203,21 @@ def test_contract(artifact):
     assert (contract.cutoff, contract.message_passing_layers, contract.parallel) == (4.0, 3, "exchange")
     assert contract.operators == ["mlip::ghost_gather", "mlip::edge_tensor_product", "mlip::symmetric_contraction"]
     assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")
+
+
+def test_torchforce_file(saved, tmp_path):
+    """MACE's own layers in a file without custom operators, in nm and kJ/mol."""
+    output = tmp_path / "mace.torchforce.pt"
+    chosen = ["--trust-checkpoint", "--target", "torchforce", "--dtype", "float64"]
+    done = mlip("export", "mace", saved("scale-shift"), "-o", output, *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (salt, _) = structures()
+    module = torch.jit.load(str(output))
+    module.set_atoms(salt.get_chemical_symbols(), [])
+    energy, forces = module(torch.tensor(0.1 * salt.positions), torch.tensor(0.1 * salt.cell.array))
+    truth = mace.adapt(str(saved("scale-shift")), options("scale-shift")).original.float64(salt)
+    assert float(energy) == pytest.approx(truth.energy * KJ_PER_MOL, rel=1e-9)
+    np.testing.assert_allclose(0.1 * forces.numpy() / KJ_PER_MOL, truth.forces, rtol=0, atol=FUSED_FLOAT64)
 
 
 NVE = """

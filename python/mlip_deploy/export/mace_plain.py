@@ -207,15 +207,17 @@ class Layer(nn.Module):
         edges: Tensor,
         n_owned: int,
     ) -> Tensor:
+        """`one_hot` and, in the first layer, `x` have one row more than there are nodes; see MACEEnergy."""
         if self.gather:
-            x = torch.ops.mlip.ghost_gather(x, one_hot.shape[0])
+            x = torch.ops.mlip.ghost_gather(x, one_hot.shape[0] - 1)
+            x = torch.cat([x, torch.zeros([1, x.shape[1]], dtype=x.dtype, device=x.device)])
         message, skip = self.interaction(one_hot, x, harmonics, radial, edges, cutoff)
-        owned = one_hot[:n_owned]
+        n_rows = max(n_owned, 1)
         if self.has_skip:
-            result: Tensor = self.product(message[:n_owned], skip[:n_owned], owned)
+            result: Tensor = self.product(message[:n_rows], skip[:n_rows], one_hot[:n_rows])
         else:
-            result = self.product(message[:n_owned], None, owned)
-        return result
+            result = self.product(message[:n_rows], None, one_hot[:n_rows])
+        return result[:n_owned]
 
 
 class MACEEnergy(nn.Module):
@@ -236,7 +238,9 @@ class MACEEnergy(nn.Module):
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
+        # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
+        padded = torch.nn.functional.pad(node_types, [0, 1])
+        one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)
         edges = edge_index.flip(0)
         lengths = torch.linalg.norm(edge_vectors, dim=-1, keepdim=True)
         harmonics = self.edge_features.harmonics(edge_vectors)
