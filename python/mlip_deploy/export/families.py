@@ -61,6 +61,12 @@ FAMILIES = {
     for family in [
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
         Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
+        Family(
+            "nequip",
+            "nequip",
+            "pip install nequip nequip-allegro",
+            "a NequIP or Allegro checkpoint (*.ckpt) or package (*.nequip.zip)",
+        ),
     ]
 }
 
