@@ -58,3 +58,40 @@ def tiny_chgnet_checkpoint(path: Path, seed: int = 0) -> Path:
     hidden = {"atom_conv_hidden_dim": 16, "bond_conv_hidden_dim": 16, "mlp_hidden_dims": (16, 16)}
     torch.save({"model": CHGNet(**widths, **hidden, n_conv=2).as_dict()}, path)
     return path
+
+
+def tiny_nequip_checkpoint(path: Path, allegro: bool = False, seed: int = 0) -> Path:
+    """A NequIP of three layers, or an Allegro, with random weights, written by NequIP's own training module."""
+    import lightning
+    from nequip.train import NequIPLightningModule
+    from nequip.utils.global_state import global_state_initialized, set_global_state
+
+    if not global_state_initialized():
+        set_global_state()
+    model = {
+        "_target_": "allegro.model.AllegroModel" if allegro else "nequip.model.NequIPGNNModel",
+        "seed": seed,
+        "model_dtype": "float32",
+        "type_names": ["Na", "Cl", "Si"],
+        "r_max": 4.0,
+        "l_max": 1,
+        "num_layers": 2 if allegro else 3,
+        "avg_num_neighbors": 12.0,
+        # large enough that forces are of the order of 1 eV/Å
+        "per_type_energy_scales": {"Na": 8.0, "Cl": 9.0, "Si": 10.0},
+        "per_type_energy_shifts": {"Na": -1.0, "Cl": -2.0, "Si": -3.0},
+    }
+    if allegro:
+        embedding = {"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", "num_bessels": 4}
+        model |= {"radial_chemical_embed": embedding, "num_scalar_features": 8, "num_tensor_features": 4}
+    else:
+        model |= {"num_features": 8, "radial_mlp_width": 8}
+    module = NequIPLightningModule(
+        model=model,
+        num_datasets={"train": 1, "val": 0, "test": 0, "predict": 0},
+        info_dict={"versions": {}, "training_module": {"_target_": "nequip.train.NequIPLightningModule"}},
+    )
+    trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_steps=0)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    return path

@@ -182,7 +182,7 @@ def _export(options: argparse.Namespace) -> int:
 def _list_families() -> int:
     table = Table(box=None, pad_edge=False)
     for heading in ("family", "installed", "install with", "SOURCE"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading != "SOURCE")  # a line to copy stays a line
     for family in FAMILIES.values():
         table.add_row(family.name, "yes" if family.installed else "no", family.install, _escape(family.sources))
     console.print(table)

@@ -78,7 +78,8 @@ def test_openmm_zbl_is_lammps_zbl(tmp_path):
         found = context.getState(forces=True).getForces(asNumpy=True)._value[0, 0] / 964.8533212  # eV/Å
         lammps.write_data(Atoms("NaCl", positions=[[0, 0, 0], [distance, 0, 0]]), tmp_path / "data.lammps")
         log = lammps.run(
-            "units metal\nboundary f f f\natom_modify map yes\nread_data data.lammps\npair_style zbl 3.0 3.5\npair_coeff 1 1 11 11\n"
+            "units metal\nboundary f f f\natom_modify map yes\nread_data data.lammps\npair_style zbl 3.0 3.5\n"
+            "pair_coeff 1 1 11 11\n"
             "pair_coeff 1 2 11 17\npair_coeff 2 2 17 17\nrun 0\nprint 'force $(fx[1]:%.17g)'\n",
             tmp_path,
         )

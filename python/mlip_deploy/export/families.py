@@ -64,6 +64,12 @@ FAMILIES = {
         Family("sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)"),
         Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
         Family("mace", "mace", "pip install mace-torch", "a foundation name such as medium-mpa-0, or a file (*.model)"),
+        Family(
+            "nequip",
+            "nequip",
+            "pip install nequip nequip-allegro",
+            "a NequIP or Allegro checkpoint (*.ckpt) or package (*.nequip.zip)",
+        ),
     ]
 }
 

@@ -67,9 +67,12 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     else:
         load_checkpoint(path, options.trust_checkpoint)
     from nequip.model.saved_models.load_utils import load_saved_model
+    from nequip.utils.global_state import global_state_initialized, set_global_state
 
     try:
         with quiet():
+            if not global_state_initialized():
+                set_global_state()
             model = load_saved_model(path)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -69,7 +69,9 @@ class EdgeGradientModelWithExtras(EdgeGradientModel):
     @torch.jit.export
     def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Further values of owned atoms [n_owned, n_extras], in the order of the contract's outputs."""
-        values: Tensor = self.energy_model.extras(node_types, n_owned, edge_index, edge_vectors.detach())
+        values: Tensor = self.energy_model.extras(  # type: ignore[operator]
+            node_types, n_owned, edge_index, edge_vectors.detach()
+        )
         return values.detach()
 
 
