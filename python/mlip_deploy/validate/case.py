@@ -88,6 +88,8 @@ class Context:
     frame: str | None = None
     """conversion of reference energies that the user asked for"""
     threads: int = 0
+    recipes: Path | None = None
+    """folder with further property recipes"""
 
 
 @dataclass(frozen=True)
