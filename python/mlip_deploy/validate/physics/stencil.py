@@ -53,8 +53,8 @@ def integral(values: Sequence[float], step: float) -> Estimate:
 def derivative(values: Array, step: float) -> tuple[Array, float]:
     """At the middle of a path, from the values [9, ...] at its points: of eighth order, and a bound of all errors.
 
-    The error, times the step, is less than a sixth of the sum of the fourth differences' sizes: for one kink it is up to
-    0.145 of it, for a smooth function far less.
+    The error, times the step, is less than a sixth of the sum of the fourth differences' sizes: for one kink it is up
+    to 0.145 of it, for a smooth function far less.
     """
     slope = np.tensordot(_EIGHTH, values, axes=1) / step
     return slope, float(np.abs(np.diff(values, 4, axis=0)).sum(axis=0).max()) / (6.0 * step)
