@@ -203,7 +203,10 @@ def _info(options: argparse.Namespace) -> int:
     else:
         doubts = {engine: problem(artifact, engine) for engine in signature.engines}
         stale = "; ".join(f"not for {engine}: {doubt}" for engine, doubt in doubts.items() if doubt)
-        validated = signature.describe() + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")
+        tested = f", physics with {len(signature.elements)} of {len(contract.elements)} elements"
+        validated = (
+            signature.describe() + tested + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")
+        )
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

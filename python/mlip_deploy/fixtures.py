@@ -154,6 +154,12 @@ def _isolated_atom_noise(original: Original, elements: list[str]) -> float:
     return max(abs(original.float32(one).energy - original.float64(one).energy) for one in atoms)
 
 
+CLOSEST = 1.8
+"""Å, between neighbours in a crystal: with hydrogen's covalent radius it would be denser than anything known."""
+CLOSEST_PACKED = 3.6
+"""Å, lattice constant of the face-centred cubic crystal: twelve neighbours need more room than six."""
+
+
 def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     """The cases that go wrong elsewhere: shear, tiny cells, no periodicity, one atom, odd counts, a slab.
 
@@ -166,7 +172,7 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
         (elements[0], elements[-1]),
     )
     if first == second:
-        crystal = bulk(first, "sc", a=2.2 * covalent_radii[atomic_numbers[first]])
+        crystal = bulk(first, "sc", a=max(CLOSEST, 2.2 * covalent_radii[atomic_numbers[first]]))
     else:
         crystal = bulk(first + second, "rocksalt", a=_rocksalt_constant(first, second), cubic=True)
     shear = np.array([[1.0, 0.06, -0.03], [0.0, 0.97, 0.05], [0.0, 0.0, 1.02]])
@@ -187,7 +193,7 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     primitive = (
         bulk("Si", "diamond", a=5.43)
         if single == "Si"
-        else bulk(single, "fcc", a=2.9 * covalent_radii[atomic_numbers[single]]).repeat((2, 1, 1))
+        else bulk(single, "fcc", a=max(CLOSEST_PACKED, 2.9 * covalent_radii[atomic_numbers[single]])).repeat((2, 1, 1))
     )
     yield "cell smaller than twice the cutoff", rattled(sheared(primitive), 0.10)
 
@@ -223,4 +229,5 @@ def _atomic_energies(result: Result) -> Array:
 def _rocksalt_constant(first: str, second: str) -> float:
     if (first, second) == ("Na", "Cl"):
         return 5.64
-    return 2.1 * float(covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]])
+    bond = float(covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]])
+    return 2.0 * max(CLOSEST, 1.05 * bond)

@@ -112,13 +112,18 @@ def sign(artifact: Artifact, signature: Signature) -> None:
     """Write the record into the file, in place of an older one; the file changes in one step.
 
     Raises:
-        MLIPError: if the file is not the one that was validated.
+        MLIPError: if the file is not the one that was validated, or its folder cannot be written to.
     """
     from mlip_deploy.artifact import SIGNATURE_RECORD
 
     if signature.content_sha256 != artifact.content_sha256():
         raise MLIPError(f"'{artifact.path}' changed while it was validated. Type: {line_to_type(artifact)}")
-    handle, temporary = tempfile.mkstemp(dir=artifact.path.parent, prefix=f".{artifact.path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=artifact.path.parent, prefix=f".{artifact.path.name}.")
+    except OSError as error:
+        raise MLIPError(
+            f"--sign: no file can be made beside '{artifact.path}' ({error.strerror}). Sign a copy"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(artifact.path) as old, zipfile.ZipFile(file, "w") as new:
             for entry in old.infolist():

@@ -68,8 +68,8 @@ def noisy(result, atoms, fixtures):
 
 
 def wrong_unit(result, atoms, fixtures):
-    """Forces with another electronvolt: 96.4853 kJ/mol for the energy, 96.5 for them."""
-    return replace(result, forces=result.forces * 96.5 / 96.4853)
+    """Forces with another Bohr radius, 0.53 Å."""
+    return replace(result, forces=result.forces * 0.529177 / 0.53)
 
 
 def curl(result, atoms, fixtures):

@@ -41,10 +41,10 @@ def suite(monkeypatch):
                 ran.append(name)
                 return body()
 
-            return Case("physics", name, "p", run)
+            return lambda suite: Case(suite, name, "p", run)
 
         cases = [case(name, body) for name, body in bodies.items()]
-        monkeypatch.setattr(run_module, "_cases", lambda suite, context: (cases, "no case applies"))
+        monkeypatch.setattr(run_module, "_cases", lambda suite, context: ([c(suite) for c in cases], "no case applies"))
         return ran
 
     return use
@@ -67,22 +67,23 @@ def test_an_interrupted_run_goes_on(suite, context):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("suite_name", "change", "again"),
     [
-        lambda context: replace(context, engine="lammps"),
-        lambda context: replace(context, elements=["Na"]),
-        lambda context: replace(context, frame="raw"),
-        lambda context: replace(context, reference=[str(context.directory.parent / "data.extxyz")]),
+        ("fidelity", {"engine": "lammps", "elements": ["Na"], "frame": "raw"}, False),
+        ("physics", {"engine": "lammps"}, True),
+        ("physics", {"elements": ["Na"]}, True),
+        ("physics", {"reference": ["data.extxyz"], "use": "brine"}, False),
+        ("reference", {"frame": "raw"}, True),
+        ("reference", {"reference": ["data.extxyz"]}, True),
     ],
 )
-def test_other_arguments_run_again(change, suite, context):
-    (context.directory.parent / "data.extxyz").write_text("1")
+def test_arguments_that_matter_run_again(suite_name, change, again, suite, context):
     ran = suite(only=lambda: outcome("only"))
-    validate(context, ["physics"])
-    validate(context, ["physics"])
+    validate(context, [suite_name])
+    validate(context, [suite_name])
     assert ran == ["only"]
-    validate(change(context), ["physics"])
-    assert ran == ["only", "only"]
+    validate(replace(context, **change), [suite_name])
+    assert ran == ["only", "only"][: 1 + again]
 
 
 def test_a_changed_reference_file_runs_again(suite, context):
@@ -91,8 +92,14 @@ def test_a_changed_reference_file_runs_again(suite, context):
     ran = suite(only=lambda: outcome("only"))
     for text in ("1", "1", "2"):
         data.write_text(text)
-        validate(context, ["physics"])
+        validate(context, ["reference"])
     assert ran == ["only", "only"]
+
+
+def test_two_cases_of_one_name_are_named(suite, context):
+    suite(**{"a b": lambda: outcome("a b"), "a  b": lambda: outcome("a  b")})
+    with pytest.raises(MLIPError, match=r"two cases would be called 'a b'. Rename one of the files"):
+        validate(context, ["physics"])
 
 
 def test_half_a_stored_outcome_runs_again(suite, context):
@@ -155,6 +162,7 @@ def test_the_report_is_the_same_for_the_same_inputs(suite, context):
     [
         (["nothing.mlip.pt"], "no such file"),
         (["MODEL", "--suite", "fidelity,alchemy"], "'alchemy' is not one of fidelity, physics, reference, properties"),
+        (["MODEL", "--recipes", "nowhere"], "--recipes nowhere: no such folder"),
         (["MODEL", "--suite", ","], "--suite is empty. Name some of fidelity, physics"),
         (
             ["MODEL", "--elements", "Na,Xx"],

@@ -100,12 +100,11 @@ def test_signed_in_every_engine(validated, signed, tmp_path):
         MLIPForce(signed, ["Na", "Cl"])
 
 
-def test_signing_changes_nothing_else(unsigned, signed, validated):
+def test_signing_changes_nothing_else(signed, validated):
     """The file loads everywhere and gives the same energies; records keep torch's alignment; signing twice is once."""
     _, before, _ = validated
     old = signed.with_name("old.mlip.pt")
     old.write_bytes(before)
-    signed.write_bytes(validated[0].read_bytes())
     atoms = Artifact(old).fixtures().structures[0].atoms()
     for engine in ENGINES:
         first, second = evaluator(engine)(old, atoms), evaluator(engine)(signed, atoms)
@@ -193,6 +192,24 @@ def test_an_interrupted_signing_leaves_the_file(signed, monkeypatch):
         sign(Artifact(signed), Artifact(signed).signature())
     assert signed.read_bytes() == before
     assert list(signed.parent.iterdir()) == [signed]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(signed, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(signature_module.tempfile, "mkstemp", refuse)
+    with pytest.raises(MLIPError, match=r"no file can be made beside '.*' \(Permission denied\). Sign a copy"):
+        sign(Artifact(signed), Artifact(signed).signature())
+
+
+def test_info(signed):
+    assert "physics with 3 of 3 elements" in " ".join(mlip("info", signed).stdout.split())
+
+
+def test_info_of_an_unsigned_file(unsigned):
+    text = " ".join(mlip("info", unsigned).stdout.split())
+    assert f"validated no. Type: mlip validate {unsigned} --sign -o validation" in text
 
 
 def test_a_foreign_signature_is_named(signed):

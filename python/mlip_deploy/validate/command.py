@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
     )
     parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
+    parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
     parser.add_argument("--sign", action="store_true", help="write the verdict into the file if all checks pass")
     parser.add_argument(
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         raise MLIPError(f"--suite is empty. Name some of {', '.join(SUITES)}")
     if options.output.exists() and not options.output.is_dir():
         raise MLIPError(f"-o {options.output} is a file. Name a folder")
+    if options.recipes is not None and not options.recipes.is_dir():
+        raise MLIPError(f"--recipes {options.recipes}: no such folder")
     artifact = Artifact(options.file)
     elements = _words(options.elements)
     contract = artifact.contract
@@ -74,6 +77,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         reference=options.reference,
         frame=options.frame,
         threads=options.threads,
+        recipes=options.recipes,
     )
     validation = validate(context, suites, progress)
     from mlip_deploy.validate.summary import page

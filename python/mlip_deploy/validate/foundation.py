@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mlip_deploy.validate.case import Check, Verdict
 from mlip_deploy.validate.report import Page
 from mlip_deploy.validate.run import Validation
+
+JUDGED: tuple[Verdict, ...] = ("pass", "fail", "expected-fail")
 
 
 def add_foundation_criteria(out: Page, validation: Validation) -> None:
@@ -37,8 +42,9 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
 def _definition(validation: Validation) -> str:
     tested = validation.elements or validation.model_elements
     return (
-        f"{len(tested)} of {len(validation.model_elements)} elements tested; "
-        f"{_case(validation, 'every element')}; physics {_tally(validation, 'physics')}"
+        f"a run of each of {len(tested)} of the model's {len(validation.model_elements)} elements; "
+        f"{_case(validation, 'every element')}; {_case(validation, 'dimers')}; all of physics: "
+        f"{_tally(validation, 'physics')}"
     )
 
 
@@ -76,21 +82,36 @@ def _missing(validation: Validation) -> str:
 
 
 def _tally(validation: Validation, suite: str) -> str:
-    counts = [(validation.count(suite, verdict), verdict) for verdict in ("pass", "fail", "expected-fail")]
-    return ", ".join(f"{number} {verdict}" for number, verdict in counts if number) or "not tested"
+    return _counts([check for outcome in validation.outcomes if outcome.suite == suite for check in outcome.checks])
 
 
-def _case(validation: Validation, start: str) -> str:
-    """The checks of the physics cases whose name begins so."""
+def _counts(checks: Sequence[Check]) -> str:
+    verdicts = [check.verdict for check in checks]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in JUDGED if v in verdicts) or "not tested"
+
+
+def _case(validation: Validation, name: str) -> str:
+    """Verdicts of a physics case, the number closest to its threshold, and what was only reported."""
     checks = [
         check
         for outcome in validation.outcomes
-        if outcome.suite == "physics" and outcome.case.startswith(start)
+        if outcome.suite == "physics" and outcome.case == name
         for check in outcome.checks
     ]
-    if not checks:
-        return f"{start}: not tested"
-    return "; ".join(
-        f"{check.quantity}: {'–' if check.value is None else f'{check.value:.3g} {check.unit}'} ({check.verdict})"
-        for check in checks[:6]
-    )
+    parts = [f"{name}: {_counts(checks)}"]
+    judged = [check for check in checks if check.value is not None and check.value <= (check.threshold or 0.0)]
+    if judged:
+        worst = max(judged, key=_closeness)
+        parts.append(
+            f"closest to its threshold: {worst.quantity}, {worst.value:.2g} of {worst.threshold:.2g} {worst.unit}"
+        )
+    parts += [
+        f"{check.quantity}: {check.value:.3g} {check.unit}"
+        for check in checks
+        if check.value is not None and check.threshold is None
+    ]
+    return "; ".join(parts)
+
+
+def _closeness(check: Check) -> float:
+    return (check.value or 0.0) / check.threshold if check.threshold else 0.0

@@ -113,11 +113,14 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
     versions = {"mlip-deploy": mlip_deploy.__version__, **{name: release(name) for name in VERSIONED}}
     content = context.artifact.content_sha256()
     context.artifact.fixtures()  # says now what is wrong with them
-    arguments = _arguments(context, content, versions)
     planned: list[tuple[str, Case | None]] = []
     absent: dict[str, Outcome] = {}
     for suite in suites:
         cases, reason = _cases(suite, context)
+        names = [_file_name(case.name) for case in cases]
+        twice = [case.name for case in cases if names.count(_file_name(case.name)) > 1]
+        if twice:
+            raise MLIPError(f"suite {suite}: two cases would be called '{twice[0]}'. Rename one of the files")
         planned += [(suite, case) for case in cases] if cases else [(suite, None)]
         if not cases:
             absent[suite] = _not_tested(suite, context.engine, reason)
@@ -128,7 +131,7 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
             outcomes.append(absent[suite])
             continue
         label = f"[{number}/{len(planned)}] {suite}: {case.name}"
-        stored = _run_or_read(case, context, arguments, label, progress)
+        stored = _run_or_read(case, context, _arguments(context, suite, content, versions), label, progress)
         outcomes.append(stored.outcome)
         seconds[f"{suite}: {case.name}"] = round(stored.seconds, 3)
 
@@ -195,13 +198,17 @@ def _run_or_read(case: Case, context: Context, arguments: str, label: str, progr
     return stored
 
 
-def _arguments(context: Context, content: str, versions: dict[str, str]) -> str:
-    """All that an outcome depends on, as text. Files among the references count by what they hold."""
-    reference = [file_sha256(name) if Path(name).is_file() else name for name in context.reference]
-    return json.dumps(
-        [content, context.engine, context.elements, reference, context.frame, context.threads, versions],
-        sort_keys=True,
-    )
+def _arguments(context: Context, suite: str, content: str, versions: dict[str, str]) -> str:
+    """All that the outcomes of a suite depend on, as text. Files count by what they hold, not by their names."""
+    found: dict[str, object] = {"content": content, "versions": versions}
+    if suite != "fidelity":
+        found |= {"engine": context.engine, "elements": context.elements, "threads": context.threads}
+    if suite == "reference":
+        files = [file_sha256(name) if Path(name).is_file() else name for name in context.reference]
+        found |= {"reference": files, "frame": context.frame}
+    if suite == "properties" and context.recipes is not None:
+        found["recipes"] = [file_sha256(path) for path in sorted(context.recipes.glob("*.py"))]
+    return json.dumps(found, sort_keys=True)
 
 
 def _file_name(case: str) -> str:

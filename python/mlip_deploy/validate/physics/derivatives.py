@@ -29,8 +29,8 @@ WORK = (
     "forces or stresses (the fidelity bound), and Simpson's rule (fourth differences)"
 )
 FORCE_NOISE = (
-    "central differences of eighth order: noise of the forces (the fidelity bound) over the step, and truncation (from "
-    "the difference to fourth order)"
+    "central differences of eighth order: noise of the forces (the fidelity bound) over the step, and truncation "
+    "(fourth differences)"
 )
 VOIGT_NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 
@@ -110,11 +110,10 @@ def strain(component: int) -> Array:
 def forces(context: Context, base: Result, moved: list[Result], step: float, noise: float) -> tuple[list[Check], Curve]:
     """Every component by its work along a path, and the symmetry of the Jacobian of the forces."""
     limits = bounds(context, [base])
-    paths = [moved[k : k + len(POINTS)] for k in range(0, len(moved), len(POINTS))]
+    paths = [_path(base, moved, k) for k in range(len(moved) // len(POINTS))]
     length = LENGTH * step
     by_energy, by_force, error = [], [], 0.0
-    for coordinate, path in enumerate(paths):
-        nodes = [*path[: len(POINTS) // 2], base, *path[len(POINTS) // 2 :]]
+    for coordinate, nodes in enumerate(paths):
         work = integral([float(node.forces.ravel()[coordinate]) for node in nodes], step)
         by_force.append(work.value / length)
         by_energy.append(-(nodes[-1].energy - nodes[0].energy) / length)
@@ -161,6 +160,12 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
     return checks, parity
 
 
+def _path(base: Result, moved: list[Result], number: int) -> list[Result]:
+    """The nine points of a path in their order."""
+    points = moved[number * len(POINTS) : (number + 1) * len(POINTS)]
+    return [*points[: len(POINTS) // 2], base, *points[len(POINTS) // 2 :]]
+
+
 def stresses(
     context: Context, atoms: Atoms, base: Result, strained: list[Result], step: float, noise: float
 ) -> list[Check]:
@@ -169,8 +174,7 @@ def stresses(
     volume = atoms.get_volume()
     length = LENGTH * step
     for c, name in enumerate(VOIGT_NAMES):
-        path = strained[c * len(POINTS) : (c + 1) * len(POINTS)]
-        nodes = [*path[: len(POINTS) // 2], base, *path[len(POINTS) // 2 :]]
+        nodes = _path(base, strained, c)
         slopes = []
         for k, node in zip((*POINTS[: len(POINTS) // 2], 0, *POINTS[len(POINTS) // 2 :]), nodes, strict=True):
             deformation = np.eye(3) + k * step * strain(c)

@@ -148,15 +148,16 @@ def _locality(context: Context, progress: Progress) -> Outcome:
                 "the contract's interaction range is too short",
             )
         )
-    # Without this, a model that feels nothing would pass.
+    felt_at_all = float(change[1]) >= 10.0 * noise
     checks.append(
-        judged(
-            "change of the force on the moved atom's neighbour, inverse",
-            1.0 / max(float(change[1]), 1e-300),
-            1.0 / (10.0 * noise),
-            "Å/eV",
-            "ten times the noise: the displacement must be felt at all",
-            "the neighbour does not feel the displacement, so that nothing is shown",
+        Check(
+            quantity="change of the force on the moved atom's neighbour, which must exceed the threshold",
+            value=float(change[1]),
+            unit="eV/Å",
+            threshold=10.0 * noise,
+            source="ten times the noise: where nothing is felt, nothing is shown",
+            verdict="pass" if felt_at_all else "fail",
+            reason="" if felt_at_all else "the neighbour does not feel the displacement",
         )
     )
     felt = distance[change > noise]
