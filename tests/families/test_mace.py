@@ -43,6 +43,8 @@ MODELS = {
     "one layer, no scale-shift": {"layers": 1, "scale_shift": False, "first": PLAIN, "scale": 60.0},
     "last read-out only": {"heads": HEADS, "use_last_readout_only": True, "hidden": "6x0e", "correlation": 2},
     "gated": {"first": GATED, "others": GATED, "apply_cutoff": False},
+    # Not the same when mirrored: the one model whose energies tell the sign of an edge vector.
+    "without parity": {"use_so3": True, "hidden": "6x0e+6x1e"},
     "scalars to quadrupoles": {"hidden": "5x0e+5x1o+5x2e", "max_ell": 3, "use_agnostic_product": True},
 }
 
