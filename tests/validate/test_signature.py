@@ -208,8 +208,7 @@ def test_info(signed):
 
 
 def test_info_of_an_unsigned_file(unsigned):
-    text = " ".join(mlip("info", unsigned).stdout.split())
-    assert f"validated no. Type: mlip validate {unsigned} --sign -o validation" in text
+    assert "validated no. Type: mlip validate" in " ".join(mlip("info", unsigned).stdout.split())
 
 
 def test_a_foreign_signature_is_named(signed):
