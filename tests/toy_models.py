@@ -14,6 +14,7 @@ from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
 from mlip_deploy.fixtures import Fixtures
 
 ELEMENTS = ["Na", "Cl", "Si"]
+NO_FRAME = EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none")
 
 
 class LocalEnergy(nn.Module):
@@ -71,6 +72,7 @@ def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.
         message_passing_layers=0 if local else HaloEnergy.LAYERS,
         parallel=parallel,
         dtype=dtype,
+        energy_frame=NO_FRAME,
         license="MIT",
         citation="A toy. No journal.",
     )
@@ -99,7 +101,7 @@ def write(
         interaction_range=cutoff * max(1, layers),
         dtype=dtype,
         parallel=parallel,
-        energy_frame=EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none"),
+        energy_frame=NO_FRAME,
         operators=[],
     )
     model = wrap(energy.to(TORCH_DTYPE[dtype])).eval()

@@ -224,10 +224,13 @@ def _rows(x: Tensor, irreps: Any) -> Tensor:
 
 def _tabulated(embedding: Any, convolution: Any, cutoff: float) -> tuple[Tensor, float] | None:
     """The radial network of a convolution as a table, made in float64."""
-    embedding, network = copy.deepcopy(embedding).double(), copy.deepcopy(convolution.weight_nn).double()
+    # Not the whole embedding: what e3nn compiles for its harmonics cannot be copied.
+    basis, cutoff_function = copy.deepcopy(embedding.basis_function), copy.deepcopy(embedding.cutoff_function)
+    basis, cutoff_function = basis.double(), cutoff_function.double()
+    network = copy.deepcopy(convolution.weight_nn).double()
 
     def weights(r: Tensor) -> Tensor:
-        result: Tensor = network(embedding.basis_function(r) * embedding.cutoff_function(r).unsqueeze(-1))
+        result: Tensor = network(basis(r) * cutoff_function(r).unsqueeze(-1))
         return result
 
     return radial_table(weights, cutoff)
