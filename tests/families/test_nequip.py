@@ -30,8 +30,9 @@ def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("nequip")
     for kind in KINDS:
         # In a process of its own: NequIP sets torch's default type and e3nn's options for good.
-        code = f"from models import *; tiny_nequip_checkpoint(Path({str(directory / kind)!r} + '.ckpt'), {kind == 'allegro'})"
-        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+        code = f"import sys; from models import *; tiny_nequip_checkpoint(Path(sys.argv[1]), {kind == 'allegro'})"
+        command = [sys.executable, "-c", code, str(directory / f"{kind}.ckpt")]
+        subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
     return directory
 
 
