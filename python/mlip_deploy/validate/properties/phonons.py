@@ -96,7 +96,8 @@ RECIPE = Recipe(
             "highest frequency, deviation",
             "%",
             10.0,
-            "neutron scattering at 300 K, see notes; threshold: choice of this project, PBE itself is up to 5 % off",
+            "neutron scattering at 300 K, see notes, quoted without sight of the papers; threshold: choice of this "
+            "project, PBE itself is up to 5 % off",
         ),
         "imaginary": Metric("most negative frequency on the mesh", "THz", ROUNDING, "definition of a stable crystal"),
     },
