@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.command_line import comma_separated
 from mlip_deploy.errors import MLIPError
 
 ORIGINAL = "original"
@@ -80,11 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="artifact written by `mlip export`")
     parser.add_argument(
         "--systems",
-        type=_comma_separated,
+        type=comma_separated,
         default=["si64", "si216", "si512"],
         help="comma-separated: si64 si216 si512 si1728 (diamond), nacl64 ... (rocksalt), water192 ... (1 g/cm³)",
     )
-    parser.add_argument("--engines", type=_comma_separated, default=["ase"], help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--engines", type=comma_separated, default=["ase"], help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--threads", type=_counts, default=[1], help="CPU threads in the model, such as 1,2")
     parser.add_argument("--ranks", type=_counts, default=[1], help="MPI ranks, for LAMMPS, such as 1,2")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each contestant, taken in turn")
@@ -631,12 +632,8 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _comma_separated(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _counts(text: str) -> list[int]:
-    counts = [int(part) for part in _comma_separated(text)]
+    counts = [int(part) for part in comma_separated(text)]
     if not counts or min(counts) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a list of positive numbers")
     return counts

@@ -287,7 +287,7 @@ def write_data(atoms: Atoms, path: Path) -> Frame:
         "",
         "Masses",
         "",
-        *(f"{k + 1} {atomic_masses[atomic_numbers[symbol]]:.6f}" for k, symbol in enumerate(elements)),
+        *(f"{k + 1} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(elements)),
         "",
         "Atoms # atomic",
         "",

@@ -38,21 +38,28 @@ def evaluate_many(
     context, contents = None, None
     try:
         for atoms in frames:
-            box, rotation = reduced_box(atoms)
-            rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)
+            rotated, rotation = in_reduced_box(atoms)
             if context is None or contents != (atoms.get_chemical_symbols(), atoms.pbc.tolist()):
                 contents = (atoms.get_chemical_symbols(), atoms.pbc.tolist())
-                with unvalidated_ignored():
-                    system = system_of(rotated, path, threads=threads)
-                context = openmm.Context(
-                    system,
-                    openmm.VerletIntegrator(0.001),
-                    openmm.Platform.getPlatformByName(platform),
-                )
+                context = context_of(rotated, path, openmm.VerletIntegrator(0.001), threads, platform)
             results.append(_single_point(context, rotated, rotation))
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
     return results
+
+
+def context_of(
+    atoms: Atoms, path: str | Path, integrator: openmm.Integrator, threads: int = 0, platform: str = "Reference"
+) -> openmm.Context:
+    """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
+
+    For checks and validation: it is silent about a file that nobody has validated yet.
+    """
+    with unvalidated_ignored():
+        system = system_of(atoms, path, threads=threads)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+    context.setPositions(atoms.positions * 0.1)
+    return context
 
 
 def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
@@ -68,6 +75,12 @@ def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray)
         forces=np.asarray(forces) / _core.EV_IN_KJ_PER_MOL / 10.0 @ rotation,
         stress=None,
     )
+
+
+def in_reduced_box(atoms: Atoms) -> tuple[Atoms, np.ndarray]:
+    """The atoms in OpenMM's form of their cell, and the rotation R [3, 3] that took them there, r' = R r."""
+    box, rotation = reduced_box(atoms)
+    return Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc), rotation
 
 
 def reduced_box(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:

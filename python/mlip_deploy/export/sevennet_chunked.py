@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.export.sevennet import SevenNetEnergy
+from mlip_deploy.export.wrapper import EdgeGradientModel
 
 CHUNK = 4096
 """Edges whose messages are in memory at a time. A system with no more is computed in one piece."""
@@ -64,7 +65,7 @@ class ChunkedSevenNet(nn.Module):
 
     def __init__(self, model: SevenNetEnergy):
         super().__init__()
-        self.whole = model
+        self.whole = EdgeGradientModel(model)
         layers: list[Any] = list(model.layers)
         between = [Between(list(layers[0].before))]
         between += [Between([*previous.after, *layer.before]) for previous, layer in pairwise(layers)]
@@ -84,10 +85,8 @@ class ChunkedSevenNet(nn.Module):
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         if edge_index.shape[1] <= self.chunk:
-            vectors = edge_vectors.detach().requires_grad_(True)
-            energies = self.whole(node_types, n_owned, edge_index, vectors)
-            found = torch.autograd.grad([energies.sum()], [vectors], allow_unused=True)[0]
-            return energies.detach(), torch.zeros_like(vectors) if found is None else found
+            whole: tuple[Tensor, Tensor] = self.whole(node_types, n_owned, edge_index, edge_vectors)
+            return whole
         return self.in_chunks(node_types, n_owned, edge_index, edge_vectors.detach())
 
     def in_chunks(

@@ -39,6 +39,13 @@ class Check(_Strict):
     """why it failed, was expected to fail, does not apply or was not tested; names atoms, elements, frames"""
 
 
+def unmeasured(quantity: str, verdict: Verdict, reason: str, unit: str = "", source: str = "") -> Check:
+    """A check without a number: what it would have measured does not apply, was not tested, or could not be."""
+    return Check(
+        quantity=quantity, value=None, unit=unit, threshold=None, source=source, verdict=verdict, reason=reason
+    )
+
+
 class Series(_Strict):
     label: str
     x: list[float]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.command_line import comma_separated
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
     Raises:
         MLIPError: for wrong input.
     """
-    suites = _words(options.suite)
+    suites = comma_separated(options.suite)
     for suite in suites:
         if suite not in SUITES:
             raise MLIPError(f"--suite {options.suite}: '{suite}' is not one of {', '.join(SUITES)}")
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
     if options.recipes is not None and not options.recipes.is_dir():
         raise MLIPError(f"--recipes {options.recipes}: no such folder")
     artifact = Artifact(options.file)
-    elements = _words(options.elements)
+    elements = comma_separated(options.elements)
     contract = artifact.contract
     unknown = [symbol for symbol in elements if symbol not in contract.elements]
     if unknown:
@@ -117,7 +118,3 @@ def _reason(value: float | None, threshold: float | None, unit: str) -> str:
     if value is None:
         return "no value"
     return f"{value:.3g} {unit}" + (f", threshold {threshold:.3g}" if threshold is not None else "")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.command_line import comma_separated
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, progress: Progress, console: Console) -> int:
     """Compare, print the table, write compare.json and compare.html. Returns the exit status."""
-    elements = [word.strip() for word in options.elements.split(",") if word.strip()]
+    elements = comma_separated(options.elements)
     found = compare(
         [Artifact(path) for path in options.files],
         options.output,

@@ -14,7 +14,7 @@ from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
 from mlip_deploy.fixtures import Structure
 from mlip_deploy.result import Result
 from mlip_deploy.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
-from mlip_deploy.validate.case import Case, Check, Context, Outcome
+from mlip_deploy.validate.case import Case, Check, Context, Outcome, unmeasured
 
 RANKS = (1, 2, 4)
 """MPI rank counts of the suite, for LAMMPS."""
@@ -254,22 +254,14 @@ def _outcome(report: FidelityReport, name: str, engine: str) -> Outcome:
 
 def _whole(found: Comparison) -> Check:
     """A structure without numbers: it does not apply, or the engine stopped."""
-    return Check(
-        quantity=f"{found.structure} ({found.n_atoms} atoms)",
-        value=None,
-        unit="",
-        threshold=None,
-        source="",
-        verdict=found.verdict,
-        reason=found.reason,
-    )
+    return unmeasured(f"{found.structure} ({found.n_atoms} atoms)", found.verdict, found.reason)
 
 
 def _precision(context: Context, progress: Callable[[str], None]) -> Outcome:
     dtype = context.artifact.contract.dtype
     other = "float64" if dtype == "float32" else "float32"
     reason = f"this file computes in {dtype}. Export with --dtype {other} and validate that file beside it"
-    check = Check(quantity=other, value=None, unit="", threshold=None, source="", verdict="not-tested", reason=reason)
+    check = unmeasured(other, "not-tested", reason)
     return Outcome(suite="fidelity", case=PRECISION.name, engine="-", purpose=PRECISION.purpose, checks=[check])
 
 

@@ -25,7 +25,7 @@ from mlip_deploy.artifact import file_sha256
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, VERSIONED, Signature, release
-from mlip_deploy.validate.case import Case, Check, Context, Outcome, Verdict
+from mlip_deploy.validate.case import Case, Check, Context, Outcome, Verdict, unmeasured
 
 Progress = Callable[[str], None]
 
@@ -175,7 +175,7 @@ def _cases(suite: str, context: Context) -> tuple[list[Case], str]:
 
 
 def _not_tested(suite: str, engine: str, reason: str) -> Outcome:
-    check = Check(quantity=suite, value=None, unit="", threshold=None, source="", verdict="not-tested", reason=reason)
+    check = unmeasured(suite, "not-tested", reason)
     return Outcome(suite=suite, case=suite, engine=engine, purpose="", checks=[check])
 
 

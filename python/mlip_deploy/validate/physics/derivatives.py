@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_deploy.result import VOIGT, Array, Result, voigt_to_tensor
-from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series, unmeasured
 from mlip_deploy.validate.physics.stencil import LENGTH, NOISE_GAIN, POINTS, derivative, integral, step_for
 from mlip_deploy.validate.physics.tools import (
     Progress,
@@ -62,17 +62,7 @@ def _run(context: Context, atoms: Atoms, progress: Progress) -> Outcome:
     if strained:
         checks += stresses(context, atoms, base, strained, STRAIN_PER_LENGTH * step, noise)
     elif atoms.pbc.all():
-        checks.append(
-            Check(
-                quantity="stress",
-                value=None,
-                unit="eV/Å³",
-                threshold=None,
-                source="",
-                verdict="not-applicable",
-                reason="OpenMM reports no virial",
-            )
-        )
+        checks.append(unmeasured("stress", "not-applicable", "OpenMM reports no virial", unit="eV/Å³"))
     return outcome(checks, curves=[curve])
 
 

@@ -136,23 +136,13 @@ def simulate_openmm(context: Context, atoms: Atoms, step: float, n_steps: int) -
     from openmm import unit
 
     from mlip_deploy import _core
-    from mlip_deploy.engines.openmm import reduced_box
+    from mlip_deploy.engines.openmm import context_of, in_reduced_box
     from mlip_deploy.errors import MLIPError
-    from mlip_deploy.openmm import system_of
-    from mlip_deploy.signature import unvalidated_ignored
 
-    box, rotation = reduced_box(atoms)
-    rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)
+    rotated, _ = in_reduced_box(atoms)
     energies = []
     try:
-        with unvalidated_ignored():
-            system = system_of(rotated, context.artifact.path, threads=context.threads)
-        simulation = openmm.Context(
-            system,
-            openmm.VerletIntegrator(step),
-            openmm.Platform.getPlatformByName("Reference"),
-        )
-        simulation.setPositions(rotated.positions * 0.1)
+        simulation = context_of(rotated, context.artifact.path, openmm.VerletIntegrator(step), threads=context.threads)
         force = unit.kilojoule_per_mole / unit.nanometer
         start = simulation.getState(forces=True).getForces(asNumpy=True).value_in_unit(force)
         # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.

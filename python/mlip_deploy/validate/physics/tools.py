@@ -13,7 +13,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.fixtures import structures
 from mlip_deploy.result import Array, Result
 from mlip_deploy.tolerances import Tolerance, tolerance
-from mlip_deploy.validate.case import Case, Check, Context, Outcome
+from mlip_deploy.validate.case import Case, Check, Context, Outcome, unmeasured
 
 Progress = Callable[[str], None]
 Body = Callable[[Context, Progress], Outcome]
@@ -26,15 +26,7 @@ def case(name: str, purpose: str, body: Body, engine: str | None = None) -> Case
         try:
             outcome = body(context, progress)
         except MLIPError as error:
-            check = Check(
-                quantity="the engine ran",
-                value=None,
-                unit="",
-                threshold=None,
-                source="definition",
-                verdict="fail",
-                reason=str(error),
-            )
+            check = unmeasured("the engine ran", "fail", str(error), source="definition")
             outcome = Outcome(suite="physics", case=name, engine=engine or context.engine, purpose="", checks=[check])
         return outcome.model_copy(
             update={"suite": "physics", "case": name, "engine": engine or context.engine, "purpose": purpose}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.case import Case, Check, Context, Outcome
+from mlip_deploy.validate.case import Case, Check, Context, Outcome, Verdict
 from mlip_deploy.validate.datasets import MissingDataError
 from mlip_deploy.validate.properties.recipe import Measurement, Recipe, Setting, UnfinishedError
 
@@ -66,7 +66,7 @@ def _cases_of(recipe: Recipe, context: Context) -> list[Case]:
     return [_case(recipe, material) for material in possible]
 
 
-def _without_run(recipe: Recipe, verdict: str, reason: str) -> Case:
+def _without_run(recipe: Recipe, verdict: Verdict, reason: str) -> Case:
     def run(context: Context, progress: Callable[[str], None]) -> Outcome:
         return _outcome(recipe, recipe.name, context, _unmeasured(recipe, "", verdict, reason))
 
@@ -112,7 +112,7 @@ def _checks(recipe: Recipe, material: str, measurement: Measurement) -> list[Che
     return checks
 
 
-def _unmeasured(recipe: Recipe, material: str, verdict: str, reason: str) -> list[Check]:
+def _unmeasured(recipe: Recipe, material: str, verdict: Verdict, reason: str) -> list[Check]:
     return [
         Check(
             quantity=f"{material}: {metric.quantity}" if material else metric.quantity,
@@ -120,7 +120,7 @@ def _unmeasured(recipe: Recipe, material: str, verdict: str, reason: str) -> lis
             unit=metric.unit,
             threshold=metric.threshold,
             source=metric.source,
-            verdict=verdict,  # type: ignore[arg-type]
+            verdict=verdict,
             reason=reason,
         )
         for metric in recipe.metrics.values()

@@ -84,17 +84,13 @@ def _lammps(setting: Setting, atoms: Atoms, temperature: float, timestep: float,
 def _openmm(setting: Setting, atoms: Atoms, temperature: float, timestep: float, steps: int, every: int) -> Array:
     import openmm
 
-    from mlip_deploy.engines.openmm import reduced_box
-    from mlip_deploy.openmm import system_of
+    from mlip_deploy.engines.openmm import context_of, in_reduced_box
 
-    box, rotation = reduced_box(atoms)
-    rotated = Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=True)
+    rotated, rotation = in_reduced_box(atoms)
     integrator = openmm.LangevinMiddleIntegrator(temperature, 1.0 / RELAXATION, timestep / 1000.0)
     integrator.setRandomNumberSeed(SEED)
     try:
-        system = system_of(rotated, setting.artifact.path, threads=setting.threads)
-        context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
-        context.setPositions(rotated.positions * 0.1)
+        context = context_of(rotated, setting.artifact.path, integrator, threads=setting.threads)
         context.setVelocitiesToTemperature(temperature, SEED)
         frames = []
         for _ in range(steps // every + 1):
