@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlip_deploy.export.sevennet import SevenNetEnergy
 from mlip_deploy.export.wrapper import EdgeGradientModel
 
-CHUNK = 4096
+CHUNK = 2048
 """Edges whose messages are in memory at a time. A system with no more is computed in one piece."""
 
 
