@@ -8,6 +8,7 @@ All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients b
 product on unit vectors, so that roundings of a checkpoint's buffers and path normalisations are the model's.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.operators import load_operators
 
 
 class NotFusible(MLIPError):  # noqa: N818  a reason to use the framework's own layers, not a failure
@@ -30,6 +32,33 @@ def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
         blocks.append(block.transpose(1, 2).contiguous())
         start += entry.dim
     return blocks
+
+
+class EdgeHarmonics(nn.Module):
+    """e3nn's SphericalHarmonics of the edges' directions, and the edges' lengths, in one pass.
+
+    Args:
+        original: from edge vectors [n_edges, 3] to harmonics [n_edges, (l_max+1)²], normalised by component.
+
+    Raises:
+        NotFusible: if it computes something else.
+    """
+
+    def __init__(self, original: Any):
+        super().__init__()
+        vectors = torch.randn(32, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = original(vectors)
+        self.l_max = math.isqrt(expected.shape[1]) - 1
+        load_operators()
+        found = torch.ops.mlip.edge_harmonics(vectors, self.l_max)[1]
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-10):
+            raise NotFusible(f"the harmonics {original} are not e3nn's, normalised by component")
+
+    def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Lengths [n_edges] Å and harmonics [n_edges, (l_max+1)²] of edge vectors [n_edges, 3] Å."""
+        result: tuple[Tensor, Tensor] = torch.ops.mlip.edge_harmonics(edge_vectors, self.l_max)
+        return result
 
 
 class EdgeTensorProduct(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.export.equivariant import (
+    EdgeHarmonics,
     EdgeTensorProduct,
     EquivariantLinear,
     NotFusible,
@@ -48,6 +49,7 @@ class FusedMACEEnergy(nn.Module):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
+        self.harmonics = EdgeHarmonics(model.spherical_harmonics)
         tabulate = dtype == torch.float32 and not hasattr(model.radial_embedding, "distance_transform")
         with torch.no_grad():
             embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
@@ -60,8 +62,8 @@ class FusedMACEEnergy(nn.Module):
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        distances = torch.linalg.norm(edge_vectors, dim=-1)
-        harmonics = self.edge_features.harmonics(edge_vectors)
+        # MACE's edge vector points from the neighbour to the centre.
+        distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)
         if self.needs_features:
             one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
