@@ -203,7 +203,12 @@ def test_contract(artifact):
     contract = Artifact(artifact("three layers, two heads", "float64")).contract
     assert contract.elements == ["H", "C", "O", "Na", "Si", "Cl"]
     assert (contract.cutoff, contract.message_passing_layers, contract.parallel) == (4.0, 3, "exchange")
-    assert contract.operators == ["mlip::ghost_gather", "mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::symmetric_contraction"]
+    assert contract.operators == [
+        "mlip::ghost_gather",
+        "mlip::edge_harmonics",
+        "mlip::edge_tensor_product",
+        "mlip::symmetric_contraction",
+    ]
     assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")
 
 

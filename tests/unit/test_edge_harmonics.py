@@ -77,9 +77,11 @@ def test_squares_of_one_l_add_up() -> None:
 
 def test_no_edges_and_a_missing_direction() -> None:
     distances, harmonics = torch.ops.mlip.edge_harmonics(torch.zeros(0, 3), 3)
-    assert distances.shape == (0,) and harmonics.shape == (0, 16)
+    assert distances.shape == (0,)
+    assert harmonics.shape == (0, 16)
     distances, harmonics = torch.ops.mlip.edge_harmonics(torch.zeros(1, 3), 1)
-    assert distances.tolist() == [0.0] and harmonics.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+    assert distances.tolist() == [0.0]
+    assert harmonics.tolist() == [[1.0, 0.0, 0.0, 0.0]]
     assert torch.isfinite(gradient(lambda r: torch.ops.mlip.edge_harmonics(r, 3), torch.zeros(1, 3))).all()
 
 

@@ -72,7 +72,9 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         message_passing_layers=len(model.interactions),
         parallel="exchange",
         operators=["mlip::ghost_gather"]
-        + (["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []),
+        + (
+            ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []
+        ),
         energy_frame=frame,
         inputs=inputs,
         energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),
