@@ -87,7 +87,7 @@ void PairMLIP::rebuild_candidates() {
 void PairMLIP::plan_exchange() {
   owner_of_atom_.resize(atom->nlocal + atom->nghost);
   for (int i = 0; i < atom->nlocal; ++i) owner_of_atom_[i] = {comm->me, i};
-  comm->forward_comm(this, 2);
+  comm->forward_comm(this);
 
   std::vector<int> ghosts(atom_of_node_.begin() + graph_.n_owned, atom_of_node_.end());
   std::stable_sort(ghosts.begin(), ghosts.end(),
