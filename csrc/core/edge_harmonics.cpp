@@ -8,8 +8,8 @@
 //   c_m + i s_m = (u_z + i u_x)^m,      P_lm = d^m P_l(u_y) / d u_y^m      (P_l: Legendre's polynomial)
 //   Y_l,m = N_lm P_lm c_m,  Y_l,-m = N_lm P_lm s_m,  N_lm² = (2 - [m = 0]) (2l+1) (l-m)! / (l+m)!
 //
-// A direction that does not exist (two atoms on one spot) is zero, as in e3nn. The gradient uses dP_lm / du_y = P_l,m+1.
-// The CPU has a kernel; other devices, and the tests, take the same recurrence over torch's operators.
+// A direction that does not exist (two atoms on one spot) is zero, as in e3nn. The gradient uses dP_lm / du_y =
+// P_l,m+1. The CPU has a kernel; other devices, and the tests, take the same recurrence over torch's operators.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -26,8 +26,8 @@ constexpr int highest_l = 10;
 constexpr int highest_size = (highest_l + 1) * (highest_l + 1);
 
 void check_inputs(const Tensor& vectors, std::int64_t l_max) {
-  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3 && vectors.is_floating_point(),
-              "edge_harmonics: vectors are ", vectors.sizes(), ", expected floating-point [n_edges, 3]");
+  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3 && vectors.is_floating_point(), "edge_harmonics: vectors are ",
+              vectors.sizes(), ", expected floating-point [n_edges, 3]");
   TORCH_CHECK(l_max >= 0 && l_max <= highest_l, "edge_harmonics: l_max is ", l_max, ", expected 0 to ", highest_l);
 }
 
@@ -57,9 +57,9 @@ void legendre(const Value& y, const Value& one, int l_max, Value* p) {
     if (m > 0) p[at(m, m)] = p[at(m - 1, m - 1)] * static_cast<double>(2 * m - 1);
     if (m < l_max) p[at(m + 1, m)] = y * p[at(m, m)] * static_cast<double>(2 * m + 1);
     for (int l = m + 2; l <= l_max; ++l)
-      p[at(l, m)] = (y * p[at(l - 1, m)] * static_cast<double>(2 * l - 1) -
-                     p[at(l - 2, m)] * static_cast<double>(l + m - 1)) *
-                    (1.0 / (l - m));
+      p[at(l, m)] =
+          (y * p[at(l - 1, m)] * static_cast<double>(2 * l - 1) - p[at(l - 2, m)] * static_cast<double>(l + m - 1)) *
+          (1.0 / (l - m));
   }
 }
 
@@ -119,7 +119,8 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& vectors, std::int64_t l_max
   const Tensor dense = vectors.contiguous();
   const int l_last = static_cast<int>(l_max), size = (l_last + 1) * (l_last + 1);
   const std::int64_t n_edges = dense.size(0);
-  Tensor distances = torch::empty({n_edges}, dense.options()), harmonics = torch::empty({n_edges, size}, dense.options());
+  Tensor distances = torch::empty({n_edges}, dense.options()),
+         harmonics = torch::empty({n_edges, size}, dense.options());
   AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_harmonics", [&] {
     const scalar_t* const source = dense.data_ptr<scalar_t>();
     scalar_t* const lengths = distances.data_ptr<scalar_t>();
