@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 import toy_models
-from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
 from mlip_deploy.artifact import Artifact
-from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
-from mlip_deploy.engines import openmm as openmm_engine
-from mlip_deploy.tolerances import FLOAT64
 from mlip_deploy.validate.case import Context
-from mlip_deploy.validate.fidelity import gapped_ids
 from mlip_deploy.validate.physics import cases, dimers, symmetries
 from mlip_deploy.validate.physics.stencil import POINTS, derivative, integral, step_for
 
@@ -92,44 +87,6 @@ def test_a_dimer_with_a_hole():
     assert found.verdict == "expected-fail"
     assert found.value > 0.0
     assert "keep atoms apart with ZBL" in found.reason
-
-
-@pytest.fixture
-def mixed():
-    """Frames of other compositions, sizes, cells and periodicities, in no order."""
-    random = np.random.default_rng(4)
-    crystal = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
-    sheared = crystal.copy()
-    sheared.set_cell(sheared.cell.array @ [[1, 0.1, -0.05], [0, 1, 0.08], [0, 0, 1]], scale_atoms=True)
-    slab = crystal.copy()
-    slab.pbc = (True, False, True)
-    frames = [sheared, Atoms("Si"), slab, Atoms("HCl", [[0, 0, 0], [0, 0, 1.3]]), crystal[[4, 0, 2]]]
-    for atoms in frames:
-        atoms.positions += random.normal(scale=0.1, size=atoms.positions.shape)
-    return frames
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_lammps_takes_frames_of_any_kind_in_one_process(ranks, mixed, tiny):
-    ids = [gapped_ids(len(atoms)) for atoms in mixed]
-    assert ids[0] != sorted(ids[0])
-    found = lammps_engine.evaluate_many(tiny, mixed, ranks=ranks, ids=ids)
-    compare(found, mixed, tiny)
-
-
-def test_openmm_takes_frames_of_any_kind(mixed, tiny):
-    mixed = [atoms for atoms in mixed if len(set(atoms.pbc)) == 1]
-    compare(openmm_engine.evaluate_many(tiny, mixed), mixed, tiny)
-
-
-def compare(found, frames, path):
-    for result, truth in zip(found, ase_engine.evaluate_many(path, frames), strict=True):
-        assert abs(result.energy - truth.energy) / len(truth.forces) < FLOAT64.energy_per_atom
-        np.testing.assert_allclose(result.forces, truth.forces, atol=FLOAT64.forces)
-        if result.stress is not None:
-            np.testing.assert_allclose(result.stress, truth.stress, atol=FLOAT64.stress)
-        if result.atomic_energies is not None:
-            np.testing.assert_allclose(result.atomic_energies, truth.atomic_energies, atol=FLOAT64.atomic_energies)
 
 
 def test_the_rotation_is_seen_by_lammps():
