@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
             rooflines.append(_in_process(roofline, arguments.file, system))
         console.print(_roofline_table(rooflines))
     report = {
-        "machine": _machine(),
+        "machine": machine(),
         "file": arguments.file,
         "against": arguments.against,
         "records": records,
@@ -615,7 +615,8 @@ def _plot(records: list[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Processor, cores, versions: what a timing depends on."""
     import torch
 
     processor = platform.processor() or platform.machine()

@@ -62,6 +62,8 @@ class Curve(_Strict):
     series: list[Series]
     diagonal: bool = False
     """draw y = x, for parity plots"""
+    logarithmic: bool = False
+    """both axes"""
 
 
 class Outcome(_Strict):

@@ -17,15 +17,17 @@ from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, sign
 from mlip_deploy.validate.case import Context
 from mlip_deploy.validate.report import VERDICTS
-from mlip_deploy.validate.run import SUITES, Validation, validate
+from mlip_deploy.validate.run import MEASURED, SUITES, Validation, validate
+
+DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
     parser.add_argument(
         "--suite",
-        default=",".join(REQUIRED_SUITES),
-        help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(REQUIRED_SUITES)}",
+        default=",".join(DEFAULT_SUITES),
+        help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(DEFAULT_SUITES)}",
     )
     parser.add_argument(
         "--engine", choices=ENGINES, default="lammps", help="where physics and properties run; default: lammps"
@@ -56,6 +58,11 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
             raise MLIPError(f"--suite {options.suite}: '{suite}' is not one of {', '.join(SUITES)}")
     if not suites:
         raise MLIPError(f"--suite is empty. Name some of {', '.join(SUITES)}")
+    if not set(suites) - set(MEASURED):
+        raise MLIPError(
+            f"--suite {options.suite} measures and judges nothing. Add a suite, such as fidelity, or type: "
+            f"mlip bench {options.file}"
+        )
     if options.output.exists() and not options.output.is_dir():
         raise MLIPError(f"-o {options.output} is a file. Name a folder")
     if options.recipes is not None and not options.recipes.is_dir():

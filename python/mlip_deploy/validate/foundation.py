@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlip_deploy.validate.case import Check, Verdict
-from mlip_deploy.validate.report import Page
+from mlip_deploy.validate.report import Page, measured
 from mlip_deploy.validate.run import Validation
 
 JUDGED: tuple[Verdict, ...] = ("pass", "fail", "expected-fail")
@@ -31,8 +31,10 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
             ],
             [
                 "Scale to useful simulations?",
-                "; ".join([_case(validation, "extensivity"), _ranks(validation)]),
-                "cost and memory per atom and step, which change from run to run: timing.json, mlip bench FILE",
+                "; ".join([_case(validation, "extensivity"), _ranks(validation), *_cost(validation)]),
+                "larger systems and other machines: mlip bench FILE"
+                if validation.measured
+                else "cost and memory per atom and step: add the suite cost, or type mlip bench FILE",
             ],
             ["How do we know that it is any good?", _suites(validation), _missing(validation)],
         ],
@@ -64,6 +66,14 @@ def _ranks(validation: Validation) -> str:
         and all(check.verdict != "fail" for check in outcome.checks)
     ]
     return f"same results in {', '.join(done)}" if done else "fidelity not shown in any engine"
+
+
+def _cost(validation: Validation) -> list[str]:
+    """Marked as measured."""
+    found = [
+        f"{c.quantity}: {c.value:.3g} {c.unit}" for o in validation.measured for c in o.checks if c.value is not None
+    ]
+    return [measured("; ".join(found))] if found else []
 
 
 def _suites(validation: Validation) -> str:
