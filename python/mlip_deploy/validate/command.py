@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
     )
+    parser.add_argument("--base", type=Path, metavar="FILE", help="artifact of the model before it was fine-tuned")
+    parser.add_argument(
+        "--tuned-on",
+        action="append",
+        default=[],
+        metavar="FILE|NAME",
+        help="reference data that it was fine-tuned on; may be repeated",
+    )
     parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
@@ -67,6 +75,12 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         raise MLIPError(f"-o {options.output} is a file. Name a folder")
     if options.recipes is not None and not options.recipes.is_dir():
         raise MLIPError(f"--recipes {options.recipes}: no such folder")
+    if options.tuned_on and options.base is None:
+        raise MLIPError(f"--tuned-on {options.tuned_on[0]} needs the model before it was tuned. Add: --base FILE")
+    if options.base is not None and not (options.reference or options.tuned_on):
+        raise MLIPError(f"--base {options.base} is compared on reference data. Add: --tuned-on FILE --reference NAME")
+    if options.base is not None and "reference" not in suites:
+        raise MLIPError(f"--base {options.base}: nothing reads it. Add: --suite reference")
     artifact = Artifact(options.file)
     elements = comma_separated(options.elements)
     contract = artifact.contract
@@ -83,6 +97,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         elements=elements,
         use=options.use,
         reference=options.reference,
+        base=Artifact(options.base) if options.base is not None else None,
+        tuned_on=options.tuned_on,
         frame=options.frame,
         threads=options.threads,
         recipes=options.recipes,

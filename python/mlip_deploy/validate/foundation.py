@@ -18,7 +18,11 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
         ["question", "evidence of this validation", "not tested here"],
         [
             ["What is the minimal definition?", _definition(validation), "transfer to phases that no suite contains"],
-            ["More data, better data or better models?", _data(validation), "forgetting after fine-tuning"],
+            [
+                "More data, better data or better models?",
+                _data(validation),
+                "" if validation.base else "forgetting after fine-tuning (--base, --tuned-on)",
+            ],
             [
                 "Long range?",
                 _case(validation, "locality"),
@@ -53,7 +57,16 @@ def _definition(validation: Validation) -> str:
 def _data(validation: Validation) -> str:
     if not validation.count("reference", "pass") and not validation.count("reference", "fail"):
         return "none: no reference data were compared (--suite reference --reference …)"
-    return f"zero-shot against {', '.join(validation.reference)}: {_tally(validation, 'reference')}"
+    sets = ", ".join(dict.fromkeys([*validation.tuned_on, *validation.reference]))
+    if validation.base is None:
+        return f"zero-shot against {sets}: {_tally(validation, 'reference')}"
+    ratios = [
+        f"{outcome.case}: {check.quantity}: {check.value:.2f} ({check.verdict})"
+        for outcome in validation.outcomes
+        for check in outcome.checks
+        if outcome.suite == "reference" and "over zero-shot" in check.quantity and check.value is not None
+    ]
+    return f"fine-tuned, zero-shot is {validation.base}, against {sets}: {'; '.join(ratios)}"
 
 
 def _ranks(validation: Validation) -> str:

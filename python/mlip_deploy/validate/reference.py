@@ -13,6 +13,7 @@ from mlip_deploy.contract import EnergyFrame
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
+from mlip_deploy.validate import forgetting
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
 from mlip_deploy.validate.datasets import DATASETS
 from mlip_deploy.validate.frames import NO_FORCES, UNKNOWN, Agreement, agree, parse_declaration, parse_request
@@ -23,7 +24,9 @@ SUITE = "reference"
 ENERGY_THRESHOLD = 0.043
 ENERGY_SOURCE = "1 kcal/mol per atom, called chemical accuracy"
 SLOPE_THRESHOLD = 0.2
-SLOPE_SOURCE = "choice of this project, to show the softening described by Deng et al., npj Comput. Mater. 11, 9 (2025)"
+SLOPE_SOURCE = (
+    "choice of this project, to show the softening described by Deng et al., doi:10.1038/s41524-024-01500-6 (2025)"
+)
 SLOPE_SIGNAL = 0.1
 """eV/Å, root mean square of the labels' force components: a slope says nothing where symmetry leaves no forces"""
 REPORTED = "reported, not judged"
@@ -42,15 +45,20 @@ class Reference:
 
 
 def cases(context: Context) -> list[Case]:
-    """One case for each `--reference`."""
-    return [_case(name) for name in context.reference]
+    """One case for each set that the model was tuned on, and for each `--reference`."""
+    return [_case(name) for name in dict.fromkeys([*context.tuned_on, *context.reference])]
 
 
 def _case(name: str) -> Case:
     def run(context: Context, progress: Callable[[str], None]) -> Outcome:
         reference = load(context.artifact, name, context.elements, context.frame)
         results = predict(context.artifact, reference, context.engine, context.threads, progress)
-        return judge(reference, results, context.engine)
+        outcome = judge(reference, results, context.engine)
+        if context.base is None:
+            return outcome
+        return outcome.model_copy(
+            update={"checks": outcome.checks + _forgetting(context, context.base, name, reference, results, progress)}
+        )
 
     return Case(SUITE, case_name(name), "do energies, forces and stresses agree with the labels?", run)
 
@@ -195,6 +203,36 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
         curves=curves,
         notes=notes,
     )
+
+
+def _forgetting(
+    context: Context,
+    base: Artifact,
+    name: str,
+    reference: Reference,
+    results: Sequence[Result],
+    progress: Callable[[str], None],
+) -> list[Check]:
+    """The model before fine-tuning on the same labels, each in its own energy frame."""
+    try:
+        of_base = load(base, name, context.elements, context.frame)
+    except MLIPError as error:
+        raise MLIPError(f"--base {base.path}: {error}") from error
+    before = predict(base, of_base, context.engine, context.threads, forgetting.announced(base, progress))
+    role = forgetting.TUNED if name in context.tuned_on else forgetting.GENERAL
+    energies = [
+        forgetting.energy_errors(*energy_differences(one, found)[:2])
+        for one, found in ((of_base, before), (reference, results))
+    ]
+    checks = []
+    if reference.agreement.judged and of_base.agreement.judged:
+        checks.append(forgetting.compare(role, "energy, MAE", *energies))
+    having = [k for k, labelled in enumerate(reference.frames) if labelled.forces is not None]
+    labels = [forces for labelled in reference.frames if (forces := labelled.forces) is not None]
+    if having:
+        errors_of = [forgetting.force_errors(labels, [found[k] for k in having]) for found in (before, results)]
+        checks.append(forgetting.compare(role, "force component, MAE", *errors_of))
+    return checks
 
 
 def _energy_checks(label: Array, predicted: Array, judged: bool) -> list[Check]:

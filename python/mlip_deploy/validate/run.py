@@ -65,6 +65,9 @@ class Validation(_Strict):
     """tested with; all of the model's when empty"""
     use: str | None
     reference: list[str]
+    base: str | None = None
+    """file of the model before it was fine-tuned"""
+    tuned_on: list[str] = []
     frame: str | None
     versions: dict[str, str]
     verdict: Literal["pass", "fail"]
@@ -162,6 +165,8 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
         elements=list(context.elements),
         use=context.use,
         reference=list(context.reference),
+        base=context.base.path.name if context.base else None,
+        tuned_on=list(context.tuned_on),
         frame=context.frame,
         versions=versions,
         verdict="pass" if passed and not failed and len(absent) < len(judging) else "fail",
@@ -214,8 +219,12 @@ def _arguments(context: Context, suite: str, content: str, versions: dict[str, s
     if suite != "fidelity":
         found |= {"engine": context.engine, "elements": context.elements, "threads": context.threads}
     if suite == "reference":
-        files = [file_sha256(name) if Path(name).is_file() else name for name in context.reference]
-        found |= {"reference": files, "frame": context.frame}
+        files, tuned_on = (
+            [file_sha256(name) if Path(name).is_file() else name for name in names]
+            for names in (context.reference, context.tuned_on)
+        )
+        base = context.base.content_sha256() if context.base else None
+        found |= {"reference": files, "frame": context.frame, "base": base, "tuned on": tuned_on}
     if suite in MEASURED:
         found["machine"] = machine()
     if suite == "properties" and context.recipes is not None:
