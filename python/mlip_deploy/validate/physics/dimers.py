@@ -1,7 +1,7 @@
 """Dimer curves down to short distances: is there a wall, and is there one minimum?
 
 Foundation models see few short distances in training; holes and wiggles there are common and known (the homonuclear
-diatomics of MLIP Arena, Chiang et al. 2025, report them for every model). They say nothing about the deployment, so a
+diatomics of MLIP Arena show them: Chiang et al., arXiv:2509.20630, 2025). They say nothing about the deployment, so a
 hole is an expected failure with its cure, and not a reason to refuse the file.
 """
 
@@ -28,7 +28,7 @@ SHOWN = (-8.0, 15.0)
 """eV: the part of a curve that a plot shows."""
 SOURCE = (
     f"definition: cores repel; {CLOSE:g} times the sum of covalent radii is closer than thermal motion brings two "
-    "atoms. MLIP Arena's homonuclear diatomics report the same quantity"
+    "atoms. MLIP Arena (Chiang et al., arXiv:2509.20630) looks at the same curves, with other measures"
 )
 CURE = "keep atoms apart with ZBL (docs/lammps.md: hybrid/overlay), or stay near equilibrium"
 
