@@ -99,6 +99,42 @@ def test_the_rotation_is_seen_by_lammps():
     assert np.abs(np.array(first) - second).max() > 0.1
 
 
+def test_elements_without_a_wall_name_their_partners():
+    pairs = [("H", "C"), ("H", "O"), ("C", "O")]
+    repulsion = np.array([[5.0, 4.0, 3.0, 2.0], [-1.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]])
+    found = {symbol: dimers.judge_walls(symbol, pairs, repulsion) for symbol in "HCO"}
+    assert {symbol: check.verdict for symbol, check in found.items()} == {
+        "H": "expected-fail",
+        "C": "pass",
+        "O": "expected-fail",
+    }
+    assert found["H"].value == 1 / 8
+    assert found["O"].reason.startswith("attraction to H: keep atoms apart with ZBL")
+    assert found["C"].reason == ""
+
+
+def test_many_elements_meet_each_other_close_up(toy, tmp_path, monkeypatch):
+    """More elements than have curves of their own with each other."""
+    monkeypatch.setattr(dimers, "MOST_MIXED", 2)
+    context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path)
+    (case,) = dimers.cases(context)
+    quantities = [check.quantity for check in case.run(context, lambda _: None).checks]
+    assert [name.split(":")[0] for name in quantities] == [
+        *("Na-Na", "Cl-Cl", "Si-Si"),
+        *(f"{symbol} with each other element" for symbol in ("Na", "Cl", "Si")),
+    ]
+
+
+def test_the_long_range_that_is_left_out_is_that_of_unit_charges(toy, tmp_path):
+    context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path)
+    case = next(case for case in cases(context) if case.name == "locality")
+    values = {check.quantity: check.value for check in case.run(context, lambda _: None).checks}
+    felt = values["farthest atom whose force changes by more than the noise"]
+    left_out = next(value for quantity, value in values.items() if quantity.startswith("long range"))
+    assert 2.0 < felt < 2 * 3.9  # Å: local energies, and forces from neighbours' energies
+    assert left_out == pytest.approx(14.399645 / felt**2, rel=1e-6)  # e² / 4πε₀ in eV Å
+
+
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
 def test_a_model_that_stops_is_a_failed_check(engine, tiny, tmp_path, monkeypatch):
     from mlip_deploy.errors import MLIPError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlip_deploy.validate.case import Check, Verdict
+from mlip_deploy.validate.reference import DOMAIN
 from mlip_deploy.validate.report import Page, measured
 from mlip_deploy.validate.run import Validation
 
@@ -40,7 +41,11 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
                 if validation.measured
                 else "cost and memory per atom and step: add the suite cost, or type mlip bench FILE",
             ],
-            ["How do we know that it is any good?", _suites(validation), _missing(validation)],
+            [
+                "How do we know that it is any good?",
+                "; ".join([_suites(validation), *_domain(validation)]),
+                _missing(validation),
+            ],
         ],
     )
 
@@ -91,6 +96,16 @@ def _cost(validation: Validation) -> list[str]:
 
 def _suites(validation: Validation) -> str:
     return "; ".join(f"{suite} {_tally(validation, suite)}" for suite in validation.suites)
+
+
+def _domain(validation: Validation) -> list[str]:
+    """The domain of applicability, as far as labels were compared: beyond it nothing was shown."""
+    return [
+        f"{outcome.case}, {note}"
+        for outcome in validation.outcomes
+        for note in outcome.notes
+        if outcome.suite == "reference" and note.startswith(DOMAIN)
+    ]
 
 
 def _missing(validation: Validation) -> str:

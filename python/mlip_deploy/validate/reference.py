@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.contract import EnergyFrame
@@ -72,7 +74,8 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
     """Read a set or an extended XYZ file and settle the energy frame.
 
     Args:
-        elements: keep structures made of these only; all when empty.
+        elements: keep structures made of these only. When empty: all of a file, and of a named set those made of
+            elements that the model knows.
         frame: the user's `--frame`.
 
     Raises:
@@ -91,13 +94,15 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
         declared: EnergyFrame = parse_declaration(file.declared) if file.declared else UNKNOWN
         energies = {"raw": declared}
         _require_forces(name, frames, request.energies_only)
-    selected = [f for f in frames if not elements or set(f.atoms.get_chemical_symbols()) <= set(elements)]
+    kept = elements or (contract.elements if name in DATASETS else ())
+    selected = [f for f in frames if not kept or set(f.atoms.get_chemical_symbols()) <= set(kept)]
     if not selected:
         raise MLIPError(
             f"'{name}' has no structure made of {', '.join(elements)} only. Name more elements: --elements …"
         )
     if len(selected) < len(frames):
-        notes.append(f"{len(selected)} of {len(frames)} structures: those made of {', '.join(elements)}")
+        which = ", ".join(elements) or "elements that the model knows"
+        notes.append(f"{len(selected)} of {len(frames)} structures: those made of {which}")
     for labelled in selected:
         strange = sorted(set(labelled.atoms.get_chemical_symbols()) - set(contract.elements))
         if strange:
@@ -154,11 +159,12 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
     types = np.array([labelled.config_type for labelled in frames])
     elements = sorted({symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()})
     label, predicted, shifts = energy_differences(reference, results)
-    notes = list(reference.notes)
+    notes = [*reference.notes, domain(frames)]
     if shifts:
         listed = ", ".join(f"{symbol} {shift:+.4f}" for symbol, shift in shifts.items())
         notes.append(f"fitted to these labels and added to the predictions (eV per atom): {listed}")
-    checks = _energy_checks(label, predicted, reference.agreement.judged)
+    names = [labelled.name for labelled in frames]
+    checks = _energy_checks(label, predicted, reference.agreement.judged, names)
     curves = [_parity("energy", "eV/atom", types, label, predicted)]
     for group in _groups(types):
         checks.append(
@@ -235,7 +241,31 @@ def _forgetting(
     return checks
 
 
-def _energy_checks(label: Array, predicted: Array, judged: bool) -> list[Check]:
+DOMAIN = "domain that the labels cover: "
+
+
+def domain(frames: Sequence[Labelled]) -> str:
+    """What the labels say something about: elements, sizes and how close atoms come."""
+    elements = {symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()}
+    sizes = [len(labelled.atoms) for labelled in frames]
+    nearest = [neighbour_distance(labelled.atoms) for labelled in frames]
+    return (
+        f"{DOMAIN}{len(elements)} elements, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
+        f"{min(nearest):.2f} to {max(nearest):.2f} Å apart"
+    )
+
+
+def neighbour_distance(atoms: Atoms, longest: float = 12.0) -> float:
+    """Å: the shortest distance between two atoms or an atom and an image; at most `longest`."""
+    for cutoff in (3.0, 6.0, longest):
+        distances = neighbor_list("d", atoms, cutoff)
+        if distances.size:
+            return float(distances.min())
+    return longest
+
+
+def _energy_checks(label: Array, predicted: Array, judged: bool, names: Sequence[str]) -> list[Check]:
+    worst = names[int(np.argmax(np.abs(predicted - label)))]
     found = errors(label, predicted)
     reason = "" if judged else "compared across energy frames, so without a verdict"
     verdict = "not-applicable" if not judged else "pass" if found.mae <= ENERGY_THRESHOLD else "fail"
@@ -253,6 +283,7 @@ def _energy_checks(label: Array, predicted: Array, judged: bool) -> list[Check]:
         ),
         _reported("energy, median absolute error", found.median),
         _reported("energy, RMSE", found.rmse),
+        _reported("energy, largest error", float(np.abs(predicted - label).max()), reason=worst),
         _reported("energy, slope through zero", found.slope, ""),
     ]
 
@@ -298,8 +329,16 @@ def _slope(quantity: str, slope: float) -> Check:
     )
 
 
-def _reported(quantity: str, value: float, unit: str = "eV/atom") -> Check:
-    return Check(quantity=quantity, value=value, unit=unit, threshold=None, source=REPORTED, verdict="not-applicable")
+def _reported(quantity: str, value: float, unit: str = "eV/atom", reason: str = "") -> Check:
+    return Check(
+        quantity=quantity,
+        value=value,
+        unit=unit,
+        threshold=None,
+        source=REPORTED,
+        verdict="not-applicable",
+        reason=reason,
+    )
 
 
 def _groups(types: Array) -> list[str]:
