@@ -114,6 +114,7 @@ def roofline_table(rooflines: list[dict[str, Any]]) -> Table:
 
 
 def machine() -> dict[str, Any]:
+    """Processor, cores, versions: what a timing depends on."""
     import torch
 
     processor = platform.processor() or platform.machine()
