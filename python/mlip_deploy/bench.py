@@ -435,7 +435,8 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     bytes_moved = 0.0
     graph = module.inlined_graph  # its nodes live no longer than this name
     for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
-        paths, table = node.inputsAt(5).toIValue().tolist(), node.inputsAt(7).toIValue()
+        numbers, table = node.inputsAt(5).toIValue(), node.inputsAt(7).toIValue()
+        paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
         per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
         operations["convolution"] += per_edge * len(centres)
         bytes_moved += per_edge_bytes * size * len(centres)
