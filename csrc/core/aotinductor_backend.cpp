@@ -33,10 +33,13 @@ std::string minor_release(const std::string& version) {
 
 void check_compiled_for(const std::string& path, const Contract& contract, at::Device device) {
   const CompiledFor& compiled = *contract.compiled_for;
+  const std::string again = contract.model_family == "custom"
+                                ? "export_module(..., backend=\"aotinductor\")"
+                                : "mlip export " + contract.model_family +
+                                      " CHECKPOINT --backend aotinductor -o NAME.mlip.pt2";
   auto refuse = [&](const std::string& expected, const std::string& found) {
     throw Error("'" + path + "' is compiled for " + expected + ", this is " + found +
-                ". Compile it here: mlip export " + contract.model_family +
-                " CHECKPOINT --backend aotinductor -o NAME.mlip.pt2");
+                ". Compile it here: " + again);
   };
   const std::string torch = minor_release(TORCH_VERSION);
   if (compiled.torch != torch) refuse("torch " + compiled.torch, "torch " + torch);

@@ -405,6 +405,8 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     load_operators()
     torch.set_num_threads(1)
     contract = Artifact(path).contract
+    if contract.backend != "torchscript":
+        raise MLIPError(f"--roofline {path}: a compiled file does not say what it computes. Give a TorchScript file")
     module = torch.jit.load(path)  # type: ignore[no-untyped-call]
     atoms = build_system(system)
     types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
