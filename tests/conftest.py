@@ -35,9 +35,9 @@ class Artifacts:
     def __init__(self, directory: Path):
         self.directory = directory
 
-    def export(self, source: str, dtype: str, *options: str, name: str | None = None) -> Path:
+    def export(self, source: str, dtype: str, *options: str, name: str | None = None, suffix: str = ".mlip.pt") -> Path:
         stem = name or Path(source).stem
-        path = self.directory / f"{stem}-{dtype}.mlip.pt"
+        path = self.directory / f"{stem}-{dtype}{suffix}"
         if not path.exists():
             done = mlip("export", "sevennet", source, "-o", path, "--dtype", dtype, *options)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -56,6 +56,10 @@ class Artifacts:
     def tiny(self, dtype: str = "float64") -> Path:
         """A three-layer SevenNet with random weights, quick enough for every deck."""
         return self.export(str(self.checkpoint()), dtype)
+
+    def compiled(self, dtype: str = "float64") -> Path:
+        """The same for the back end aotinductor."""
+        return self.export(str(self.checkpoint()), dtype, "--backend", "aotinductor", suffix=".mlip.pt2")
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,9 @@ class HaloEnergy(nn.Module):
         return x[:n_owned] @ self.readout
 
 
-def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.9) -> Path:
+def export(
+    path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.9, backend: str = "torchscript"
+) -> Path:
     """An artifact of LocalEnergy ("local") or HaloEnergy ("halo")."""
     local = parallel == "local"
     export_module(
@@ -75,6 +77,7 @@ def export(path: Path, parallel: str, dtype: str = "float64", cutoff: float = 3.
         energy_frame=NO_FRAME,
         license="MIT",
         citation="A toy. No journal.",
+        backend=backend,
     )
     return path
 

@@ -78,6 +78,10 @@ Enum parse_enum(const Reader& reader, const char* key, const std::string& value,
 
 }  // namespace
 
+const char* to_string(BackendKind backend) {
+  return backend == BackendKind::torchscript ? "torchscript" : "aotinductor";
+}
+
 const char* to_string(Parallel parallel) {
   switch (parallel) {
     case Parallel::local:
@@ -148,7 +152,14 @@ Contract parse_contract(const std::string& text, const std::string& source) {
   }
   frame.finish();
 
-  contract.backend = root.get<std::string>("backend");
+  contract.backend = parse_enum(root, "backend", root.get<std::string>("backend"),
+                                {BackendKind::torchscript, BackendKind::aotinductor});
+  if (contract.backend == BackendKind::aotinductor) {
+    Reader compiled = root.object("compiled_for");
+    contract.compiled_for = CompiledFor{compiled.get<std::string>("torch"), compiled.get<std::string>("device"),
+                                        compiled.get<std::string>("processor")};
+    compiled.finish();
+  }
   contract.elements = root.get<std::vector<std::string>>("elements");
   contract.cutoff = root.get<double>("cutoff");
   contract.message_passing_layers = root.get<int>("message_passing_layers");

@@ -1,9 +1,10 @@
 // The contract: everything that an engine must know about a model, read from the artifact.
 //
-// An artifact (`name.mlip.pt`) carries it as the JSON record `mlip/contract.json`. The Python side writes
-// and checks the same fields (python/mlip_deploy/contract.py); the JSON keys are the member names below.
+// An artifact (`name.mlip.pt`, `name.mlip.pt2`) carries it as the JSON record `mlip/contract.json`. The Python side
+// writes and checks the same fields (python/mlip_deploy/contract.py); the JSON keys are the member names below.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,25 @@ enum class Parallel {
 /// The floating-point type that a model computes in.
 enum class Precision { float32, float64 };
 
+/// What runs the model.
+enum class BackendKind {
+  torchscript,  ///< a TorchScript archive: any torch, processor and device
+  aotinductor,  ///< compiled code, for what `compiled_for` says
+};
+
+/// Where compiled code runs.
+struct CompiledFor {
+  std::string torch;      ///< minor release, "2.13"
+  std::string device;     ///< "cpu" or "cuda"
+  std::string processor;  ///< instruction set of the CPU: "x86-64-v4", "x86-64-v3" or "x86-64"
+};
+
 struct Contract {
   std::string schema;         ///< "major.minor"; another major is refused
   std::string producer;       ///< package and version that wrote the file
   std::string torch_version;  ///< torch that wrote the file
-  std::string backend;        ///< "torchscript"
+  BackendKind backend = BackendKind::torchscript;
+  std::optional<CompiledFor> compiled_for;  ///< of the back end aotinductor, and of no other
   std::string model_name;
   std::string model_family;
   std::string source_sha256;  ///< of the checkpoint
@@ -47,6 +62,7 @@ struct Contract {
 /// @throws Error for malformed JSON, a missing or unknown key, another major schema, a wrong value.
 Contract parse_contract(const std::string& json, const std::string& source);
 
+const char* to_string(BackendKind backend);
 const char* to_string(Parallel parallel);
 const char* to_string(Precision precision);
 

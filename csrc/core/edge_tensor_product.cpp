@@ -8,7 +8,7 @@
 // a 'uvu' tensor product, and sums over the neighbours of each centre; no message of an edge is ever stored. The
 // formula and the component-major layout are in edge_tensor_product_kernels.h.
 //
-//   paths         int64 [n_paths, 9], one row per path:
+//   paths         int[], nine numbers for each path (not a tensor: the outputs' shapes follow from them):
 //                 l1, l2, l3, channels, first value of the block in features, in harmonics, in weights,
 //                 output tensor, first channel in it
 //   coefficients  flat, [2l1+1, 2l2+1, 2l3+1] for each path: Clebsch-Gordan coefficients times path normalisation
@@ -52,13 +52,11 @@ struct Plan {
   std::vector<std::int64_t> output_channels;
   std::int64_t n_weights = 0;
 
-  Plan(const Tensor& packed, const Tensor& features, const Tensor& harmonics, const Tensor& coefficients) {
-    TORCH_CHECK(packed.dim() == 2 && packed.size(1) == 9 && packed.scalar_type() == torch::kInt64,
-                "edge_tensor_product: paths must be int64 [n_paths, 9]");
-    const Tensor rows = packed.to(torch::kCPU).contiguous();
-    const std::int64_t* row = rows.data_ptr<std::int64_t>();
+  Plan(at::IntArrayRef packed, const Tensor& features, const Tensor& harmonics, const Tensor& coefficients) {
+    TORCH_CHECK(packed.size() % 9 == 0, "edge_tensor_product: paths must be nine numbers each, found ", packed.size());
     std::int64_t n_coefficients = 0;
-    for (std::int64_t p = 0; p < rows.size(0); ++p, row += 9) {
+    const std::int64_t* row = packed.data();
+    for (std::size_t p = 0; p < packed.size() / 9; ++p, row += 9) {
       Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], n_coefficients};
       TORCH_CHECK(*std::min_element(row, row + 9) >= 0 &&
                       path.features + path.n1() * path.channels <= features.size(1) &&
@@ -103,7 +101,7 @@ void check_inputs(const Plan& plan, const Tensor& features, const Tensor& harmon
 
 /// The same from torch's operators: any device, differentiable, and slow.
 std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                              const Tensor& edge_index, std::int64_t n_owned, const Tensor& paths,
+                              const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
                               const Tensor& coefficients, const Tensor& table, double step) {
   const Plan plan(paths, features, harmonics, coefficients);
   check_inputs(plan, features, harmonics, radial, edge_index, coefficients, table);
@@ -192,7 +190,7 @@ struct CpuCall {
   TensorProductProblem<T> problem{};
 
   CpuCall(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index_,
-          std::int64_t n_owned, const Tensor& packed_paths, const Tensor& packed_coefficients, const Tensor& table_,
+          std::int64_t n_owned, at::IntArrayRef packed_paths, const Tensor& packed_coefficients, const Tensor& table_,
           double step)
       : features(features_.contiguous()),
         harmonics(harmonics_.contiguous()),
@@ -261,7 +259,7 @@ struct CpuCall {
 };
 
 std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                                const Tensor& edge_index, std::int64_t n_owned, const Tensor& paths,
+                                const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
                                 const Tensor& coefficients, const Tensor& table, double step) {
   std::vector<Tensor> outputs;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product", [&] {
@@ -282,7 +280,7 @@ std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics,
 /// -> gradients of features (empty when not wanted), harmonics, radial
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const Tensor& features,
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
-                                                const Tensor& paths, const Tensor& coefficients, const Tensor& table,
+                                                at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table,
                                                 double step, bool features_wanted) {
   const std::int64_t n_owned = gradients[0].size(0);
   Tensor features_gradient =
@@ -323,18 +321,25 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
+// The count is a SymInt, as in ghost_gather.cpp.
+std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
+                                     const Tensor& coefficients, const Tensor& table, double step);
+
 class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
-                                                std::int64_t n_owned, const Tensor& paths, const Tensor& coefficients,
+                                                c10::SymInt n_owned, at::IntArrayRef paths, const Tensor& coefficients,
                                                 const Tensor& table, double step) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::edge_tensor_product", "").typed<decltype(forward_cpu)>();
-    context->save_for_backward({features, harmonics, radial, edge_index, paths, coefficients, table});
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::edge_tensor_product", "")
+                               .typed<decltype(forward_autograd)>();
+    context->save_for_backward({features, harmonics, radial, edge_index, coefficients, table});
+    context->saved_data["paths"] = paths;
     context->saved_data["step"] = step;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -345,8 +350,8 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
     const auto saved = context->get_saved_variables();
     const bool features_wanted = context->needs_input_grad(0);
     const auto [features, harmonics, radial] =
-        op.call(gradients, saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6],
-                context->saved_data["step"].toDouble(), features_wanted);
+        op.call(gradients, saved[0], saved[1], saved[2], saved[3], context->saved_data["paths"].toIntVector(), saved[4],
+                saved[5], context->saved_data["step"].toDouble(), features_wanted);
     return {features_wanted ? features : Tensor(),
             harmonics,
             radial,
@@ -360,11 +365,12 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
 };
 
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                                     const Tensor& edge_index, std::int64_t n_owned, const Tensor& paths,
+                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step) {
   if (!features.is_cpu())
-    return reference(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
-  return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step);
+  return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
+                                  table, step);
 }
 
 // ---- instruction sets: for tests and measurements ------------------------------------------------------------
@@ -389,15 +395,15 @@ void choose_instruction_set(const std::string& name) {
 // `mlip` itself is opened in ghost_gather.cpp.
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
-      "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
-      "Tensor paths, Tensor coefficients, Tensor table, float step) -> Tensor[]");
+      "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt n_owned, "
+      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]");
   library.def(
       "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
-      "Tensor edge_index, Tensor paths, Tensor coefficients, Tensor table, float step, bool features_wanted) "
+      "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted) "
       "-> (Tensor, Tensor, Tensor)");
   library.def(
       "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
-      "Tensor paths, Tensor coefficients, Tensor table, float step) -> Tensor[]",
+      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]",
       mlip::reference);
   library.def("instruction_sets() -> str[]", mlip::supported_instruction_sets);
   library.def("use_instruction_set(str name) -> ()", mlip::choose_instruction_set);

@@ -65,40 +65,42 @@ struct ExchangeHolder : torch::CustomClassHolder {
   Exchange* exchange;
 };
 
-torch::Tensor call_gather(const torch::Tensor& x, std::int64_t n_nodes) {
+// Counts are SymInt wherever a trace for AOTInductor comes through: an int would become a constant of the trace.
+torch::Tensor call_gather(const torch::Tensor& x, c10::SymInt n_nodes) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mlip::ghost_gather", "")
-                             .typed<torch::Tensor(const torch::Tensor&, std::int64_t)>();
-  return op.call(x, n_nodes);
+                             .typed<torch::Tensor(const torch::Tensor&, c10::SymInt)>();
+  return op.call(x, std::move(n_nodes));
 }
 
-torch::Tensor call_gather_backward(const torch::Tensor& gradient, std::int64_t n_owned) {
+torch::Tensor call_gather_backward(const torch::Tensor& gradient, c10::SymInt n_owned) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mlip::ghost_gather_backward", "")
-                             .typed<torch::Tensor(const torch::Tensor&, std::int64_t)>();
-  return op.call(gradient, n_owned);
+                             .typed<torch::Tensor(const torch::Tensor&, c10::SymInt)>();
+  return op.call(gradient, std::move(n_owned));
 }
 
 class GhostGather : public torch::autograd::Function<GhostGather> {
  public:
-  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x,
-                               std::int64_t n_nodes) {
-    context->saved_data["n_owned"] = x.size(0);
+  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x, c10::SymInt n_nodes) {
+    context->saved_data["n_owned"] = x.sym_size(0);
     context->saved_data["exchange"] =
         c10::IValue::make_capsule(c10::make_intrusive<ExchangeHolder>(ExchangeScope::active()));
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_gather(x, n_nodes);
+    return call_gather(x, std::move(n_nodes));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const auto holder = c10::static_intrusive_pointer_cast<ExchangeHolder>(context->saved_data["exchange"].toCapsule());
     ExchangeScope scope(holder->exchange);
-    return {call_gather_backward(gradients[0], context->saved_data["n_owned"].toInt()), torch::Tensor()};
+    return {call_gather_backward(gradients[0], context->saved_data["n_owned"].toSymInt()), torch::Tensor()};
   }
 };
 
-torch::Tensor gather_autograd(const torch::Tensor& x, std::int64_t n_nodes) { return GhostGather::apply(x, n_nodes); }
+torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
+  return GhostGather::apply(x, std::move(n_nodes));
+}
 
 }  // namespace
 
@@ -109,8 +111,8 @@ Exchange* ExchangeScope::active() { return active_exchange; }
 }  // namespace mlip
 
 TORCH_LIBRARY(mlip, library) {
-  library.def("ghost_gather(Tensor x, int n_nodes) -> Tensor");
-  library.def("ghost_gather_backward(Tensor gradient, int n_owned) -> Tensor");
+  library.def("ghost_gather(Tensor x, SymInt n_nodes) -> Tensor");
+  library.def("ghost_gather_backward(Tensor gradient, SymInt n_owned) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) {

@@ -1,11 +1,10 @@
-// The one place that knows which back end runs an artifact (today: TorchScript).
+// Reads artifacts, and evaluates graphs with the back end that the contract names.
 #include "core/model.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/inline_container.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/cuda.h>
-#include <torch/script.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <iterator>
 #include <optional>
 
+#include "core/backend.h"
 #include "core/error.h"
 #include "core/python_gil.h"
 #include "core/sha256.h"
@@ -89,12 +89,12 @@ auto translate_errors(const std::string& what, Body&& body) {
   }
 }
 
-torch::Device find_device(const std::string& name) {
+at::Device find_device(const std::string& name) {
   const bool have_cuda = torch::cuda::is_available();
-  if (name == "auto") return torch::Device(have_cuda ? torch::kCUDA : torch::kCPU);
+  if (name == "auto") return at::Device(have_cuda ? at::kCUDA : at::kCPU);
   if (name != "cpu" && name != "cuda" && name.rfind("cuda:", 0) != 0)
     throw Error("device: '" + name + "' is not one of cpu, cuda, cuda:N, auto");
-  const torch::Device device = translate_errors("device: '" + name + "'", [&] { return torch::Device(name); });
+  const at::Device device = translate_errors("device: '" + name + "'", [&] { return at::Device(name); });
   if (device.is_cuda() && !have_cuda)
     throw Error("device: '" + name +
                 "' asked for, but torch " TORCH_VERSION
@@ -108,63 +108,24 @@ torch::Device find_device(const std::string& name) {
 
 }  // namespace
 
-/// What a back end computes from; the model interface of the contract in tensors.
-struct Model::Backend {
-  Backend(torch::jit::Module script_module, torch::Device device, Precision model_precision)
-      : module(std::move(script_module)),
-        forward(module.get_method("forward")),
-        energies(module.find_method("energies")),
-        extras(module.find_method("extras")),
-        target(device),
-        precision(model_precision),
-        scalar_type(model_precision == Precision::float32 ? torch::kFloat32 : torch::kFloat64) {}
-
-  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å), on `target`; the gradients are undefined
-  /// when they are not asked for and the module can do without.
-  std::pair<torch::Tensor, torch::Tensor> run(const Graph& graph, bool with_gradients) {
-    const auto arguments = inputs(graph);
-    // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
-    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    if (!with_gradients && energies) return {(*energies)(arguments).toTensor(), torch::Tensor()};
-    const auto outputs = forward(arguments).toTuple();
-    return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
-  }
-
-  /// -> [n_owned, number of extras], on `target`.
-  torch::Tensor run_extras(const Graph& graph) {
-    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    return (*extras)(inputs(graph)).toTensor();
-  }
-
-  std::vector<c10::IValue> inputs(const Graph& graph) const {
-    // from_blob does not copy; on the CPU the int64 inputs are used in place.
-    auto view = [](const std::vector<std::int64_t>& values) {
-      return torch::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
-                              torch::kInt64);
-    };
-    const torch::Tensor types = view(graph.node_types).to(target);
-    const torch::Tensor edges = torch::stack({view(graph.centres), view(graph.neighbours)}).to(target);
-    const torch::Tensor vectors =
-        torch::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, torch::kFloat64)
-            .to(target, scalar_type);
-    return {types, graph.n_owned, edges, vectors};
-  }
-
-  torch::jit::Module module;
-  torch::jit::Method forward;
-  std::optional<torch::jit::Method> energies;
-  std::optional<torch::jit::Method> extras;
-  torch::Device target;
-  Precision precision;
-  torch::ScalarType scalar_type;
-};
-
 namespace {
 
+ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
+  // from_blob does not copy; on the CPU the int64 inputs are used in place.
+  auto view = [](const std::vector<std::int64_t>& values) {
+    return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
+                         at::kLong);
+  };
+  return {view(graph.node_types).to(device), graph.n_owned,
+          at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
+          at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
+              .to(device, precision == Precision::float32 ? at::kFloat : at::kDouble)};
+}
+
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
-void copy_result(const torch::Tensor& tensor, std::int64_t expected, const char* name, const std::string& model,
+void copy_result(const at::Tensor& tensor, std::int64_t expected, const char* name, const std::string& model,
                  std::vector<double>& out) {
-  const torch::Tensor dense = tensor.to(torch::kCPU, torch::kFloat64).contiguous();
+  const at::Tensor dense = tensor.to(at::kCPU, at::kDouble).contiguous();
   if (dense.numel() != expected)
     throw Error(model + ": the model returned " + std::to_string(dense.numel()) + " values of " + name + ", expected " +
                 std::to_string(expected));
@@ -204,10 +165,22 @@ Contract read_contract(const std::string& path) {
   std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
   try {
     reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
-    if (reader->hasRecord(contract_record)) return parse_contract(read_record(*reader, contract_record), path);
-    if (reader->hasRecord("constants.pkl"))
+    const bool scripted = reader->hasRecord("constants.pkl");
+    if (reader->hasRecord(contract_record)) {
+      Contract contract = parse_contract(read_record(*reader, contract_record), path);
+      if (scripted != (contract.backend == BackendKind::torchscript))
+        throw Error("'" + path + "': the contract says back end " + to_string(contract.backend) + ", the file holds " +
+                    (scripted ? "TorchScript" : "none of it") + ". Write it anew: " + export_line);
+      return contract;
+    }
+    if (scripted)
       throw Error("'" + path +
                   "' is a TorchScript file without a contract: mlip-deploy did not write it. Export the "
+                  "model's checkpoint instead: " +
+                  export_line);
+    if (reader->hasRecord("archive_format"))
+      throw Error("'" + path +
+                  "' is a package of torch.export without a contract: mlip-deploy did not write it. Export the "
                   "model's checkpoint instead: " +
                   export_line);
     if (reader->hasRecord("data.pkl"))
@@ -239,16 +212,15 @@ Validation read_validation(const std::string& path, const std::string& engine, c
 }
 
 Model::Model(const std::string& path, const ModelOptions& options) : contract_(read_contract(path)), path_(path) {
-  if (contract_.backend != "torchscript")
-    throw Error("'" + path + "' needs the back end '" + contract_.backend + "', this build has: torchscript");
   if (options.threads < 0) throw Error("threads: expected a positive number, found " + std::to_string(options.threads));
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const torch::Device device = find_device(options.device);
+  // What is compiled for a device runs on no other.
+  const bool follow_file = options.device == "auto" && contract_.compiled_for;
+  const at::Device device = find_device(follow_file ? contract_.compiled_for->device : options.device);
   device_ = device.str();
   backend_ = translate_errors("'" + path + "'", [&] {
-    torch::jit::Module module = torch::jit::load(path, device);
-    module.eval();
-    return std::make_unique<Backend>(std::move(module), device, contract_.precision);
+    return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path, contract_, device)
+                                                         : load_torchscript(path, device);
   });
 
   Evaluation discarded;
@@ -284,7 +256,8 @@ void Model::in_backend(const Graph& graph, Exchange* exchange, Body&& body) {
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
   in_backend(graph, exchange, [&] {
     const auto start = std::chrono::steady_clock::now();
-    const auto [energies, gradients] = backend_->run(graph, with_gradients);
+    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
+    const auto [energies, gradients] = backend_->run(inputs, with_gradients);
     seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
     result.edge_gradients.clear();
@@ -301,11 +274,11 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
 
 void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange) {
   const std::size_t n_extras = contract_.extras.size();
-  if (!backend_->extras || n_extras == 0)
-    throw Error(contract_.model_name + " has no outputs beside energy and forces");
+  if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
   in_backend(graph, exchange, [&] {
     const auto start = std::chrono::steady_clock::now();
-    const torch::Tensor values = backend_->run_extras(graph);
+    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
+    const at::Tensor values = backend_->run_extras(inputs);
     seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     extras.resize(n_extras);
     for (std::size_t k = 0; k < n_extras; ++k)

@@ -13,6 +13,8 @@
 
 namespace mlip {
 
+class Backend;
+
 struct ModelOptions {
   std::string device = "cpu";  ///< "cpu", "cuda", "cuda:N" or "auto" (CUDA if there is one)
   int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
@@ -21,7 +23,9 @@ struct ModelOptions {
 class Model {
  public:
   /// Load and warm up: the first evaluation afterwards is as fast as the later ones.
-  /// @throws Error for a missing, truncated or foreign file, an unknown contract or back end, an absent device.
+  /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, compiled code that
+  /// is
+  ///         not for this machine. Loading a compiled file (back end aotinductor) runs the code in it.
   Model(const std::string& path, const ModelOptions& options);
   ~Model();
   Model(Model&&) noexcept;
@@ -36,8 +40,8 @@ class Model {
   /// @throws Error, also for energies that are not finite.
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
 
-  /// Atomic energies alone; `result.edge_gradients` is left empty. Without the backward pass, if the artifact has
-  /// the method `energies` (python/mlip_deploy/export/wrapper.py).
+  /// Atomic energies alone; `result.edge_gradients` is left empty. Without the backward pass, if the back end can
+  /// (TorchScript, with the method `energies` of python/mlip_deploy/export/wrapper.py).
   void evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
 
   /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
@@ -51,7 +55,6 @@ class Model {
   double seconds_in_backend() const { return seconds_in_backend_; }
 
  private:
-  struct Backend;
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients);
   /// Runs `body`, which calls the back end: errors translated, the exchange in place.
   template <typename Body>

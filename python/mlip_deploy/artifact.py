@@ -1,7 +1,8 @@
 """Read an artifact's contract and fixtures without importing torch.
 
-An artifact is a TorchScript archive (a zip file) that carries `mlip/contract.json` and `mlip/fixtures.json` as
-extra files. csrc/core/model.cpp makes the same distinctions between files that are not artifacts.
+An artifact is a TorchScript archive, or a package of AOTInductor (both are zip files), that carries
+`mlip/contract.json` and `mlip/fixtures.json` as extra files. csrc/core/model.cpp makes the same distinctions between
+files that are not artifacts.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mlip_deploy.contract import Contract
+from mlip_deploy.contract import BackendKind, Contract
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.fixtures import Fixtures
 from mlip_deploy.signature import Signature
 
-SUFFIX = ".mlip.pt"
+SUFFIXES: dict[BackendKind, str] = {"torchscript": ".mlip.pt", "aotinductor": ".mlip.pt2"}
+SUFFIX = SUFFIXES["torchscript"]
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
 SIGNATURE_RECORD = "mlip/validation.json"
@@ -86,6 +88,11 @@ class Artifact:
             raise MLIPError(
                 f"'{path}' is a TorchScript file without a contract: mlip-deploy did not write it. Export the model's "
                 f"checkpoint instead: {EXPORT_LINE}"
+            )
+        if "archive_format" in names:
+            raise MLIPError(
+                f"'{path}' is a package of torch.export without a contract: mlip-deploy did not write it. Export the "
+                f"model's checkpoint instead: {EXPORT_LINE}"
             )
         if "data.pkl" in names:
             raise MLIPError(

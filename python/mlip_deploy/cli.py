@@ -13,7 +13,7 @@ from rich.table import Table
 
 import mlip_deploy
 from mlip_deploy import deploy
-from mlip_deploy.artifact import SUFFIX, Artifact
+from mlip_deploy.artifact import SUFFIX, SUFFIXES, Artifact
 from mlip_deploy.bench import command as bench
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions
@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
+    )
+    export.add_argument(
+        "--backend",
+        choices=list(SUFFIXES),
+        default="torchscript",
+        help="aotinductor: code compiled for this torch and processor, *.mlip.pt2; default: torchscript",
     )
     export.add_argument(
         "--target",
@@ -148,10 +154,13 @@ def _export(options: argparse.Namespace) -> int:
             f"7net-0{SUFFIX}. For the families: mlip export --list"
         )
     torchforce = options.target == "torchforce"
-    suffix = TORCHFORCE_SUFFIX if torchforce else SUFFIX
+    if torchforce and options.backend != "torchscript":
+        raise MLIPError(f"--target torchforce is TorchScript. Leave out --backend {options.backend}")
+    suffix = TORCHFORCE_SUFFIX if torchforce else SUFFIXES[options.backend]
     if not options.output.name.endswith(suffix):
         stem = options.output.name.split(".")[0]
-        raise MLIPError(f"-o {options.output}: file names end in {suffix} here. Type: -o {stem}{suffix}")
+        compiled = ", or add --backend aotinductor" if options.output.name.endswith(SUFFIXES["aotinductor"]) else ""
+        raise MLIPError(f"-o {options.output}: file names end in {suffix} here. Type: -o {stem}{suffix}{compiled}")
     with _progress() as step:
         step("loading torch and the framework")
         from mlip_deploy.export.torchforce import write_torchforce
@@ -168,8 +177,10 @@ def _export(options: argparse.Namespace) -> int:
                 trust_checkpoint=options.trust_checkpoint,
             ),
         )
-        write = write_torchforce if torchforce else write_artifact
-        write(adapted, options.output, options.dtype, step)
+        if torchforce:
+            write_torchforce(adapted, options.output, options.dtype, step)
+        else:
+            write_artifact(adapted, options.output, options.dtype, step, options.backend)
     size = options.output.stat().st_size / 1e6
     console.print(
         f"{options.output} ({size:.1f} MB): {adapted.identity.name}, {len(adapted.elements)} elements, cutoff "
@@ -212,12 +223,13 @@ def _info(options: argparse.Namespace) -> int:
     table.add_column(style="bold")
     table.add_column()
     noise = fixtures.float32_noise
+    compiled_for = f", compiled for {contract.compiled_for.describe()}" if contract.compiled_for else ""
     for name, value in [
         ("model", f"{contract.model.name} ({contract.model.family}), licence {contract.model.license}"),
         ("citation", contract.model.citation),
         ("source", f"sha256 {contract.model.source_sha256}"),
         ("written by", f"{contract.producer.package} {contract.producer.version}, torch {contract.producer.torch}"),
-        ("back end", f"{contract.backend}, {contract.dtype}"),
+        ("back end", f"{contract.backend}, {contract.dtype}{compiled_for}"),
         ("elements", f"{len(contract.elements)}: {' '.join(contract.elements)}"),
         (
             "range",

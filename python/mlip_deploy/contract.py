@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SCHEMA = "1.0"
 Dtype = Literal["float32", "float64"]
 Parallel = Literal["local", "exchange", "halo"]
+BackendKind = Literal["torchscript", "aotinductor"]
 
 
 class _Strict(BaseModel):
@@ -44,6 +45,19 @@ class Input(_Strict):
     value: str
 
 
+class CompiledFor(_Strict):
+    """Where compiled code runs."""
+
+    torch: str
+    """minor release, "2.13" """
+    device: Literal["cpu", "cuda"]
+    processor: Literal["x86-64", "x86-64-v3", "x86-64-v4"]
+    """least level of the CPU's instruction set"""
+
+    def describe(self) -> str:
+        return f"torch {self.torch}, {self.device}, {self.processor}"
+
+
 class EnergyFrame(_Strict):
     """What the model's energies are comparable with; "none" where a term is absent, "unknown" where nobody said."""
 
@@ -61,7 +75,9 @@ class Contract(_Strict):
     schema_version: str = Field(default=SCHEMA, alias="schema")
     producer: Producer
     model: ModelIdentity
-    backend: Literal["torchscript"] = "torchscript"
+    backend: BackendKind = "torchscript"
+    compiled_for: CompiledFor | None = None
+    """of the back end aotinductor, and of no other"""
     elements: list[str] = Field(min_length=1)
     """Chemical symbols; the position is the type index."""
     cutoff: float = Field(gt=0)
@@ -83,6 +99,10 @@ class Contract(_Strict):
             raise ValueError(f"schema is {self.schema_version}, this mlip-deploy reads {SCHEMA.split('.')[0]}.x")
         if len(set(self.elements)) != len(self.elements):
             raise ValueError("elements are listed twice")
+        if (self.backend == "aotinductor") != (self.compiled_for is not None):
+            raise ValueError(
+                f"back end {self.backend} {'without' if self.compiled_for is None else 'with'} compiled_for"
+            )
         return self
 
     @property
@@ -92,7 +112,7 @@ class Contract(_Strict):
 
     def to_json(self) -> str:
         """Deterministic: the same model gives the same bytes."""
-        return self.model_dump_json(by_alias=True, indent=1)
+        return self.model_dump_json(by_alias=True, indent=1, exclude_none=True)
 
     def types_of(self, symbols: list[str]) -> list[int]:
         """Type index of each chemical symbol.

@@ -1,22 +1,30 @@
-"""Writing results so that a reader never meets half a file."""
+"""Writing files so that a reader never meets half of one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write beside the final name, then rename: an interrupted run leaves an existing file as it was."""
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[str]:
+    """A name beside the final one to write to, then renamed. A failure leaves an existing file as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with replacing(path) as temporary:
+        Path(temporary).write_text(text)

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.bench.systems import build_system
+from mlip_deploy.errors import MLIPError
 
 WARM_UP = 2
 """Evaluations before the profile."""
@@ -31,6 +32,8 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     load_operators()
     torch.set_num_threads(1)
     contract = Artifact(path).contract
+    if contract.backend != "torchscript":
+        raise MLIPError(f"--roofline {path}: a compiled file does not say what it computes. Give a TorchScript file")
     module = torch.jit.load(path)  # type: ignore[no-untyped-call]
     atoms = build_system(system)
     types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
@@ -61,7 +64,8 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     bytes_moved = 0.0
     graph = module.inlined_graph  # its nodes live no longer than this name
     for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
-        paths, table = node.inputsAt(5).toIValue().tolist(), node.inputsAt(7).toIValue()
+        numbers, table = node.inputsAt(5).toIValue(), node.inputsAt(7).toIValue()
+        paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
         per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
         operations["convolution"] += per_edge * len(centres)
         bytes_moved += per_edge_bytes * size * len(centres)

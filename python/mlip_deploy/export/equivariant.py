@@ -73,14 +73,13 @@ class EdgeTensorProduct(nn.Module):
         NotFusible: for other kinds of paths.
     """
 
-    paths: Tensor
     coefficients: Tensor
     table: Tensor
 
     def __init__(self, original: Any, table: Tensor | None = None, step: float = 1.0):
         super().__init__()
         paths, coefficients = pack_tensor_product(original)
-        self.register_buffer("paths", paths)
+        self.paths = paths
         self.register_buffer("coefficients", coefficients)
         self.register_buffer("table", coefficients.new_zeros(0, 6, 0) if table is None else table.to(coefficients))
         self.step = step
@@ -105,10 +104,10 @@ class EdgeTensorProduct(nn.Module):
         return outputs
 
 
-def pack_tensor_product(original: Any) -> tuple[Tensor, Tensor]:
-    """The constants of `mlip::edge_tensor_product`: paths int64 [n_paths, 9] and flat coefficients.
+def pack_tensor_product(original: Any) -> tuple[list[int], Tensor]:
+    """The constants of `mlip::edge_tensor_product`: paths, nine numbers each, and flat coefficients.
 
-    See csrc/core/edge_tensor_product.cpp for the columns.
+    See csrc/core/edge_tensor_product.cpp for the numbers.
     """
     irreps_in, irreps_edge, irreps_out = original.irreps_in1, original.irreps_in2, original.irreps_out
     outputs = _output_of_each_entry(irreps_out)
@@ -147,7 +146,7 @@ def pack_tensor_product(original: Any) -> tuple[Tensor, Tensor]:
     order = sorted(range(len(rows)), key=lambda p: rows[p][7])
     if sorted({row[7] for row in rows}) != list(range(len(irreps_out.simplify()))):
         raise NotFusible("the convolution has output irreps that no path leads to")
-    return torch.tensor([rows[p] for p in order]), torch.cat([coefficients[p] for p in order])
+    return [number for p in order for number in rows[p]], torch.cat([coefficients[p] for p in order])
 
 
 def _output_of_each_entry(irreps: Any) -> list[tuple[int, int]]:

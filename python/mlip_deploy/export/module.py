@@ -20,8 +20,8 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from torch import Tensor, nn
 
-from mlip_deploy.artifact import SUFFIX
-from mlip_deploy.contract import Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
+from mlip_deploy.artifact import SUFFIXES
+from mlip_deploy.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.wrapper import Adapted, Progress, quiet, write_artifact
 from mlip_deploy.fixtures import Original, structures
@@ -44,15 +44,16 @@ def export_module(
     energy_frame: EnergyFrame = UNKNOWN_FRAME,
     license: str = "unknown",
     citation: str = "none",
+    backend: BackendKind = "torchscript",
     progress: Progress = lambda message: None,
 ) -> Contract:
     """Write a module of your own as an artifact.
 
     Args:
         module: `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
-            arguments of `EdgeGradientModel.forward` (vectors in Å), in code that TorchScript compiles. It computes in
+            arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
             the type of `edge_vectors`: its parameters and floating-point buffers are converted.
-        output: file to write, `*.mlip.pt`.
+        output: file to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
         elements: chemical symbols in the order of the type index.
         cutoff: Å; every pair nearer than this is an edge.
         name: of the model, for tables and messages.
@@ -61,17 +62,19 @@ def export_module(
             message-passing layer; "halo" for one that needs ghosts with edges of their own.
         dtype: of the artifact. The fixtures hold float64 results and the module's noise in float32.
         energy_frame: with what the energies may be compared.
+        backend: "torchscript", or "aotinductor" for code compiled for this torch and processor.
 
     Returns:
         The contract that was written.
 
     Raises:
-        MLIPError: for wrong shapes or types, energies without a gradient, code that TorchScript cannot compile; names
-            the line of the module's file.
+        MLIPError: for wrong shapes or types, energies without a gradient, code that the back end cannot compile;
+            names the line of the module's file.
     """
     output = Path(output)
-    if not output.name.endswith(SUFFIX):
-        raise MLIPError(f"{output}: file names end in {SUFFIX} here. Type: {output.name.split('.')[0]}{SUFFIX}")
+    suffix = SUFFIXES[backend]
+    if not output.name.endswith(suffix):
+        raise MLIPError(f"{output}: file names end in {suffix} here. Type: {output.name.split('.')[0]}{suffix}")
     if parallel == "local" and message_passing_layers > 1:
         raise MLIPError(
             f"{name}: {message_passing_layers} message-passing layers cannot be parallel='local'. Use 'exchange' with "
@@ -84,7 +87,8 @@ def export_module(
     for label, atoms in structures(elements):
         _examine(module, label, atoms, elements, cutoff)
     _examine_ghosts(module, cutoff)
-    _examine_script(module)
+    if backend == "torchscript":
+        _examine_script(module)
 
     adapted = Adapted(
         identity=ModelIdentity(
@@ -104,7 +108,7 @@ def export_module(
             float32=_evaluator(_in_type(module, torch.float32), elements, cutoff, torch.float32),
         ),
     )
-    return write_artifact(adapted, output, dtype, progress)
+    return write_artifact(adapted, output, dtype, progress, backend)
 
 
 def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:

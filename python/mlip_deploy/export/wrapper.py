@@ -1,11 +1,9 @@
-"""What every adapter shares: the model interface, scripting, and writing the artifact."""
+"""What every adapter shares: the model interface, and writing the artifact."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from torch import Tensor, nn
 
 import mlip_deploy
 from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD
-from mlip_deploy.contract import Contract, Dtype, EnergyFrame, Input, ModelIdentity, Parallel, Producer
+from mlip_deploy.contract import BackendKind, Contract, Dtype, EnergyFrame, Input, ModelIdentity, Parallel, Producer
+from mlip_deploy.files import replacing
 from mlip_deploy.fixtures import Fixtures, Original, build_fixtures
 from mlip_deploy.operators import load_operators
 
@@ -118,21 +117,33 @@ def write_artifact(
     output: Path,
     dtype: Dtype,
     progress: Progress,
+    backend: BackendKind = "torchscript",
 ) -> Contract:
-    """Script, freeze and save `adapted` with its contract and fixtures.
+    """Script or compile `adapted`, and save it with its contract and fixtures.
 
     The file appears under its name only when it is complete.
+
+    Raises:
+        MLIPError: what the back end cannot do with this model.
     """
-    contract = adapted.contract(dtype)
-    if contract.operators:
+    if adapted.operators:
         load_operators()
+    contract = adapted.contract(dtype)
+    if backend == "aotinductor":
+        from mlip_deploy.export import aotinductor
+
+        contract = aotinductor.contract_of(contract)
     fixtures = build_fixtures(adapted.original, adapted.elements, progress)
-    progress(f"scripting the model in {dtype}")
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
         model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
+        if backend == "aotinductor":
+            files = aotinductor.compile_model(model, contract, progress)
+            aotinductor.save(files, output, contract, fixtures)
+            return contract
+        progress(f"scripting the model in {dtype}")
         methods = ["energies", "extras"] if adapted.extras else ["energies"]
         frozen = torch.jit.freeze(adapted.script(model), preserved_attrs=methods)
     progress(f"writing {output}")
@@ -140,20 +151,14 @@ def write_artifact(
     return contract
 
 
+def records(contract: Contract, fixtures: Fixtures) -> dict[str, str]:
+    """What makes an archive an artifact."""
+    return {CONTRACT_RECORD: contract.to_json(), FIXTURES_RECORD: fixtures.model_dump_json()}
+
+
 def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:
-    """Write the archive beside its final name, then rename: a reader never sees half a file."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    records = {CONTRACT_RECORD: contract.to_json(), FIXTURES_RECORD: fixtures.model_dump_json()}
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    os.close(handle)
-    try:
-        with quiet():
-            torch.jit.save(module, temporary, _extra_files=records)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, output)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(output) as temporary, quiet():
+        torch.jit.save(module, temporary, _extra_files=records(contract, fixtures))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,43 @@
+// What runs an artifact's model: the model interface of the contract, in tensors. One implementation for each kind of
+// artifact; model.cpp chooses by the contract, and nothing else knows that there are several.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "core/contract.h"
+
+namespace mlip {
+
+/// Contiguous, on the device that the back end was loaded for.
+struct ModelInputs {
+  at::Tensor node_types;    ///< int64 [n_nodes], owned atoms first, then ghosts
+  std::int64_t n_owned;     ///< how many nodes are owned
+  at::Tensor edge_index;    ///< int64 [2, n_edges], centre and neighbour
+  at::Tensor edge_vectors;  ///< [n_edges, 3] of the contract's type, r_j - r_i with the periodic shift, Å
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å); the gradients are undefined when they are not
+  /// asked for and the back end can do without.
+  virtual std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) = 0;
+
+  /// -> [n_owned, number of the contract's extras]. @throws Error if the artifact has none.
+  virtual at::Tensor run_extras(const ModelInputs& inputs) = 0;
+};
+
+/// A TorchScript archive (torchscript_backend.cpp). @throws torch's exceptions.
+std::unique_ptr<Backend> load_torchscript(const std::string& path, at::Device device);
+
+/// A package of AOTInductor, which is machine code (aotinductor_backend.cpp).
+/// @throws Error if it was compiled for another torch, processor or device than these; torch's exceptions.
+std::unique_ptr<Backend> load_aotinductor(const std::string& path, const Contract& contract, at::Device device);
+
+}  // namespace mlip
