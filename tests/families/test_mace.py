@@ -21,7 +21,7 @@ from vesin import NeighborList
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.engines import lammps
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export import mace
+from mlip_deploy.export import mace, mace_fused
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.export.torchforce import KJ_PER_MOL
 from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
@@ -43,6 +43,7 @@ MODELS = {
     "one layer, no scale-shift": {"layers": 1, "scale_shift": False, "first": PLAIN, "scale": 60.0},
     "last read-out only": {"heads": HEADS, "use_last_readout_only": True, "hidden": "6x0e", "correlation": 2},
     "gated": {"first": GATED, "others": GATED, "apply_cutoff": False},
+    "gated, three layers": {"layers": 3, "first": GATED, "others": GATED, "hidden": "5x0e+5x1o+5x2e", "max_ell": 3},
     # Not the same when mirrored: the one model whose energies tell the sign of an edge vector.
     "without parity": {"use_so3": True, "hidden": "6x0e+6x1e"},
     "scalars to quadrupoles": {"hidden": "5x0e+5x1o+5x2e", "max_ell": 3, "use_agnostic_product": True},
@@ -101,7 +102,7 @@ def scripted(adapted, dtype: str):
 # ---- the same numbers as MACE -------------------------------------------------------------------------------------
 
 
-FORMS = [(name, fuse) for name in MODELS for fuse in (False, True) if not (fuse and name == "gated")]
+FORMS = [(name, fuse) for name in MODELS for fuse in (False, True)]
 
 
 @pytest.mark.parametrize(("name", "fuse"), FORMS)
@@ -146,6 +147,7 @@ def test_pair_repulsion_matters(saved):
         ("three layers, two heads", True),
         ("scalars to quadrupoles", False),
         ("gated", False),
+        ("gated", True),
     ],
 )
 def test_fewer_elements(name, fuse, saved):
@@ -189,6 +191,8 @@ def artifact(saved, tmp_path_factory):
         ("density, pair repulsion", "float64", ()),
         ("scale-shift", "float32", ("--no-fuse",)),
         ("gated", "float64", ("--no-fuse",)),
+        ("gated", "float64", ()),
+        ("gated", "float32", ()),
     ],
 )
 def test_in_every_engine(name, dtype, more, artifact):
@@ -308,9 +312,10 @@ def test_a_layer_that_torchscript_refuses(tmp_path):
         mace.adapt(str(tmp_path / "attention.model"), ExportOptions(trust_checkpoint=True))
 
 
-def test_a_layer_without_a_fused_form(saved):
-    with pytest.raises(MLIPError, match=rf"a layer {GATED}\. This model has no fused form; .* add --no-fuse"):
-        mace.adapt(str(saved("gated")), options("gated")).energy_model(torch.float64)
+def test_a_layer_without_a_fused_form(saved, monkeypatch):
+    monkeypatch.setattr(mace_fused, "FUSIBLE", set())
+    with pytest.raises(MLIPError, match=rf"a layer {RESIDUAL}\. This model has no fused form; .* add --no-fuse"):
+        mace.adapt(str(saved("scale-shift")), options("scale-shift")).energy_model(torch.float64)
 
 
 def test_an_unknown_name():
