@@ -275,27 +275,30 @@ class Gate(nn.Module):
         scalars, gates, gated = (part[0].round().long() for part in original.sc(place))
         simple = irreps.simplify()
         n_scalars = sum(entry.dim for entry in simple if entry.ir.l == 0)
-        higher = [k for k, entry in enumerate(simple) if entry.ir.l > 0]
-        start_of_higher = min((simple.slices()[k].start for k in higher), default=n_scalars)
-        if start_of_higher != n_scalars or gated.tolist() != list(range(n_scalars, irreps.dim)):
+        self.n_scalar_blocks = sum(entry.ir.l == 0 for entry in simple)
+        # e3nn sorts the irreps of its input, and keeps the given order in its output.
+        places = [list(range(part.start, part.stop)) for part in simple.slices()]
+        gated_parts = [gated[part].tolist() for part in original.irreps_gated.simplify().slices()]
+        if sorted(gated_parts) != places[self.n_scalar_blocks :]:
             raise NotFusible(f"the gate of {irreps} does not have all scalars first")
+        self.sources = [places.index(part) for part in gated_parts] or [0]  # TorchScript has no type for an empty list
         self.register_buffer("scalar_index", scalars)
         self.register_buffer("gate_index", gates)
-        self.n_scalar_blocks = higher[0] if higher else len(simple)
         self.contiguous = torch.equal(torch.cat([scalars, gates]), torch.arange(n_scalars))
         self.n_scalars = int(scalars.numel())
-        self.channels = [simple[k].mul for k in higher] or [0]  # TorchScript has no type for an empty list
-        self.has_gates = bool(higher)
-        self.act_gates = original.act_gates if higher else nn.Identity()
+        self.scalar_channels = [entry.dim for entry in original.act_scalars.irreps_out.simplify()]  # even and odd ones
+        self.channels = [entry.mul for entry in original.irreps_gated.simplify()] or [0]
+        self.has_gates = bool(gated_parts)
+        self.act_gates = original.act_gates if gated_parts else nn.Identity()
         # e3nn multiplies by a path normalisation times a coefficient, which is one but for rounding.
         factors = []
-        if higher:
+        if gated_parts:
             dtype = torch.get_default_dtype()
             ones = original.mul(torch.ones(1, gated.numel(), dtype=dtype), torch.ones(1, gates.numel(), dtype=dtype))[0]
             start = 0
-            for k in higher:
+            for entry in original.irreps_gated.simplify():
                 factors.append(float(ones[start]))
-                start += simple[k].dim
+                start += entry.dim
         self.factors = factors or [1.0]
         self.plain = all(abs(factor - 1.0) < 1e-14 for factor in factors)
 
@@ -308,7 +311,8 @@ class Gate(nn.Module):
             scalars, gates = first[:, : self.n_scalars], first[:, self.n_scalars :]
         else:
             scalars, gates = first[:, self.scalar_index], first[:, self.gate_index]
-        results = [self.act_scalars(scalars).unsqueeze(1)]
+        activated: Tensor = self.act_scalars(scalars).unsqueeze(1)
+        results: list[Tensor] = list(activated.split(self.scalar_channels, dim=2))
         if self.has_gates:
             gates = self.act_gates(gates).unsqueeze(1)
             start = 0
@@ -316,7 +320,7 @@ class Gate(nn.Module):
                 gate = gates[:, :, start : start + n]
                 if not self.plain:
                     gate = gate * self.factors[k]
-                results.append(features[self.n_scalar_blocks + k] * gate)
+                results.append(features[self.sources[k]] * gate)
                 start += n
         return results
 
