@@ -111,7 +111,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         cutoff=float(model.metadata["r_max"]),
         message_passing_layers=len(interactions),
         parallel="exchange" if interactions else "local",
-        operators=(["mlip::ghost_gather"] + ["mlip::edge_tensor_product"] * options.fuse) if interactions else [],
+        operators=(["mlip::ghost_gather"] + ["mlip::edge_harmonics", "mlip::edge_tensor_product"] * options.fuse) if interactions else [],
         energy_frame=UNKNOWN_FRAME,
         inputs=[],
         energy_model=lambda dtype: _energy_model(model, dtype, types, options.fuse and bool(interactions)),

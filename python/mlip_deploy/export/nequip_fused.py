@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mlip_deploy.export.element_layers import ElementLinear
 from mlip_deploy.export.equivariant import (
+    EdgeHarmonics,
     EdgeTensorProduct,
     EquivariantLinear,
     Gate,
@@ -51,7 +52,7 @@ class FusedNequIPEnergy(nn.Module):
         super().__init__()
         before, layers, after = _sorted(steps)
         self.register_buffer("types", torch.tensor(types))
-        self.harmonics = before["spharm"].sh
+        self.harmonics = EdgeHarmonics(before["spharm"].sh)
         self.edge_norm = before["edge_norm"]
         self.bessel_encode = before["bessel_encode"]
         self.factor = before["factor"]
@@ -79,7 +80,7 @@ class FusedNequIPEnergy(nn.Module):
         if self.needs_network:
             data = self.factor(self.bessel_encode(data))
             embedding = data["edge_embedding"]
-        harmonics = self.harmonics(edge_vectors)
+        _, harmonics = self.harmonics(edge_vectors)
         blocks = [self.attributes[node_types[:n_owned]].unsqueeze(1)]
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, embedding)
