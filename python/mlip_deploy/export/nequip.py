@@ -111,7 +111,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         cutoff=float(model.metadata["r_max"]),
         message_passing_layers=len(interactions),
         parallel="exchange" if interactions else "local",
-        operators=(["mlip::ghost_gather"] + ["mlip::edge_harmonics", "mlip::edge_tensor_product"] * options.fuse) if interactions else [],
+        operators=_operators(options.fuse) if interactions else [],
         energy_frame=UNKNOWN_FRAME,
         inputs=[],
         energy_model=lambda dtype: _energy_model(model, dtype, types, options.fuse and bool(interactions)),
@@ -133,6 +133,10 @@ def _energy_model(model: Any, dtype: torch.dtype, types: list[int], fuse: bool) 
         return FusedNequIPEnergy(_steps(converted), in_float64, types, tabulate=dtype == torch.float32)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _operators(fuse: bool) -> list[str]:
+    return ["mlip::ghost_gather", *(["mlip::edge_harmonics", "mlip::edge_tensor_product"] if fuse else [])]
 
 
 def _script(module: nn.Module) -> torch.jit.ScriptModule:
