@@ -118,11 +118,14 @@ def launcher(ranks: int = 1) -> list[str]:
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
     """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`.
 
-    The process stays open for the next call with the same file and options: a relaxation costs one start of LAMMPS.
+    On one rank the process stays open for the next call with the same file and options: a relaxation costs one start of
+    LAMMPS. Several ranks would wait for that call at full load.
     """
+    if ranks > 1:
+        return evaluate_many(path, [atoms], ranks, threads)[0]
     path = Path(path).resolve()
     try:
-        return _open_session(path, path.stat().st_mtime_ns, ranks, threads).evaluate(atoms)
+        return _open_session(path, path.stat().st_mtime_ns, threads).evaluate(atoms)
     except BaseException:
         _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
         raise
@@ -245,9 +248,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _open_session(path: Path, modified: int, ranks: int, threads: int) -> Session:
+def _open_session(path: Path, modified: int, threads: int) -> Session:
     """The last one stays open; `modified` makes a rewritten file a different one."""
-    return Session(path, ranks, threads)
+    return Session(path, threads=threads)
 
 
 def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
