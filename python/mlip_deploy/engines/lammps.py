@@ -14,8 +14,8 @@ import sys
 import sysconfig
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -116,16 +116,8 @@ def launcher(ranks: int = 1) -> list[str]:
 
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
-    """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`.
-
-    The process stays open for the next call with the same file and options: a relaxation costs one start of LAMMPS.
-    """
-    path = Path(path).resolve()
-    try:
-        return _open_session(path, path.stat().st_mtime_ns, ranks, threads).evaluate(atoms)
-    except BaseException:
-        _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
-        raise
+    """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`."""
+    return evaluate_many(path, [atoms], ranks=ranks, threads=threads)[0]
 
 
 def evaluate_many(
@@ -135,17 +127,39 @@ def evaluate_many(
     threads: int = 1,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[Result]:
-    """`evaluate` for many structures in a process of their own, which loads the model once per kind of boundary.
+    """`evaluate` for many structures in one LAMMPS process, which loads the model once per kind of boundary.
+
+    On one rank it stays open for the next call with the same file and threads: a relaxation costs one start of LAMMPS.
 
     Args:
         frames: of any composition, cell and periodicity.
         ids: LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
     """
     results: dict[int, Result] = {}
-    with closing(Session(path, ranks, threads)) as session:
+    with _session(Path(path).resolve(), ranks, threads) as session:
         for k in sorted(range(len(frames)), key=lambda k: tuple(frames[k].pbc)):
             results[k] = session.evaluate(frames[k], ids[k] if ids is not None else None)
     return [results[k] for k in range(len(frames))]
+
+
+@contextmanager
+def _session(path: Path, ranks: int, threads: int) -> Iterator[Session]:
+    """The open one; with several ranks, which would wait for the next call at full load, one that ends."""
+    if ranks > 1:
+        with closing(Session(path, ranks, threads)) as session:
+            yield session
+        return
+    try:
+        yield _open_session(path, path.stat().st_mtime_ns, threads)
+    except BaseException:
+        _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
+        raise
+
+
+@lru_cache(maxsize=1)
+def _open_session(path: Path, modified: int, threads: int) -> Session:
+    """The last one stays open; `modified` makes a rewritten file a different one."""
+    return Session(path, threads=threads)
 
 
 class Session:
@@ -220,11 +234,9 @@ class Session:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         lines = []
-        try:
+        with suppress(BrokenPipeError):  # what it said before it ended is still to be read
             self._process.stdin.write(script)
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it said before it ended is still to be read
         try:
             for line in self._process.stdout:
                 if line.startswith("mlip_frame "):
@@ -244,12 +256,6 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-@lru_cache(maxsize=1)
-def _open_session(path: Path, modified: int, ranks: int, threads: int) -> Session:
-    """The last one stays open; `modified` makes a rewritten file a different one."""
-    return Session(path, ranks, threads)
-
-
 def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
     """From pe, vol, pxx, pyy, pzz, pxy, pxz, pyz and the rows (id, fx, fy, fz, energy) in the order of `atoms`."""
     energy, volume, xx, yy, zz, xy, xz, yz = values
@@ -260,7 +266,7 @@ def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarr
     return Result(energy=energy, atomic_energies=table[:, 4], forces=prism.vector_to_ase(table[:, 1:4]), stress=stress)
 
 
-# A box with no atoms yet, and the model. read_dump then fills it with one structure after another.
+# A box with no atoms yet, and the model; read_dump then fills it with structure after structure.
 OPEN_BOX = """\
 clear
 units           metal

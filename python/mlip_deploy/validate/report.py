@@ -139,7 +139,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
     axes.set_title(curve.title, fontsize=9)
     axes.set_xlabel(curve.x_label, fontsize=8)
     axes.set_ylabel(curve.y_label, fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=7, which="both")
     axes.grid(alpha=0.3)
     if any(series.label for series in curve.series):
         axes.legend(fontsize=6, ncols=1 if len(curve.series) < 6 else 2)

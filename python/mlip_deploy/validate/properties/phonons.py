@@ -13,10 +13,9 @@ from mlip_deploy.validate.case import Curve, Series
 from mlip_deploy.validate.properties.eos import fit
 from mlip_deploy.validate.properties.recipe import Measurement, Metric, Recipe, Setting, of_elements, percent
 
-# lattice, point of the primitive cell, its highest frequency in THz, where from. Each was found again in later
-# quotations, not in the papers: Al and Cu as in Savrasov and Savrasov, Phys. Rev. B 54, 16487 (1996), Table I
-# (Landolt-Börnstein III/13a), Cu also in the data beside LAMMPS's example of fix phonon, Si and Ni in scripts that cite
-# the same papers.
+# lattice, point of the primitive cell, its highest frequency in THz, where from. The papers were not at hand. Each
+# value was found quoted again: Al and Cu by Savrasov and Savrasov, Phys. Rev. B 54, 16487 (1996), Table I (from
+# Landolt-Börnstein III/13a), Cu also in the data beside LAMMPS's example of fix phonon, Si and Ni in public scripts.
 MEASURED = {
     "Si": ("diamond", "Γ", 15.53, "Nilsson and Nelin, Phys. Rev. B 6, 3777 (1972), doi:10.1103/PhysRevB.6.3777"),
     "Al": ("fcc", "X", 9.69, "Stedman and Nilsson, Phys. Rev. 145, 492 (1966), 80 K"),
