@@ -124,7 +124,7 @@ def test_energies_alone(local):
     system.setDefaultPeriodicBoxVectors(*(0.1 * atoms.cell.array))
     for mass in atoms.get_masses():
         system.addParticle(mass)
-    system.addForce(MLIPForce(local, atoms.get_chemical_symbols()))
+    system.addForce(MLIPForce(local, atoms.get_chemical_symbols(), periodic=True))
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(0.1 * atoms.positions)
     energy = context.getState(getEnergy=True).getPotentialEnergy()._value
