@@ -261,16 +261,12 @@ def compiled_for(**fields):
             compiled_for(torch="2.4"),
             r"compiled for torch 2\.4, this is torch \d+\.\d+\. Compile it here: export_module",
         ),
-        (compiled_for(device="cuda"), "is compiled for device cuda, this is cpu. Compile it here"),
+        (compiled_for(device="cuda"), "is compiled for device cuda, this is device cpu. Compile it here"),
         (compiled_for(processor="x86-64-v9"), r"is compiled for processors of x86-64-v9, this is x86-64\S*\. Compile"),
-        (lambda contract: contract["model"].update(family="sevennet"), None),
     ],
 )
 def test_compiled_for_another_machine(change, words, local, tmp_path):
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    if words is None:  # an edit alone does no harm
-        _core.Potential(str(path))
-        return
     with pytest.raises(_core.Error, match=words):
         _core.Potential(str(path))
 
