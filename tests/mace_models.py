@@ -32,6 +32,8 @@ def mace_model(
     torch.manual_seed(seed)
     names = heads or ["Default"]
     energies = np.array([[-3.0 * k - 0.5 * index for index in range(len(ELEMENTS))] for k in range(1, len(names) + 1)])
+    if "edge_irreps" in options:
+        options["edge_irreps"] = o3.Irreps(options["edge_irreps"])
     if scale_shift:
         spread = [scale + k for k in range(len(names))]
         options |= {"atomic_inter_scale": spread, "atomic_inter_shift": [0.1 * s for s in spread]}

@@ -287,6 +287,13 @@ void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>
   });
 }
 
+int cuda_device_count() { return static_cast<int>(torch::cuda::device_count()); }
+
+std::string device_on_node(const std::string& device, int process_on_node, int n_devices) {
+  if (n_devices < 1 || (device != "cuda" && device != "auto")) return device;
+  return "cuda:" + std::to_string(process_on_node % n_devices);
+}
+
 const char* compiled_torch_version() { return TORCH_VERSION; }
 
 int model_threads() { return at::get_num_threads(); }

@@ -80,6 +80,13 @@ struct Validation {
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
 Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 
+/// GPUs that torch sees in this process.
+int cuda_device_count();
+
+/// The device of one of several processes on a node: "cuda", and "auto" where there are GPUs, become the GPU whose
+/// number is the process's, counted anew after the last; anything else stays.
+std::string device_on_node(const std::string& device, int process_on_node, int n_devices);
+
 /// The torch version that this library was compiled against, "2.13.0".
 const char* compiled_torch_version();
 

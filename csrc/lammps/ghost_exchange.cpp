@@ -82,6 +82,7 @@ std::vector<char*> GhostExchange::make_room(std::int64_t bytes) {
 }
 
 void GhostExchange::gather(const FeatureRows& rows) {
+  const double start = MPI_Wtime();
   const std::int64_t bytes = row_bytes(rows);
   const RowType row(bytes);
   const std::vector<char*> places = make_room(bytes);
@@ -99,9 +100,11 @@ void GhostExchange::gather(const FeatureRows& rows) {
               &requests_.emplace_back());
   }
   MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+  seconds_ += MPI_Wtime() - start;
 }
 
 void GhostExchange::scatter_add(const FeatureRows& rows) {
+  const double start = MPI_Wtime();
   const std::int64_t bytes = row_bytes(rows);
   const RowType row(bytes);
   const std::vector<char*> places = make_room(bytes);
@@ -120,6 +123,7 @@ void GhostExchange::scatter_add(const FeatureRows& rows) {
     else
       add_rows<double>(rows, peers_[k].lent, places[k]);
   }
+  seconds_ += MPI_Wtime() - start;
 }
 
 }  // namespace mlip

@@ -32,6 +32,9 @@ class GhostExchange : public Exchange {
   void gather(const FeatureRows& rows) override;
   void scatter_add(const FeatureRows& rows) override;
 
+  /// Wall-clock seconds in gather and scatter_add since construction, waiting for other ranks included.
+  double seconds() const { return seconds_; }
+
  private:
   /// A rank with which this one shares atoms.
   struct Peer {
@@ -47,6 +50,7 @@ class GhostExchange : public Exchange {
   std::vector<Peer> peers_;
   std::vector<char> buffer_;  ///< rows of lent atoms, peer by peer
   std::vector<MPI_Request> requests_;
+  double seconds_ = 0.0;
 };
 
 }  // namespace mlip

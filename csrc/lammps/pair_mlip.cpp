@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "atom.h"
 #include "citeme.h"
@@ -19,6 +20,23 @@
 #include "utils.h"
 
 using namespace LAMMPS_NS;
+
+namespace {
+
+/// Which process on its node this is. The launcher says it; asking MPI among all partitions of -partition would wait
+/// for those that run another input, so that without a launcher's word the ranks of this partition alone are counted.
+int process_on_node(MPI_Comm world) {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID"})
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  MPI_Comm node;
+  int rank = 0;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &rank);
+  MPI_Comm_free(&node);
+  return rank;
+}
+
+}  // namespace
 
 PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   restartinfo = 0;
@@ -90,6 +108,8 @@ void PairMLIP::coeff(int narg, char** arg) {
                found.empty() ? "" : ":", found, n_types, usage);
   }
 
+  n_devices_ = mlip::cuda_device_count();
+  options_.device = mlip::device_on_node(options_.device, process_on_node(world), n_devices_);
   std::string failure;
   try {
     model_ = std::make_unique<mlip::Model>(arg[2], options_);
@@ -136,7 +156,7 @@ void PairMLIP::coeff(int narg, char** arg) {
                  type);
 
   extras_.clear();
-  for (const auto& name : contract.extras) extras_.push_back({name});
+  for (const auto& name : contract.extras) extras_.emplace_back().name = name;
   setup_printed_ = graph_printed_ = false;
 }
 
@@ -186,6 +206,7 @@ void PairMLIP::init_style() {
   setup_printed_ = true;
   seconds_total_ = 0.0;
   backend_at_start_ = model_->seconds_in_backend();
+  exchange_at_start_ = exchange_.seconds();
   n_evaluations_ = 0;
 }
 
@@ -282,11 +303,12 @@ void PairMLIP::print_setup() {
                  "  source    {}, written by {} with torch {}\n"
                  "  energies  {}\n"
                  "  validated {}\n"
-                 "  device    {}, {} thread(s) on each of {} MPI rank(s)\n"
+                 "  device    {}{}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
                  "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
                  contract.producer, contract.torch_version, contract.energy_frame, validated_, model_->device(),
+                 n_devices_ > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices_) : "",
                  mlip::model_threads(), comm->nprocs, elements, contract.cutoff, contract.message_passing_layers,
                  parallel);
 }

@@ -87,7 +87,7 @@ void PairMLIP::rebuild_candidates() {
 void PairMLIP::plan_exchange() {
   owner_of_atom_.resize(atom->nlocal + atom->nghost);
   for (int i = 0; i < atom->nlocal; ++i) owner_of_atom_[i] = {comm->me, i};
-  comm->forward_comm(this, 2);
+  comm->forward_comm(this);
 
   std::vector<int> ghosts(atom_of_node_.begin() + graph_.n_owned, atom_of_node_.end());
   std::stable_sort(ghosts.begin(), ghosts.end(),
@@ -199,13 +199,15 @@ void PairMLIP::accumulate() {
 void PairMLIP::finish() {
   if (n_evaluations_ == 0 || comm->me != 0) return;
   const double model = model_->seconds_in_backend() - backend_at_start_;
+  const double exchanging = exchange_.seconds() - exchange_at_start_;
   const double outside = std::max(0.0, seconds_total_ - model);
   utils::logmesg(
       lmp,
-      "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each, outside the model {:.4g} ms "
+      "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each{}, outside the model {:.4g} ms "
       "({:.2f} %)\n",
-      n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_, 1e3 * outside / n_evaluations_,
-      100.0 * outside / std::max(model, 1e-12));
+      n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_,
+      comm->nprocs == 1 ? "" : fmt::format(" ({:.4g} ms of it in exchanges)", 1e3 * exchanging / n_evaluations_),
+      1e3 * outside / n_evaluations_, 100.0 * outside / std::max(model, 1e-12));
 }
 
 double PairMLIP::memory_usage() {

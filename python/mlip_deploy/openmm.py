@@ -42,7 +42,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         embed: carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles.
             Otherwise they hold its path and its SHA-256, and a Context refuses a file that has changed.
 
-    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is.
+    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is. A Context of a
+    force that was read from XML, or copied, warns on standard error, in C++ and Python alike.
 
     Nothing in the force can change after construction but its group and its name, so it has no
     `updateParametersInContext`.
@@ -87,6 +88,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         if embed:
             ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
         warn_if_unvalidated(artifact, "openmm")
+        root.set("announced", "1")  # so that a Context of this very force does not say it again
         # `this` is SWIG's handle, which owns the C++ object.
         self.this = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode")).this
 

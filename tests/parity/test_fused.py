@@ -84,5 +84,9 @@ def test_float32_is_within_three_times_the_noise_of_the_plain_file(models, name:
 
 
 def test_contract_names_the_operators() -> None:
-    assert sevennet.adapt("7net-0", ExportOptions()).operators == ["mlip::ghost_gather", "mlip::edge_tensor_product"]
+    assert sevennet.adapt("7net-0", ExportOptions()).operators == [
+        "mlip::ghost_gather",
+        "mlip::edge_harmonics",
+        "mlip::edge_tensor_product",
+    ]
     assert sevennet.adapt("7net-0", ExportOptions(fuse=False)).operators == ["mlip::ghost_gather"]

@@ -245,6 +245,15 @@ void test_signature() {
   expect_error([] { mlip::parse_signature(R"({"schema": "2.0", "verdict": "pass"})", "file"); }, "another schema");
 }
 
+void test_device_on_node() {
+  expect(mlip::device_on_node("cuda", 5, 4) == "cuda:1", "the sixth process of a node with four GPUs");
+  expect(mlip::device_on_node("auto", 3, 4) == "cuda:3", "auto with GPUs");
+  expect(mlip::device_on_node("auto", 3, 0) == "auto", "auto without");
+  expect(mlip::device_on_node("cuda", 3, 0) == "cuda", "left for the model to refuse");
+  expect(mlip::device_on_node("cuda:0", 3, 4) == "cuda:0", "a device that was named");
+  expect(mlip::device_on_node("cpu", 3, 4) == "cpu", "the processor");
+}
+
 }  // namespace
 
 int main() {
@@ -255,6 +264,7 @@ int main() {
   test_units();
   test_sha256();
   test_signature();
+  test_device_on_node();
   std::printf("%d failure(s)\n", failures);
   return failures;
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from ase import units
 
-from mlip_deploy import bench
+from mlip_deploy.bench import command
+from mlip_deploy.bench.roofline import convolution_cost
+from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
 
 
@@ -17,15 +19,15 @@ from mlip_deploy.errors import MLIPError
     [("si64", 64, {"Si"}), ("si1728", 1728, {"Si"}), ("nacl216", 216, {"Na", "Cl"}), ("water192", 192, {"H", "O"})],
 )
 def test_systems_have_the_atoms_of_their_names(name: str, n_atoms: int, symbols: set[str]) -> None:
-    atoms = bench.build_system(name)
+    atoms = build_system(name)
     assert len(atoms) == n_atoms
     assert set(atoms.get_chemical_symbols()) == symbols
     assert atoms.pbc.all()
-    assert (atoms.positions == bench.build_system(name).positions).all(), "the same name is the same system"
+    assert (atoms.positions == build_system(name).positions).all(), "the same name is the same system"
 
 
 def test_water_has_the_density_of_water() -> None:
-    atoms = bench.build_system("water192")
+    atoms = build_system("water192")
     grams_per_cm3 = atoms.get_masses().sum() / units._Nav / (atoms.get_volume() * 1e-24)
     assert grams_per_cm3 == pytest.approx(1.0, abs=1e-3)
     assert atoms.get_all_distances(mic=True)[atoms.get_all_distances(mic=True) > 0].min() > 0.9
@@ -34,17 +36,17 @@ def test_water_has_the_density_of_water() -> None:
 @pytest.mark.parametrize(("name", "remedy"), [("ice64", "si64"), ("si100", "si64, si216"), ("water64", "water81")])
 def test_an_unknown_system_is_refused_with_names_that_are_known(name: str, remedy: str) -> None:
     with pytest.raises(MLIPError, match=remedy):
-        bench.build_system(name)
+        build_system(name)
 
 
 def test_operations_of_a_path_are_counted() -> None:
     # 4 scalars times a vector, per channel. Forward: x w, 3 multiply-adds. Backward: 3 and 3, and dE/dw, w x, dE/dx.
-    stored, values = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=False)
+    stored, values = convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=False)
     assert stored == 4 * (1 + 6 + 6 + 2 + 1 + 2 + 6) + 3 * 2 * 9
     assert values == 4 * 4 + 4 * 3
-    tabulated, _ = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=True, first=False)
+    tabulated, _ = convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=True, first=False)
     assert tabulated - stored == 4 * 30
-    first, fewer = bench.convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=True)
+    first, fewer = convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=True)
     assert stored - first == 4 * 2
     assert values - fewer == 4 * 2
 
@@ -53,8 +55,8 @@ def run(*arguments: object) -> int:
     import argparse
 
     parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    return bench.run(parser.parse_args([str(argument) for argument in arguments]))
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,3 +91,29 @@ def test_ranks_need_lammps(tiny: Path) -> None:
 def test_an_unknown_engine_is_refused(tiny: Path) -> None:
     with pytest.raises(MLIPError, match="ase, lammps"):
         run(tiny, "--engines", "gromacs")
+
+
+def test_the_framework_takes_part(artifacts, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    source = f"original:{artifacts.checkpoint()}"
+    arguments = (tiny, "--against", source, "--systems", "si8", "--pairs", 1, "--steps", 1, "--no-memory")
+    run(*arguments, "--json", out)
+    (record,) = json.loads(out.read_text())["records"]
+    assert record["results"][1]["name"] == f"original ({artifacts.checkpoint()})"
+    assert record["ratio"] > 0
+
+
+def test_scaling_is_beside_separate_processes(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bench.json"
+    run(tiny, "--systems", "si8", "--pairs", 1, "--steps", 2, "--no-memory", "--scaling", 2, "--json", out)
+    (scaling,) = json.loads(out.read_text())["scalings"]
+    assert scaling["n"] == 2
+    for kind in ("threads", "ranks", "copies"):
+        assert len(scaling["gains"][kind]) == 1
+        assert scaling["medians"][kind] > 0
+    assert "2 separate processes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_scaling_needs_two(tiny: Path) -> None:
+    with pytest.raises(MLIPError, match="expected two threads and ranks, or more"):
+        run(tiny, "--scaling", 1)

@@ -4,15 +4,15 @@ import hashlib
 import http.server
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.datasets import DATA_DIR, DATASETS, fetch
+from mlip_deploy.validate.datasets import DATA_DIR, DATASETS, Dataset, MissingDataError, fetch
 from mlip_deploy.validate.readers import read_moduli, read_set, read_vacancies
 
 needs_data = pytest.mark.skipif(not os.environ.get(DATA_DIR), reason=f"{DATA_DIR} names no folder with reference data")
@@ -35,27 +35,67 @@ def test_a_missing_file_gives_the_line_to_type(tmp_path: Path, monkeypatch: pyte
     assert str(error.value).endswith(f"export {DATA_DIR}={tmp_path}")
 
 
-def test_a_download_is_verified_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+CONTENT = b"symbol,e_vacform\nCu,1.07\n"
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT; `broken` breaks the connection off half way through it, as a bad network does."""
+
+    broken = False
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2] if type(self).broken else CONTENT)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dataset]:
+    """A set on a server of this machine, with an empty cache of downloads."""
     monkeypatch.delenv(DATA_DIR, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    content = b"symbol,e_vacform\nCu,1.07\n"
-    (tmp_path / "table.csv").write_bytes(content)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        served = replace(
-            DATASETS["vacancies-fcc"],
-            url=f"http://127.0.0.1:{server.server_port}/table.csv",
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        path = fetch(served)
-        with pytest.raises(MLIPError, match="nor could it be downloaded"):
-            fetch(replace(served, file="other.csv", sha256="0" * 64))
-    finally:
+    monkeypatch.setattr(Server, "broken", False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/table.csv"
+        yield replace(DATASETS["vacancies-fcc"], url=url, sha256=hashlib.sha256(CONTENT).hexdigest())
         server.shutdown()
-    assert path.read_bytes() == content
-    assert fetch(served) == path  # the server is gone
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_download_is_verified_and_kept(served: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fetch(served)
+    assert path.read_bytes() == CONTENT
+    monkeypatch.setattr(Server, "broken", True)
+    assert fetch(served) == path  # no second download
+
+
+def test_a_download_with_another_checksum_is_refused_and_removed(served: Dataset, tmp_path: Path) -> None:
+    expected = "0" * 64
+    with pytest.raises(MLIPError) as error:
+        fetch(replace(served, sha256=expected))
+    message = str(error.value)
+    assert f"{served.url} has SHA-256 {served.sha256}, the set 'vacancies-fcc' has {expected}" in message
+    assert message.endswith(f"curl --create-dirs -Lo DATA/{served.file} {served.url} && sha256sum DATA/{served.file}")
+    assert files(tmp_path) == []
+
+
+def test_a_download_that_broke_off_leaves_nothing_and_can_be_repeated(
+    served: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "broken", True)
+    with pytest.raises(MissingDataError, match=r"nor could it be downloaded .*type: curl --create-dirs -Lo DATA/"):
+        fetch(served)
+    assert files(tmp_path) == []
+    monkeypatch.setattr(Server, "broken", False)
+    assert fetch(served).read_bytes() == CONTENT
 
 
 @needs_data

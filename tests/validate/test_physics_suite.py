@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 import toy_models
-from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
 from mlip_deploy.artifact import Artifact
-from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
-from mlip_deploy.engines import openmm as openmm_engine
-from mlip_deploy.tolerances import FLOAT64
 from mlip_deploy.validate.case import Context
-from mlip_deploy.validate.fidelity import gapped_ids
 from mlip_deploy.validate.physics import cases, dimers, symmetries
 from mlip_deploy.validate.physics.stencil import POINTS, derivative, integral, step_for
 
@@ -94,44 +89,6 @@ def test_a_dimer_with_a_hole():
     assert "keep atoms apart with ZBL" in found.reason
 
 
-@pytest.fixture
-def mixed():
-    """Frames of other compositions, sizes, cells and periodicities, in no order."""
-    random = np.random.default_rng(4)
-    crystal = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
-    sheared = crystal.copy()
-    sheared.set_cell(sheared.cell.array @ [[1, 0.1, -0.05], [0, 1, 0.08], [0, 0, 1]], scale_atoms=True)
-    slab = crystal.copy()
-    slab.pbc = (True, False, True)
-    frames = [sheared, Atoms("Si"), slab, Atoms("HCl", [[0, 0, 0], [0, 0, 1.3]]), crystal[[4, 0, 2]]]
-    for atoms in frames:
-        atoms.positions += random.normal(scale=0.1, size=atoms.positions.shape)
-    return frames
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_lammps_takes_frames_of_any_kind_in_one_process(ranks, mixed, tiny):
-    ids = [gapped_ids(len(atoms)) for atoms in mixed]
-    assert ids[0] != sorted(ids[0])
-    found = lammps_engine.evaluate_many(tiny, mixed, ranks=ranks, ids=ids)
-    compare(found, mixed, tiny)
-
-
-def test_openmm_takes_frames_of_any_kind(mixed, tiny):
-    mixed = [atoms for atoms in mixed if len(set(atoms.pbc)) == 1]
-    compare(openmm_engine.evaluate_many(tiny, mixed), mixed, tiny)
-
-
-def compare(found, frames, path):
-    for result, truth in zip(found, ase_engine.evaluate_many(path, frames), strict=True):
-        assert abs(result.energy - truth.energy) / len(truth.forces) < FLOAT64.energy_per_atom
-        np.testing.assert_allclose(result.forces, truth.forces, atol=FLOAT64.forces)
-        if result.stress is not None:
-            np.testing.assert_allclose(result.stress, truth.stress, atol=FLOAT64.stress)
-        if result.atomic_energies is not None:
-            np.testing.assert_allclose(result.atomic_energies, truth.atomic_energies, atol=FLOAT64.atomic_energies)
-
-
 def test_the_rotation_is_seen_by_lammps():
     """LAMMPS turns the first cell vector to x: a rotation alone would be undone before the model sees it."""
     atoms = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
@@ -140,6 +97,42 @@ def test_the_rotation_is_seen_by_lammps():
     assert turned.get_volume() == pytest.approx(atoms.get_volume())
     first, second = (lammps_engine.Prism(a.cell.array, pbc=a.pbc).get_lammps_prism() for a in (atoms, turned))
     assert np.abs(np.array(first) - second).max() > 0.1
+
+
+def test_elements_without_a_wall_name_their_partners():
+    pairs = [("H", "C"), ("H", "O"), ("C", "O")]
+    repulsion = np.array([[5.0, 4.0, 3.0, 2.0], [-1.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]])
+    found = {symbol: dimers.judge_walls(symbol, pairs, repulsion) for symbol in "HCO"}
+    assert {symbol: check.verdict for symbol, check in found.items()} == {
+        "H": "expected-fail",
+        "C": "pass",
+        "O": "expected-fail",
+    }
+    assert found["H"].value == 1 / 8
+    assert found["O"].reason.startswith("attraction to H: keep atoms apart with ZBL")
+    assert found["C"].reason == ""
+
+
+def test_many_elements_meet_each_other_close_up(toy, tmp_path, monkeypatch):
+    """More elements than have curves of their own with each other."""
+    monkeypatch.setattr(dimers, "MOST_MIXED", 2)
+    context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path)
+    (case,) = dimers.cases(context)
+    quantities = [check.quantity for check in case.run(context, lambda _: None).checks]
+    assert [name.split(":")[0] for name in quantities] == [
+        *("Na-Na", "Cl-Cl", "Si-Si"),
+        *(f"{symbol} with each other element" for symbol in ("Na", "Cl", "Si")),
+    ]
+
+
+def test_the_long_range_that_is_left_out_is_that_of_unit_charges(toy, tmp_path):
+    context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path)
+    case = next(case for case in cases(context) if case.name == "locality")
+    values = {check.quantity: check.value for check in case.run(context, lambda _: None).checks}
+    felt = values["farthest atom whose force changes by more than the noise"]
+    left_out = next(value for quantity, value in values.items() if quantity.startswith("long range"))
+    assert 2.0 < felt < 2 * 3.9  # Å: local energies, and forces from neighbours' energies
+    assert left_out == pytest.approx(14.399645 / felt**2, rel=1e-6)  # e² / 4πε₀ in eV Å
 
 
 @pytest.mark.parametrize("engine", ["ase", "openmm"])

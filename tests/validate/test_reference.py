@@ -17,7 +17,7 @@ from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.validate.case import Context, Outcome
 from mlip_deploy.validate.datasets import DATA_DIR, PBE
-from mlip_deploy.validate.reference import cases, energy_differences, load, predict
+from mlip_deploy.validate.reference import cases, energy_differences, load, neighbour_distance, predict
 from mlip_deploy.validate.statistics import errors, fit_shifts, vector_errors
 
 FRAME = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
@@ -80,6 +80,26 @@ def test_known_shifts_and_softening_are_found(artifact: Artifact, labels: Path, 
     assert {"force component, MAE on Na", "force component, MAE of rattled", "energy, MAE of hot"} <= set(found)
     assert any("Cl -1.7000, Na +0.3100" in note for note in outcome.notes)
     assert [curve.diagonal for curve in outcome.curves] == [True, True, True]
+
+
+def test_the_domain_of_the_labels_and_the_worst_of_them_are_named(
+    artifact: Artifact, labels: Path, tmp_path: Path
+) -> None:
+    outcome = run(artifact, tmp_path, labels)
+    assert any(
+        re.fullmatch(
+            r"domain that the labels cover: 2 elements, 6 to 8 atoms, nearest .* 2\.\d\d to 2\.\d\d Å apart", note
+        )
+        for note in outcome.notes
+    )
+    worst = next(check for check in outcome.checks if check.quantity == "energy, largest error")
+    assert worst.value > next(check.value for check in outcome.checks if check.quantity == "energy, MAE")
+    assert re.fullmatch(r"frame \d \(line \d+\)", worst.reason)
+
+
+def test_an_atom_alone_has_no_neighbour() -> None:
+    assert neighbour_distance(Atoms("Na")) == 12.0
+    assert neighbour_distance(bulk("NaCl", "rocksalt", a=5.6)) == pytest.approx(2.8)
 
 
 def test_without_the_shift_the_same_data_fail(artifact: Artifact, labels: Path, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from conftest import mlip
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.tolerances import FLOAT64
+from mlip_deploy.validate import fidelity
 from mlip_deploy.validate import run as run_module
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validate.report import reproducible
 from mlip_deploy.validate.run import validate
 from mlip_deploy.validate.summary import page
 
@@ -157,11 +160,46 @@ def test_the_report_is_the_same_for_the_same_inputs(suite, context):
     }
 
 
+def test_what_a_clock_says_stays_out_of_what_is_the_same(context, monkeypatch):
+    """The cost of a step is in the page, marked, and in timing.json; the rest is the same in every run."""
+    pages, numbers = [], []
+    for milliseconds in (3.25, 4.75):
+        measured = outcome("time", check("not-applicable", milliseconds)).model_copy(update={"suite": "cost"})
+        found = {"physics": outcome("sound"), "cost": measured}
+
+        def one_case(suite, context, found=found):
+            return [Case(suite, found[suite].case, "p", lambda *_: found[suite])], ""
+
+        monkeypatch.setattr(run_module, "_cases", one_case)
+        one = replace(context, directory=context.directory / str(milliseconds))
+        pages.append(page(validate(one, ["physics", "cost"])))
+        numbers.append((one.directory / "validation.json").read_bytes())
+        assert str(milliseconds) in (one.directory / "timing.json").read_text()
+        assert pages[-1].count(f"{milliseconds:.3g}") >= 1
+    assert numbers[0] == numbers[1]
+    assert pages[0] != pages[1]
+    assert reproducible(pages[0]) == reproducible(pages[1])
+    assert "Physics: does the served potential" in reproducible(pages[0])
+    assert "Cost: what differs" not in reproducible(pages[0])
+
+
+def test_fidelity_shows_the_forces_that_it_compared(context):
+    (curve,) = fidelity.cases(context)[0].run(context, lambda _: None).curves
+    original, engine = curve.series[0].x, curve.series[0].y
+    assert len(original) == 3 * sum(len(structure.symbols) for structure in context.artifact.fixtures().structures)
+    assert engine == pytest.approx(original, abs=FLOAT64.forces)
+    assert curve.diagonal
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["MODEL", "--suite", "cost"], "--suite cost measures and judges nothing. Add a suite, such as fidelity"),
         (["nothing.mlip.pt"], "no such file"),
-        (["MODEL", "--suite", "fidelity,alchemy"], "'alchemy' is not one of fidelity, physics, reference, properties"),
+        (
+            ["MODEL", "--suite", "fidelity,alchemy"],
+            "'alchemy' is not one of fidelity, physics, reference, properties, cost",
+        ),
         (["MODEL", "--recipes", "nowhere"], "--recipes nowhere: no such folder"),
         (["MODEL", "--suite", ","], "--suite is empty. Name some of fidelity, physics"),
         (

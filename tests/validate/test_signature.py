@@ -6,6 +6,7 @@ import warnings
 import zipfile
 
 import numpy as np
+import openmm
 import pytest
 import torch
 import toy_models
@@ -56,7 +57,7 @@ def signed(validated, tmp_path):
 
 @pytest.fixture
 def unsigned(validated, tmp_path):
-    path = tmp_path / "toy.mlip.pt"
+    path = tmp_path / "unsigned.mlip.pt"
     path.write_bytes(validated[1])
     return path
 
@@ -98,6 +99,28 @@ def test_signed_in_every_engine(validated, signed, tmp_path):
         warnings.simplefilter("error", UnvalidatedWarning)
         MLIPCalculator(signed)
         MLIPForce(signed, ["Na", "Cl"])
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_context_of_a_system_from_xml_warns_on_standard_error(embed, signed, unsigned, capfd):
+    """Nobody has said it before, as the constructor of MLIPForce does."""
+
+    def printed(path, from_xml):
+        system = openmm.System()
+        system.addParticle(22.99)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnvalidatedWarning)
+            system.addForce(MLIPForce(path, ["Na"], embed=embed))
+        if from_xml:
+            system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+        capfd.readouterr()
+        openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        return capfd.readouterr().err
+
+    line = f"'{unsigned}': nobody has validated it. Type: mlip validate {unsigned} --sign -o validation"
+    assert printed(unsigned, from_xml=True) == f"MLIPForce: warning: {line}\n"
+    assert printed(unsigned, from_xml=False) == ""
+    assert printed(signed, from_xml=True) == ""
 
 
 def test_signing_changes_nothing_else(signed, validated):

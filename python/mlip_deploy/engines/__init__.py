@@ -1,7 +1,7 @@
 """Run an artifact on structures in an engine, with the same result type whichever engine it is.
 
-`evaluator(name)(artifact_path, atoms, ranks=..., threads=...)` returns a `mlip_deploy.result.Result`;
-`many_evaluator(name)` takes a list of structures, returns a list, and starts the engine once.
+`evaluator(name)(artifact_path, atoms, ranks=..., threads=...)` returns a `mlip_deploy.result.Result`; the engine stays
+open for the next structure. `many_evaluator(name)` takes a list of structures and returns a list.
 """
 
 from __future__ import annotations

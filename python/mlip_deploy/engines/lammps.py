@@ -8,13 +8,15 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
 
+from mlip_deploy.artifact import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Result, stress_from_virial
 
@@ -113,8 +116,16 @@ def launcher(ranks: int = 1) -> list[str]:
 
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
-    """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`."""
-    return evaluate_many(path, [atoms], ranks=ranks, threads=threads)[0]
+    """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`.
+
+    The process stays open for the next call with the same file and options: a relaxation costs one start of LAMMPS.
+    """
+    path = Path(path).resolve()
+    try:
+        return _open_session(path, path.stat().st_mtime_ns, ranks, threads).evaluate(atoms)
+    except BaseException:
+        _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
+        raise
 
 
 def evaluate_many(
@@ -124,44 +135,119 @@ def evaluate_many(
     threads: int = 1,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[Result]:
-    """`evaluate` for many structures in one LAMMPS process, which loads the model once per kind of boundary.
+    """`evaluate` for many structures in a process of their own, which loads the model once per kind of boundary.
 
     Args:
         frames: of any composition, cell and periodicity.
         ids: LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
     """
-    results: list[Result | None] = [None] * len(frames)
-    elements = list(dict.fromkeys(symbol for atoms in frames for symbol in atoms.get_chemical_symbols()))
-    with tempfile.TemporaryDirectory(prefix="mlip-lammps-") as folder:
-        directory = Path(folder)
-        boxes, script = {}, ""
-        by_boundary = sorted(range(len(frames)), key=lambda k: tuple(frames[k].pbc))
-        for boundary, group in itertools.groupby(by_boundary, key=lambda k: tuple(frames[k].pbc)):
-            members = list(group)
-            script += OPEN_BOX.format(
-                boundary=" ".join("p" if periodic else "f" for periodic in boundary),
-                n_types=len(elements),
-                masses="\n".join(f"mass {k + 1} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(elements)),
-                threads=max(1, threads),
-                path=Path(path).resolve(),
-                elements=" ".join(elements),
+    results: dict[int, Result] = {}
+    with closing(Session(path, ranks, threads)) as session:
+        for k in sorted(range(len(frames)), key=lambda k: tuple(frames[k].pbc)):
+            results[k] = session.evaluate(frames[k], ids[k] if ids is not None else None)
+    return [results[k] for k in range(len(frames))]
+
+
+class Session:
+    """One LAMMPS process with one artifact, which takes structures one after another on its standard input.
+
+    It starts with the first structure, and ends with `close`, with the object, or with this Python.
+
+    Args:
+        path: artifact.
+        ranks: MPI ranks.
+        threads: CPU threads in the model.
+    """
+
+    def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1):
+        self._path, self._ranks, self._threads = Path(path).resolve(), ranks, threads
+        self._elements = Artifact(path).contract.elements
+        self._boundary: tuple[bool, ...] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
+        self._process: subprocess.Popen[str] | None = None
+        self._end: weakref.finalize[..., Session] | None = None
+
+    def evaluate(self, atoms: Atoms, ids: Sequence[int] | None = None) -> Result:
+        """Of `atoms`, with LAMMPS atom ids in the order of its atoms, 1 to n when absent.
+
+        Raises:
+            MLIPError: for an element that the model does not know, or a position that is not finite.
+            LAMMPSError: with LAMMPS's message; the process has ended then.
+        """
+        unknown = set(atoms.get_chemical_symbols()) - set(self._elements)
+        if unknown:
+            raise MLIPError(f"{', '.join(sorted(unknown))} is not an element of the model, see: mlip info {self._path}")
+        if not np.isfinite(atoms.positions).all():
+            raise MLIPError("the structure has a position that is not finite; LAMMPS would leave the atom out")
+        numbers = list(ids) if ids is not None else list(range(1, len(atoms) + 1))
+        directory = Path(self._folder.name)
+        script, boundary = SINGLE_POINT, tuple(bool(periodic) for periodic in atoms.pbc)
+        if boundary != self._boundary:
+            script = self._open_box(boundary) + script
+        prism = write_dump(atoms, directory / "frame.in", self._elements, numbers)
+        values = self._ask(script)
+        self._boundary = boundary
+        table = np.loadtxt(directory / "frame.out", skiprows=9, ndmin=2)
+        row_of = {int(number): row for row, number in enumerate(table[:, 0])}
+        return _result(atoms, prism, values, table[[row_of[number] for number in numbers]])
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        if self._end is not None:
+            self._end()
+        self._folder.cleanup()
+
+    def _open_box(self, boundary: Sequence[bool]) -> str:
+        return OPEN_BOX.format(
+            boundary=" ".join("p" if periodic else "f" for periodic in boundary),
+            n_types=len(self._elements),
+            masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(self._elements, start=1)),
+            threads=max(1, self._threads),
+            path=self._path,
+            elements=" ".join(self._elements),
+        )
+
+    def _ask(self, script: str) -> list[float]:
+        """Send commands and wait for the line of SINGLE_POINT."""
+        if self._process is None:
+            # unbuffered, so that its answer comes when it is there and not when a buffer is full
+            command = [*launcher(self._ranks), "-nonbuf", "-log", "none"]
+            pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+            self._process = subprocess.Popen(
+                command, cwd=self._folder.name, stderr=subprocess.STDOUT, text=True, bufsize=1, **pipes
             )
-            for k in members:
-                numbers = list(ids[k]) if ids is not None else list(range(1, len(frames[k]) + 1))
-                boxes[k] = write_dump(frames[k], directory / f"{k}.in", elements, numbers)
-                script += SINGLE_POINT.format(frame=k)
-        output = run(script, directory, ranks=ranks)
-        values: dict[int, list[float]] = {
-            int(k): [float(word) for word in words.split()]
-            for k, words in re.findall(r"^mlip_frame (\d+) (.*)$", output, flags=re.MULTILINE)
-        }
-        for k, atoms in enumerate(frames):
-            table = np.loadtxt(directory / f"{k}.out", skiprows=9, ndmin=2)
-            numbers = list(ids[k]) if ids is not None else list(range(1, len(atoms) + 1))
-            row_of = {int(number): row for row, number in enumerate(table[:, 0])}
-            table = table[[row_of[number] for number in numbers]]
-            results[k] = _result(atoms, boxes[k], values[k], table)
-    return [result for result in results if result is not None]
+            self._end = weakref.finalize(self, _end, self._process)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        lines = []
+        try:
+            self._process.stdin.write(script)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it said before it ended is still to be read
+        try:
+            for line in self._process.stdout:
+                if line.startswith("mlip_frame "):
+                    return [float(word) for word in line.split()[1:]]
+                lines.append(line)
+        except BaseException:  # such as Ctrl-C: `close` is not to wait for a structure that nobody wants
+            self._process.kill()
+            raise
+        output = "".join(lines)
+        status = self._process.wait()
+        raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """LAMMPS ends with its input; mpiexec and its ranks too."""
+    with suppress(BrokenPipeError):
+        process.communicate()
+
+
+@lru_cache(maxsize=1)
+def _open_session(path: Path, modified: int, ranks: int, threads: int) -> Session:
+    """The last one stays open; `modified` makes a rewritten file a different one."""
+    return Session(path, ranks, threads)
 
 
 def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
@@ -195,12 +281,12 @@ thermo_style    custom step pe vol c_pressure[1]
 """
 
 SINGLE_POINT = """\
-read_dump       {frame}.in 0 x y z box yes purge yes replace no trim no add keep
-dump            atoms all custom 1 {frame}.out id fx fy fz c_energies
+read_dump       frame.in 0 x y z box yes purge yes replace no trim no add keep
+dump            atoms all custom 1 frame.out id fx fy fz c_energies
 dump_modify     atoms format float %.17g
 run             0 post no
 undump          atoms
-print           "mlip_frame {frame} $(pe:%.17g) $(vol:%.17g) $(c_pressure[1]:%.17g) $(c_pressure[2]:%.17g) &
+print           "mlip_frame $(pe:%.17g) $(vol:%.17g) $(c_pressure[1]:%.17g) $(c_pressure[2]:%.17g) &
 $(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressure[6]:%.17g)"
 """
 

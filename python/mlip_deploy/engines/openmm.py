@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +17,50 @@ from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
 from mlip_deploy.signature import unvalidated_ignored
 
+FIRST_BOX = 20.0
+"""Å, edge of the box in which a Context is made, before it gets that of a structure"""
+
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, platform: str = "Reference") -> Result:
     """Energy and forces of `atoms`, back in eV and Å in the frame of `atoms`.
 
-    OpenMM has no per-atom energies and no virial of its own; both are None.
+    OpenMM has no per-atom energies and no virial of its own; both are None. The Context stays for the next call with
+    the same file, options and atoms: a relaxation costs one.
 
     Raises:
         MLIPError: for mixed periodicity, which OpenMM does not have.
     """
-    return evaluate_many(path, [atoms], ranks, threads, platform)[0]
+    if ranks != 1:
+        raise ValueError(f"OpenMM runs on one rank, {ranks} asked for")
+    rotated, rotation = in_reduced_box(atoms)
+    path = Path(path).resolve()
+    contents = tuple(atoms.get_chemical_symbols()), tuple(bool(periodic) for periodic in atoms.pbc)
+    try:
+        context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform)
+        return _single_point(context, rotated, rotation)
+    except openmm.OpenMMException as error:
+        raise MLIPError(str(error)) from error
 
 
 def evaluate_many(
     path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0, platform: str = "Reference"
 ) -> list[Result]:
-    """`evaluate` for each structure, with one Context for those that follow each other with the same atoms."""
-    if ranks != 1:
-        raise ValueError(f"OpenMM runs on one rank, {ranks} asked for")
-    results = []
-    context, contents = None, None
-    try:
-        for atoms in frames:
-            rotated, rotation = in_reduced_box(atoms)
-            if context is None or contents != (atoms.get_chemical_symbols(), atoms.pbc.tolist()):
-                contents = (atoms.get_chemical_symbols(), atoms.pbc.tolist())
-                context = context_of(rotated, path, openmm.VerletIntegrator(0.001), threads, platform)
-            results.append(_single_point(context, rotated, rotation))
-    except openmm.OpenMMException as error:
-        raise MLIPError(str(error)) from error
-    return results
+    """`evaluate` for each structure: fastest where structures with the same atoms follow each other."""
+    return [evaluate(path, atoms, ranks, threads, platform) for atoms in frames]
+
+
+@lru_cache(maxsize=1)
+def _open_context(
+    path: Path, modified: int, contents: tuple[tuple[str, ...], tuple[bool, ...]], threads: int, platform: str
+) -> openmm.Context:
+    """The last one stays open; `modified` makes a rewritten file a different one.
+
+    Args:
+        contents: symbols and periodicity of the atoms; box and positions are set for each structure.
+    """
+    symbols, pbc = contents
+    atoms = Atoms(symbols, positions=np.zeros((len(symbols), 3)), cell=FIRST_BOX * np.eye(3), pbc=pbc)
+    return context_of(atoms, path, openmm.VerletIntegrator(0.001), threads, platform)
 
 
 def context_of(

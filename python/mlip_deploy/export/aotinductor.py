@@ -170,6 +170,15 @@ def _gather_backward(gradient: Tensor, n_owned: int) -> Tensor:
     return gradient.new_empty([n_owned, *gradient.shape[1:]])
 
 
+def _harmonics(vectors: Tensor, l_max: int) -> tuple[Tensor, Tensor]:
+    n_edges = vectors.shape[0]
+    return vectors.new_empty([n_edges]), vectors.new_empty([n_edges, (l_max + 1) ** 2])
+
+
+def _harmonics_backward(of_distances: Tensor, of_harmonics: Tensor, vectors: Tensor, l_max: int) -> Tensor:
+    return vectors.new_empty(vectors.shape)
+
+
 def _product(
     features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor, n_owned: int, paths: list[int], *_: Any
 ) -> list[Tensor]:
@@ -207,6 +216,8 @@ def _register_shapes() -> None:
     shapes: dict[str, Callable[..., Any]] = {
         "ghost_gather": _gather,
         "ghost_gather_backward": _gather_backward,
+        "edge_harmonics": _harmonics,
+        "edge_harmonics_backward": _harmonics_backward,
         "edge_tensor_product": _product,
         "edge_tensor_product_backward": _product_backward,
         "symmetric_contraction": _contraction,

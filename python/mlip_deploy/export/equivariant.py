@@ -8,6 +8,7 @@ All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients b
 product on unit vectors, so that roundings of a checkpoint's buffers and path normalisations are the model's.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.operators import load_operators
 
 
 class NotFusible(MLIPError):  # noqa: N818  a reason to use the framework's own layers, not a failure
@@ -30,6 +32,33 @@ def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
         blocks.append(block.transpose(1, 2).contiguous())
         start += entry.dim
     return blocks
+
+
+class EdgeHarmonics(nn.Module):
+    """e3nn's SphericalHarmonics of the edges' directions, and the edges' lengths, in one pass.
+
+    Args:
+        original: from edge vectors [n_edges, 3] to harmonics [n_edges, (l_max+1)²], normalised by component.
+
+    Raises:
+        NotFusible: if it computes something else.
+    """
+
+    def __init__(self, original: Any):
+        super().__init__()
+        vectors = torch.randn(32, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = original(vectors)
+        self.l_max = math.isqrt(expected.shape[1]) - 1
+        load_operators()
+        found = torch.ops.mlip.edge_harmonics(vectors, self.l_max)[1]
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-10):
+            raise NotFusible(f"the harmonics {original} are not e3nn's, normalised by component")
+
+    def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Lengths [n_edges] Å and harmonics [n_edges, (l_max+1)²] of edge vectors [n_edges, 3] Å."""
+        result: tuple[Tensor, Tensor] = torch.ops.mlip.edge_harmonics(edge_vectors, self.l_max)
+        return result
 
 
 class EdgeTensorProduct(nn.Module):
@@ -246,27 +275,30 @@ class Gate(nn.Module):
         scalars, gates, gated = (part[0].round().long() for part in original.sc(place))
         simple = irreps.simplify()
         n_scalars = sum(entry.dim for entry in simple if entry.ir.l == 0)
-        higher = [k for k, entry in enumerate(simple) if entry.ir.l > 0]
-        start_of_higher = min((simple.slices()[k].start for k in higher), default=n_scalars)
-        if start_of_higher != n_scalars or gated.tolist() != list(range(n_scalars, irreps.dim)):
+        self.n_scalar_blocks = sum(entry.ir.l == 0 for entry in simple)
+        # e3nn sorts the irreps of its input, and keeps the given order in its output.
+        places = [list(range(part.start, part.stop)) for part in simple.slices()]
+        gated_parts = [gated[part].tolist() for part in original.irreps_gated.simplify().slices()]
+        if sorted(gated_parts) != places[self.n_scalar_blocks :]:
             raise NotFusible(f"the gate of {irreps} does not have all scalars first")
+        self.sources = [places.index(part) for part in gated_parts] or [0]  # TorchScript has no type for an empty list
         self.register_buffer("scalar_index", scalars)
         self.register_buffer("gate_index", gates)
-        self.n_scalar_blocks = higher[0] if higher else len(simple)
         self.contiguous = torch.equal(torch.cat([scalars, gates]), torch.arange(n_scalars))
         self.n_scalars = int(scalars.numel())
-        self.channels = [simple[k].mul for k in higher] or [0]  # TorchScript has no type for an empty list
-        self.has_gates = bool(higher)
-        self.act_gates = original.act_gates if higher else nn.Identity()
+        self.scalar_channels = [entry.dim for entry in original.act_scalars.irreps_out.simplify()]  # even and odd ones
+        self.channels = [entry.mul for entry in original.irreps_gated.simplify()] or [0]
+        self.has_gates = bool(gated_parts)
+        self.act_gates = original.act_gates if gated_parts else nn.Identity()
         # e3nn multiplies by a path normalisation times a coefficient, which is one but for rounding.
         factors = []
-        if higher:
+        if gated_parts:
             dtype = torch.get_default_dtype()
             ones = original.mul(torch.ones(1, gated.numel(), dtype=dtype), torch.ones(1, gates.numel(), dtype=dtype))[0]
             start = 0
-            for k in higher:
+            for entry in original.irreps_gated.simplify():
                 factors.append(float(ones[start]))
-                start += simple[k].dim
+                start += entry.dim
         self.factors = factors or [1.0]
         self.plain = all(abs(factor - 1.0) < 1e-14 for factor in factors)
 
@@ -279,7 +311,8 @@ class Gate(nn.Module):
             scalars, gates = first[:, : self.n_scalars], first[:, self.n_scalars :]
         else:
             scalars, gates = first[:, self.scalar_index], first[:, self.gate_index]
-        results = [self.act_scalars(scalars).unsqueeze(1)]
+        activated: Tensor = self.act_scalars(scalars).unsqueeze(1)
+        results: list[Tensor] = list(activated.split(self.scalar_channels, dim=2))
         if self.has_gates:
             gates = self.act_gates(gates).unsqueeze(1)
             start = 0
@@ -287,7 +320,7 @@ class Gate(nn.Module):
                 gate = gates[:, :, start : start + n]
                 if not self.plain:
                     gate = gate * self.factors[k]
-                results.append(features[self.n_scalar_blocks + k] * gate)
+                results.append(features[self.sources[k]] * gate)
                 start += n
         return results
 

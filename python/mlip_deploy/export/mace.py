@@ -72,7 +72,9 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         message_passing_layers=len(model.interactions),
         parallel="exchange",
         operators=["mlip::ghost_gather"]
-        + (["mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []),
+        + (
+            ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []
+        ),
         energy_frame=frame,
         inputs=inputs,
         energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),
@@ -134,9 +136,11 @@ FOUNDATION = {
     "medium-omat-0": (_ASL, _mp("PBE (OMat24)", "OMat24 values")),
     "mace-matpes-pbe-0": (_ASL, _mp("PBE (MatPES)", "none")),
     "mace-matpes-r2scan-0": (_ASL, _mp("r2SCAN (MatPES)", "none")),
+    # The energy frame of these two depends on the head, and the heads are not described with the models.
+    **dict.fromkeys(("mh-0", "mh-1"), (_ASL, _UNKNOWN_FRAME)),
     **{f"off-{size}": (_ASL, _OFF) for size in ("small", "medium", "large")},
 }
-"""Licence and energy frame as published with the models; `off-*` are MACE-OFF23."""
+"""Licence and energy frame as published with the models; `off-*` are MACE-OFF23. docs/families.md has the sources."""
 
 
 def _locate(source: str) -> tuple[Path, str]:

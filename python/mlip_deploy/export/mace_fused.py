@@ -6,13 +6,14 @@ product and sum over neighbours, and `mlip::symmetric_contraction`. In float32 t
 """
 
 import copy
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.export.element_layers import ElementLinear, ElementTables
 from mlip_deploy.export.equivariant import (
+    EdgeHarmonics,
     EdgeTensorProduct,
     EquivariantLinear,
     NotFusible,
@@ -20,6 +21,7 @@ from mlip_deploy.export.equivariant import (
     radial_table,
     to_blocks,
 )
+from mlip_deploy.export.mace_nonlinear import NONLINEAR, NonLinearLayer
 from mlip_deploy.export.mace_plain import EdgeFeatures, EnergySum
 from mlip_deploy.export.symmetric_contraction import SymmetricContraction
 
@@ -48,20 +50,25 @@ class FusedMACEEnergy(nn.Module):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
+        self.harmonics = EdgeHarmonics(model.spherical_harmonics)
         tabulate = dtype == torch.float32 and not hasattr(model.radial_embedding, "distance_transform")
         with torch.no_grad():
             embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
         layers: list[nn.Module] = []
         for interaction, product in zip(model.interactions, model.products, strict=True):
+            features = None if layers else embedding
+            if type(interaction).__name__ == NONLINEAR:
+                layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
+                continue
             table = _tabulated(model, interaction) if tabulate else None
-            layers.append(Layer(interaction, product, None if layers else embedding, table, self.n_elements, dtype))
+            layers.append(Layer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
         self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        distances = torch.linalg.norm(edge_vectors, dim=-1)
-        harmonics = self.edge_features.harmonics(edge_vectors)
+        # MACE's edge vector points from the neighbour to the centre.
+        distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)
         if self.needs_features:
             one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
@@ -166,94 +173,6 @@ class Layer(nn.Module):
         if self.residual:
             blocks = add_blocks(blocks, skip)
         return blocks
-
-
-class ElementTables(nn.Module):
-    """Blocks that depend on the element alone."""
-
-    def __init__(self, blocks: list[Tensor]):
-        super().__init__()
-        self.tables = nn.ParameterList([nn.Parameter(block, requires_grad=False) for block in blocks])
-
-    def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
-        results: list[Tensor] = []
-        for table in self.tables:
-            results.append(table[types])
-        return results
-
-
-class ElementLinear(nn.Module):
-    """e3nn's FullyConnectedTensorProduct with one-hot elements, on blocks: a linear layer for each element.
-
-    Raises:
-        NotFusible: when blocks would be mixed.
-    """
-
-    def __init__(self, original: Any):
-        super().__init__()
-        irreps_in, irreps_out = original.irreps_in1, original.irreps_out
-        matrices: dict[int, tuple[int, Tensor]] = {}
-        for k, instruction in enumerate(original.instructions):
-            entry = irreps_in[instruction.i_in1]
-            if instruction.connection_mode != "uvw" or instruction.i_out in matrices:
-                raise NotFusible(f"a product with the elements from {irreps_in} to {irreps_out} mixes irreps")
-            weight = original.weight_view_for_instruction(k).detach().transpose(0, 1)
-            # The Clebsch-Gordan coefficients of l x 0 -> l are the unit matrix over sqrt(2l+1).
-            factor = instruction.path_weight / math.sqrt(entry.ir.dim)
-            matrices[instruction.i_out] = (instruction.i_in1, factor * weight)
-        n_elements = int(original.irreps_in2.dim)
-        blocks = []
-        for target, entry in enumerate(irreps_out):
-            nothing = (-1, original.weight.detach().new_zeros(n_elements, 0, entry.mul))
-            source, weight = matrices.get(target, nothing)
-            blocks.append(ElementLinearBlock(source, weight, entry.ir.dim))
-        self.n_elements = n_elements
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
-        counts: list[int] = torch.bincount(types, minlength=self.n_elements).tolist()
-        order = torch.argsort(types, stable=True)
-        back = torch.argsort(order)
-        results: list[Tensor] = []
-        for block in self.blocks:
-            results.append(block(blocks, counts, order, back))
-        return results
-
-
-class ElementLinearBlock(nn.Module):
-    """One block of the result.
-
-    Args:
-        source: block that it comes from, -1 for zeros.
-        matrices: [n_elements, channels in, channels out].
-        components: 2l+1.
-    """
-
-    matrices: Tensor
-
-    def __init__(self, source: int, matrices: Tensor, components: int):
-        super().__init__()
-        self.source = source
-        self.components = components
-        self.register_buffer("matrices", matrices.contiguous())
-
-    def forward(self, blocks: list[Tensor], counts: list[int], order: Tensor, back: Tensor) -> Tensor:
-        """`order` sorts the atoms by element, of which there are `counts`; `back` undoes it."""
-        if self.source < 0:
-            first = blocks[0]
-            return first.new_zeros([first.shape[0], self.components, self.matrices.shape[2]])
-        block = blocks[self.source]
-        for element, count in enumerate(counts):
-            if count == block.shape[0]:  # one element, or no atoms
-                return torch.matmul(block, self.matrices[element])
-        parts: list[Tensor] = []
-        start = 0
-        block = block.index_select(0, order)
-        for element, count in enumerate(counts):
-            if count > 0:
-                parts.append(torch.matmul(block[start : start + count], self.matrices[element]))
-                start += count
-        return torch.cat(parts).index_select(0, back)
 
 
 def _tabulated(model: Any, interaction: Any) -> tuple[Tensor, float] | None:

@@ -1,7 +1,8 @@
 """Adapter for NequIP (S. Batzner et al. 2022) and Allegro (A. Musaelian et al. 2023): `nequip`, `nequip-allegro`.
 
-The models' own modules are used as they are, except NequIP's interaction blocks, which get their neighbours' features
-through `mlip::ghost_gather`. Allegro is strictly local: an atom's energy depends on its own edges.
+NequIP runs on mlip's operators by default: see `nequip_fused`. Otherwise the models' own modules are used as they are,
+except NequIP's interaction blocks, which get their neighbours' features through `mlip::ghost_gather`. Allegro is
+strictly local, an atom's energy depends on its own edges, and has no fused form.
 """
 
 import copy
@@ -19,8 +20,11 @@ from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, ModelIdentity
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.export.checkpoints import load_checkpoint
+from mlip_deploy.export.equivariant import NotFusible
 from mlip_deploy.export.families import ExportOptions, keep_elements
-from mlip_deploy.export.wrapper import Adapted, quiet
+from mlip_deploy.export.nequip_fused import FusedNequIPEnergy
+from mlip_deploy.export.nequip_state import nequip_settings
+from mlip_deploy.export.wrapper import Adapted
 from mlip_deploy.fixtures import Original
 from mlip_deploy.result import VOIGT, Result
 
@@ -45,11 +49,12 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a training checkpoint (*.ckpt) or a package (*.nequip.zip), which carries code.
-        options: `trust_checkpoint`, which a package always needs.
+        options: `fuse` False keeps NequIP's own layers; `elements`; `trust_checkpoint`, which a package always needs.
 
     Raises:
         MLIPError: for a file that is not one of these or not trusted, a modality, elements that the model lacks, type
-            names that are no elements, a layer that the adapter does not know.
+            names that are no elements, a layer that the adapter does not know, or one without a fused form while
+            `options.fuse` is true.
     """
     path = Path(source)
     if options.modal is not None:
@@ -61,18 +66,15 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             raise MLIPError(f"'{source}' is not a NequIP package: it is no zip archive")
         if not options.trust_checkpoint:
             raise MLIPError(
-                f"'{source}' is a NequIP package: it carries the model's Python code, which runs when it is loaded. If "
-                "you trust whoever wrote it, add: --trust-checkpoint"
+                f"'{source}' is a NequIP package: it carries the model's Python code, which runs when it is loaded: "
+                "it is to be trusted like a program. If you trust whoever wrote it, add: --trust-checkpoint"
             )
     else:
         load_checkpoint(path, options.trust_checkpoint)
-    from nequip.model.saved_models.load_utils import load_saved_model
-    from nequip.utils.global_state import global_state_initialized, set_global_state
-
     try:
-        with quiet():
-            if not global_state_initialized():
-                set_global_state()
+        with nequip_settings():
+            from nequip.model.saved_models.load_utils import load_saved_model
+
             model = load_saved_model(path)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -88,6 +90,12 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
     steps = _steps(model)
     interactions = [step for step in steps.values() if type(step).__name__ == "ConvNetLayer"]
     family = "nequip" if interactions else "allegro"
+    residual = [name for name, step in steps.items() if getattr(step, "resnet", False)]
+    if residual:
+        raise MLIPError(f"{residual[0]} has a residual connection, which the adapter does not know")
+    if getattr(steps.get("type_embed"), "do_categorical_graph_field_embed", False):
+        wanted = ", ".join(steps["type_embed"].categorical_graph_field_embed_modules)
+        raise MLIPError(f"{name} is a model with further inputs ({wanted}), which cannot be exported")
     unknown = [symbol for symbol in model.type_names if symbol not in atomic_numbers]
     if unknown:
         raise MLIPError(f"{name} has atom types that are no elements: {', '.join(unknown)}")
@@ -103,10 +111,10 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         cutoff=float(model.metadata["r_max"]),
         message_passing_layers=len(interactions),
         parallel="exchange" if interactions else "local",
-        operators=["mlip::ghost_gather"] if interactions else [],
+        operators=_operators(options.fuse) if interactions else [],
         energy_frame=UNKNOWN_FRAME,
         inputs=[],
-        energy_model=lambda dtype: NequIPEnergy(_in_type(model, dtype), types),
+        energy_model=lambda dtype: _energy_model(model, dtype, types, options.fuse and bool(interactions)),
         original=Original(
             package=f"nequip {nequip.__version__}",
             float64=_original(model, torch.float64),
@@ -114,6 +122,21 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         ),
         script=_script,
     )
+
+
+def _energy_model(model: Any, dtype: torch.dtype, types: list[int], fuse: bool) -> nn.Module:
+    converted = _in_type(model, dtype)
+    if not fuse:
+        return NequIPEnergy(converted, types)
+    in_float64 = _steps(_in_type(converted, torch.float64))
+    try:
+        return FusedNequIPEnergy(_steps(converted), in_float64, types, tabulate=dtype == torch.float32)
+    except NotFusible as reason:
+        raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _operators(fuse: bool) -> list[str]:
+    return ["mlip::ghost_gather", *(["mlip::edge_harmonics", "mlip::edge_tensor_product"] if fuse else [])]
 
 
 def _script(module: nn.Module) -> torch.jit.ScriptModule:
@@ -152,10 +175,8 @@ class NequIPEnergy(nn.Module):
         super().__init__()
         self.register_buffer("types", torch.tensor(types))
         steps = _steps(model)
-        for name, step in steps.items():
+        for step in steps.values():
             if type(step).__name__ == "ConvNetLayer":
-                if step.resnet:
-                    raise MLIPError(f"{name} has a residual connection, which the adapter does not know")
                 step.conv = Interaction(step.conv)
         self.steps = nn.ModuleList(steps.values())
 
@@ -214,11 +235,11 @@ def _original(model: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:
 
     def evaluate(atoms: Atoms) -> Result:
         nonlocal own
-        from nequip.data import compute_neighborlist_, from_ase
-
         own = own or _in_type(model, dtype)
         plain = Atoms(atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        with quiet():
+        with nequip_settings():
+            from nequip.data import compute_neighborlist_, from_ase
+
             data = compute_neighborlist_(from_ase(plain), float(own.metadata["r_max"]))
             data["atom_types"] = torch.tensor([own.type_names.index(s) for s in plain.get_chemical_symbols()])
             if not atoms.pbc.all():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.export.equivariant import (
+    EdgeHarmonics,
     EdgeTensorProduct,
     EquivariantLinear,
     Gate,
@@ -47,6 +48,7 @@ class FusedSevenNetEnergy(nn.Module):
         if not convolutions or rescale is None:
             raise NotFusible(f"the model has no convolutions or no rescaling: {', '.join(names)}")
         self.embedding = modules["edge_embedding"]
+        self.harmonics = EdgeHarmonics(self.embedding.spherical)
         tabulate = dtype == torch.float32
         first = names.index(convolutions[0])
         before_first = [modules[name] for name in names[names.index("edge_embedding") + 1 : first]]
@@ -78,8 +80,7 @@ class FusedSevenNetEnergy(nn.Module):
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         n_nodes = node_types.shape[0]
-        distances = torch.linalg.norm(edge_vectors, dim=-1)
-        harmonics = self.embedding.spherical(edge_vectors)
+        distances, harmonics = self.harmonics(edge_vectors)
         embedding = distances
         if self.needs_network:
             cutoff = self.embedding.cutoff_function(distances).unsqueeze(-1)

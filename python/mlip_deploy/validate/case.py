@@ -62,6 +62,8 @@ class Curve(_Strict):
     series: list[Series]
     diagonal: bool = False
     """draw y = x, for parity plots"""
+    logarithmic: bool = False
+    """both axes"""
 
 
 class Outcome(_Strict):
@@ -92,6 +94,10 @@ class Context:
     """what the model is wanted for, in the user's words; printed in the report"""
     reference: list[str] = field(default_factory=list)
     """reference sets, by name or as extxyz files"""
+    base: Artifact | None = None
+    """the model before it was fine-tuned"""
+    tuned_on: list[str] = field(default_factory=list)
+    """reference sets that the model was fine-tuned on, by name or as extxyz files"""
     frame: str | None = None
     """conversion of reference energies that the user asked for"""
     threads: int = 0

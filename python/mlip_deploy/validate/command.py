@@ -17,15 +17,17 @@ from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, sign
 from mlip_deploy.validate.case import Context
 from mlip_deploy.validate.report import VERDICTS
-from mlip_deploy.validate.run import SUITES, Validation, validate
+from mlip_deploy.validate.run import MEASURED, SUITES, Validation, validate
+
+DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
     parser.add_argument(
         "--suite",
-        default=",".join(REQUIRED_SUITES),
-        help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(REQUIRED_SUITES)}",
+        default=",".join(DEFAULT_SUITES),
+        help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(DEFAULT_SUITES)}",
     )
     parser.add_argument(
         "--engine", choices=ENGINES, default="lammps", help="where physics and properties run; default: lammps"
@@ -34,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use", help="what the model is wanted for; printed in the report")
     parser.add_argument(
         "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
+    )
+    parser.add_argument("--base", type=Path, metavar="FILE", help="artifact of the model before it was fine-tuned")
+    parser.add_argument(
+        "--tuned-on",
+        action="append",
+        default=[],
+        metavar="FILE|NAME",
+        help="reference data that it was fine-tuned on; may be repeated",
     )
     parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
@@ -56,10 +66,21 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
             raise MLIPError(f"--suite {options.suite}: '{suite}' is not one of {', '.join(SUITES)}")
     if not suites:
         raise MLIPError(f"--suite is empty. Name some of {', '.join(SUITES)}")
+    if not set(suites) - set(MEASURED):
+        raise MLIPError(
+            f"--suite {options.suite} measures and judges nothing. Add a suite, such as fidelity, or type: "
+            f"mlip bench {options.file}"
+        )
     if options.output.exists() and not options.output.is_dir():
         raise MLIPError(f"-o {options.output} is a file. Name a folder")
     if options.recipes is not None and not options.recipes.is_dir():
         raise MLIPError(f"--recipes {options.recipes}: no such folder")
+    if options.tuned_on and options.base is None:
+        raise MLIPError(f"--tuned-on {options.tuned_on[0]} needs the model before it was tuned. Add: --base FILE")
+    if options.base is not None and not (options.reference or options.tuned_on):
+        raise MLIPError(f"--base {options.base} is compared on reference data. Add: --tuned-on FILE --reference NAME")
+    if options.base is not None and "reference" not in suites:
+        raise MLIPError(f"--base {options.base}: nothing reads it. Add: --suite reference")
     artifact = Artifact(options.file)
     elements = comma_separated(options.elements)
     contract = artifact.contract
@@ -76,6 +97,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         elements=elements,
         use=options.use,
         reference=options.reference,
+        base=Artifact(options.base) if options.base is not None else None,
+        tuned_on=options.tuned_on,
         frame=options.frame,
         threads=options.threads,
         recipes=options.recipes,

@@ -23,6 +23,7 @@ from mlip_deploy.validate import properties, reference
 from mlip_deploy.validate.audit import Flag, audit, energy_distances, force_distances
 from mlip_deploy.validate.case import Context, Curve, Outcome
 from mlip_deploy.validate.cross import CrossPrediction, cross_predict, start_structures
+from mlip_deploy.validate.datasets import DATASETS
 from mlip_deploy.validate.report import Page
 
 Progress = Callable[[str], None]
@@ -128,9 +129,11 @@ def compare(
     flags: list[Flag] = []
     for name in references:
         loaded, predicted = [], []
+        # of a public set, what all models know: each is to see the same structures
+        kept = list(elements) or (sorted(_common(artifacts)) if name in DATASETS else [])
         for k, artifact in enumerate(artifacts):
             try:
-                loaded.append(reference.load(artifact, name, elements, asked[k]))
+                loaded.append(reference.load(artifact, name, kept, asked[k]))
             except MLIPError as error:
                 raise MLIPError(f"{names[k]}: {error}") from error
             predicted.append(reference.predict(artifact, loaded[k], engine, threads, progress))
@@ -162,6 +165,10 @@ def compare(
         cross_prediction=cross_predict(artifacts, engine, starts, directory, threads, progress),
         flags=flags,
     )
+
+
+def _common(artifacts: Sequence[Artifact]) -> set[str]:
+    return set.intersection(*(set(artifact.contract.elements) for artifact in artifacts))
 
 
 def _names(artifacts: Sequence[Artifact]) -> list[str]:

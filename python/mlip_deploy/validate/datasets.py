@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +153,11 @@ def fetch(dataset: Dataset) -> Path:
     """The file of a set on this machine, its checksum verified.
 
     Raises:
-        MLIPError: for a local file with another checksum.
+        MLIPError: for a file with another checksum, local or downloaded.
         MissingDataError: when there is neither a local file nor a download.
     """
     folder = os.environ.get(DATA_DIR)
+    root = Path(folder or "DATA")
     if folder and (local := Path(folder) / dataset.file).exists():
         found = file_sha256(local)
         if found != dataset.sha256:
@@ -174,8 +176,14 @@ def fetch(dataset: Dataset) -> Path:
                 path=pooch.os_cache("mlip-deploy"),
             )
         )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch's for a wrong hash a ValueError
-        root = Path(folder or "DATA")
+    except ValueError as error:  # pooch's for a wrong hash; it has removed the file
+        got = re.search(r"but got '?(\w+)", str(error))
+        raise MLIPError(
+            f"{dataset.url} has SHA-256 {got[1] if got else 'unknown'}, the set '{dataset.name}' has {dataset.sha256}: "
+            f"it came damaged or is another file now. Try again, or fetch it by hand and compare: "
+            f"{_download_line(dataset, root / dataset.file)} && sha256sum {root / dataset.file}"
+        ) from error
+    except OSError as error:  # requests' errors are OSErrors
         looked = f"in {DATA_DIR}={folder}" if folder else f"in a folder named by {DATA_DIR}"
         raise MissingDataError(
             f"the set '{dataset.name}' is neither {looked} nor could it be downloaded ({type(error).__name__}). "

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
 from mlip_deploy.fixtures import Structure
 from mlip_deploy.result import Result
 from mlip_deploy.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
-from mlip_deploy.validate.case import Case, Check, Context, Outcome, unmeasured
+from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series, unmeasured
 
 RANKS = (1, 2, 4)
 """MPI rank counts of the suite, for LAMMPS."""
@@ -55,6 +55,8 @@ class FidelityReport(BaseModel):
     tolerance_forces: float
     tolerance_stress: float
     comparisons: list[Comparison]
+    forces: list[tuple[float, float]] = Field(default=[], exclude=True)
+    """eV/Å: every force component of the original and of the engine, for a parity plot"""
 
     @property
     def passed(self) -> bool:
@@ -82,13 +84,17 @@ def check(
     bound = tolerance(artifact.contract.dtype, fixtures)
     isolated = tolerance(artifact.contract.dtype, fixtures, isolated_atom=True)
     comparisons = []
+    forces: list[tuple[float, float]] = []
     for engine in engines:
         for n_ranks in ranks if engine == "lammps" else (1,):
             progress(f"{engine}, {n_ranks} rank(s): {len(fixtures.structures)} structures")
-            found = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids)
+            replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids)
             for structure in fixtures.structures:
                 limits = isolated if len(structure.symbols) == 1 else bound
-                comparisons.append(_compare(engine, n_ranks, structure, found.get(structure.name), limits))
+                found = replayed.get(structure.name)
+                comparisons.append(_compare(engine, n_ranks, structure, found, limits))
+                if isinstance(found, Result):
+                    forces += zip(structure.result().forces.ravel(), found.forces.ravel(), strict=True)
     return FidelityReport(
         artifact=Path(path).name,
         sha256=artifact.sha256(),
@@ -100,6 +106,7 @@ def check(
         tolerance_forces=bound.forces,
         tolerance_stress=bound.stress,
         comparisons=comparisons,
+        forces=forces,
     )
 
 
@@ -249,6 +256,18 @@ def _outcome(report: FidelityReport, name: str, engine: str) -> Outcome:
         engine=engine,
         purpose=f"Against {report.reference} in float64, which computed the fixtures at export.",
         checks=checks,
+        curves=[_parity(report)] if report.forces else [],
+    )
+
+
+def _parity(report: FidelityReport) -> Curve:
+    original, engine = (list(column) for column in zip(*report.forces, strict=True))
+    return Curve(
+        title="Forces: the engine against the original",
+        x_label="original / eV/Å",
+        y_label="engine / eV/Å",
+        series=[Series(label="", x=original, y=engine, style="points")],
+        diagonal=True,
     )
 
 

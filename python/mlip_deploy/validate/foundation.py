@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlip_deploy.validate.case import Check, Verdict
-from mlip_deploy.validate.report import Page
+from mlip_deploy.validate.reference import DOMAIN
+from mlip_deploy.validate.report import Page, measured
 from mlip_deploy.validate.run import Validation
 
 JUDGED: tuple[Verdict, ...] = ("pass", "fail", "expected-fail")
@@ -18,7 +19,11 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
         ["question", "evidence of this validation", "not tested here"],
         [
             ["What is the minimal definition?", _definition(validation), "transfer to phases that no suite contains"],
-            ["More data, better data or better models?", _data(validation), "forgetting after fine-tuning"],
+            [
+                "More data, better data or better models?",
+                _data(validation),
+                "" if validation.base else "forgetting after fine-tuning (--base, --tuned-on)",
+            ],
             [
                 "Long range?",
                 _case(validation, "locality"),
@@ -31,10 +36,16 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
             ],
             [
                 "Scale to useful simulations?",
-                "; ".join([_case(validation, "extensivity"), _ranks(validation)]),
-                "cost and memory per atom and step, which change from run to run: timing.json, mlip bench FILE",
+                "; ".join([_case(validation, "extensivity"), _ranks(validation), *_cost(validation)]),
+                "larger systems and other machines: mlip bench FILE"
+                if validation.measured
+                else "cost and memory per atom and step: add the suite cost, or type mlip bench FILE",
             ],
-            ["How do we know that it is any good?", _suites(validation), _missing(validation)],
+            [
+                "How do we know that it is any good?",
+                "; ".join([_suites(validation), *_domain(validation)]),
+                _missing(validation),
+            ],
         ],
     )
 
@@ -51,7 +62,16 @@ def _definition(validation: Validation) -> str:
 def _data(validation: Validation) -> str:
     if not validation.count("reference", "pass") and not validation.count("reference", "fail"):
         return "none: no reference data were compared (--suite reference --reference …)"
-    return f"zero-shot against {', '.join(validation.reference)}: {_tally(validation, 'reference')}"
+    sets = ", ".join(dict.fromkeys([*validation.tuned_on, *validation.reference]))
+    if validation.base is None:
+        return f"zero-shot against {sets}: {_tally(validation, 'reference')}"
+    ratios = [
+        f"{outcome.case}: {check.quantity}: {check.value:.2f} ({check.verdict})"
+        for outcome in validation.outcomes
+        for check in outcome.checks
+        if outcome.suite == "reference" and "over zero-shot" in check.quantity and check.value is not None
+    ]
+    return f"fine-tuned, zero-shot is {validation.base}, against {sets}: {'; '.join(ratios)}"
 
 
 def _ranks(validation: Validation) -> str:
@@ -66,8 +86,26 @@ def _ranks(validation: Validation) -> str:
     return f"same results in {', '.join(done)}" if done else "fidelity not shown in any engine"
 
 
+def _cost(validation: Validation) -> list[str]:
+    """Marked as measured."""
+    found = [
+        f"{c.quantity}: {c.value:.3g} {c.unit}" for o in validation.measured for c in o.checks if c.value is not None
+    ]
+    return [measured("; ".join(found))] if found else []
+
+
 def _suites(validation: Validation) -> str:
     return "; ".join(f"{suite} {_tally(validation, suite)}" for suite in validation.suites)
+
+
+def _domain(validation: Validation) -> list[str]:
+    """The domain of applicability, as far as labels were compared: beyond it nothing was shown."""
+    return [
+        f"{outcome.case}, {note}"
+        for outcome in validation.outcomes
+        for note in outcome.notes
+        if outcome.suite == "reference" and note.startswith(DOMAIN)
+    ]
 
 
 def _missing(validation: Validation) -> str:

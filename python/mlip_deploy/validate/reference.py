@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.contract import EnergyFrame
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
+from mlip_deploy.validate import forgetting
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
 from mlip_deploy.validate.datasets import DATASETS
 from mlip_deploy.validate.frames import NO_FORCES, UNKNOWN, Agreement, agree, parse_declaration, parse_request
@@ -23,7 +26,9 @@ SUITE = "reference"
 ENERGY_THRESHOLD = 0.043
 ENERGY_SOURCE = "1 kcal/mol per atom, called chemical accuracy"
 SLOPE_THRESHOLD = 0.2
-SLOPE_SOURCE = "choice of this project, to show the softening described by Deng et al., npj Comput. Mater. 11, 9 (2025)"
+SLOPE_SOURCE = (
+    "choice of this project, to show the softening described by Deng et al., doi:10.1038/s41524-024-01500-6 (2025)"
+)
 SLOPE_SIGNAL = 0.1
 """eV/Å, root mean square of the labels' force components: a slope says nothing where symmetry leaves no forces"""
 REPORTED = "reported, not judged"
@@ -42,15 +47,20 @@ class Reference:
 
 
 def cases(context: Context) -> list[Case]:
-    """One case for each `--reference`."""
-    return [_case(name) for name in context.reference]
+    """One case for each set that the model was tuned on, and for each `--reference`."""
+    return [_case(name) for name in dict.fromkeys([*context.tuned_on, *context.reference])]
 
 
 def _case(name: str) -> Case:
     def run(context: Context, progress: Callable[[str], None]) -> Outcome:
         reference = load(context.artifact, name, context.elements, context.frame)
         results = predict(context.artifact, reference, context.engine, context.threads, progress)
-        return judge(reference, results, context.engine)
+        outcome = judge(reference, results, context.engine)
+        if context.base is None:
+            return outcome
+        return outcome.model_copy(
+            update={"checks": outcome.checks + _forgetting(context, context.base, name, reference, results, progress)}
+        )
 
     return Case(SUITE, case_name(name), "do energies, forces and stresses agree with the labels?", run)
 
@@ -64,7 +74,8 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
     """Read a set or an extended XYZ file and settle the energy frame.
 
     Args:
-        elements: keep structures made of these only; all when empty.
+        elements: keep structures made of these only. When empty: all of a file, and of a named set those made of
+            elements that the model knows.
         frame: the user's `--frame`.
 
     Raises:
@@ -83,13 +94,15 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
         declared: EnergyFrame = parse_declaration(file.declared) if file.declared else UNKNOWN
         energies = {"raw": declared}
         _require_forces(name, frames, request.energies_only)
-    selected = [f for f in frames if not elements or set(f.atoms.get_chemical_symbols()) <= set(elements)]
+    kept = elements or (contract.elements if name in DATASETS else ())
+    selected = [f for f in frames if not kept or set(f.atoms.get_chemical_symbols()) <= set(kept)]
     if not selected:
         raise MLIPError(
             f"'{name}' has no structure made of {', '.join(elements)} only. Name more elements: --elements …"
         )
     if len(selected) < len(frames):
-        notes.append(f"{len(selected)} of {len(frames)} structures: those made of {', '.join(elements)}")
+        which = ", ".join(elements) or "elements that the model knows"
+        notes.append(f"{len(selected)} of {len(frames)} structures: those made of {which}")
     for labelled in selected:
         strange = sorted(set(labelled.atoms.get_chemical_symbols()) - set(contract.elements))
         if strange:
@@ -146,11 +159,12 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
     types = np.array([labelled.config_type for labelled in frames])
     elements = sorted({symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()})
     label, predicted, shifts = energy_differences(reference, results)
-    notes = list(reference.notes)
+    notes = [*reference.notes, domain(frames)]
     if shifts:
         listed = ", ".join(f"{symbol} {shift:+.4f}" for symbol, shift in shifts.items())
         notes.append(f"fitted to these labels and added to the predictions (eV per atom): {listed}")
-    checks = _energy_checks(label, predicted, reference.agreement.judged)
+    names = [labelled.name for labelled in frames]
+    checks = _energy_checks(label, predicted, reference.agreement.judged, names)
     curves = [_parity("energy", "eV/atom", types, label, predicted)]
     for group in _groups(types):
         checks.append(
@@ -197,7 +211,61 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
     )
 
 
-def _energy_checks(label: Array, predicted: Array, judged: bool) -> list[Check]:
+def _forgetting(
+    context: Context,
+    base: Artifact,
+    name: str,
+    reference: Reference,
+    results: Sequence[Result],
+    progress: Callable[[str], None],
+) -> list[Check]:
+    """The model before fine-tuning on the same labels, each in its own energy frame."""
+    try:
+        of_base = load(base, name, context.elements, context.frame)
+    except MLIPError as error:
+        raise MLIPError(f"--base {base.path}: {error}") from error
+    before = predict(base, of_base, context.engine, context.threads, forgetting.announced(base, progress))
+    role = forgetting.TUNED if name in context.tuned_on else forgetting.GENERAL
+    energies = [
+        forgetting.energy_errors(*energy_differences(one, found)[:2])
+        for one, found in ((of_base, before), (reference, results))
+    ]
+    checks = []
+    if reference.agreement.judged and of_base.agreement.judged:
+        checks.append(forgetting.compare(role, "energy, MAE", *energies))
+    having = [k for k, labelled in enumerate(reference.frames) if labelled.forces is not None]
+    labels = [forces for labelled in reference.frames if (forces := labelled.forces) is not None]
+    if having:
+        errors_of = [forgetting.force_errors(labels, [found[k] for k in having]) for found in (before, results)]
+        checks.append(forgetting.compare(role, "force component, MAE", *errors_of))
+    return checks
+
+
+DOMAIN = "domain that the labels cover: "
+
+
+def domain(frames: Sequence[Labelled]) -> str:
+    """What the labels say something about: elements, sizes and how close atoms come."""
+    elements = {symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()}
+    sizes = [len(labelled.atoms) for labelled in frames]
+    nearest = [neighbour_distance(labelled.atoms) for labelled in frames]
+    return (
+        f"{DOMAIN}{len(elements)} elements, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
+        f"{min(nearest):.2f} to {max(nearest):.2f} Å apart"
+    )
+
+
+def neighbour_distance(atoms: Atoms, longest: float = 12.0) -> float:
+    """Å: the shortest distance between two atoms or an atom and an image; at most `longest`."""
+    for cutoff in (3.0, 6.0, longest):
+        distances = neighbor_list("d", atoms, cutoff)
+        if distances.size:
+            return float(distances.min())
+    return longest
+
+
+def _energy_checks(label: Array, predicted: Array, judged: bool, names: Sequence[str]) -> list[Check]:
+    worst = names[int(np.argmax(np.abs(predicted - label)))]
     found = errors(label, predicted)
     reason = "" if judged else "compared across energy frames, so without a verdict"
     verdict = "not-applicable" if not judged else "pass" if found.mae <= ENERGY_THRESHOLD else "fail"
@@ -215,6 +283,7 @@ def _energy_checks(label: Array, predicted: Array, judged: bool) -> list[Check]:
         ),
         _reported("energy, median absolute error", found.median),
         _reported("energy, RMSE", found.rmse),
+        _reported("energy, largest error", float(np.abs(predicted - label).max()), reason=worst),
         _reported("energy, slope through zero", found.slope, ""),
     ]
 
@@ -260,8 +329,16 @@ def _slope(quantity: str, slope: float) -> Check:
     )
 
 
-def _reported(quantity: str, value: float, unit: str = "eV/atom") -> Check:
-    return Check(quantity=quantity, value=value, unit=unit, threshold=None, source=REPORTED, verdict="not-applicable")
+def _reported(quantity: str, value: float, unit: str = "eV/atom", reason: str = "") -> Check:
+    return Check(
+        quantity=quantity,
+        value=value,
+        unit=unit,
+        threshold=None,
+        source=REPORTED,
+        verdict="not-applicable",
+        reason=reason,
+    )
 
 
 def _groups(types: Array) -> list[str]:

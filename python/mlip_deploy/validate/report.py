@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,12 +31,41 @@ caption { text-align: left; color: #4a5568; }
 """
 
 
+# Around what differs from run to run, such as timings. In a cell's text they are characters of no meaning of their own.
+_OPEN, _CLOSE = "<!--measured-->", "<!--/measured-->"
+_MARKS = {"\ue000": _OPEN, "\ue001": _CLOSE}
+
+
+def measured(text: str) -> str:
+    """Part of a cell or paragraph that differs from run to run."""
+    return f"\ue000{text}\ue001"
+
+
+def reproducible(page: str) -> str:
+    """A page without what was marked as measured: the same bytes for the same inputs."""
+    return re.sub(f"{_OPEN}.*?{_CLOSE}", "", page, flags=re.DOTALL)
+
+
+def _escape(text: str) -> str:
+    escaped = html.escape(text)
+    for mark, comment in _MARKS.items():
+        escaped = escaped.replace(mark, comment)
+    return escaped
+
+
 class Page:
     """Sections in the order in which they are added."""
 
     def __init__(self, title: str, introduction: str):
         self._title = title
         self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>"]
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Sections that differ from run to run."""
+        self._parts.append(_OPEN)
+        yield
+        self._parts.append(_CLOSE)
 
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
@@ -43,7 +74,7 @@ class Page:
         self._parts.append(f"<h3>{html.escape(text)}</h3>")
 
     def paragraph(self, text: str) -> None:
-        self._parts.append(f"<p>{html.escape(text)}</p>")
+        self._parts.append(f"<p>{_escape(text)}</p>")
 
     def preformatted(self, text: str) -> None:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
@@ -98,11 +129,13 @@ def _draw(axes: Axes, curve: Curve) -> None:
         if series.style == "points":
             axes.plot(series.x, series.y, ".", ms=3, label=series.label, rasterized=len(series.x) > MANY_POINTS)
         else:
-            axes.plot(series.x, series.y, lw=1.2, label=series.label)
+            axes.plot(series.x, series.y, lw=1.2, marker="." if curve.logarithmic else "", label=series.label)
     if curve.diagonal:
         values = [value for series in curve.series for value in (*series.x, *series.y)]
         if values:
             axes.plot([min(values), max(values)], [min(values), max(values)], color="#6b7483", lw=0.8, zorder=0)
+    if curve.logarithmic:
+        axes.loglog()
     axes.set_title(curve.title, fontsize=9)
     axes.set_xlabel(curve.x_label, fontsize=8)
     axes.set_ylabel(curve.y_label, fontsize=8)
@@ -118,7 +151,7 @@ def _cell(text: str) -> str:
     try:
         float(text)
     except ValueError:
-        return f"<td>{html.escape(text)}</td>"
+        return f"<td>{_escape(text)}</td>"
     return f'<td class="number">{text}</td>'
 
 

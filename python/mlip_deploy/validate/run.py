@@ -3,7 +3,7 @@
 OUT/cases/SUITE/CASE.json   one outcome with the key under which it holds
 OUT/validation.json         every number, threshold, source and verdict
 OUT/report.html             the same to read (mlip_deploy.validate.summary)
-OUT/timing.json             seconds of each case: what changes from run to run
+OUT/timing.json             seconds of each case and the cost of a step: what changes from run to run
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mlip_deploy
 from mlip_deploy.artifact import file_sha256
+from mlip_deploy.bench import machine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, VERSIONED, Signature, release
@@ -29,8 +30,10 @@ from mlip_deploy.validate.case import Case, Check, Context, Outcome, Verdict, un
 
 Progress = Callable[[str], None]
 
-SUITES = ("fidelity", "physics", "reference", "properties")
+SUITES = ("fidelity", "physics", "reference", "properties", "cost")
 """Each is the module mlip_deploy.validate.NAME."""
+MEASURED = ("cost",)
+"""Suites whose numbers differ from run to run: they judge nothing, and timing.json holds their outcomes."""
 
 
 class _Strict(BaseModel):
@@ -62,10 +65,15 @@ class Validation(_Strict):
     """tested with; all of the model's when empty"""
     use: str | None
     reference: list[str]
+    base: str | None = None
+    """file of the model before it was fine-tuned"""
+    tuned_on: list[str] = []
     frame: str | None
     versions: dict[str, str]
     verdict: Literal["pass", "fail"]
     outcomes: list[Outcome]
+    measured: list[Outcome] = Field(default=[], exclude=True)
+    """what differs from run to run, and so is not part of validation.json"""
 
     def count(self, suite: str, verdict: Verdict) -> int:
         return sum(check.verdict == verdict for o in self.outcomes if o.suite == suite for check in o.checks)
@@ -135,9 +143,12 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
         outcomes.append(stored.outcome)
         seconds[f"{suite}: {case.name}"] = round(stored.seconds, 3)
 
+    judging = [suite for suite in suites if suite not in MEASURED]
+    measured = [outcome for outcome in outcomes if outcome.suite in MEASURED]
+    outcomes = [outcome for outcome in outcomes if outcome.suite in judging]
     passed = all(
         any(check.verdict == "pass" for outcome in outcomes for check in outcome.checks if outcome.suite == suite)
-        for suite in suites
+        for suite in judging
         if suite not in absent
     )
     failed = any(check.verdict == "fail" for outcome in outcomes for check in outcome.checks)
@@ -150,17 +161,21 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
         energy_frame=contract.energy_frame.describe(),
         model_elements=contract.elements,
         engine=context.engine,
-        suites=list(suites),
+        suites=judging,
         elements=list(context.elements),
         use=context.use,
         reference=list(context.reference),
+        base=context.base.path.name if context.base else None,
+        tuned_on=list(context.tuned_on),
         frame=context.frame,
         versions=versions,
-        verdict="pass" if passed and not failed and len(absent) < len(suites) else "fail",
+        verdict="pass" if passed and not failed and len(absent) < len(judging) else "fail",
         outcomes=outcomes,
+        measured=measured,
     )
+    timing = {"seconds": seconds, "measured": [outcome.model_dump() for outcome in measured]}
     write_text(context.directory / "validation.json", validation.model_dump_json(indent=1) + "\n")
-    write_text(context.directory / "timing.json", json.dumps(seconds, indent=1) + "\n")
+    write_text(context.directory / "timing.json", json.dumps(timing, indent=1) + "\n")
     return validation
 
 
@@ -204,8 +219,14 @@ def _arguments(context: Context, suite: str, content: str, versions: dict[str, s
     if suite != "fidelity":
         found |= {"engine": context.engine, "elements": context.elements, "threads": context.threads}
     if suite == "reference":
-        files = [file_sha256(name) if Path(name).is_file() else name for name in context.reference]
-        found |= {"reference": files, "frame": context.frame}
+        files, tuned_on = (
+            [file_sha256(name) if Path(name).is_file() else name for name in names]
+            for names in (context.reference, context.tuned_on)
+        )
+        base = context.base.content_sha256() if context.base else None
+        found |= {"reference": files, "frame": context.frame, "base": base, "tuned on": tuned_on}
+    if suite in MEASURED:
+        found["machine"] = machine()
     if suite == "properties" and context.recipes is not None:
         found["recipes"] = [file_sha256(path) for path in sorted(context.recipes.glob("*.py"))]
     return json.dumps(found, sort_keys=True)

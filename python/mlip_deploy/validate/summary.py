@@ -16,7 +16,7 @@ TITLES = {
 
 
 def page(validation: Validation) -> str:
-    """The HTML text; the same for the same validation."""
+    """The HTML text; the same for the same validation, but for what is marked as measured."""
     out = Page(
         f"Validation of {validation.model}",
         f"{validation.artifact} ({validation.dtype}; sha256 of its content {validation.content_sha256[:16]}…), judged "
@@ -54,6 +54,11 @@ def page(validation: Validation) -> str:
         out.heading(TITLES.get(suite, suite))
         for outcome in _of(validation, suite):
             _add_outcome(out, outcome)
+    if validation.measured:
+        with out.measured():
+            out.heading("Cost: what differs from run to run")
+            for outcome in validation.measured:
+                _add_outcome(out, outcome)
     return out.html()
 
 

@@ -1,13 +1,14 @@
 """Dimer curves down to short distances: is there a wall, and is there one minimum?
 
 Foundation models see few short distances in training; holes and wiggles there are common and known (the homonuclear
-diatomics of MLIP Arena, Chiang et al. 2025, report them for every model). They say nothing about the deployment, so a
+diatomics of MLIP Arena show them: Chiang et al., arXiv:2509.20630, 2025). They say nothing about the deployment, so a
 hole is an expected failure with its cure, and not a reason to refuse the file.
 """
 
 from __future__ import annotations
 
-from itertools import combinations_with_replacement
+from collections.abc import Sequence
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
@@ -22,13 +23,18 @@ SHORTEST, LONGEST, POINTS = 0.5, 2.5, 33
 CLOSE = 0.7
 """Sum of covalent radii: a bond compressed by 30 % costs several eV, which thermal motion does not reach."""
 MOST_MIXED = 6
-"""Up to so many elements are also paired with each other; otherwise 89 of them would make 4005 curves."""
+"""Up to so many elements have a curve with each other. 89 of them would make 4005 curves: there each meets each other
+one at the distances `WALL` only, since whether there is a wall does not need the well."""
+WALL = np.geomspace(SHORTEST, CLOSE, 4)
+"""Distances in sums of covalent radii."""
+NAMED = 12
+"""partners that a reason names"""
 PER_PLOT = 8
 SHOWN = (-8.0, 15.0)
 """eV: the part of a curve that a plot shows."""
 SOURCE = (
     f"definition: cores repel; {CLOSE:g} times the sum of covalent radii is closer than thermal motion brings two "
-    "atoms. MLIP Arena's homonuclear diatomics report the same quantity"
+    "atoms. MLIP Arena (Chiang et al., arXiv:2509.20630) looks at the same curves, with other measures"
 )
 CURE = "keep atoms apart with ZBL (docs/lammps.md: hybrid/overlay), or stay near equilibrium"
 
@@ -71,8 +77,43 @@ def _run(context: Context, progress: Progress) -> Outcome:
         )
         for group in (curves[k : k + PER_PLOT] for k in range(0, len(curves), PER_PLOT))
     ]
-    notes = [] if few else ["Pairs of different elements were not scanned: name up to six with --elements."]
-    return outcome(checks, curves=plots, notes=notes)
+    if few:
+        return outcome(checks, curves=plots)
+    note = f"Curves of different elements with each other: name up to {MOST_MIXED} with --elements."
+    return outcome([*checks, *_walls(context, symbols, progress)], curves=plots, notes=[note])
+
+
+def _walls(context: Context, symbols: list[str], progress: Progress) -> list[Check]:
+    """Each element with each other one, close up."""
+    pairs = list(combinations(symbols, 2))
+    frames = [Atoms(pair, positions=[[0, 0, 0], [r * _radii(*pair), 0, 0]]) for pair in pairs for r in WALL]
+    progress(f"{len(pairs)} mixed pairs, {len(frames)} frames")
+    results = evaluate(context, frames)
+    repulsion = np.array([float(result.forces[1, 0]) for result in results]).reshape(len(pairs), len(WALL))
+    return [judge_walls(symbol, pairs, repulsion) for symbol in symbols]
+
+
+def judge_walls(symbol: str, pairs: Sequence[tuple[str, str]], repulsion: Array) -> Check:
+    """One element against all others.
+
+    Args:
+        pairs: of different elements.
+        repulsion: [pairs, distances] eV/Å, force that pushes the atoms apart.
+    """
+    of_symbol = [k for k, pair in enumerate(pairs) if symbol in pair]
+    partners = [pairs[k][0] if pairs[k][1] == symbol else pairs[k][1] for k in of_symbol]
+    attracts = repulsion[of_symbol] < 0.0
+    bad = [partner for partner, row in zip(partners, attracts, strict=True) if row.any()]
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return Check(
+        quantity=f"{symbol} with each other element: share of close distances (up to {CLOSE:g}) at which they attract",
+        value=float(attracts.mean()),
+        unit="",
+        threshold=0.0,
+        source=SOURCE,
+        verdict="expected-fail" if bad else "pass",
+        reason=f"attraction to {', '.join(bad[:NAMED])}{more}: {CURE}" if bad else "",
+    )
 
 
 def judge(pair: tuple[str, str], distances: Array, energies: Array, repulsion: Array) -> Check:

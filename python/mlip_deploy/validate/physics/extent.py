@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
+from ase.units import Bohr, Hartree
 
 from mlip_deploy.result import Result
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
@@ -25,6 +26,8 @@ from mlip_deploy.validate.physics.tools import (
 
 TWICE = "twice the fidelity bound: each of the two results is that close to the model"
 REPEATS = ((2, 1, 1), (1, 2, 2))
+COULOMB = Hartree * Bohr
+"""eV Å: energy of two unit charges, times their distance"""
 MARGIN = 1.0
 """Å beyond the interaction range."""
 
@@ -162,6 +165,15 @@ def _locality(context: Context, progress: Progress) -> Outcome:
     )
     felt = distance[change > noise]
     checks.append(reported("farthest atom whose force changes by more than the noise", largest(felt), "Å"))
+    if felt.size and largest(felt) > 0.0:
+        checks.append(
+            reported(
+                f"long range: force between unit charges at {largest(felt):.3g} Å, beyond which nothing is felt",
+                COULOMB / largest(felt) ** 2,
+                "eV/Å",
+                "what a model without electrostatics leaves out at the least; reported, not judged",
+            )
+        )
     curve = Curve(
         title="What a displacement of one atom changes",
         x_label="distance / Å",

@@ -1,0 +1,279 @@
+"""Samples of time and memory, taken in turn.
+
+Each case runs in a process of its own, so that nothing of an earlier one is in its memory or its thread pools.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.bench.systems import build_system
+from mlip_deploy.errors import MLIPError
+
+ENGINES = ("ase", "lammps")
+WARM_UP = 2
+"""Evaluations before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: what runs where."""
+
+    system: str
+    engine: str
+    threads: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class Framework:
+    """The model of an artifact in the framework that trained it, in the artifact's precision."""
+
+    artifact: str
+    source: str
+    """name or checkpoint file, as `mlip export` takes it"""
+    trust_checkpoint: bool = False
+
+    def __str__(self) -> str:
+        return f"original ({self.source})"
+
+
+Contestant = str | Framework
+"""The path of an artifact, or its framework."""
+
+
+@dataclass
+class Measurement:
+    """Samples of one contestant in one case; a sample is the mean over the steps between two looks at the clock."""
+
+    name: str
+    n_atoms: int
+    wall: list[float] = field(default_factory=list)
+    """s per step"""
+    cpu: list[float] = field(default_factory=list)
+    """CPU-s per step, summed over threads; empty for several ranks"""
+    outside: list[float] = field(default_factory=list)
+    """time outside the model over time in the model: neighbour list, forces, copies"""
+    peak_memory_per_atom: float | None = None
+    """bytes: growth of the process's peak memory over that after a tiny system, divided by the atoms"""
+
+    def summary(self) -> dict[str, Any]:
+        wall = statistics.median(self.wall)
+        return {
+            **asdict(self),
+            "ms_per_step": 1e3 * wall,
+            "cpu_ms_per_step": 1e3 * statistics.median(self.cpu) if self.cpu else None,
+            "katom_step_per_s": 1e-3 * self.n_atoms / wall,
+            "share_outside_model": statistics.median(self.outside) if self.outside else None,
+        }
+
+
+def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
+    """Samples of all contestants, taken in turn. Meant for a process of its own: it sets torch's threads."""
+    if case.engine == "lammps":
+        return _measure_lammps(case, contestants, pairs, steps)
+    runners = [_runner(contestant, case.threads) for contestant in contestants]
+    atoms = build_system(case.system)
+    measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
+    for runner in runners:
+        for _ in range(WARM_UP):
+            runner(atoms)
+    random = np.random.default_rng(11)
+    for _ in range(pairs):
+        frames = [_moved(atoms, random) for _ in range(steps)]
+        for runner, measurement in zip(runners, measurements, strict=True):
+            inside_before = _seconds_in_model(runner)
+            wall, cpu = time.perf_counter(), time.process_time()
+            for frame in frames:
+                runner(frame)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            measurement.wall.append(wall / steps)
+            measurement.cpu.append(cpu / steps)
+            if inside_before is not None:
+                inside = _seconds_in_model(runner) - inside_before
+                measurement.outside.append((wall - inside) / inside)
+    return measurements
+
+
+def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
+    """Summaries, and the ratio of each pair of samples: how many times faster the first contestant is.
+
+    On one thread in ASE both run in this process and CPU seconds are compared, which other programs on the machine
+    do not change; otherwise wall-clock seconds.
+    """
+    record: dict[str, Any] = {"results": [measurement.summary() for measurement in measurements]}
+    if len(measurements) == 2:
+        first, second = measurements
+        clock = "cpu" if case.threads == 1 and first.cpu and second.cpu else "wall"
+        ratios = [b / a for a, b in zip(getattr(first, clock), getattr(second, clock), strict=True)]
+        record |= {"clock": clock, "ratios": ratios, "ratio": statistics.median(ratios)}
+    return record
+
+
+def peak_memory_per_atom(case: Case, contestant: Contestant) -> float:
+    """Bytes per atom by which one evaluation of the system raises the peak of this (fresh) process.
+
+    The peak after a tiny system holds the libraries and the weights.
+    """
+    runner = _runner(contestant, case.threads)
+    tiny = build_system(
+        "".join(c for c in case.system if c.isalpha()) + ("3" if case.system.startswith("water") else "8")
+    )
+    atoms = build_system(case.system)
+    runner(tiny)
+    before = _peak_memory()
+    runner(atoms)
+    return (_peak_memory() - before) / len(atoms)
+
+
+def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _peak_memory() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _runner(contestant: Contestant, threads: int) -> Callable[[Atoms], Any]:
+    """Something that evaluates energy, forces and stress of a structure."""
+    import torch
+
+    if isinstance(contestant, str):
+        from mlip_deploy.ase import MLIPCalculator
+
+        return _ArtifactRunner(MLIPCalculator(contestant, threads=threads))
+    from mlip_deploy.export.families import FAMILIES, ExportOptions
+
+    torch.set_num_threads(threads)
+    contract = Artifact(contestant.artifact).contract
+    if contract.model.family not in FAMILIES:
+        raise MLIPError(
+            f"--against original: '{contestant.artifact}' is of the family '{contract.model.family}', which no "
+            f"framework evaluates. Known: {', '.join(FAMILIES)}"
+        )
+    inputs = {entry.name: entry.value for entry in contract.inputs}
+    options = ExportOptions(
+        modal=inputs.get("modal"),
+        head=inputs.get("head"),
+        fuse=False,
+        trust_checkpoint=contestant.trust_checkpoint,
+    )
+    original = FAMILIES[contract.model.family].adapt(contestant.source, options).original
+    return original.float32 if contract.dtype == "float32" else original.float64
+
+
+class _ArtifactRunner:
+    """Evaluates through the ASE calculator and knows how long the bare model took."""
+
+    def __init__(self, calculator: Any):
+        self.calculator = calculator
+
+    def __call__(self, atoms: Atoms) -> None:
+        self.calculator.calculate(atoms)
+
+    def seconds_in_model(self) -> float:
+        seconds: float = self.calculator.potential.timings()[1]
+        return seconds
+
+
+def _seconds_in_model(runner: Callable[[Atoms], Any]) -> Any:
+    return runner.seconds_in_model() if isinstance(runner, _ArtifactRunner) else None
+
+
+def _moved(atoms: Atoms, random: np.random.Generator) -> Atoms:
+    """A step of molecular dynamics moves atoms by about a hundredth of an Ångström."""
+    moved: Atoms = atoms.copy()
+    moved.positions += random.normal(scale=0.01, size=moved.positions.shape)
+    return moved
+
+
+# ---- LAMMPS -------------------------------------------------------------------------------------------------------
+
+# Loads each model anew for each sample, so that several can take turns in one LAMMPS process; only `run` is timed.
+LAMMPS_HEAD = """\
+units metal
+boundary p p p
+atom_style atomic
+read_data data.lammps
+velocity all create 300.0 4928459
+timestep 0.001
+fix nve all nve
+thermo 100000
+"""
+LAMMPS_SAMPLE = """\
+pair_style mlip threads {threads}
+pair_coeff * * "{path}" {elements}
+run {warm_up}
+print "mlip_sample"
+run {steps}
+"""
+LOOP_TIME = re.compile(r"mlip_sample\n.*?Loop time of (\S+) on .*?outside the model .*?\((\S+) %\)", re.DOTALL)
+
+
+def lammps_samples(atoms: Atoms, paths: list[str], threads: int, ranks: int, steps: int) -> list[tuple[float, float]]:
+    """Run the artifacts one after another in one LAMMPS.
+
+    Returns:
+        for each, s per step and the time outside the model over the time in the model.
+    """
+    from mlip_deploy.engines.lammps import run, write_data
+
+    with tempfile.TemporaryDirectory(prefix="mlip-bench-") as directory:
+        frame = write_data(atoms, Path(directory) / "data.lammps")
+        script = LAMMPS_HEAD
+        for path in paths:
+            script += LAMMPS_SAMPLE.format(
+                threads=threads, path=Path(path).resolve(), elements=" ".join(frame.elements), warm_up=WARM_UP,
+                steps=steps,
+            )  # fmt: skip
+        output = run(script, directory, ranks=ranks)
+    samples = [(float(seconds) / steps, 0.01 * float(outside)) for seconds, outside in LOOP_TIME.findall(output)]
+    if len(samples) != len(paths):
+        raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(paths)}:\n{output[-2000:]}")
+    return samples
+
+
+def _measure_lammps(case: Case, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
+    atoms = build_system(case.system)
+    measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
+    artifacts = [k for k, contestant in enumerate(contestants) if isinstance(contestant, str)]
+    frameworks = {
+        k: _runner(contestant, case.threads)
+        for k, contestant in enumerate(contestants)
+        if isinstance(contestant, Framework)
+    }
+    random = np.random.default_rng(11)
+    # Without the framework in the game one process takes all samples; with it they alternate between processes.
+    rounds, in_one_process = (pairs, 1) if frameworks else (1, pairs)
+    for _ in range(rounds):
+        order = artifacts * in_one_process
+        samples = lammps_samples(atoms, [str(contestants[k]) for k in order], case.threads, case.ranks, steps)
+        for k, (seconds, outside) in zip(order, samples, strict=True):
+            measurements[k].wall.append(seconds)
+            measurements[k].outside.append(outside)
+        for k, evaluate in frameworks.items():
+            frames = [_moved(atoms, random) for _ in range(WARM_UP + steps)]
+            for moved in frames[:WARM_UP]:
+                evaluate(moved)
+            start = time.perf_counter()
+            for moved in frames[WARM_UP:]:
+                evaluate(moved)
+            measurements[k].wall.append((time.perf_counter() - start) / steps)
+    return measurements

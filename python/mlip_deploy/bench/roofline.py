@@ -1,0 +1,141 @@
+"""The roofline of a step: operations and bytes counted, the processor's ceilings measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from mlip_deploy.artifact import Artifact
+from mlip_deploy.bench.systems import build_system
+from mlip_deploy.errors import MLIPError
+
+WARM_UP = 2
+"""Evaluations before the profile."""
+
+
+def roofline(path: str, system: str) -> dict[str, Any]:
+    """Operations and least memory traffic of one step, by operator, beside what this processor can do on one thread.
+
+    Counted, not measured: two operations for each multiply-add that the mathematics needs. The convolution's bytes are
+    those that must move if every row of features, every radial coefficient and every gradient comes from beyond the
+    first cache once for each edge; its outputs stay there while a centre's edges are summed.
+    """
+    import torch
+
+    from mlip_deploy.export.wrapper import quiet
+    from mlip_deploy.operators import load_operators
+
+    load_operators()
+    torch.set_num_threads(1)
+    contract = Artifact(path).contract
+    if contract.backend != "torchscript":
+        raise MLIPError(f"--roofline {path}: a compiled file does not say what it computes. Give a TorchScript file")
+    module = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    atoms = build_system(system)
+    types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
+    centres, neighbours, vectors = _pairs(atoms, contract.cutoff)
+    edges = torch.tensor(np.stack([centres, neighbours]).astype(np.int64))
+    dtype = torch.float32 if contract.dtype == "float32" else torch.float64
+    inputs = (types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
+    size = dtype.itemsize
+    torch._C._jit_set_profiling_executor(False)
+    with quiet():
+        for _ in range(WARM_UP):
+            module(*inputs)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
+            module(*inputs)
+    seconds = {"convolution": 0.0, "symmetric contraction": 0.0, "matrix products": 0.0, "the rest": 0.0}
+    operations = {"convolution": 0.0, "matrix products": 0.0}
+    for event in profile.key_averages():
+        if event.key.startswith("mlip::edge_tensor_product"):
+            kind = "convolution"
+        elif event.key.startswith("mlip::symmetric_contraction"):
+            kind = "symmetric contraction"
+        elif event.key in ("aten::mm", "aten::bmm", "aten::addmm"):
+            kind = "matrix products"
+            operations[kind] += event.flops
+        else:
+            kind = "the rest"
+        seconds[kind] += 1e-6 * event.self_cpu_time_total
+    bytes_moved = 0.0
+    graph = module.inlined_graph  # its nodes live no longer than this name
+    for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
+        numbers, table = node.inputsAt(5).toIValue(), node.inputsAt(7).toIValue()
+        paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
+        per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
+        operations["convolution"] += per_edge * len(centres)
+        bytes_moved += per_edge_bytes * size * len(centres)
+    return {
+        "system": system,
+        "n_atoms": len(atoms),
+        "n_edges": len(centres),
+        "seconds": seconds,
+        "operations": operations,
+        "convolution_bytes": bytes_moved,
+        "ceiling_operations_per_s": _matrix_product_ceiling(dtype),
+        "ceiling_bytes_per_s": _copy_ceiling(),
+    }
+
+
+def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tuple[float, float]:
+    """(operations, values moved) per edge of `mlip::edge_tensor_product`, forward and backward together.
+
+    Args:
+        paths: rows as the operator takes them.
+        tabulated: whether radial weights are polynomials, evaluated twice, the second time with their slope.
+        first: in the first layer features depend on the element alone, and their gradient is not wanted.
+    """
+    operations, features, n_weights = 0.0, 0, 0
+    for l1, l2, l3, channels, start, *_ in paths:
+        n1, n2, n3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
+        # x w and then c over n1 x n3: forward. Backward: c over n1 x n3, dE/dw, w x, dE/dx, dE/dc.
+        forward = n1 + 2 * n1 * n3
+        backward = 2 * n1 * n3 + 2 * n1 + n1 + (0 if first else 2 * n1) + 2 * n1 * n3
+        if tabulated:
+            forward += 10
+            backward += 18 + 2
+        operations += channels * (forward + backward) + 3 * 2 * n1 * n2 * n3
+        features = max(features, start + n1 * channels)
+        n_weights += channels
+    # forward: features; backward: features, and their gradient read and written. Weights: stored ones are read twice
+    # and their gradient is written, tabulated ones are six rows, twice.
+    values = features * (2 if first else 4) + n_weights * (12 if tabulated else 3)
+    return operations, values
+
+
+def _pairs(atoms: Atoms, cutoff: float) -> tuple[Any, Any, Any]:
+    from vesin import NeighborList
+
+    pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+    i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, True, "ijD")
+    return i, j, vectors
+
+
+def _matrix_product_ceiling(dtype: Any) -> float:
+    """Operations per second of a large matrix product: the most arithmetic that this processor is seen to do."""
+    import torch
+
+    a, b = torch.rand(1024, 1024, dtype=dtype), torch.rand(1024, 1024, dtype=dtype)
+    return 2 * 1024**3 / _best_time(lambda: torch.mm(a, b))
+
+
+def _copy_ceiling() -> float:
+    """Bytes per second, read and written, of a copy much larger than the caches."""
+    import torch
+
+    source = torch.ones(1 << 27, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _best_time(lambda: target.copy_(source))
+
+
+def _best_time(action: Callable[[], Any], repeats: int = 15) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,99 @@
+"""Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager.
+
+    python nequip_models.py nequip FILE.ckpt ['{"l_max": 2}']
+    python nequip_models.py allegro FILE.nequip.zip
+
+A process of its own, because NequIP sets torch's default type and e3nn's options for good.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TYPES = ("Na", "Cl", "Si")
+ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": list(TYPES)}
+
+
+def write(kind: str, path: Path, **options: Any) -> Path:
+    """Write a model from a fresh process.
+
+    Args:
+        kind: "nequip" (three layers) or "allegro".
+        path: *.ckpt or *.nequip.zip.
+        options: of the model builder, in place of the small model's.
+    """
+    subprocess.run([sys.executable, __file__, kind, str(path), json.dumps(options)], check=True)
+    return path
+
+
+def _model(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    model = {
+        "seed": 0,
+        "model_dtype": "float32",
+        "type_names": list(TYPES),
+        "r_max": 4.0,
+        "l_max": 1,
+        "avg_num_neighbors": 12.0,
+        # large enough that forces are of the order of 1 eV/Å
+        "per_type_energy_scales": {"Na": 8.0, "Cl": 9.0, "Si": 10.0},
+        "per_type_energy_shifts": {"Na": -1.0, "Cl": -2.0, "Si": -3.0},
+    }
+    if kind == "allegro":
+        embedding = {"_target_": "allegro.nn.TwoBodyBesselScalarEmbed", "num_bessels": 4}
+        model |= {"_target_": "allegro.model.AllegroModel", "num_layers": 2, "radial_chemical_embed": embedding}
+        model |= {"num_scalar_features": 8, "num_tensor_features": 4}
+    else:
+        model |= {"_target_": "nequip.model.NequIPGNNModel", "num_layers": 3, "num_features": 8, "radial_mlp_width": 8}
+    return model | options
+
+
+def _write_checkpoint(model: dict[str, Any], path: Path) -> None:
+    import lightning
+    from ase.build import bulk
+    from nequip.train import NequIPLightningModule
+    from nequip.utils.global_state import set_global_state
+
+    # nequip-package stores one structure of the training set.
+    structure = path.with_suffix(".xyz")
+    bulk("NaCl", "rocksalt", a=5.4, cubic=True).write(structure)
+    transforms = [
+        {
+            "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
+            "model_type_names": model["type_names"],
+        },
+        {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": model["r_max"]},
+    ]
+    data = {
+        "_target_": "nequip.data.datamodule.ASEDataModule",
+        "seed": 0,
+        "train_file_path": str(structure),
+        "val_file_path": str(structure),
+        "transforms": transforms,
+    }
+    set_global_state()
+    module = NequIPLightningModule(
+        model=model,
+        num_datasets={"train": 1, "val": 0, "test": 0, "predict": 0},
+        info_dict={"versions": {}, "training_module": {"_target_": "nequip.train.NequIPLightningModule"}, "data": data},
+    )
+    trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_steps=0)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+
+
+def _main(kind: str, path: Path, options: str = "{}") -> None:
+    model = _model(kind, json.loads(options))
+    if not path.name.endswith(".nequip.zip"):
+        _write_checkpoint(model, path)
+        return
+    from nequip.scripts.package import main
+
+    checkpoint = path.with_name(path.name.removesuffix(".nequip.zip") + "-packaged.ckpt")
+    _write_checkpoint(model, checkpoint)
+    main(["build", str(checkpoint), str(path)])
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
