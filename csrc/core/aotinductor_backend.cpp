@@ -33,13 +33,12 @@ std::string minor_release(const std::string& version) {
 
 void check_compiled_for(const std::string& path, const Contract& contract, at::Device device) {
   const CompiledFor& compiled = *contract.compiled_for;
-  const std::string again = contract.model_family == "custom"
-                                ? "export_module(..., backend=\"aotinductor\")"
-                                : "mlip export " + contract.model_family +
-                                      " CHECKPOINT --backend aotinductor -o NAME.mlip.pt2";
+  const std::string again =
+      contract.model_family == "custom"
+          ? "export_module(..., backend=\"aotinductor\")"
+          : "mlip export " + contract.model_family + " CHECKPOINT --backend aotinductor -o NAME.mlip.pt2";
   auto refuse = [&](const std::string& expected, const std::string& found) {
-    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found +
-                ". Compile it here: " + again);
+    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found + ". Compile it here: " + again);
   };
   const std::string torch = minor_release(TORCH_VERSION);
   if (compiled.torch != torch) refuse("torch " + compiled.torch, "torch " + torch);
@@ -57,7 +56,7 @@ class AOTInductorBackend : public Backend {
   std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool) override {
     // The graph holds its own backward pass, so that autograd has no part in the operators that it calls.
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    // Sizes reach the graph as shapes: that of the third input is n_owned. The values are read in place.
+    // Sizes reach the graph as shapes: the length of the second input is n_owned. The values are read in place.
     auto outputs = loader_.run(
         {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned), inputs.edge_index, inputs.edge_vectors});
     if (outputs.size() != 2)

@@ -124,7 +124,7 @@ def test_energies_alone(local):
     system.setDefaultPeriodicBoxVectors(*(0.1 * atoms.cell.array))
     for mass in atoms.get_masses():
         system.addParticle(mass)
-    system.addForce(MLIPForce(local, atoms.get_chemical_symbols()))
+    system.addForce(MLIPForce(local, atoms.get_chemical_symbols(), periodic=True))
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(0.1 * atoms.positions)
     energy = context.getState(getEnergy=True).getPotentialEnergy()._value
@@ -261,16 +261,12 @@ def compiled_for(**fields):
             compiled_for(torch="2.4"),
             r"compiled for torch 2\.4, this is torch \d+\.\d+\. Compile it here: export_module",
         ),
-        (compiled_for(device="cuda"), "is compiled for device cuda, this is cpu. Compile it here"),
+        (compiled_for(device="cuda"), "is compiled for device cuda, this is device cpu. Compile it here"),
         (compiled_for(processor="x86-64-v9"), r"is compiled for processors of x86-64-v9, this is x86-64\S*\. Compile"),
-        (lambda contract: contract["model"].update(family="sevennet"), None),
     ],
 )
 def test_compiled_for_another_machine(change, words, local, tmp_path):
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    if words is None:  # an edit alone does no harm
-        _core.Potential(str(path))
-        return
     with pytest.raises(_core.Error, match=words):
         _core.Potential(str(path))
 

@@ -74,6 +74,8 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> l
         "aot_inductor.package": True,
         # Otherwise the number of threads of this process becomes a constant of the code.
         "cpp.dynamic_threads": True,
+        # torch 2.13 may hand a buffer on to an in-place kernel and read it afterwards: a crash (toy_models.HaloEnergy).
+        "inplace_buffers": False,
         # Otherwise the code is for this very processor.
         "cpp.march": contract.compiled_for.processor,
     }
