@@ -33,11 +33,6 @@ def local(artifacts):
     return toy_models.export(artifacts.directory / "compiled-local.mlip.pt2", "local", backend="aotinductor")
 
 
-@pytest.fixture(scope="module")
-def halo(artifacts):
-    return toy_models.export(artifacts.directory / "compiled-halo.mlip.pt2", "halo", backend="aotinductor")
-
-
 def edited(source, target, record, change):
     """A copy of an artifact with one JSON record changed; None in place of `change` leaves the record out."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
@@ -66,10 +61,8 @@ def test_parity_table(dtype, artifacts, tmp_path):
     assert {c["verdict"] for c in comparisons if c["structure"] == "single atom"} == {"pass"}
 
 
-@pytest.mark.parametrize("name", ["local", "halo"])
-def test_parity_table_of_a_module(name, request, tmp_path):
-    path = request.getfixturevalue(name)
-    done = mlip("check", path, "--ranks", "1,2,4", "--json", tmp_path / "out.json")
+def test_parity_table_of_a_module(local, tmp_path):
+    done = mlip("check", local, "--ranks", "1,2,4", "--json", tmp_path / "out.json")
     assert done.returncode == 0, done.stdout + done.stderr
     comparisons = json.loads((tmp_path / "out.json").read_text())["comparisons"]
     assert {(c["engine"], c["ranks"]) for c in comparisons} == ALL_ENGINES
@@ -194,7 +187,7 @@ def test_wrong_forces_fail_the_check(local, tmp_path):
     model = PushedApart(toy_models.LocalEnergy(contract.cutoff)).eval()
     files = aotinductor.compile_model(model, contract, lambda message: None)
     path = tmp_path / "wrong.mlip.pt2"
-    aotinductor.save(files, path, contract, artifact.fixtures())
+    aotinductor.save(files, path, contract, artifact.fixtures(), model)
     done = mlip("check", path, "--engines", "ase")
     assert done.returncode == 1
     assert "sheared crystal: forces differ by" in " ".join(done.stderr.split())
@@ -207,6 +200,12 @@ def test_changed_fixtures_fail_the_check(local, tmp_path):
     done = mlip("check", edited(local, tmp_path / "x.mlip.pt2", FIXTURES_RECORD, change), "--engines", "ase")
     assert done.returncode == 1
     assert "sheared crystal: energy differ by" in " ".join(done.stderr.split())
+
+
+def test_a_miscompiled_model_is_refused(tmp_path):
+    """torch 2.13 compiles this one wrongly: without the comparison at export nobody would know before `mlip check`."""
+    with pytest.raises(MLIPError, match="compiles this model to code that computes other numbers"):
+        toy_models.export(tmp_path / "halo.mlip.pt2", "halo", backend="aotinductor")
 
 
 class BranchOnCount(toy_models.LocalEnergy):

@@ -141,7 +141,7 @@ def write_artifact(
             parameter.requires_grad_(False)
         if backend == "aotinductor":
             files = aotinductor.compile_model(model, contract, progress)
-            aotinductor.save(files, output, contract, fixtures)
+            aotinductor.save(files, output, contract, fixtures, model)
             return contract
         progress(f"scripting the model in {dtype}")
         methods = ["energies", "extras"] if adapted.extras else ["energies"]
