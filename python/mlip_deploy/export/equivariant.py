@@ -312,7 +312,7 @@ class Gate(nn.Module):
         else:
             scalars, gates = first[:, self.scalar_index], first[:, self.gate_index]
         activated: Tensor = self.act_scalars(scalars).unsqueeze(1)
-        results: list[Tensor] = list(activated.split(self.scalar_channels, dim=2))
+        results: list[Tensor] = list(torch.split(activated, self.scalar_channels, dim=2))
         if self.has_gates:
             gates = self.act_gates(gates).unsqueeze(1)
             start = 0

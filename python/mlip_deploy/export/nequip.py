@@ -2,7 +2,7 @@
 
 NequIP runs on mlip's operators by default: see `nequip_fused`. Otherwise the models' own modules are used as they are,
 except NequIP's interaction blocks, which get their neighbours' features through `mlip::ghost_gather`. Allegro is
-strictly local, an atom's energy depends on its own edges, and has no fused form.
+strictly local: an atom's energy depends on its own edges. Its tensor product is put differently: `allegro_contracter`.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mlip_deploy.artifact import file_sha256
 from mlip_deploy.contract import EnergyFrame, ModelIdentity
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export.allegro_contracter import use_batched_contracters
 from mlip_deploy.export.checkpoints import load_checkpoint
 from mlip_deploy.export.equivariant import NotFusible
 from mlip_deploy.export.families import ExportOptions, keep_elements
@@ -114,7 +115,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         operators=_operators(options.fuse) if interactions else [],
         energy_frame=UNKNOWN_FRAME,
         inputs=[],
-        energy_model=lambda dtype: _energy_model(model, dtype, types, options.fuse and bool(interactions)),
+        energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
         original=Original(
             package=f"nequip {nequip.__version__}",
             float64=_original(model, torch.float64),
@@ -124,9 +125,11 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
     )
 
 
-def _energy_model(model: Any, dtype: torch.dtype, types: list[int], fuse: bool) -> nn.Module:
+def _energy_model(model: Any, dtype: torch.dtype, types: list[int], interactions: bool, fuse: bool) -> nn.Module:
     converted = _in_type(model, dtype)
-    if not fuse:
+    if fuse and not interactions:
+        use_batched_contracters(converted)
+    if not fuse or not interactions:
         return NequIPEnergy(converted, types)
     in_float64 = _steps(_in_type(converted, torch.float64))
     try:
