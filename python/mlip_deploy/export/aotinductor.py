@@ -117,7 +117,7 @@ def _compare(package: str, model: nn.Module, contract: Contract) -> None:
     lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(N_EDGES, 1, generator=random, dtype=torch.float64))
     vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
     expected = model(types, N_OWNED, edges, vectors)
-    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors])  # type: ignore[attr-defined]
+    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors])
     for a, b in zip(found, expected, strict=True):
         if not float((a - b).abs().max()) <= AGREEMENT[contract.dtype] * float(b.abs().max()):
             raise MLIPError(
