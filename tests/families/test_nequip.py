@@ -140,7 +140,7 @@ def settings():
     return {
         "dtype": torch.get_default_dtype(), "e3nn": e3nn.get_optimization_defaults(), "fusion": fusion,
         "sharing": torch.multiprocessing.get_sharing_strategy(), "environment": dict(os.environ),
-        "seed": torch.initial_seed(), "random": torch.get_rng_state().tolist(),
+        "seed": torch.initial_seed(),
         "compiler": (config.capture_dynamic_output_shape_ops, config.capture_scalar_outputs),
     }
 
