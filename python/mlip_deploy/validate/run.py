@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mlip_deploy
 from mlip_deploy.artifact import file_sha256
-from mlip_deploy.bench import machine
+from mlip_deploy.bench.report import machine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, VERSIONED, Signature, release
