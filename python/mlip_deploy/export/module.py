@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mlip_deploy.artifact import SUFFIXES
 from mlip_deploy.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.wrapper import Adapted, Progress, quiet, write_artifact
+from mlip_deploy.export.wrapper import Adapted, Progress, quiet, torchs_own_functions, write_artifact
 from mlip_deploy.fixtures import Original, structures
 from mlip_deploy.operators import load_operators
 from mlip_deploy.result import Result, stress_from_virial
@@ -217,7 +217,7 @@ def _call(module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Ten
 
 def _examine_script(module: nn.Module) -> None:
     try:
-        with quiet():
+        with quiet(), torchs_own_functions():
             torch.jit.script(copy.deepcopy(module))
     except Exception as error:
         text = str(error)

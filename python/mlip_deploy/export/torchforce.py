@@ -221,7 +221,7 @@ def write_torchforce(
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         # Not frozen: constants of a frozen module stay on the CPU when TorchForce moves the module to a GPU.
-        scripted = adapted.script(module)
+        scripted = adapted.scripted(module)
         _remove_ghost_gather(scripted, adapted.identity.name)
     if symbols is not None:
         unknown = next((symbol for symbol in symbols if symbol not in adapted.elements), None)

@@ -95,6 +95,10 @@ class Adapted:
     extras: tuple[str, ...] = ()
     """Names of the columns of the energy model's method `extras`, which it then must have."""
 
+    def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
+        with torchs_own_functions():
+            return self.script(module)
+
     def contract(self, dtype: Dtype) -> Contract:
         return Contract(
             producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
@@ -145,7 +149,7 @@ def write_artifact(
             return contract
         progress(f"scripting the model in {dtype}")
         methods = ["energies", "extras"] if adapted.extras else ["energies"]
-        frozen = torch.jit.freeze(adapted.script(model), preserved_attrs=methods)
+        frozen = torch.jit.freeze(adapted.scripted(model), preserved_attrs=methods)
     progress(f"writing {output}")
     save(frozen, output, contract, fixtures)
     return contract
@@ -159,6 +163,18 @@ def records(contract: Contract, fixtures: Fixtures) -> dict[str, str]:
 def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:
     with replacing(output) as temporary, quiet():
         torch.jit.save(module, temporary, _extra_files=records(contract, fixtures))
+
+
+@contextlib.contextmanager
+def torchs_own_functions() -> Iterator[None]:
+    """While TorchScript compiles: torch_geometric, which SevenNet imports, puts a function of its own in the place of
+    `torch.index_select`, and TorchScript knows torch's own alone."""
+    found = torch.index_select
+    torch.index_select = torch._C._VariableFunctions.index_select  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.index_select = found  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
