@@ -170,11 +170,11 @@ def torchs_own_functions() -> Iterator[None]:
     """While TorchScript compiles: torch_geometric, which SevenNet imports, puts a function of its own in the place of
     `torch.index_select`, and TorchScript knows torch's own alone."""
     found = torch.index_select
-    torch.index_select = torch._C._VariableFunctions.index_select  # type: ignore[assignment]
+    torch.index_select = torch._C._VariableFunctions.index_select
     try:
         yield
     finally:
-        torch.index_select = found  # type: ignore[assignment]
+        torch.index_select = found
 
 
 @contextlib.contextmanager
