@@ -6,6 +6,7 @@ import pytest
 import torch
 from e3nn import o3
 
+from mlip_deploy.export.equivariant import EdgeHarmonics, NotFusible
 from mlip_deploy.operators import load_operators
 
 load_operators()
@@ -61,6 +62,21 @@ def test_agrees_with_the_reference(l_max: int) -> None:
     slope = gradient(lambda r: torch.ops.mlip.edge_harmonics(r, l_max), rows)
     expected = gradient(lambda r: torch.ops.mlip.edge_harmonics_reference(r, l_max), rows)
     torch.testing.assert_close(slope, expected, rtol=0, atol=300 * FLOAT64)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_directional_and_solid_harmonics_of_models(normalize: bool) -> None:
+    """SevenNet's first published model has solid ones."""
+    original = o3.SphericalHarmonics(list(range(4)), normalize=normalize, normalization="component")
+    rows = vectors(30)
+    distances, harmonics = torch.jit.script(EdgeHarmonics(original))(rows)
+    torch.testing.assert_close(distances, rows.norm(dim=1), rtol=FLOAT64, atol=0)
+    torch.testing.assert_close(harmonics, original(rows), rtol=FLOAT64, atol=FLOAT64)
+
+
+def test_another_normalisation_is_refused() -> None:
+    with pytest.raises(NotFusible, match="normalised by component"):
+        EdgeHarmonics(o3.SphericalHarmonics([0, 1], normalize=True, normalization="norm"))
 
 
 def test_gradient_by_finite_differences() -> None:

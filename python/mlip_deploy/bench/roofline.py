@@ -64,7 +64,7 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     bytes_moved = 0.0
     graph = module.inlined_graph  # its nodes live no longer than this name
     for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
-        numbers, table = node.inputsAt(5).toIValue(), node.inputsAt(7).toIValue()
+        numbers, table = _integers(node.inputsAt(5)), node.inputsAt(7).toIValue()
         paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
         per_edge, per_edge_bytes = convolution_cost(paths, table.numel() > 0, first=k == 0)
         operations["convolution"] += per_edge * len(centres)
@@ -79,6 +79,12 @@ def roofline(path: str, system: str) -> dict[str, Any]:
         "ceiling_operations_per_s": _matrix_product_ceiling(dtype),
         "ceiling_bytes_per_s": _copy_ceiling(),
     }
+
+
+def _integers(value: Any) -> list[int]:
+    """A list in a graph: one constant, or made of constants."""
+    whole = value.toIValue()
+    return [part.toIValue() for part in value.node().inputs()] if whole is None else list(whole)
 
 
 def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tuple[float, float]:

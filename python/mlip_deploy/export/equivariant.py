@@ -35,14 +35,17 @@ def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
 
 
 class EdgeHarmonics(nn.Module):
-    """e3nn's SphericalHarmonics of the edges' directions, and the edges' lengths, in one pass.
+    """e3nn's SphericalHarmonics of the edges, and the edges' lengths, in one pass.
 
     Args:
-        original: from edge vectors [n_edges, 3] to harmonics [n_edges, (l_max+1)²], normalised by component.
+        original: from edge vectors [n_edges, 3] to harmonics [n_edges, (l_max+1)²], normalised by component; of the
+            edges' directions, or solid: times the length to the power of l.
 
     Raises:
         NotFusible: if it computes something else.
     """
+
+    degrees: Tensor
 
     def __init__(self, original: Any):
         super().__init__()
@@ -51,14 +54,22 @@ class EdgeHarmonics(nn.Module):
             expected = original(vectors)
         self.l_max = math.isqrt(expected.shape[1]) - 1
         load_operators()
-        found = torch.ops.mlip.edge_harmonics(vectors, self.l_max)[1]
+        degrees = torch.cat([torch.full((2 * degree + 1,), degree) for degree in range(self.l_max + 1)])
+        self.register_buffer("degrees", degrees)
+        distances, found = torch.ops.mlip.edge_harmonics(vectors, self.l_max)
+        self.solid = False
+        if found.shape == expected.shape and not torch.allclose(found, expected, rtol=0, atol=1e-10):
+            self.solid = True
+            found = found * distances.unsqueeze(1).pow(degrees)
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=1e-10):
             raise NotFusible(f"the harmonics {original} are not e3nn's, normalised by component")
 
     def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Lengths [n_edges] Å and harmonics [n_edges, (l_max+1)²] of edge vectors [n_edges, 3] Å."""
-        result: tuple[Tensor, Tensor] = torch.ops.mlip.edge_harmonics(edge_vectors, self.l_max)
-        return result
+        distances, harmonics = torch.ops.mlip.edge_harmonics(edge_vectors, self.l_max)
+        if self.solid:
+            harmonics = harmonics * distances.unsqueeze(1).pow(self.degrees)
+        return distances, harmonics
 
 
 class EdgeTensorProduct(nn.Module):
