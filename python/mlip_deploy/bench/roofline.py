@@ -10,11 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.bench.measure import WARM_UP
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
-
-WARM_UP = 2
-"""Evaluations before the profile."""
 
 
 def roofline(path: str, system: str) -> dict[str, Any]:

@@ -26,12 +26,10 @@ from torch import Tensor, nn
 
 from mlip_deploy.contract import CompiledFor, Contract
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.wrapper import TORCH_DTYPE, records
+from mlip_deploy.export.wrapper import TORCH_DTYPE, Progress, records
 from mlip_deploy.files import replacing
 from mlip_deploy.fixtures import Fixtures
 from mlip_deploy.operators import load_operators
-
-Progress = Callable[[str], None]
 
 N_NODES, N_OWNED, N_EDGES = 67, 61, 409
 """Sizes of the traced example: ghosts among the nodes, and primes, which are no width of features."""

@@ -7,8 +7,6 @@ nothing, stand in timing.json and not in validation.json, and are marked in the 
 
 from __future__ import annotations
 
-import multiprocessing
-import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.bench.measure import in_process, peak_memory
 from mlip_deploy.bench.report import machine
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
@@ -44,8 +43,7 @@ def _run(context: Context, progress: Callable[[str], None]) -> Outcome:
     for engine in ENGINES:
         progress(f"{engine}: {', '.join(map(str, sizes))} atoms, {STEPS} steps each")
         # A process of its own for each engine: its peak of memory is that of no other.
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            measured = pool.apply(measure, (engine, context.artifact.path, frames, threads))
+        measured = in_process(measure, engine, context.artifact.path, frames, threads)
         seconds, peaks = zip(*measured, strict=True)
         milliseconds = [1000.0 * value for value in seconds]
         per_atom = (peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0])
@@ -85,14 +83,8 @@ def measure(engine: str, path: Path, frames: list[Atoms], threads: int) -> list[
     found = []
     for atoms in frames:
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak, such as that of importing libraries
-        found.append((step(path, atoms, threads), _peak_memory()))
+        found.append((step(path, atoms, threads), peak_memory()))
     return found
-
-
-def _peak_memory() -> int:
-    """Bytes. Not `getrusage`, whose peak a process inherits from the one that started it."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[0])
 
 
 def _ase(path: Path, atoms: Atoms, threads: int) -> float:
