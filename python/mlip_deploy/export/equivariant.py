@@ -34,6 +34,13 @@ def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
     return blocks
 
 
+def rows_with_ghosts(blocks: list[Tensor], n_nodes: int) -> Tensor:
+    """Features of owned atoms as rows [n_nodes, irreps.dim], those of ghosts fetched from their owners."""
+    owned = torch.cat([block.flatten(1) for block in blocks], dim=1)
+    rows: Tensor = torch.ops.mlip.ghost_gather(owned, n_nodes)
+    return rows
+
+
 class EdgeHarmonics(nn.Module):
     """e3nn's SphericalHarmonics of the edges, and the edges' lengths, in one pass.
 

@@ -19,6 +19,7 @@ from mlip_deploy.export.equivariant import (
     NotFusible,
     add_blocks,
     radial_table,
+    rows_with_ghosts,
     to_blocks,
 )
 from mlip_deploy.export.mace_nonlinear import NONLINEAR, NonLinearLayer
@@ -154,11 +155,10 @@ class Layer(nn.Module):
         skip: list[Tensor] = []
         if self.residual:
             skip = self.skip(blocks, types)
-        if self.first:
+        if self.first:  # noqa: SIM108  TorchScript leaves out a branch of a statement, not of an expression
             rows = self.rows[node_types]
         else:
-            owned = torch.cat([block.flatten(1) for block in self.linear_up(blocks)], dim=1)
-            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
+            rows = rows_with_ghosts(self.linear_up(blocks), node_types.shape[0])
         weights = distances if self.tabulated else self.radial_network(radial) * cutoff
         blocks = self.linear(self.convolution(rows, harmonics, weights, edge_index, n_owned))
         if self.has_density:

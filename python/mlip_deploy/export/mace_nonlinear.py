@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.export.element_layers import ElementTables
-from mlip_deploy.export.equivariant import EdgeTensorProduct, EquivariantLinear, NotFusible, add_blocks, to_blocks
+from mlip_deploy.export.equivariant import (
+    EdgeTensorProduct,
+    EquivariantLinear,
+    NotFusible,
+    add_blocks,
+    rows_with_ghosts,
+    to_blocks,
+)
 from mlip_deploy.export.symmetric_contraction import SymmetricContraction
 
 NONLINEAR = "RealAgnosticResidualNonLinearInteractionBlock"
@@ -78,8 +85,7 @@ class NonLinearLayer(nn.Module):
         else:
             up = self.linear_up(blocks)
             skip, residual = self.skip(blocks), self.residual(up)
-            owned = torch.cat([block.flatten(1) for block in up], dim=1)
-            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
+            rows = rows_with_ghosts(up, node_types.shape[0])
         centres, neighbours = node_types[edge_index[0]], node_types[edge_index[1]]
         weights = self.radial_network(radial, centres, neighbours) * cutoff
         of_edges = torch.tanh(self.density(radial, centres, neighbours) ** 2) * cutoff

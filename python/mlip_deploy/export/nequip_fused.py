@@ -20,6 +20,7 @@ from mlip_deploy.export.equivariant import (
     NotFusible,
     add_blocks,
     radial_table,
+    rows_with_ghosts,
 )
 
 BEFORE = {
@@ -157,8 +158,7 @@ class FusedLayer(nn.Module):
             if self.has_norms:
                 norms = self.norms[types]
                 features = [block * norms for block in features]
-            owned = torch.cat([block.flatten(1) for block in features], dim=1)
-            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
+            rows = rows_with_ghosts(features, node_types.shape[0])
         radial = distances if self.tabulated else self.radial_network(embedding)
         result = self.linear_out(self.convolution(rows, harmonics, radial, edge_index, n_owned))
         if self.has_self_connection:

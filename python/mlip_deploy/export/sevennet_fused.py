@@ -19,6 +19,7 @@ from mlip_deploy.export.equivariant import (
     NotFusible,
     add_blocks,
     radial_table,
+    rows_with_ghosts,
     to_blocks,
 )
 
@@ -204,8 +205,7 @@ class FusedLayer(nn.Module):
         if self.has_features:
             if self.has_self_connection:
                 self_connection = self.self_connection(blocks)
-            owned = torch.cat([block.flatten(1) for block in self.linear_in(blocks)], dim=1)
-            rows = torch.ops.mlip.ghost_gather(owned, n_nodes)
+            rows = rows_with_ghosts(self.linear_in(blocks), n_nodes)
         radial = distances if self.tabulated else self.radial_network(embedding)
         blocks = self.linear_out(self.convolution(rows, harmonics, radial, edge_index, n_owned))
         if self.has_self_connection:
