@@ -216,7 +216,9 @@ Model::Model(const std::string& path, const ModelOptions& options) : contract_(r
   if (options.threads > 0) at::set_num_threads(options.threads);
   // What is compiled for a device runs on no other.
   const bool follow_file = options.device == "auto" && contract_.compiled_for;
-  const at::Device device = find_device(follow_file ? contract_.compiled_for->device : options.device);
+  const std::string wanted = follow_file ? contract_.compiled_for->device : options.device;
+  const at::Device device = find_device(
+      options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
   device_ = device.str();
   backend_ = translate_errors("'" + path + "'", [&] {
     return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path, contract_, device)

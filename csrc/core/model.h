@@ -18,14 +18,15 @@ class Backend;
 struct ModelOptions {
   std::string device = "cpu";  ///< "cpu", "cuda", "cuda:N" or "auto" (CUDA if there is one)
   int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
+  int process_on_node = -1;    ///< of several: "cuda" and "auto" then mean its own GPU (see device_on_node); -1: alone
 };
 
 class Model {
  public:
   /// Load and warm up: the first evaluation afterwards is as fast as the later ones.
-  /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, compiled code that
-  /// is
-  ///         not for this machine. Loading a compiled file (back end aotinductor) runs the code in it.
+  /// Loading a compiled file (back end aotinductor) runs the code in it.
+  /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, and for code that
+  ///         was compiled for another machine.
   Model(const std::string& path, const ModelOptions& options);
   ~Model();
   Model(Model&&) noexcept;

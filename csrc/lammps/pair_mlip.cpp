@@ -108,8 +108,7 @@ void PairMLIP::coeff(int narg, char** arg) {
                found.empty() ? "" : ":", found, n_types, usage);
   }
 
-  n_devices_ = mlip::cuda_device_count();
-  options_.device = mlip::device_on_node(options_.device, process_on_node(world), n_devices_);
+  options_.process_on_node = process_on_node(world);
   std::string failure;
   try {
     model_ = std::make_unique<mlip::Model>(arg[2], options_);
@@ -292,6 +291,7 @@ void PairMLIP::print_setup() {
   if (lmp->citeme)
     lmp->citeme->add(fmt::format("pair_style mlip with {}:\n\n{}\n\n", contract.model_name, contract.citation));
   if (comm->me != 0) return;
+  const int n_devices = mlip::cuda_device_count();
   std::string parallel = mlip::to_string(contract.parallel);
   if (comm->nprocs == 1)
     parallel = "ghosts folded onto owners";
@@ -308,7 +308,7 @@ void PairMLIP::print_setup() {
                  "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
                  contract.producer, contract.torch_version, contract.energy_frame, validated_, model_->device(),
-                 n_devices_ > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices_) : "",
+                 n_devices > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices) : "",
                  mlip::model_threads(), comm->nprocs, elements, contract.cutoff, contract.message_passing_layers,
                  parallel);
 }

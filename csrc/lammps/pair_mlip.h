@@ -91,7 +91,6 @@ class PairMLIP : public Pair {
   std::vector<Extra> extras_;
   std::vector<std::vector<double>> extra_values_;  // of each extra, [n_owned]
 
-  int n_devices_ = 0;  // GPUs of this node
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;
   double exchange_at_start_ = 0.0;
