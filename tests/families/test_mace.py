@@ -109,7 +109,7 @@ def evaluate(model, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutof
 def scripted(adapted, dtype: str):
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
-        return adapted.script(model)
+        return adapted.scripted(model)
 
 
 # ---- the same numbers as MACE -------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def evaluate(source, fuse: bool, dtype: str, elements: tuple[str, ...] = (), ato
     atoms = atoms or salt()
     adapted = nequip.adapt(str(source), ExportOptions(fuse=fuse, elements=elements))
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = adapted.script(EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval())
+        model = adapted.scripted(EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval())
     pairs = NeighborList(cutoff=adapted.cutoff, full_list=True, sorted=True)
     i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, True, "ijD")
     types = torch.tensor([adapted.elements.index(symbol) for symbol in atoms.get_chemical_symbols()])

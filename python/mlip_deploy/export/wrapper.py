@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -167,14 +168,24 @@ def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtu
 
 @contextlib.contextmanager
 def torchs_own_functions() -> Iterator[None]:
-    """While TorchScript compiles: torch_geometric, which SevenNet imports, puts a function of its own in the place of
-    `torch.index_select`, and TorchScript knows torch's own alone."""
-    found = torch.index_select
-    torch.index_select = torch._C._VariableFunctions.index_select
+    """While TorchScript compiles: torch_geometric, which SevenNet imports, puts functions of its own in the places of
+    `torch.index_select` and `torch.select`, and TorchScript knows torch's own alone."""
+    replaced = {name: function for name, function in vars(torch).items() if _is_of_another_package(name, function)}
+    for name in replaced:
+        setattr(torch, name, getattr(torch._C._VariableFunctions, name))
     try:
         yield
     finally:
-        torch.index_select = found
+        for name, function in replaced.items():
+            setattr(torch, name, function)
+
+
+def _is_of_another_package(name: str, function: object) -> bool:
+    return (
+        isinstance(function, FunctionType)
+        and hasattr(torch._C._VariableFunctions, name)
+        and function.__module__.split(".")[0] != "torch"
+    )
 
 
 @contextlib.contextmanager
