@@ -19,7 +19,7 @@ class SelectingToo(Selecting):
 
 
 def test_another_packages_functions_do_not_stop_torchscript(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch_geometric replaces them, which SevenNet imports: NequIP could then not be exported in the same process."""
+    """As torch_geometric, which SevenNet imports, replaces them: NequIP could not be exported in the same process."""
 
     def index_select(x: Tensor, dim: int | str, index: Tensor, *more: object) -> Tensor:
         return x[index]
