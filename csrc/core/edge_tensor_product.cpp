@@ -19,8 +19,9 @@
 // read in place; others are put in order first. float32 or float64, all tensors alike.
 //
 // The CPU has kernels of its own, for the pass back too (gradients of features, harmonics and radial; sums over
-// neighbours go to one buffer per thread, so there are no atomics and no race). Other devices compute the same from
-// torch's own operators, which is also the reference that the tests use: `mlip::edge_tensor_product_reference`.
+// neighbours go to one buffer per thread, so there are no atomics and no race), and so have GPUs: csrc/gpu. Other
+// devices compute the same from torch's own operators, which is also the reference that the tests use:
+// `mlip::edge_tensor_product_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -28,6 +29,9 @@
 #include <numeric>
 
 #include "core/edge_tensor_product_kernels.h"
+#include "core/edge_tensor_product_plan.h"
+#include "gpu/operators.h"
+#include "gpu/runtime.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
@@ -38,73 +42,14 @@ namespace {
 
 using torch::Tensor;
 
-/// The constants of a convolution, unpacked.
-struct Plan {
-  struct Path {
-    std::int64_t l1, l2, l3, channels, features, harmonics, weights, output, output_offset;
-    std::int64_t coefficients;  ///< first value in the flat tensor
-    std::int64_t n1() const { return 2 * l1 + 1; }
-    std::int64_t n2() const { return 2 * l2 + 1; }
-    std::int64_t n3() const { return 2 * l3 + 1; }
-  };
-  std::vector<Path> paths;
-  std::vector<std::int64_t> output_components;  ///< 2l+1 of each output
-  std::vector<std::int64_t> output_channels;
-  std::int64_t n_weights = 0;
-
-  Plan(at::IntArrayRef packed, const Tensor& features, const Tensor& harmonics, const Tensor& coefficients) {
-    TORCH_CHECK(packed.size() % 9 == 0, "edge_tensor_product: paths must be nine numbers each, found ", packed.size());
-    std::int64_t n_coefficients = 0;
-    const std::int64_t* row = packed.data();
-    for (std::size_t p = 0; p < packed.size() / 9; ++p, row += 9) {
-      Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], n_coefficients};
-      TORCH_CHECK(*std::min_element(row, row + 9) >= 0 &&
-                      path.features + path.n1() * path.channels <= features.size(1) &&
-                      path.harmonics + path.n2() <= harmonics.size(1) &&
-                      path.output <= static_cast<std::int64_t>(output_channels.size()),
-                  "edge_tensor_product: path ", p, " does not fit the features or harmonics");
-      n_coefficients += path.n1() * path.n2() * path.n3();
-      n_weights = std::max(n_weights, path.weights + path.channels);
-      if (path.output == static_cast<std::int64_t>(output_channels.size())) {
-        output_channels.push_back(0);
-        output_components.push_back(path.n3());
-      }
-      TORCH_CHECK(output_components[path.output] == path.n3(), "edge_tensor_product: path ", p,
-                  " has another l than the output that it adds to");
-      output_channels[path.output] = std::max(output_channels[path.output], path.output_offset + path.channels);
-      paths.push_back(path);
-    }
-    TORCH_CHECK(coefficients.numel() == n_coefficients, "edge_tensor_product: ", coefficients.numel(),
-                " coefficients, expected ", n_coefficients);
-  }
-};
-
-void check_inputs(const Plan& plan, const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                  const Tensor& edge_index, const Tensor& coefficients, const Tensor& table) {
-  const std::int64_t n_edges = edge_index.size(1);
-  for (const Tensor* tensor : {&features, &harmonics, &radial, &coefficients, &table})
-    TORCH_CHECK(tensor->scalar_type() == features.scalar_type() && tensor->is_floating_point(),
-                "edge_tensor_product: all floating-point inputs must have one type");
-  TORCH_CHECK(harmonics.size(0) == n_edges && radial.size(0) == n_edges,
-              "edge_tensor_product: harmonics and radial need one row for each of ", n_edges, " edges");
-  if (table.numel() > 0) {
-    TORCH_CHECK(radial.dim() == 1 && table.dim() == 3 && table.size(1) == 6 && table.size(2) == plan.n_weights,
-                "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", plan.n_weights,
-                "]");
-  } else {
-    TORCH_CHECK(radial.dim() == 2 && radial.size(1) == plan.n_weights,
-                "edge_tensor_product: without a table, radial is [n_edges, ", plan.n_weights, "]");
-  }
-}
-
 // ---- reference -----------------------------------------------------------------------------------------------
 
 /// The same from torch's operators: any device, differentiable, and slow.
 std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                               const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
                               const Tensor& coefficients, const Tensor& table, double step) {
-  const Plan plan(paths, features, harmonics, coefficients);
-  check_inputs(plan, features, harmonics, radial, edge_index, coefficients, table);
+  const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
+  plan.check(features, harmonics, radial, edge_index, coefficients, table);
   const Tensor gathered = features.index_select(0, edge_index[1]);
   Tensor weights = radial;
   if (table.numel() > 0) {
@@ -118,7 +63,7 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
     outputs.push_back(torch::zeros({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
-  for (const Plan::Path& path : plan.paths) {
+  for (const EdgeTensorProductPlan::Path& path : plan.paths) {
     const Tensor x =
         gathered.narrow(1, path.features, path.n1() * path.channels).unflatten(1, {path.n1(), path.channels});
     const Tensor y = harmonics.narrow(1, path.harmonics, path.n2());
@@ -182,7 +127,7 @@ struct EdgesByCentre {
 template <typename T>
 struct CpuCall {
   Tensor features, harmonics, radial, edge_index, table;
-  Plan plan;
+  EdgeTensorProductPlan plan;
   EdgesByCentre edges;
   std::vector<T> coefficients;
   std::vector<TensorProductPath<T>> paths;
@@ -199,7 +144,7 @@ struct CpuCall {
         table(table_.contiguous()),
         plan(packed_paths, features, harmonics, packed_coefficients),
         edges(edge_index, n_owned, features.size(0)) {
-    check_inputs(plan, features, harmonics, radial, edge_index, packed_coefficients, table);
+    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
       output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
@@ -224,10 +169,11 @@ struct CpuCall {
   /// From [n1, n2, n3] to rows [n2] of padded [n1 * n3].
   void lay_out_coefficients(const T* packed) {
     std::size_t size = 0;
-    for (const Plan::Path& path : plan.paths) size += path.n2() * coupling_stride(path.n1(), path.n3());
+    for (const EdgeTensorProductPlan::Path& path : plan.paths)
+      size += path.n2() * coupling_stride(path.n1(), path.n3());
     coefficients.assign(size, T(0));
     T* rows = coefficients.data();
-    for (const Plan::Path& path : plan.paths) {
+    for (const EdgeTensorProductPlan::Path& path : plan.paths) {
       const std::int64_t stride = coupling_stride(path.n1(), path.n3());
       for (std::int64_t m1 = 0; m1 < path.n1(); ++m1)
         for (std::int64_t m2 = 0; m2 < path.n2(); ++m2)
@@ -367,7 +313,7 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step) {
-  if (!features.is_cpu())
+  if (!features.is_cpu() && !gpu::has_kernels(features.device()))
     return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step);
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
                                   table, step);
@@ -412,6 +358,11 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
 TORCH_LIBRARY_IMPL(mlip, CPU, library) {
   library.impl("edge_tensor_product", mlip::forward_cpu);
   library.impl("edge_tensor_product_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CUDA, library) {
+  library.impl("edge_tensor_product", mlip::gpu::edge_tensor_product);
+  library.impl("edge_tensor_product_backward", mlip::gpu::edge_tensor_product_backward);
 }
 
 TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("edge_tensor_product", mlip::reference); }

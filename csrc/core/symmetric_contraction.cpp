@@ -9,8 +9,9 @@
 //   terms         int64 [n_terms, 2], sorted: output component, monomial
 //   coefficients  [n_elements, n_blocks, n_terms, 16]: of channels in blocks of 16, the last one padded
 //
-// The gradient is that of the features. The CPU has kernels of its own; other devices compute the same from torch's
-// operators, which is also the reference that the tests use: `mlip::symmetric_contraction_reference`.
+// The gradient is that of the features. The CPU has kernels of its own, and so have GPUs: csrc/gpu. Other devices
+// compute the same from torch's operators, which is also the reference that the tests use:
+// `mlip::symmetric_contraction_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -18,14 +19,15 @@
 
 #include "core/edge_tensor_product_kernels.h"
 #include "core/symmetric_contraction_kernels.h"
+#include "gpu/operators.h"
+#include "gpu/runtime.h"
 
 namespace mlip {
-namespace {
 
 using torch::Tensor;
 
-void check_inputs(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
-                  std::int64_t n_outputs, const Tensor& coefficients) {
+void check_contraction(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
+                       std::int64_t n_outputs, const Tensor& coefficients) {
   TORCH_CHECK(features.dim() == 3 && types.dim() == 1 && types.size(0) == features.size(0),
               "symmetric_contraction: features must be [n_atoms, n_components, channels] with a type for each atom");
   TORCH_CHECK(factors.dim() == 2 && factors.size(1) >= 1 && factors.size(1) <= highest_degree,
@@ -43,12 +45,14 @@ void check_inputs(const Tensor& features, const Tensor& types, const Tensor& fac
     TORCH_CHECK(index->scalar_type() == torch::kInt64, "symmetric_contraction: indices must be int64");
 }
 
+namespace {
+
 // ---- reference -----------------------------------------------------------------------------------------------
 
 /// The same from torch's operators: any device, differentiable, and slow.
 Tensor reference(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
                  std::int64_t n_outputs, const Tensor& coefficients) {
-  check_inputs(features, types, factors, terms, n_outputs, coefficients);
+  check_contraction(features, types, factors, terms, n_outputs, coefficients);
   const std::int64_t n_atoms = features.size(0), channels = features.size(2);
   const Tensor x = torch::cat({features, torch::ones({n_atoms, 1, channels}, features.options())}, 1);
   Tensor monomials = x.index_select(1, factors.select(1, 0));
@@ -75,7 +79,7 @@ struct CpuCall {
         factors(factors_.contiguous()),
         coefficients(coefficients_.contiguous()),
         first_term(n_outputs + 1, 0) {
-    check_inputs(features, types, factors, terms, n_outputs, coefficients);
+    check_contraction(features, types, factors, terms, n_outputs, coefficients);
     in_range(types, coefficients.size(0), "element");
     in_range(factors, features.size(1) + 1, "component");
     lay_out_terms(terms.contiguous(), n_outputs);
@@ -195,7 +199,8 @@ class SymmetricContraction : public torch::autograd::Function<SymmetricContracti
 
 Tensor forward_autograd(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
                         std::int64_t n_outputs, const Tensor& coefficients) {
-  if (!features.is_cpu()) return reference(features, types, factors, terms, n_outputs, coefficients);
+  if (!features.is_cpu() && !gpu::has_kernels(features.device()))
+    return reference(features, types, factors, terms, n_outputs, coefficients);
   return SymmetricContraction::apply(features, types, factors, terms, n_outputs, coefficients);
 }
 
@@ -219,6 +224,11 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
 TORCH_LIBRARY_IMPL(mlip, CPU, library) {
   library.impl("symmetric_contraction", mlip::forward_cpu);
   library.impl("symmetric_contraction_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CUDA, library) {
+  library.impl("symmetric_contraction", mlip::gpu::symmetric_contraction);
+  library.impl("symmetric_contraction_backward", mlip::gpu::symmetric_contraction_backward);
 }
 
 TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("symmetric_contraction", mlip::reference); }

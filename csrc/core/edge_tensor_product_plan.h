@@ -1,0 +1,73 @@
+// What the implementations of `mlip::edge_tensor_product` (reference, CPU, GPU) read its arguments with; they are
+// described in edge_tensor_product.cpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace mlip {
+
+/// The constants of a convolution, unpacked.
+struct EdgeTensorProductPlan {
+  struct Path {
+    std::int64_t l1, l2, l3, channels, features, harmonics, weights, output, output_offset;
+    std::int64_t coefficients;  ///< first value in the flat tensor
+    std::int64_t n1() const { return 2 * l1 + 1; }
+    std::int64_t n2() const { return 2 * l2 + 1; }
+    std::int64_t n3() const { return 2 * l3 + 1; }
+  };
+  std::vector<Path> paths;
+  std::vector<std::int64_t> output_components;  ///< 2l+1 of each output
+  std::vector<std::int64_t> output_channels;
+  std::int64_t n_weights = 0;
+
+  EdgeTensorProductPlan(at::IntArrayRef packed, const at::Tensor& features, const at::Tensor& harmonics,
+                        const at::Tensor& coefficients) {
+    TORCH_CHECK(packed.size() % 9 == 0, "edge_tensor_product: paths must be nine numbers each, found ", packed.size());
+    std::int64_t n_coefficients = 0;
+    const std::int64_t* row = packed.data();
+    for (std::size_t p = 0; p < packed.size() / 9; ++p, row += 9) {
+      Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], n_coefficients};
+      TORCH_CHECK(*std::min_element(row, row + 9) >= 0 &&
+                      path.features + path.n1() * path.channels <= features.size(1) &&
+                      path.harmonics + path.n2() <= harmonics.size(1) &&
+                      path.output <= static_cast<std::int64_t>(output_channels.size()),
+                  "edge_tensor_product: path ", p, " does not fit the features or harmonics");
+      n_coefficients += path.n1() * path.n2() * path.n3();
+      n_weights = std::max(n_weights, path.weights + path.channels);
+      if (path.output == static_cast<std::int64_t>(output_channels.size())) {
+        output_channels.push_back(0);
+        output_components.push_back(path.n3());
+      }
+      TORCH_CHECK(output_components[path.output] == path.n3(), "edge_tensor_product: path ", p,
+                  " has another l than the output that it adds to");
+      output_channels[path.output] = std::max(output_channels[path.output], path.output_offset + path.channels);
+      paths.push_back(path);
+    }
+    TORCH_CHECK(coefficients.numel() == n_coefficients, "edge_tensor_product: ", coefficients.numel(),
+                " coefficients, expected ", n_coefficients);
+  }
+
+  /// @throws c10::Error when shapes or types do not fit each other.
+  void check(const at::Tensor& features, const at::Tensor& harmonics, const at::Tensor& radial,
+             const at::Tensor& edge_index, const at::Tensor& coefficients, const at::Tensor& table) const {
+    const std::int64_t n_edges = edge_index.size(1);
+    for (const at::Tensor* tensor : {&features, &harmonics, &radial, &coefficients, &table})
+      TORCH_CHECK(tensor->scalar_type() == features.scalar_type() && tensor->is_floating_point(),
+                  "edge_tensor_product: all floating-point inputs must have one type");
+    TORCH_CHECK(harmonics.size(0) == n_edges && radial.size(0) == n_edges,
+                "edge_tensor_product: harmonics and radial need one row for each of ", n_edges, " edges");
+    if (table.numel() > 0) {
+      TORCH_CHECK(radial.dim() == 1 && table.dim() == 3 && table.size(1) == 6 && table.size(2) == n_weights,
+                  "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", n_weights, "]");
+    } else {
+      TORCH_CHECK(radial.dim() == 2 && radial.size(1) == n_weights,
+                  "edge_tensor_product: without a table, radial is [n_edges, ", n_weights, "]");
+    }
+  }
+};
+
+}  // namespace mlip

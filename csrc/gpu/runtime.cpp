@@ -1,0 +1,258 @@
+// NVIDIA's run-time compiler and driver, found in the process, and the cache of compiled kernels.
+#include "gpu/runtime.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "core/error.h"
+#include "core/sha256.h"
+
+namespace mlip::gpu {
+namespace {
+
+/// Function `name` of an open library as a pointer to `Function`.
+template <typename Function>
+void find(void* library, const char* name, Function*& function) {
+  function = reinterpret_cast<Function*>(dlsym(library, name));
+  if (function == nullptr) throw Error(std::string("GPU kernels: no function ") + name + " in NVIDIA's libraries");
+}
+
+void* open_first(std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL)) return library;
+  return nullptr;
+}
+
+// ---- the compiler (nvrtc.h) ----------------------------------------------------------------------------------
+
+struct Compiler {
+  int (*create)(void** program, const char* source, const char* name, int n_headers, const char* const* headers,
+                const char* const* include_names);
+  int (*destroy)(void** program);
+  int (*compile)(void* program, int n_options, const char* const* options);
+  int (*log_size)(void* program, std::size_t* size);
+  int (*log)(void* program, char* text);
+  int (*code_size)(void* program, std::size_t* size);
+  int (*code)(void* program, char* bytes);
+
+  Compiler() {
+    // The last one is torch's own: it needs the others, wherever pip has put them.
+    void* const library = open_first({"libnvrtc.so.13", "libnvrtc.so.12", "libcaffe2_nvrtc.so"});
+    if (library == nullptr)
+      throw Error(
+          "GPU kernels: NVIDIA's run-time compiler (libnvrtc.so) is not found. It comes with the CUDA builds of torch; "
+          "install one, or: pip install nvidia-cuda-nvrtc");
+    find(library, "nvrtcCreateProgram", create);
+    find(library, "nvrtcDestroyProgram", destroy);
+    find(library, "nvrtcCompileProgram", compile);
+    find(library, "nvrtcGetProgramLogSize", log_size);
+    find(library, "nvrtcGetProgramLog", log);
+    find(library, "nvrtcGetCUBINSize", code_size);
+    find(library, "nvrtcGetCUBIN", code);
+  }
+};
+
+const Compiler& compiler() {
+  static const Compiler found;
+  return found;
+}
+
+// ---- the driver (cuda.h) -------------------------------------------------------------------------------------
+
+struct Driver {
+  int (*load)(void** module, const void* image);
+  int (*function)(void** function, void* module, const char* name);
+  int (*launch)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
+                unsigned block_z, unsigned shared_bytes, void* stream, void** arguments, void** extra);
+  int (*error_text)(int code, const char** text);
+  int (*attribute)(int* value, int attribute, int device);
+  int (*context_device)(int* device);
+  /// torch's, in its stable C interface: the stream that its own kernels go to.
+  int (*current_stream)(std::int32_t device, void** stream);
+
+  Driver() {
+    void* const library = open_first({"libcuda.so.1"});
+    if (library == nullptr) throw Error("GPU kernels: NVIDIA's driver (libcuda.so.1) is not found");
+    find(library, "cuModuleLoadData", load);
+    find(library, "cuModuleGetFunction", function);
+    find(library, "cuLaunchKernel", launch);
+    find(library, "cuGetErrorString", error_text);
+    find(library, "cuDeviceGetAttribute", attribute);
+    find(library, "cuCtxGetDevice", context_device);
+    void* const torch = open_first({"libtorch_cuda.so"});
+    if (torch == nullptr) throw Error("GPU kernels: this torch is no CUDA build (libtorch_cuda.so is not found)");
+    find(torch, "aoti_torch_get_current_cuda_stream", current_stream);
+  }
+
+  void check(int code, const char* what) const {
+    if (code == 0) return;
+    const char* text = nullptr;
+    error_text(code, &text);
+    throw Error(std::string("GPU kernels: ") + what +
+                " failed: " + (text != nullptr ? text : "CUDA error " + std::to_string(code)));
+  }
+
+  /// "sm_90" for the GPU whose context is current.
+  std::string architecture() const {
+    constexpr int major_attribute = 75, minor_attribute = 76;
+    int device = 0, major = 0, minor = 0;
+    check(context_device(&device), "cuCtxGetDevice");
+    check(attribute(&major, major_attribute, device), "cuDeviceGetAttribute");
+    check(attribute(&minor, minor_attribute, device), "cuDeviceGetAttribute");
+    return "sm_" + std::to_string(major) + std::to_string(minor);
+  }
+};
+
+const Driver& driver() {
+  static const Driver found;
+  return found;
+}
+
+// ---- the cache of machine code -------------------------------------------------------------------------------
+
+/// Empty where there is no home to keep it in.
+std::filesystem::path cache_folder() {
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+    return std::filesystem::path(cache) / "mlip-deploy" / "kernels";
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
+    return std::filesystem::path(home) / ".cache" / "mlip-deploy" / "kernels";
+  return {};
+}
+
+/// A cache that cannot be read or written costs time, not a run.
+std::string compiled_or_cached(const std::string& source, const std::string& architecture) {
+  const std::filesystem::path folder = cache_folder();
+  if (folder.empty()) return compile(source, architecture);
+  const std::filesystem::path kept = folder / (sha256(architecture + "\n" + source) + ".cubin");
+  if (std::ifstream file(kept, std::ios::binary); file)
+    return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  const std::string code = compile(source, architecture);
+  std::error_code ignored;
+  std::filesystem::create_directories(folder, ignored);
+  // Ranks may write at once: the file appears under its name only when it is whole.
+  const std::filesystem::path own = kept.string() + "." + std::to_string(getpid());
+  std::ofstream file(own, std::ios::binary);
+  file.write(code.data(), static_cast<std::streamsize>(code.size()));
+  file.close();
+  if (file)
+    std::filesystem::rename(own, kept, ignored);
+  else
+    std::filesystem::remove(own, ignored);
+  return code;
+}
+
+// ---- kernels -------------------------------------------------------------------------------------------------
+
+class CudaKernel : public Kernel {
+ public:
+  CudaKernel(void* function, at::Device device) : function_(function), device_(device) {}
+
+  void launch(std::int64_t n_blocks, int n_threads, int shared_bytes, const void* arguments) const override {
+    if (n_blocks == 0) return;
+    const c10::DeviceGuard guard(device_);
+    void* stream = nullptr;
+    driver().check(driver().current_stream(device_.index(), &stream), "torch's current stream");
+    void* parameters[] = {const_cast<void*>(arguments)};
+    driver().check(driver().launch(function_, static_cast<unsigned>(n_blocks), 1, 1, static_cast<unsigned>(n_threads),
+                                   1, 1, static_cast<unsigned>(shared_bytes), stream, parameters, nullptr),
+                   "the launch of a kernel");
+  }
+
+ private:
+  void* function_;
+  at::Device device_;
+};
+
+class CudaRuntime : public Runtime {
+ public:
+  std::shared_ptr<const Kernel> kernel(const std::string& source, const std::string& name, at::Device device) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    auto& found = kernels_[{source, name, device.index()}];
+    if (found) return found;
+    const c10::DeviceGuard guard(device);
+    // Modules live as long as the process: models come and go, and mostly come back.
+    auto& module = modules_[{source, device.index()}];
+    if (module == nullptr) {
+      const std::string code = compiled_or_cached(source, driver().architecture());
+      driver().check(driver().load(&module, code.data()), "loading compiled kernels");
+    }
+    void* function = nullptr;
+    driver().check(driver().function(&function, module, name.c_str()), "looking up a kernel");
+    return found = std::make_shared<CudaKernel>(function, device);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<std::string, int>, void*> modules_;
+  std::map<std::tuple<std::string, std::string, int>, std::shared_ptr<const Kernel>> kernels_;
+};
+
+std::atomic<Runtime*> replacement{nullptr};
+
+}  // namespace
+
+std::string compile(const std::string& source, const std::string& architecture) {
+  const Compiler& nvrtc = compiler();
+  void* program = nullptr;
+  if (nvrtc.create(&program, source.c_str(), "mlip.cu", 0, nullptr, nullptr) != 0)
+    throw Error("GPU kernels: the run-time compiler did not start");
+  const std::string target = "--gpu-architecture=" + architecture;
+  const char* const options[] = {target.c_str(), "--std=c++17"};
+  const bool compiled = nvrtc.compile(program, 2, options) == 0;
+  std::size_t size = 0;
+  std::string result;
+  if (compiled) {
+    nvrtc.code_size(program, &size);
+    result.resize(size);
+    nvrtc.code(program, result.data());
+  } else {
+    nvrtc.log_size(program, &size);
+    result.resize(size);
+    nvrtc.log(program, result.data());
+  }
+  nvrtc.destroy(&program);
+  if (!compiled)
+    throw Error("GPU kernels: NVIDIA's compiler refuses them for " + architecture + ". Please report this with:\n" +
+                result);
+  return result;
+}
+
+Runtime& runtime() {
+  if (Runtime* other = replacement.load()) return *other;
+  static CudaRuntime cuda;
+  return cuda;
+}
+
+void use_runtime(Runtime* other) { replacement.store(other); }
+
+bool has_kernels(at::Device device) {
+  if (replacement.load() != nullptr) return true;
+  if (!device.is_cuda()) return false;
+  static const std::string missing = [] {
+    try {
+      compiler();
+      driver();
+      return std::string();
+    } catch (const Error& failure) {
+      return std::string(failure.what());
+    }
+  }();
+  if (!missing.empty()) {
+    TORCH_WARN_ONCE(missing, ". The model runs on torch's own operators, many times slower");
+  }
+  return missing.empty();
+}
+
+}  // namespace mlip::gpu

@@ -1,0 +1,57 @@
+// Kernels for GPUs, compiled when a model first needs them and launched on torch's stream.
+//
+// The sources (*.cu in this folder) are part of the library as text. NVIDIA's run-time compiler, which comes with every
+// CUDA build of torch, compiles them for the GPU that is there and for the very model: its components, channels and
+// Clebsch-Gordan coefficients are constants of the code. So neither a CUDA toolkit nor a list of architectures is
+// needed when this library is built, and one build serves CPU and CUDA. Compiled code is kept in the user's cache
+// folder.
+//
+// Nothing here includes a header of CUDA: the compiler, the driver and torch's current stream are reached through their
+// C interfaces, which are looked up in the process.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace mlip::gpu {
+
+/// A compiled `__global__` function of one parameter, a plain struct.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  /// Queue it on torch's current stream of the device that it was compiled for. Returns at once.
+  /// @param n_blocks      blocks of the grid; with none, nothing is done
+  /// @param n_threads     threads of a block
+  /// @param shared_bytes  dynamic shared memory of a block, at most 48 KiB
+  /// @param arguments     the parameter, read before the call returns
+  /// @throws Error with the driver's words.
+  virtual void launch(std::int64_t n_blocks, int n_threads, int shared_bytes, const void* arguments) const = 0;
+};
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  /// The function `name` (extern "C") of `source`, for `device`. Compiled at the first call, then found again.
+  /// @throws Error with the compiler's words.
+  virtual std::shared_ptr<const Kernel> kernel(const std::string& source, const std::string& name,
+                                               at::Device device) = 0;
+};
+
+/// The one in use: NVIDIA's compiler and driver, unless `use_runtime` put another in its place.
+Runtime& runtime();
+
+/// For tests: null puts NVIDIA's back. The caller keeps ownership.
+void use_runtime(Runtime* runtime);
+
+/// Whether kernels can run on tensors of this device. Where they cannot (no compiler in the process, a GPU that is not
+/// NVIDIA's), a warning says why, once, and the operators compute the same from torch's own.
+bool has_kernels(at::Device device);
+
+/// Machine code ("cubin") of `source` for an architecture such as "sm_90".
+/// @throws Error when there is no compiler, and with its words when it refuses.
+std::string compile(const std::string& source, const std::string& architecture);
+
+}  // namespace mlip::gpu

@@ -1,0 +1,258 @@
+"""The GPU kernels, without a GPU: their very sources, run by the emulator of gpu_emulator.cpp, against the reference
+operators and the CPU's kernels; and compiled by NVIDIA's run-time compiler, as a GPU would have them compiled.
+
+What this shows: formulas, indices, sums over lanes, and that each source is accepted for every generation of GPUs. What it
+cannot show: speed, and anything that only a GPU does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mlip_deploy
+from mlip_deploy.operators import load_operators
+
+load_operators()
+torch.ops.load_library(str(Path(mlip_deploy.__file__).parent / "lib" / "libmlip_gpu_emulator.so"))
+EMULATED = torch.ops.mlip_gpu_emulator
+
+# Sums of a few hundred products of numbers of order one, in another order than the reference's.
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
+# An architecture of each generation that torch 2.13 has code for.
+ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_120"]
+
+
+class Convolution:
+    """Paths between random blocks, each with its own place in an output, and tensors for them."""
+
+    def __init__(
+        self,
+        blocks: list[tuple[int, int]],
+        l_max: int,
+        dtype: torch.dtype,
+        table: bool,
+        n_owned: int = 6,
+        n_nodes: int = 8,
+        n_edges: int = 45,
+        ordered: bool = True,
+        seed: int = 0,
+    ) -> None:
+        random = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=random, dtype=torch.float64).to(dtype)
+
+        self.paths: list[int] = []
+        outputs: dict[int, tuple[int, int]] = {}
+        n_features = n_weights = n_coefficients = 0
+        for l1, channels in blocks:
+            for l2 in range(l_max + 1):
+                for l3 in range(abs(l1 - l2), min(l1 + l2, 2) + 1):
+                    number, offset = outputs.setdefault(l3, (len(outputs), 0))
+                    self.paths += [l1, l2, l3, channels, n_features, l2 * l2, n_weights, number, offset]
+                    outputs[l3] = (number, offset + channels)
+                    n_weights += channels
+                    n_coefficients += (2 * l1 + 1) * (2 * l2 + 1) * (2 * l3 + 1)
+            n_features += (2 * l1 + 1) * channels
+        n_features += 3  # which no path reads
+        self.features = normal(n_nodes, n_features)
+        self.harmonics = normal(n_edges, (l_max + 1) ** 2)
+        self.coefficients = normal(n_coefficients) * (torch.rand(n_coefficients, generator=random) < 0.4)
+        self.n_owned = n_owned
+        centres = torch.randint(0, max(n_owned - 1, 1), (n_edges,), generator=random)  # the last has no edge
+        centres = centres.sort()[0] if ordered else centres
+        self.edges = torch.stack([centres, torch.randint(0, n_nodes, (n_edges,), generator=random)])
+        self.step = 0.25
+        if table:
+            self.table = normal(9, 6, n_weights)
+            # Beyond the last interval too.
+            self.radial = (torch.rand(n_edges, generator=random, dtype=torch.float64) * 2.4).to(dtype)
+        else:
+            self.table = normal(0)
+            self.radial = normal(n_edges, n_weights)
+
+    def rest(self) -> tuple[object, ...]:
+        return self.edges, self.n_owned, self.paths, self.coefficients, self.table, self.step
+
+    def check(self) -> None:
+        inputs = [self.features, self.harmonics, self.radial]
+        tracked = [tensor.clone().requires_grad_() for tensor in inputs]
+        wanted = torch.ops.mlip.edge_tensor_product_reference(*tracked, *self.rest())
+        found = EMULATED.edge_tensor_product(*inputs, *self.rest())
+        scale = 1 + max((float(tensor.detach().abs().max()) for tensor in wanted if tensor.numel()), default=0.0)
+        tolerance = scale * TOLERANCE[self.features.dtype]
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b.detach(), rtol=0, atol=tolerance)
+        upstream = [torch.cos(torch.arange(t.numel(), dtype=t.dtype)).reshape(t.shape) for t in wanted]
+        total = sum((a * b).sum() for a, b in zip(wanted, upstream, strict=True))
+        slopes = torch.autograd.grad(total, tracked, materialize_grads=True)
+        edges, _, *rest = self.rest()
+        gradients = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, True)
+        scale = 1 + max(float(tensor.abs().max()) for tensor in slopes if tensor.numel())
+        for a, b in zip(gradients, slopes, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=scale * TOLERANCE[self.features.dtype])
+        no_features, *others = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, False)
+        assert no_features.numel() == 0
+        for a, b in zip(others, gradients[1:], strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("table", [True, False], ids=["table", "weights"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_convolution(dtype: torch.dtype, table: bool) -> None:
+    Convolution([(0, 40), (1, 32), (2, 5)], 2, dtype, table).check()
+
+
+def test_convolution_with_components_of_every_l() -> None:
+    """MACE's and NequIP's: l up to 3, and two blocks of the same l (its parities)."""
+    Convolution([(0, 33), (1, 64), (1, 3), (3, 2)], 3, torch.float64, True).check()
+
+
+@pytest.mark.parametrize(
+    ("n_owned", "n_nodes", "n_edges", "ordered"),
+    [(6, 8, 45, False), (1, 1, 1, True), (3, 3, 0, True), (1, 9, 70, True)],
+    ids=["unsorted", "one edge", "no edges", "many of one centre"],
+)
+def test_convolution_on_graphs(n_owned: int, n_nodes: int, n_edges: int, ordered: bool) -> None:
+    Convolution([(0, 34), (1, 2)], 1, torch.float64, True, n_owned, n_nodes, n_edges, ordered).check()
+
+
+def test_an_edge_out_of_range_is_refused() -> None:
+    """The kernels trust every index."""
+    convolution = Convolution([(0, 2)], 0, torch.float64, True)
+    convolution.edges[1, 7] = 8
+    with pytest.raises(IndexError, match=r"neighbour outside \[0, 8\)"):
+        EMULATED.edge_tensor_product(
+            convolution.features, convolution.harmonics, convolution.radial, *convolution.rest()
+        )
+
+
+def test_other_edges_in_the_same_memory_are_seen() -> None:
+    """Their order is remembered from call to call."""
+    convolution = Convolution([(0, 2), (1, 2)], 1, torch.float64, True)
+    convolution.check()
+    convolution.edges.copy_(convolution.edges.flip(1))
+    convolution.check()
+
+
+def test_other_coefficients_of_the_same_shape_are_seen() -> None:
+    """The kernels have them as constants, and are remembered by the memory of the coefficients."""
+    for seed in range(4):
+        Convolution([(0, 2), (1, 2)], 1, torch.float64, True, seed=seed).check()
+
+
+def vectors(dtype: torch.dtype) -> torch.Tensor:
+    rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows[7] = torch.tensor([0.0, 1.5, 0.0])  # the polar axis
+    rows[8] = 0.0  # no direction
+    return rows.to(dtype)
+
+
+@pytest.mark.parametrize("l_max", [0, 2, 3, 10])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_edge_harmonics(dtype: torch.dtype, l_max: int) -> None:
+    """The CPU's kernel has the same recurrences and is checked against e3nn in test_edge_harmonics.py."""
+    rows = vectors(dtype)
+    wanted = torch.ops.mlip.edge_harmonics(rows, l_max)
+    found = EMULATED.edge_harmonics(rows, l_max)
+    upstream = [torch.cos(torch.arange(t.numel(), dtype=dtype)).reshape(t.shape) for t in wanted]
+    wanted = (*wanted, torch.ops.mlip.edge_harmonics_backward(*upstream, rows, l_max))
+    found = (*found, EMULATED.edge_harmonics_backward(*upstream, rows, l_max))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-12)
+
+
+def polynomial(
+    n_atoms: int, channels: int, degree: int, n_outputs: int, dtype: torch.dtype, seed: int
+) -> tuple[torch.Tensor, ...]:
+    """Features, and a polynomial for two elements in which an output has no term."""
+    random = torch.Generator().manual_seed(seed)
+    n_components, block = 4, 16
+    factors = torch.randint(0, n_components + 1, (9, degree), generator=random)
+    wanted = torch.rand(n_outputs, len(factors), generator=random) < 0.6
+    wanted[n_outputs // 2] &= n_outputs == 1
+    terms = torch.nonzero(wanted)
+    n_blocks = -(-channels // block)
+    coefficients = torch.randn(2, n_blocks, len(terms), block, generator=random, dtype=torch.float64).to(dtype)
+    features = torch.randn(n_atoms, n_components, channels, generator=random, dtype=torch.float64).to(dtype)
+    return features, torch.arange(n_atoms) % 2, factors, terms, n_outputs, coefficients
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@settings(max_examples=15, deadline=None)
+@given(
+    n_atoms=st.integers(0, 5),
+    channels=st.sampled_from([1, 16, 21, 40]),
+    degree=st.integers(1, 4),
+    n_outputs=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+)
+def test_symmetric_contraction(dtype, n_atoms, channels, degree, n_outputs, seed) -> None:
+    features, *rest = polynomial(n_atoms, channels, degree, n_outputs, dtype, seed)
+    tracked = features.clone().requires_grad_()
+    wanted = torch.ops.mlip.symmetric_contraction_reference(tracked, *rest)
+    found = EMULATED.symmetric_contraction(features, *rest)
+    upstream = torch.cos(torch.arange(wanted.numel(), dtype=dtype)).reshape(wanted.shape)
+    (slope,) = torch.autograd.grad((wanted * upstream).sum(), tracked)
+    types, factors, terms, _, coefficients = rest
+    gradient = EMULATED.symmetric_contraction_backward(upstream, features, types, factors, terms, coefficients)
+    for a, b in ((found, wanted.detach()), (gradient, slope)):
+        scale = 1 + (float(b.abs().max()) if b.numel() else 0)
+        torch.testing.assert_close(a, b, rtol=0, atol=scale * TOLERANCE[dtype])
+
+
+def test_an_element_that_does_not_exist_is_no_number() -> None:
+    features, types, *rest = polynomial(2, 3, 2, 1, torch.float64, 0)
+    found = EMULATED.symmetric_contraction(features, types + 1, *rest)
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+
+
+def run_time_compiler() -> Path:
+    """The library of the package nvidia-cuda-nvrtc, which a CUDA build of torch brings."""
+    package = importlib.util.find_spec("nvidia")
+    assert package is not None, "pip install nvidia-cuda-nvrtc"
+    found = [
+        path
+        for folder in package.submodule_search_locations or []
+        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*"))
+    ]
+    assert found, "pip install nvidia-cuda-nvrtc"
+    return found[0]
+
+
+def sources(dtype: torch.dtype) -> list[str]:
+    """One of each kind."""
+    found = []
+    for table in (True, False):
+        convolution = Convolution([(0, 40), (1, 32), (2, 5)], 2, dtype, table)
+        EMULATED.edge_tensor_product(
+            convolution.features, convolution.harmonics, convolution.radial, *convolution.rest()
+        )
+        found.append(EMULATED.last_source())
+    EMULATED.edge_harmonics(vectors(dtype), 3)
+    found.append(EMULATED.last_source())
+    EMULATED.symmetric_contraction(*polynomial(2, 16, 3, 2, dtype, 0))
+    return [*found, EMULATED.last_source()]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
+    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)  # found again by its name
+    texts = {*sources(torch.float32), *sources(torch.float64)}
+    assert len(texts) == 8
+    for text in texts:
+        assert EMULATED.machine_code_size(text, architecture) > 1000
+
+
+def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:
+    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
+    with pytest.raises(RuntimeError, match=r"refuses them for sm_80(.|\n)*expected"):
+        EMULATED.machine_code_size("int x = ;", "sm_80")
