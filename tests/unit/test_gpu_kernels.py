@@ -1,8 +1,8 @@
 """The GPU kernels, without a GPU: their very sources, run by the emulator of gpu_emulator.cpp, against the reference
 operators and the CPU's kernels; and compiled by NVIDIA's run-time compiler, as a GPU would have them compiled.
 
-What this shows: formulas, indices, sums over lanes, and that each source is accepted for every generation of GPUs. What it
-cannot show: speed, and anything that only a GPU does.
+What this shows: formulas, indices, sums over lanes, and that each source is accepted for every generation of GPUs.
+What it cannot show: speed, and anything that only a GPU does.
 """
 
 from __future__ import annotations
