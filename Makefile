@@ -7,6 +7,8 @@
 # Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
 
 PYTHON ?= python3
+# Processes that run tests; each may start programs of several ranks.
+JOBS   ?= 2
 TORCH  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -20,11 +22,11 @@ demo: build
 
 test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	$(MAKE) test-mace
 
 test-mace: $(MACE)/built
-	$(MACE)/bin/python -m pytest tests/families/test_mace.py
+	$(MACE)/bin/python -m pytest -n $(JOBS) tests/families/test_mace.py
 
 # TorchForce files in PyPI's openmmtorch, which wants torch 2.9: an environment of its own, of 7 GB.
 test-torchforce: build $(VENV)-torchforce/installed

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 sys.path.insert(0, str(Path(__file__).parent))
 # One thread: the sums of a float32 model, and so its noise, then do not depend on the machine.
@@ -26,7 +28,11 @@ def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> "Artifacts":
-    return Artifacts(tmp_path_factory.mktemp("artifacts"))
+    """One folder for all processes of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "artifacts"
+    directory.mkdir(exist_ok=True)
+    return Artifacts(directory)
 
 
 class Artifacts:
@@ -35,13 +41,20 @@ class Artifacts:
     def __init__(self, directory: Path):
         self.directory = directory
 
+    def once(self, name: str, make: "Callable[[Path], object]") -> Path:
+        """The file `name`, made by the first who asks, while others wait."""
+        path = self.directory / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make(path)
+        return path
+
     def export(self, source: str, dtype: str, *options: str, name: str | None = None, suffix: str = ".mlip.pt") -> Path:
-        stem = name or Path(source).stem
-        path = self.directory / f"{stem}-{dtype}{suffix}"
-        if not path.exists():
+        def make(path: Path) -> None:
             done = mlip("export", "sevennet", source, "-o", path, "--dtype", dtype, *options)
             assert done.returncode == 0, done.stdout + done.stderr
-        return path
+
+        return self.once(f"{name or Path(source).stem}-{dtype}{suffix}", make)
 
     def sevennet_0(self, dtype: str) -> Path:
         """The published model, with its real weights."""
@@ -50,8 +63,7 @@ class Artifacts:
     def checkpoint(self) -> Path:
         from models import tiny_sevennet_checkpoint
 
-        path = self.directory / "tiny.pth"
-        return path if path.exists() else tiny_sevennet_checkpoint(path)
+        return self.once("tiny.pth", tiny_sevennet_checkpoint)
 
     def tiny(self, dtype: str = "float64") -> Path:
         """A three-layer SevenNet with random weights, quick enough for every deck."""
@@ -72,7 +84,7 @@ def toy_local(artifacts: Artifacts) -> Path:
     """A local model of few operations."""
     import toy_models
 
-    return toy_models.export(artifacts.directory / "toy-local.mlip.pt", "local")
+    return artifacts.once("toy-local.mlip.pt", lambda path: toy_models.export(path, "local"))
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +92,12 @@ def toy_halo(artifacts: Artifacts) -> Path:
     """Three message-passing layers without exchange points."""
     import toy_models
 
-    return toy_models.export(artifacts.directory / "toy-halo.mlip.pt", "halo")
+    return artifacts.once("toy-halo.mlip.pt", lambda path: toy_models.export(path, "halo"))
 
 
 @pytest.fixture(scope="session")
-def pair_potential(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair_potential(artifacts: Artifacts) -> Path:
     """A copper crystal's potential for long runs: under a millisecond a step."""
     from pair_potential import write_pair_potential
 
-    return write_pair_potential(tmp_path_factory.mktemp("pair") / "copper.mlip.pt")
+    return artifacts.once("copper.mlip.pt", write_pair_potential)
