@@ -18,6 +18,7 @@
 
 #include "core/backend.h"
 #include "core/error.h"
+#include "core/exchange_relay.h"
 #include "core/python_gil.h"
 #include "core/sha256.h"
 
@@ -250,8 +251,14 @@ void Model::in_backend(const Graph& graph, Exchange* exchange, Body&& body) {
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
   translate_errors(contract_.model_name, [&] {
     PythonGilRelease no_gil;
-    ExchangeScope scope(exchange);
-    body();
+    const auto run = [&](Exchange* active) {
+      ExchangeScope scope(active);
+      body();
+    };
+    if (exchange != nullptr && !at::Device(device_).is_cpu())
+      exchange_on_this_thread(*exchange, [&](Exchange& relay) { run(&relay); });
+    else
+      run(exchange);
   });
 }
 

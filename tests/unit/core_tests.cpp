@@ -7,11 +7,13 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/contract.h"
 #include "core/elements.h"
 #include "core/error.h"
+#include "core/exchange_relay.h"
 #include "core/graph.h"
 #include "core/model.h"
 #include "core/neighbours.h"
@@ -254,6 +256,56 @@ void test_device_on_node() {
   expect(mlip::device_on_node("cpu", 3, 4) == "cpu", "the processor");
 }
 
+/// Notes the threads that it is called on; fails at the call that it is told to.
+class WatchedExchange : public mlip::Exchange {
+ public:
+  void gather(const mlip::FeatureRows& rows) override { call("gather", rows); }
+  void scatter_add(const mlip::FeatureRows& rows) override { call("scatter_add", rows); }
+  std::vector<std::string> calls;
+  std::vector<std::thread::id> threads;
+  std::size_t failing = 99;
+
+ private:
+  void call(const char* what, const mlip::FeatureRows& rows) {
+    calls.push_back(std::string(what) + " " + std::to_string(rows.width));
+    threads.push_back(std::this_thread::get_id());
+    if (calls.size() == failing) throw mlip::Error("the line is dead");
+  }
+};
+
+void test_exchange_relay() {
+  const mlip::FeatureRows wide{nullptr, mlip::Precision::float32, 0, 0, 7};
+  WatchedExchange engine;
+  std::thread::id of_body;
+  mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+    of_body = std::this_thread::get_id();
+    relay.gather(wide);
+    // As torch's backward pass on a GPU: yet another thread.
+    std::thread([&] { relay.scatter_add(wide); }).join();
+  });
+  expect(engine.calls == std::vector<std::string>{"gather 7", "scatter_add 7"}, "all calls, in order");
+  expect(engine.threads == std::vector<std::thread::id>(2, std::this_thread::get_id()), "on the engine's thread");
+  expect(of_body != std::this_thread::get_id(), "the body runs elsewhere");
+
+  engine.failing = 3;
+  bool reached_body = false;
+  expect_error(
+      [&] {
+        mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+          try {
+            relay.gather(wide);
+          } catch (const mlip::Error&) {
+            reached_body = true;
+            throw;
+          }
+        });
+      },
+      "the line is dead");
+  expect(reached_body, "the engine's error passes through the body");
+  expect_error([&] { mlip::exchange_on_this_thread(engine, [](mlip::Exchange&) { throw mlip::Error("no model"); }); },
+               "no model");
+}
+
 }  // namespace
 
 int main() {
@@ -265,6 +317,7 @@ int main() {
   test_sha256();
   test_signature();
   test_device_on_node();
+  test_exchange_relay();
   std::printf("%d failure(s)\n", failures);
   return failures;
 }
