@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path)
     check.add_argument("--engines", default="ase,lammps,openmm", help="default: ase,lammps,openmm")
     check.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
+    check.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
     check.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
     check.set_defaults(run=_check)
 
@@ -274,7 +275,7 @@ def _check(options: argparse.Namespace) -> int:
     from mlip_deploy.validate.fidelity import check
 
     with _progress() as step:
-        report = check(options.file, engines, ranks, step)
+        report = check(options.file, engines, ranks, step, device=options.device)
     if options.json:
         write_text(options.json, report.model_dump_json(indent=1) + "\n")
 

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from conftest import mlip
 
 from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD, Artifact
+from mlip_deploy.engines import ENGINES, evaluator
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.fixtures import Fixtures
 
 
@@ -80,3 +83,10 @@ def test_an_unreadable_artifact_leaves_out_alone(tmp_path):
     (tmp_path / "bad.mlip.pt").write_text("no")
     assert mlip("check", tmp_path / "bad.mlip.pt", "--json", output).returncode == 1
     assert output.read_text() == "old"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_device_reaches_every_engine(engine, tiny):
+    """A device that no machine has."""
+    with pytest.raises(MLIPError, match="'cuda:99' asked for"):
+        evaluator(engine)(tiny, bulk("Si"), device="cuda:99")

@@ -14,12 +14,12 @@ from mlip_deploy.result import Result
 from mlip_deploy.signature import unvalidated_ignored
 
 
-def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0) -> Result:
+def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, device: str = "cpu") -> Result:
     """Energy, forces and stress of `atoms` (eV, Å)."""
     if ranks != 1:
         raise ValueError(f"ASE runs on one rank, {ranks} asked for")
     path = Path(path).resolve()
-    calculator = _calculator(path, path.stat().st_mtime_ns, threads)
+    calculator = _calculator(path, path.stat().st_mtime_ns, threads, device)
     atoms = atoms.copy()
     atoms.calc = calculator
     return Result(
@@ -30,13 +30,15 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0) -
     )
 
 
-def evaluate_many(path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0) -> list[Result]:
+def evaluate_many(
+    path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0, device: str = "cpu"
+) -> list[Result]:
     """`evaluate` for each structure."""
-    return [evaluate(path, atoms, ranks, threads) for atoms in frames]
+    return [evaluate(path, atoms, ranks, threads, device) for atoms in frames]
 
 
 @lru_cache(maxsize=4)
-def _calculator(path: Path, modified: int, threads: int) -> MLIPCalculator:
+def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
     """Loaded once per file; `modified` makes a rewritten file a different one."""
     with unvalidated_ignored():
-        return MLIPCalculator(path, threads=threads)
+        return MLIPCalculator(path, device=device, threads=threads)

@@ -115,9 +115,9 @@ def launcher(ranks: int = 1) -> list[str]:
     return [str(mpiexec), "-n", str(ranks), *command]
 
 
-def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1) -> Result:
+def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 1, device: str = "cpu") -> Result:
     """Energy, per-atom energies, forces and stress of `atoms` from LAMMPS, back in the frame of `atoms`."""
-    return evaluate_many(path, [atoms], ranks=ranks, threads=threads)[0]
+    return evaluate_many(path, [atoms], ranks=ranks, threads=threads, device=device)[0]
 
 
 def evaluate_many(
@@ -126,6 +126,7 @@ def evaluate_many(
     ranks: int = 1,
     threads: int = 1,
     ids: Sequence[Sequence[int]] | None = None,
+    device: str = "cpu",
 ) -> list[Result]:
     """`evaluate` for many structures in one LAMMPS process, which loads the model once per kind of boundary.
 
@@ -136,30 +137,30 @@ def evaluate_many(
         ids: LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
     """
     results: dict[int, Result] = {}
-    with _session(Path(path).resolve(), ranks, threads) as session:
+    with _session(Path(path).resolve(), ranks, threads, device) as session:
         for k in sorted(range(len(frames)), key=lambda k: tuple(frames[k].pbc)):
             results[k] = session.evaluate(frames[k], ids[k] if ids is not None else None)
     return [results[k] for k in range(len(frames))]
 
 
 @contextmanager
-def _session(path: Path, ranks: int, threads: int) -> Iterator[Session]:
+def _session(path: Path, ranks: int, threads: int, device: str) -> Iterator[Session]:
     """The open one; with several ranks, which would wait for the next call at full load, one that ends."""
     if ranks > 1:
-        with closing(Session(path, ranks, threads)) as session:
+        with closing(Session(path, ranks, threads, device)) as session:
             yield session
         return
     try:
-        yield _open_session(path, path.stat().st_mtime_ns, threads)
+        yield _open_session(path, path.stat().st_mtime_ns, threads, device)
     except BaseException:
         _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
         raise
 
 
 @lru_cache(maxsize=1)
-def _open_session(path: Path, modified: int, threads: int) -> Session:
+def _open_session(path: Path, modified: int, threads: int, device: str) -> Session:
     """The last one stays open; `modified` makes a rewritten file a different one."""
-    return Session(path, threads=threads)
+    return Session(path, threads=threads, device=device)
 
 
 class Session:
@@ -171,10 +172,11 @@ class Session:
         path: artifact.
         ranks: MPI ranks.
         threads: CPU threads in the model.
+        device: of the model: "cpu", "cuda", "cuda:N" or "auto".
     """
 
-    def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1):
-        self._path, self._ranks, self._threads = Path(path).resolve(), ranks, threads
+    def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1, device: str = "cpu"):
+        self._path, self._ranks, self._threads, self._device = Path(path).resolve(), ranks, threads, device
         self._elements = Artifact(path).contract.elements
         self._boundary: tuple[bool, ...] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
@@ -216,6 +218,7 @@ class Session:
             boundary=" ".join("p" if periodic else "f" for periodic in boundary),
             n_types=len(self._elements),
             masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(self._elements, start=1)),
+            device=self._device,
             threads=max(1, self._threads),
             path=self._path,
             elements=" ".join(self._elements),
@@ -277,7 +280,7 @@ box             tilt large
 region          box prism 0 10 0 10 0 10 0 0 0
 create_box      {n_types} box
 {masses}
-pair_style      mlip threads {threads}
+pair_style      mlip device {device} threads {threads}
 pair_coeff      * * "{path}" {elements}
 # fixtures are made from covalent radii: for a noble gas they are dense
 neigh_modify    one 20000 page 200000

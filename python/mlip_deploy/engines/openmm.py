@@ -21,7 +21,14 @@ FIRST_BOX = 20.0
 """Å, edge of the box in which a Context is made, before it gets that of a structure"""
 
 
-def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, platform: str = "Reference") -> Result:
+def evaluate(
+    path: str | Path,
+    atoms: Atoms,
+    ranks: int = 1,
+    threads: int = 0,
+    platform: str = "Reference",
+    device: str = "cpu",
+) -> Result:
     """Energy and forces of `atoms`, back in eV and Å in the frame of `atoms`.
 
     OpenMM has no per-atom energies and no virial of its own; both are None. The Context stays for the next call with
@@ -36,22 +43,32 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, p
     path = Path(path).resolve()
     contents = tuple(atoms.get_chemical_symbols()), tuple(bool(periodic) for periodic in atoms.pbc)
     try:
-        context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform)
+        context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform, device)
         return _single_point(context, rotated, rotation)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
 
 
 def evaluate_many(
-    path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0, platform: str = "Reference"
+    path: str | Path,
+    frames: Sequence[Atoms],
+    ranks: int = 1,
+    threads: int = 0,
+    platform: str = "Reference",
+    device: str = "cpu",
 ) -> list[Result]:
     """`evaluate` for each structure: fastest where structures with the same atoms follow each other."""
-    return [evaluate(path, atoms, ranks, threads, platform) for atoms in frames]
+    return [evaluate(path, atoms, ranks, threads, platform, device) for atoms in frames]
 
 
 @lru_cache(maxsize=1)
 def _open_context(
-    path: Path, modified: int, contents: tuple[tuple[str, ...], tuple[bool, ...]], threads: int, platform: str
+    path: Path,
+    modified: int,
+    contents: tuple[tuple[str, ...], tuple[bool, ...]],
+    threads: int,
+    platform: str,
+    device: str,
 ) -> openmm.Context:
     """The last one stays open; `modified` makes a rewritten file a different one.
 
@@ -60,18 +77,23 @@ def _open_context(
     """
     symbols, pbc = contents
     atoms = Atoms(symbols, positions=np.zeros((len(symbols), 3)), cell=FIRST_BOX * np.eye(3), pbc=pbc)
-    return context_of(atoms, path, openmm.VerletIntegrator(0.001), threads, platform)
+    return context_of(atoms, path, openmm.VerletIntegrator(0.001), threads, platform, device)
 
 
 def context_of(
-    atoms: Atoms, path: str | Path, integrator: openmm.Integrator, threads: int = 0, platform: str = "Reference"
+    atoms: Atoms,
+    path: str | Path,
+    integrator: openmm.Integrator,
+    threads: int = 0,
+    platform: str = "Reference",
+    device: str = "cpu",
 ) -> openmm.Context:
     """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
 
     For checks and validation: it is silent about a file that nobody has validated yet.
     """
     with unvalidated_ignored():
-        system = system_of(atoms, path, threads=threads)
+        system = system_of(atoms, path, device=device, threads=threads)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
     context.setPositions(atoms.positions * 0.1)
     return context

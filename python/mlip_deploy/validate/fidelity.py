@@ -70,6 +70,7 @@ def check(
     ranks: Sequence[int],
     progress: Callable[[str], None] = lambda message: None,
     shuffled_ids: bool = False,
+    device: str = "cpu",
 ) -> FidelityReport:
     """Replay the fixtures of an artifact.
 
@@ -78,6 +79,7 @@ def check(
         ranks: MPI rank counts for LAMMPS; the others run on one.
         progress: called with a line before each run.
         shuffled_ids: number the atoms in LAMMPS in another order and with gaps.
+        device: of the model: "cpu", "cuda", "cuda:N" or "auto".
     """
     artifact = Artifact(path)
     fixtures = artifact.fixtures()
@@ -88,7 +90,7 @@ def check(
     for engine in engines:
         for n_ranks in ranks if engine == "lammps" else (1,):
             progress(f"{engine}, {n_ranks} rank(s): {len(fixtures.structures)} structures")
-            replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids)
+            replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids, device)
             for structure in fixtures.structures:
                 limits = isolated if len(structure.symbols) == 1 else bound
                 found = replayed.get(structure.name)
@@ -111,7 +113,7 @@ def check(
 
 
 def _replay(
-    engine: str, ranks: int, path: str | Path, structures: Sequence[Structure], shuffled_ids: bool
+    engine: str, ranks: int, path: str | Path, structures: Sequence[Structure], shuffled_ids: bool, device: str
 ) -> dict[str, Result | str]:
     """What the engine returned for each structure by name, or why it returned nothing."""
     done: dict[str, Result | str] = {}
@@ -119,7 +121,7 @@ def _replay(
         mixed = [s.name for s in structures if any(s.pbc) and not all(s.pbc)]
         structures = [s for s in structures if s.name not in mixed]
     frames = [structure.atoms() for structure in structures]
-    options: dict[str, Any] = {"ranks": ranks}
+    options: dict[str, Any] = {"ranks": ranks, "device": device}
     if shuffled_ids:
         options["ids"] = [gapped_ids(len(atoms)) for atoms in frames]
     try:
@@ -129,7 +131,7 @@ def _replay(
         # One structure stopped the engine: find out which.
         for structure, atoms in zip(structures, frames, strict=True):
             try:
-                done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks)
+                done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks, device=device)
             except ValueError as error:
                 done[structure.name] = str(error)
     return done
