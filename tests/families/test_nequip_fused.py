@@ -69,11 +69,14 @@ def salt() -> Atoms:
 
 
 def evaluate(source, fuse: bool, dtype: str, elements: tuple[str, ...] = (), atoms: Atoms | None = None):
-    """Energies [n] and edge gradients [n_edges, 3] of the scripted model, float64."""
+    """Energies [n] and edge gradients [n_edges, 3], float64: of the fused model as TorchScript, of NequIP's own layers
+    as they are (scripting those takes most of the time, and the exports below do it)."""
     atoms = atoms or salt()
     adapted = nequip.adapt(str(source), ExportOptions(fuse=fuse, elements=elements))
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = adapted.scripted(EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval())
+        model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        if fuse:
+            model = adapted.scripted(model)
     pairs = NeighborList(cutoff=adapted.cutoff, full_list=True, sorted=True)
     i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, True, "ijD")
     types = torch.tensor([adapted.elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
