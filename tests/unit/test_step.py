@@ -96,7 +96,7 @@ class Greedy(nn.Module):
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         energies = self.energy(node_types, n_owned, edge_index, edge_vectors)
         if n_owned > 4:
-            energies = energies + torch.zeros([10**15], dtype=torch.float64).sum()
+            energies = energies + torch.zeros([1_000_000_000_000_000], dtype=torch.float64).sum()
         return energies
 
 
