@@ -94,12 +94,12 @@ class DeviceStep : public StepImplementation {
       const ModelInputs inputs{node_types_, size_.n_owned, edges.index,
                                edges.vectors.to(scalar_type(contract.precision))};
       const auto [energies, gradients] = backend.run(inputs, wanted.gradients());
+      const at::Tensor values = wanted.extras ? backend.run_extras(inputs) : at::Tensor();
       c10::NoGradGuard no_grad;
       check_count(energies, size_.n_owned, "atomic_energies", contract.model_name);
       Download download;
       download.add(energies, result.atomic_energies);
       if (wanted.extras) {
-        const at::Tensor values = backend.run_extras(inputs).detach();
         check_count(values, size_.n_owned * static_cast<std::int64_t>(contract.extras.size()), "extras",
                     contract.model_name);
         download.add(values.t(), extras);
