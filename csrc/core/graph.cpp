@@ -1,11 +1,13 @@
 #include "core/graph.h"
 
+#include <algorithm>
+
 namespace mlip {
 
-void Graph::clear_edges() {
-  centres.clear();
-  neighbours.clear();
-  vectors.clear();
+void Graph::resize_edges(std::int64_t n_edges) {
+  centres.resize(n_edges);
+  neighbours.resize(n_edges);
+  vectors.resize(3 * n_edges);
 }
 
 void Graph::add_edge(std::int64_t centre, std::int64_t neighbour, const double vector[3]) {
@@ -30,16 +32,16 @@ void CandidateEdges::close_centre(int centre) {
 
 namespace {
 
-/// Counts the candidates inside the cutoff and writes as many of them as there is room for.
+/// Counts the candidates inside the cutoff and overwrites as many of `graph`'s edges with them as it has.
 template <bool with_images>
-std::size_t write_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom,
-                        double cutoff, Graph& graph) {
+std::int64_t write_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom,
+                         double cutoff, Graph& graph) {
   const double cutoff_squared = cutoff * cutoff;
-  const std::size_t room = graph.centres.capacity();
-  std::size_t n_edges = 0;
-  graph.clear_edges();
+  const std::int64_t room = graph.n_edges();
+  std::int64_t n_edges = 0;
   for (std::size_t c = 0; c < candidates.centres.size(); ++c) {
     const double* centre = positions + 3 * static_cast<std::int64_t>(candidates.centres[c]);
+    const std::int64_t node = candidates.node_of[candidates.centres[c]];
     for (std::int64_t k = candidates.first[c]; k < candidates.first[c + 1]; ++k) {
       const double* neighbour = positions + 3 * static_cast<std::int64_t>(candidates.neighbours[k]);
       double vector[3];
@@ -49,8 +51,12 @@ std::size_t write_edges(const CandidateEdges& candidates, const double* position
       }
       const double squared = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
       if (squared >= cutoff_squared) continue;
-      if (n_edges++ < room)
-        graph.add_edge(candidates.node_of[candidates.centres[c]], candidates.node_of[candidates.neighbours[k]], vector);
+      if (n_edges < room) {
+        graph.centres[n_edges] = node;
+        graph.neighbours[n_edges] = candidates.node_of[candidates.neighbours[k]];
+        std::copy_n(vector, 3, graph.vectors.data() + 3 * n_edges);
+      }
+      ++n_edges;
     }
   }
   return n_edges;
@@ -61,15 +67,19 @@ std::size_t write_edges(const CandidateEdges& candidates, const double* position
 void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom, double cutoff,
                    Graph& graph) {
   const auto write = candidates.images.empty() ? write_edges<false> : write_edges<true>;
-  const std::size_t n_edges = write(candidates, positions, length_in_angstrom, cutoff, graph);
-  if (n_edges == graph.centres.size()) return;
-  // Room is made for what was counted: growing while writing would take twice the memory of what is kept.
-  const std::size_t room = n_edges + n_edges / 32;
-  graph.clear_edges();
-  graph.centres.reserve(room);
-  graph.neighbours.reserve(room);
-  graph.vectors.reserve(3 * room);
-  write(candidates, positions, length_in_angstrom, cutoff, graph);
+  graph.resize_edges(static_cast<std::int64_t>(graph.centres.capacity()));
+  const std::int64_t n_edges = write(candidates, positions, length_in_angstrom, cutoff, graph);
+  if (n_edges > graph.n_edges()) {
+    // Room is made for what was counted: growing while writing would take twice the memory of what is kept.
+    const std::int64_t room = n_edges + n_edges / 32;
+    graph.resize_edges(0);
+    graph.centres.reserve(room);
+    graph.neighbours.reserve(room);
+    graph.vectors.reserve(3 * room);
+    graph.resize_edges(n_edges);
+    write(candidates, positions, length_in_angstrom, cutoff, graph);
+  }
+  graph.resize_edges(n_edges);
 }
 
 void add_forces(const Graph& graph, const std::vector<double>& edge_gradients, double* forces) {

@@ -42,7 +42,7 @@ struct Graph {
   std::int64_t n_nodes() const { return static_cast<std::int64_t>(node_types.size()); }
   std::int64_t n_edges() const { return static_cast<std::int64_t>(centres.size()); }
   GraphSize size() const { return {n_owned, n_nodes(), n_edges()}; }
-  void clear_edges();
+  void resize_edges(std::int64_t n_edges);
   void add_edge(std::int64_t centre, std::int64_t neighbour, const double vector[3]);
 };
 
