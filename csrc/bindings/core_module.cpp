@@ -3,12 +3,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "core/contract.h"
 #include "core/error.h"
 #include "core/model.h"
 #include "core/neighbours.h"
+#include "core/step.h"
 #include "core/units.h"
 
 namespace py = pybind11;
@@ -21,10 +23,15 @@ using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::force
 /// A model with its own neighbour list and buffers: energy, forces and virial of whole structures.
 class Potential {
  public:
-  Potential(const std::string& path, const std::string& device, int threads) : model_(path, {device, threads}) {}
+  Potential(const std::string& path, const std::string& device, int threads, const std::string& edges)
+      : model_(path, {device, threads}), step_(model_, mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
-                   const std::array<bool, 3>& periodic, bool with_extras) {
+                   const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials) {
+    mlip::StepRequest wanted;
+    wanted.virial = true;
+    wanted.atom_virials = wanted.centroid_virials = with_atom_virials;
+    wanted.extras = with_extras;
     const auto n_atoms = static_cast<std::int64_t>(types.size());
     if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
       throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
@@ -35,36 +42,35 @@ class Potential {
         throw mlip::Error("type " + std::to_string(types.data()[k]) + " of atom " + std::to_string(k) +
                           " is not in [0, " + std::to_string(n_elements) + ")");
 
-    DoubleArray forces(std::vector<py::ssize_t>{static_cast<py::ssize_t>(n_atoms), 3});
-    std::array<double, 9> virial;
     std::array<double, 9> box;
     std::copy(cell.data(), cell.data() + 9, box.begin());
     {
       py::gil_scoped_release release;
       const auto start = std::chrono::steady_clock::now();
-      graph_.n_owned = n_atoms;
-      graph_.node_types.assign(types.data(), types.data() + n_atoms);
-      neighbours_.build(positions.data(), n_atoms, box, periodic, model_.contract().cutoff, graph_);
-      model_.evaluate(graph_, evaluation_);
-      double* force = forces.mutable_data();
-      std::fill(force, force + 3 * n_atoms, 0.0);
-      mlip::add_forces(graph_, evaluation_.edge_gradients, 1.0, force);
-      virial = mlip::virial(graph_, evaluation_.edge_gradients);
-      if (with_extras) model_.evaluate_extras(graph_, extras_);
+      const bool same_types = std::equal(types_.begin(), types_.end(), types.data(), types.data() + n_atoms);
+      types_.assign(types.data(), types.data() + n_atoms);
+      if (neighbours_.update(positions.data(), n_atoms, box, periodic, model_.contract().cutoff) || !same_types)
+        step_.set_candidates(neighbours_.candidates(), types_, n_atoms);
+      step_.evaluate(positions.data(), 1.0, wanted);
       seconds_total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
+    const mlip::StepResult& step = step_.result();
     double energy = 0.0;
-    for (double value : evaluation_.atomic_energies) energy += value;
+    for (double value : step.atomic_energies) energy += value;
+    const auto of_atoms = [n = static_cast<py::ssize_t>(n_atoms)](const std::vector<double>& values, int width) {
+      return DoubleArray({n, static_cast<py::ssize_t>(width)}, values.data());
+    };
     py::dict result;
     result["energy"] = energy;
-    result["energies"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), evaluation_.atomic_energies.data());
-    result["forces"] = forces;
-    result["virial"] = DoubleArray({3, 3}, virial.data());
-    result["n_edges"] = graph_.n_edges();
-    if (with_extras)
-      for (std::size_t k = 0; k < extras_.size(); ++k)
-        result[model_.contract().extras[k].c_str()] =
-            py::array_t<double>(static_cast<py::ssize_t>(n_atoms), extras_[k].data());
+    result["energies"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.atomic_energies.data());
+    result["forces"] = of_atoms(step.forces, 3);
+    result["virial"] = DoubleArray({3, 3}, step.virial.data());
+    result["n_edges"] = step.n_edges;
+    if (wanted.atom_virials) result["atom_virials"] = of_atoms(step.atom_virials, 6);
+    if (wanted.centroid_virials) result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
+    for (std::size_t k = 0; k < step.extras.size(); ++k)
+      result[model_.contract().extras[k].c_str()] =
+          py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.extras[k].data());
     return result;
   }
 
@@ -74,10 +80,9 @@ class Potential {
 
  private:
   mlip::Model model_;
+  mlip::StepEvaluator step_;
   mlip::NeighbourList neighbours_;
-  mlip::Graph graph_;
-  mlip::Evaluation evaluation_;
-  std::vector<std::vector<double>> extras_;
+  std::vector<std::int64_t> types_;
   double seconds_total_ = 0.0;
 };
 
@@ -88,12 +93,15 @@ PYBIND11_MODULE(_core, module) {
   py::register_exception<mlip::Error>(module, "Error", PyExc_ValueError);
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int>(), py::arg("path"), py::arg("device") = "cpu",
-           py::arg("threads") = 0)
+      .def(py::init<const std::string&, const std::string&, int, const std::string&>(), py::arg("path"),
+           py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
+           "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
-           py::arg("extras") = false,
+           py::arg("extras") = false, py::arg("atom_virials") = false,
            "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), "
-           "n_edges; with extras also the contract's further outputs [n]")
+           "n_edges; with extras also the contract's further outputs [n]; with atom_virials also atom_virials [n, 6] "
+           "and "
+           "centroid_virials [n, 9] (eV, components as in csrc/core/graph.h)")
       .def("timings", &Potential::timings)
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 

@@ -21,6 +21,14 @@ struct ModelInputs {
   at::Tensor edge_vectors;  ///< [n_edges, 3] of the contract's type, r_j - r_i with the periodic shift, Å
 };
 
+/// The contract's floating-point type.
+inline at::ScalarType scalar_type(Precision precision) {
+  return precision == Precision::float32 ? at::kFloat : at::kDouble;
+}
+
+/// @throws Error unless the back end of `model` returned `expected` values of `name`.
+void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model);
+
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -25,6 +25,12 @@
 
 namespace mlip {
 
+struct GraphSize {
+  std::int64_t n_owned = 0;
+  std::int64_t n_nodes = 0;
+  std::int64_t n_edges = 0;
+};
+
 /// Atoms and edges inside the cutoff. Buffers keep their capacity from step to step.
 struct Graph {
   std::int64_t n_owned = 0;              ///< nodes [0, n_owned) are owned, the rest are ghosts
@@ -35,7 +41,8 @@ struct Graph {
 
   std::int64_t n_nodes() const { return static_cast<std::int64_t>(node_types.size()); }
   std::int64_t n_edges() const { return static_cast<std::int64_t>(centres.size()); }
-  void clear_edges();
+  GraphSize size() const { return {n_owned, n_nodes(), n_edges()}; }
+  void resize_edges(std::int64_t n_edges);
   void add_edge(std::int64_t centre, std::int64_t neighbour, const double vector[3]);
 };
 
@@ -45,17 +52,22 @@ struct Evaluation {
   std::vector<double> edge_gradients;   ///< [n_edges, 3] eV/Å
 };
 
-/// Edges to be looked at again at each step, between two rebuilds of an engine's neighbour list.
+/// Edges to be looked at again at each step, between two searches for neighbours.
 ///
-/// An engine's list holds pairs out to cutoff plus skin by *its* atom indices, which include ghosts as
-/// separate atoms. `node_of` maps them once to the model's nodes; each step then only takes differences of
-/// positions and drops what lies outside the cutoff. Four bytes per candidate: this list is the longest one.
+/// A list holds pairs out to cutoff plus skin by the indices of its engine's atoms. LAMMPS's include ghosts as separate
+/// atoms; other lists name the periodic image instead. `node_of` maps atoms to the model's nodes; each step then only
+/// takes differences of positions and drops what lies outside the cutoff. Four bytes per candidate, eight with images:
+/// this list is the longest one.
 struct CandidateEdges {
-  std::vector<int> centres;            ///< [n_centres] engine index
-  std::vector<std::int64_t> first{0};  ///< [n_centres + 1] centre c has neighbours[first[c]] ... [first[c + 1])
-  std::vector<int> neighbours;         ///< engine index
-  std::vector<int> node_of;            ///< [engine atoms] node, or -1 for an atom that the model does not see
+  std::vector<int> centres;                   ///< [n_centres] engine index
+  std::vector<std::int64_t> first{0};         ///< [n_centres + 1] centre c has candidates first[c] ... first[c + 1]
+  std::vector<int> neighbours;                ///< [n_candidates] engine index
+  std::vector<int> images;                    ///< [n_candidates] index into `shifts`; empty: no shifts
+  std::vector<std::array<double, 3>> shifts;  ///< S·h of each image that occurs, Å
+  std::vector<int> node_of;                   ///< [engine atoms] node, or -1 for an atom that the model does not see
 
+  std::int64_t n_candidates() const { return static_cast<std::int64_t>(neighbours.size()); }
+  std::int64_t n_atoms() const { return static_cast<std::int64_t>(node_of.size()); }
   void clear();
   /// Add a centre; the neighbours pushed since the last call are its own.
   void close_centre(int centre);
@@ -63,29 +75,32 @@ struct CandidateEdges {
 
 /// Refresh `graph`'s edges from the engine's positions: keep candidates with |r_ij| < cutoff. Allocates only
 /// when there are more edges than ever before.
-/// @param positions       [engine atoms, 3], engine length units
+/// @param positions       [engine atoms, 3], engine length units, finite
 /// @param length_in_angstrom  Å per engine length unit
 /// @param cutoff          Å
-/// @throws Error when a position is not finite.
 void refresh_edges(const CandidateEdges& candidates, const double* positions, double length_in_angstrom, double cutoff,
                    Graph& graph);
 
-/// Forces from edge gradients, in float64: adds `scale * g_ij` to node i and subtracts it from node j.
-/// @param forces [n_nodes, 3]; @param scale from eV/Å to the caller's unit.
-void add_forces(const Graph& graph, const std::vector<double>& edge_gradients, double scale, double* forces);
+// Sums over edges, in float64. Each adds to what is there.
+
+/// Forces: g_ij to node i and -g_ij to node j.
+/// @param forces [n_nodes, 3] eV/Å
+void add_forces(const Graph& graph, const std::vector<double>& edge_gradients, double* forces);
 
 /// The virial W = -Σ r_ij ⊗ g_ij, eV, row-major 3x3. It is symmetric for a rotationally invariant energy.
 std::array<double, 9> virial(const Graph& graph, const std::vector<double>& edge_gradients);
 
-/// Half of each edge's virial to either end: adds `scale * w` with components xx, yy, zz, xy, xz, yz.
-/// @param atom_virials [n_nodes, 6]
-void add_atom_virials(const Graph& graph, const std::vector<double>& edge_gradients, double scale,
-                      double* atom_virials);
+/// Half of each edge's virial to either end, its symmetric part, with components xx, yy, zz, xy, xz, yz.
+/// @param atom_virials [n_nodes, 6] eV
+void add_atom_virials(const Graph& graph, const std::vector<double>& edge_gradients, double* atom_virials);
 
-/// Each edge's virial to its neighbour, the centroid form above: adds `scale * w` with components
+/// Each edge's virial to its neighbour, the centroid form above, with components
 /// xx, yy, zz, xy, xz, yz, yx, zx, zy, where w_ab = -r_a g_b.
-/// @param atom_virials [n_nodes, 9]
-void add_centroid_virials(const Graph& graph, const std::vector<double>& edge_gradients, double scale,
-                          double* atom_virials);
+/// @param atom_virials [n_nodes, 9] eV
+void add_centroid_virials(const Graph& graph, const std::vector<double>& edge_gradients, double* atom_virials);
+
+/// Rows and columns of those components of a 3x3 tensor; the first six are the symmetric ones.
+inline constexpr std::array<int, 9> virial_rows = {0, 1, 2, 0, 0, 1, 1, 2, 2};
+inline constexpr std::array<int, 9> virial_columns = {0, 1, 2, 1, 2, 2, 0, 0, 1};
 
 }  // namespace mlip

@@ -2,7 +2,9 @@
 #include "core/model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <caffe2/serialize/inline_container.h>
 #include <torch/cuda.h>
 #include <torch/version.h>
@@ -120,17 +122,23 @@ ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precisi
   return {view(graph.node_types).to(device), graph.n_owned,
           at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
           at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
-              .to(device, precision == Precision::float32 ? at::kFloat : at::kDouble)};
+              .to(device, scalar_type(precision))};
 }
 
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
-void copy_result(const at::Tensor& tensor, std::int64_t expected, const char* name, const std::string& model,
+void copy_result(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model,
                  std::vector<double>& out) {
+  check_count(tensor, expected, name, model);
   const at::Tensor dense = tensor.to(at::kCPU, at::kDouble).contiguous();
-  if (dense.numel() != expected)
-    throw Error(model + ": the model returned " + std::to_string(dense.numel()) + " values of " + name + ", expected " +
-                std::to_string(expected));
   out.assign(dense.data_ptr<double>(), dense.data_ptr<double>() + expected);
+}
+
+/// Peak of the memory in use on a device since the process began, bytes; 0 on the CPU, where torch does not count.
+std::int64_t peak_memory(at::Device device) {
+  if (device.is_cpu()) return 0;
+  constexpr auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto index = device.has_index() ? device.index() : at::accelerator::getDeviceIndex();
+  return at::getDeviceAllocator(device.type())->getDeviceStats(index).allocated_bytes[aggregate].peak;
 }
 
 /// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
@@ -156,6 +164,12 @@ class WidthProbe : public Exchange {
 };
 
 }  // namespace
+
+void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
+  if (tensor.numel() != expected)
+    throw Error(model + ": the model returned " + std::to_string(tensor.numel()) + " values of " + name +
+                ", expected " + std::to_string(expected));
+}
 
 Contract read_contract(const std::string& path) {
   std::error_code ignored;
@@ -226,55 +240,73 @@ Model::Model(const std::string& path, const ModelOptions& options) : contract_(r
                                                          : load_torchscript(path, device);
   });
 
+  warm_up();
+}
+
+Model::Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device)
+    : contract_(std::move(contract)), device_(find_device(device).str()), backend_(std::move(backend)) {
+  warm_up();
+}
+
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+
+void Model::warm_up() {
   Evaluation discarded;
   const Graph graph = warm_up_graph(contract_.cutoff);
   WidthProbe probe;
   for (int repeat = 0; repeat < 2; ++repeat) evaluate(graph, discarded, &probe);
   exchange_bytes_ = probe.widest;
   seconds_in_backend_ = 0.0;
+  fitted_ = {};
 }
 
-Model::~Model() = default;
-Model::Model(Model&&) noexcept = default;
-
-void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange) {
-  evaluate(graph, result, exchange, true);
-}
-
-void Model::evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange) {
-  evaluate(graph, result, exchange, false);
-}
-
-template <typename Body>
-void Model::in_backend(const Graph& graph, Exchange* exchange, Body&& body) {
-  if (graph.n_nodes() > graph.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
-    throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
   translate_errors(contract_.model_name, [&] {
+    try {
+      body();
+    } catch (const std::exception& failure) {
+      const auto explained = explain_out_of_memory(failure, device_, size, fitted_);
+      if (explained) throw Error(contract_.model_name + ": " + *explained);
+      throw;
+    }
+  });
+}
+
+void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body) {
+  if (size.n_nodes > size.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
+    throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+  guarded(size, [&] {
     PythonGilRelease no_gil;
     const auto run = [&](Exchange* active) {
       ExchangeScope scope(active);
-      body();
+      body(*backend_);
     };
+    const auto start = std::chrono::steady_clock::now();
     if (exchange != nullptr && !at::Device(device_).is_cpu())
       exchange_on_this_thread(*exchange, [&](Exchange& relay) { run(&relay); });
     else
       run(exchange);
+    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   });
+  if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};
 }
 
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
-  in_backend(graph, exchange, [&] {
-    const auto start = std::chrono::steady_clock::now();
-    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
-    const auto [energies, gradients] = backend_->run(inputs, with_gradients);
-    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    result.edge_gradients.clear();
-    if (with_gradients)
-      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  std::pair<at::Tensor, at::Tensor> outputs;
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    outputs = backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
   });
+  copy_result(outputs.first, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+  result.edge_gradients.clear();
+  if (with_gradients)
+    copy_result(outputs.second, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  check_energies(result.atomic_energies);
+}
+
+void Model::check_energies(const std::vector<double>& energies) const {
   double total = 0.0;
-  for (double energy : result.atomic_energies) total += energy;
+  for (double energy : energies) total += energy;
   if (!std::isfinite(total))
     throw Error(contract_.model_name +
                 ": the energy is not finite. Two atoms may sit on the same spot, or the "
@@ -284,16 +316,14 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
 void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange) {
   const std::size_t n_extras = contract_.extras.size();
   if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
-  in_backend(graph, exchange, [&] {
-    const auto start = std::chrono::steady_clock::now();
-    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
-    const at::Tensor values = backend_->run_extras(inputs);
-    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    extras.resize(n_extras);
-    for (std::size_t k = 0; k < n_extras; ++k)
-      copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k].c_str(),
-                  contract_.model_name, extras[k]);
+  at::Tensor values;
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
   });
+  extras.resize(n_extras);
+  for (std::size_t k = 0; k < n_extras; ++k)
+    copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
+                contract_.model_name, extras[k]);
 }
 
 int cuda_device_count() { return static_cast<int>(torch::cuda::device_count()); }

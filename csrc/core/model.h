@@ -1,6 +1,7 @@
 // A model loaded from an artifact, ready to evaluate graphs. Knows no engine; hides the back end.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include "core/contract.h"
 #include "core/exchange.h"
 #include "core/graph.h"
+#include "core/out_of_memory.h"
 #include "core/signature.h"
 
 namespace mlip {
@@ -28,6 +30,8 @@ class Model {
   /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, and for code that
   ///         was compiled for another machine.
   Model(const std::string& path, const ModelOptions& options);
+  /// Behind a back end of one's own, such as a test's, which runs on `device`.
+  Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device);
   ~Model();
   Model(Model&&) noexcept;
 
@@ -38,12 +42,10 @@ class Model {
   /// Energies and edge gradients of a graph.
   /// @param exchange the engine's communication when the graph has ghosts and the contract says `exchange`;
   ///                 must be passed on every rank, with or without atoms
+  /// @param with_gradients false leaves `result.edge_gradients` empty, and out the backward pass if the back end can
+  ///                 (TorchScript, with the method `energies` of python/mlip_deploy/export/wrapper.py)
   /// @throws Error, also for energies that are not finite.
-  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
-
-  /// Atomic energies alone; `result.edge_gradients` is left empty. Without the backward pass, if the back end can
-  /// (TorchScript, with the method `energies` of python/mlip_deploy/export/wrapper.py).
-  void evaluate_energies(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr);
+  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
 
   /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
   /// With an exchange this is collective, like `evaluate`.
@@ -52,20 +54,28 @@ class Model {
   /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
   std::int64_t exchange_bytes() const { return exchange_bytes_; }
 
-  /// Wall-clock seconds in the back end since construction: what the bare model call costs.
+  /// Wall-clock seconds in `with_backend` since construction: what the bare model call costs.
   double seconds_in_backend() const { return seconds_in_backend_; }
 
+  // For the parts of the core that hold tensors themselves (backend.h).
+
+  /// Call `body`, which works on a graph of this size. @throws Error for what torch throws, memory that ran out too.
+  void guarded(const GraphSize& size, const std::function<void()>& body);
+  /// `guarded`, with the exchange in place, Python's lock released and the clock running.
+  void with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body);
+  /// @throws Error for atomic energies (eV) that are not finite.
+  void check_energies(const std::vector<double>& energies) const;
+
  private:
-  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients);
-  /// Runs `body`, which calls the back end: errors translated, the exchange in place.
-  template <typename Body>
-  void in_backend(const Graph& graph, Exchange* exchange, Body&& body);
+  void warm_up();
+
   Contract contract_;
   std::string path_;
   std::string device_;
   std::unique_ptr<Backend> backend_;
   std::int64_t exchange_bytes_ = 0;
   double seconds_in_backend_ = 0.0;
+  FittedStep fitted_;
 };
 
 /// The contract of a file, without loading the model. @throws Error like Model's constructor.

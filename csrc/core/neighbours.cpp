@@ -72,24 +72,22 @@ NeighbourList::NeighbourList() : search_(std::make_unique<Search>()) {}
 NeighbourList::~NeighbourList() = default;
 NeighbourList::NeighbourList(NeighbourList&&) noexcept = default;
 
-void NeighbourList::build(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
-                          const std::array<bool, 3>& periodic, double cutoff, Graph& graph) {
+bool NeighbourList::update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
+                           const std::array<bool, 3>& periodic, double cutoff) {
   for (std::int64_t k = 0; k < 3 * n_atoms; ++k)
     if (!std::isfinite(positions[k]))
       throw Error(
           "position of atom " + std::to_string(k / 3) +
           " (counted from 0) is not finite: " + std::to_string(positions[k]) +
           ". The simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
-  graph.clear_edges();
-  if (n_atoms == 0) return;
 
   const Request request{n_atoms, cell, periodic, cutoff};
   const bool same_system = request == request_;
   request_ = request;
-  if (!same_system || farthest_move_squared(positions) > 0.25 * skin_ * skin_)
-    // In a cell that changes with every call a skin would only cost.
-    find_candidates(positions, same_system ? kSkin : 0.0);
-  write_edges(positions, graph);
+  if (same_system && farthest_move_squared(positions) <= 0.25 * skin_ * skin_) return false;
+  // In a cell that changes with every call a skin would only cost.
+  find_candidates(positions, same_system ? kSkin : 0.0);
+  return true;
 }
 
 double NeighbourList::farthest_move_squared(const double* positions) const {
@@ -103,18 +101,33 @@ double NeighbourList::farthest_move_squared(const double* positions) const {
 }
 
 void NeighbourList::find_candidates(const double* positions, double skin) {
-  const auto [n_atoms, cell, periodic, cutoff] = request_;
-  request_.n_atoms = -1;  // nothing is found yet, should vesin throw
+  const std::int64_t n_atoms = request_.n_atoms;
+  request_.n_atoms = -1;  // nothing is found yet, should anything throw
+  candidates_.clear();
+  candidates_.centres.resize(static_cast<std::size_t>(n_atoms));
+  std::iota(candidates_.centres.begin(), candidates_.centres.end(), 0);
+  candidates_.node_of = candidates_.centres;
+  candidates_.first.assign(static_cast<std::size_t>(n_atoms) + 1, 0);
+  if (n_atoms > 0) find_pairs(positions, n_atoms, request_.cutoff + skin);
+  found_at_.assign(positions, positions + 3 * n_atoms);
+  skin_ = skin;
+  request_.n_atoms = n_atoms;
+}
+
+void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, double cutoff) {
+  const auto& periodic = request_.periodic;
+  const bool any_periodic = periodic[0] || periodic[1] || periodic[2];
   std::array<Vector, 3> box;
-  for (int row = 0; row < 3; ++row) box[row] = {cell[3 * row], cell[3 * row + 1], cell[3 * row + 2]};
+  for (int row = 0; row < 3; ++row)
+    box[row] = {request_.cell[3 * row], request_.cell[3 * row + 1], request_.cell[3 * row + 2]};
   complete_cell(box, periodic);
   const Vector normal = cross(box[0], box[1]);
   const double volume = std::fabs(normal[0] * box[2][0] + normal[1] * box[2][1] + normal[2] * box[2][2]);
-  if ((periodic[0] || periodic[1] || periodic[2]) && !(volume > 1e-6))
+  if (any_periodic && !(volume > 1e-6))
     throw Error("the periodic cell has no volume. Set the cell vectors, or make the system non-periodic");
 
   VesinOptions options{};
-  options.cutoff = cutoff + skin;
+  options.cutoff = cutoff;
   options.full = true;
   options.sorted = false;  // by centre is enough, and done below
   options.algorithm = VesinAutoAlgorithm;
@@ -131,46 +144,29 @@ void NeighbourList::find_candidates(const double* positions, double skin) {
   if (status != 0) throw Error(std::string("neighbour list: ") + (message ? message : "vesin failed"));
 
   const VesinNeighborList& list = search_->vesin;
-  first_.assign(static_cast<std::size_t>(n_atoms) + 1, 0);
-  for (size_t k = 0; k < list.length; ++k) ++first_[list.pairs[k][0] + 1];
-  std::partial_sum(first_.begin(), first_.end(), first_.begin());
-  std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
-  neighbours_.resize(list.length);
-  images_.resize(list.length);
-  shifts_.clear();
+  auto& first = candidates_.first;
+  auto& neighbours = candidates_.neighbours;
+  auto& images = candidates_.images;
+  auto& shifts = candidates_.shifts;
+  for (size_t k = 0; k < list.length; ++k) ++first[list.pairs[k][0] + 1];
+  std::partial_sum(first.begin(), first.end(), first.begin());
+  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+  neighbours.resize(list.length);
+  if (any_periodic) images.resize(list.length);
   std::map<std::array<int, 3>, int> image_of;
   for (size_t k = 0; k < list.length; ++k) {
+    const std::int64_t place = next[list.pairs[k][0]]++;
+    neighbours[place] = static_cast<int>(list.pairs[k][1]);
+    if (!any_periodic) continue;
     const std::array<int, 3> s = {list.shifts[k][0], list.shifts[k][1], list.shifts[k][2]};
-    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(shifts_.size()));
+    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(shifts.size()));
     if (is_new) {
       Vector shift;
       for (int axis = 0; axis < 3; ++axis)
         shift[axis] = s[0] * box[0][axis] + s[1] * box[1][axis] + s[2] * box[2][axis];
-      shifts_.push_back(shift);
+      shifts.push_back(shift);
     }
-    const std::int64_t place = next[list.pairs[k][0]]++;
-    neighbours_[place] = static_cast<int>(list.pairs[k][1]);
-    images_[place] = image->second;
-  }
-  found_at_.assign(positions, positions + 3 * n_atoms);
-  skin_ = skin;
-  request_.n_atoms = n_atoms;
-}
-
-void NeighbourList::write_edges(const double* positions, Graph& graph) const {
-  graph.centres.reserve(neighbours_.size());
-  graph.neighbours.reserve(neighbours_.size());
-  graph.vectors.reserve(3 * neighbours_.size());
-  const double cutoff_squared = request_.cutoff * request_.cutoff;
-  for (std::int64_t i = 0; i < request_.n_atoms; ++i) {
-    const double* centre = positions + 3 * i;
-    for (std::int64_t k = first_[i]; k < first_[i + 1]; ++k) {
-      const double* neighbour = positions + 3 * static_cast<std::int64_t>(neighbours_[k]);
-      const Vector& shift = shifts_[images_[k]];
-      const double r[3] = {neighbour[0] - centre[0] + shift[0], neighbour[1] - centre[1] + shift[1],
-                           neighbour[2] - centre[2] + shift[2]};
-      if (r[0] * r[0] + r[1] * r[1] + r[2] * r[2] < cutoff_squared) graph.add_edge(i, neighbours_[k], r);
-    }
+    images[place] = image->second;
   }
 }
 

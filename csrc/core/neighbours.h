@@ -18,13 +18,17 @@ class NeighbourList {
   ~NeighbourList();
   NeighbourList(NeighbourList&&) noexcept;
 
-  /// Write all ordered pairs with |r_ij| < cutoff into `graph`'s edges.
+  /// Search again where the candidates may miss a pair with |r_ij| < cutoff, in either order, for these positions.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
   /// @param cell      rows are the cell vectors, Å; vectors of non-periodic directions are ignored
   /// @param cutoff    Å
+  /// @return whether there are new candidates; true at the first call
   /// @throws Error for positions that are not finite and for a periodic cell of no volume.
-  void build(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
-             const std::array<bool, 3>& periodic, double cutoff, Graph& graph);
+  bool update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
+              const std::array<bool, 3>& periodic, double cutoff);
+
+  /// Of the last update: every atom is a centre and its own node. The object stays the same.
+  const CandidateEdges& candidates() const { return candidates_; }
 
  private:
   /// What candidates were found for, positions apart.
@@ -39,16 +43,13 @@ class NeighbourList {
 
   double farthest_move_squared(const double* positions) const;
   void find_candidates(const double* positions, double skin);
-  void write_edges(const double* positions, Graph& graph) const;
+  void find_pairs(const double* positions, std::int64_t n_atoms, double cutoff);
 
   std::unique_ptr<Search> search_;
   Request request_;
-  double skin_ = 0.0;                          // Å
-  std::vector<double> found_at_;               // [n_atoms, 3] positions of that search, Å
-  std::vector<std::int64_t> first_;            // [n_atoms + 1] atom i has candidates first_[i] ... first_[i + 1]
-  std::vector<int> neighbours_;                // [n_candidates]
-  std::vector<int> images_;                    // [n_candidates] index into shifts_
-  std::vector<std::array<double, 3>> shifts_;  // S·h of each image that occurs, Å
+  double skin_ = 0.0;             // Å
+  std::vector<double> found_at_;  // [n_atoms, 3] positions of that search, Å
+  CandidateEdges candidates_;
 };
 
 }  // namespace mlip

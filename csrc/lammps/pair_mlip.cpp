@@ -111,7 +111,9 @@ void PairMLIP::coeff(int narg, char** arg) {
   options_.process_on_node = process_on_node(world);
   std::string failure;
   try {
+    step_.reset();
     model_ = std::make_unique<mlip::Model>(arg[2], options_);
+    step_ = std::make_unique<mlip::StepEvaluator>(*model_);
   } catch (const mlip::Error& problem) {
     failure = problem.what();
   }
@@ -316,11 +318,10 @@ void PairMLIP::print_setup() {
 // Before the first evaluation, so that a run which is about to exhaust the memory has said how large it is.
 void PairMLIP::print_graph() {
   graph_printed_ = true;
-  const double edge_bytes = sizeof(double) * 3;  // the gradients, which the model is yet to return
-  const double local[5] = {static_cast<double>(graph_.n_owned), static_cast<double>(graph_.n_nodes() - graph_.n_owned),
-                           static_cast<double>(graph_.n_edges()),
-                           memory_usage() + edge_bytes * static_cast<double>(graph_.n_edges()),
-                           static_cast<double>(model_->exchange_bytes() * graph_.n_nodes())};
+  const auto n_nodes = static_cast<double>(atom_of_node_.size());
+  const auto n_edges = static_cast<double>(step_->count_edges(positions(), units_.length_in_angstrom));
+  const double local[5] = {static_cast<double>(n_owned_), n_nodes - static_cast<double>(n_owned_), n_edges,
+                           memory_usage(), static_cast<double>(model_->exchange_bytes()) * n_nodes};
   double sum[5], largest[5];
   MPI_Reduce(local, sum, 5, MPI_DOUBLE, MPI_SUM, 0, world);
   MPI_Reduce(local, largest, 5, MPI_DOUBLE, MPI_MAX, 0, world);

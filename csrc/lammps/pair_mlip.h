@@ -1,4 +1,4 @@
-// pair_style mlip: a LAMMPS shell around mlip::Model.
+// pair_style mlip: a LAMMPS shell around mlip::StepEvaluator.
 //
 //   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes]
 //   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
@@ -9,7 +9,7 @@
 // have edges of their own, and every image is a node.
 //
 // pair_mlip.cpp           the input script's side: options, model, checks, the table at set-up
-// pair_mlip_compute.cpp   every step: edges, evaluation, sums
+// pair_mlip_compute.cpp   every step: candidates for edges, evaluation, what goes to which atom
 // ghost_exchange.cpp      features of ghosts, from the ranks that own them
 #pragma once
 
@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "core/graph.h"
 #include "core/model.h"
+#include "core/step.h"
 #include "core/units.h"
 #include "ghost_exchange.h"
 #include "pair.h"
@@ -54,10 +54,11 @@ class PairMLIP : public Pair {
   int absent_atoms();
   void print_setup();
   void print_graph();
+  const double* positions() const;  ///< [owned and ghost atoms, 3]; null if there are none
   void rebuild_candidates();
   void plan_exchange();
+  mlip::StepRequest wanted();
   void accumulate();
-  void compute_extras();
   mlip::Parallel mode() const;
   int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
   double halo() const;  ///< Å: how far ghosts are needed
@@ -66,6 +67,7 @@ class PairMLIP : public Pair {
   bool strict_ = false;    // refuse a file without a signature that holds here
   std::string validated_;  // the table's line on the signature; rank 0
   std::unique_ptr<mlip::Model> model_;
+  std::unique_ptr<mlip::StepEvaluator> step_;
   mlip::units::EngineUnits units_{1.0, 1.0};
   std::vector<int> type_to_element_;  // LAMMPS type (from 1) to the contract's type index, -1 for NULL
   bool setup_printed_ = false;
@@ -73,10 +75,9 @@ class PairMLIP : public Pair {
   bool centroid_warned_ = false;
 
   mlip::CandidateEdges candidates_;
-  mlip::Graph graph_;
-  mlip::Evaluation evaluation_;
-  std::vector<int> atom_of_node_;    // [n_nodes] LAMMPS index of each node
-  std::vector<double> node_values_;  // [n_nodes, 3 | 6 | 9] sums over edges: forces, then virials
+  std::vector<std::int64_t> node_types_;  // [n_nodes] type index in the contract, owned nodes first
+  std::int64_t n_owned_ = 0;
+  std::vector<int> atom_of_node_;  // [n_nodes] LAMMPS index of each node
   mlip::GhostExchange exchange_{world};
   std::vector<mlip::GhostExchange::Owner> owner_of_atom_;  // [owned and ghost atoms]
 
@@ -86,10 +87,10 @@ class PairMLIP : public Pair {
     int wanted_now = 0;
     bool has_flag = false;
     bool asked_for = false;
+    bool wanted() const { return wanted_now || (asked_for && !has_flag); }
     std::vector<double> of_atom;  // [nlocal]
   };
   std::vector<Extra> extras_;
-  std::vector<std::vector<double>> extra_values_;  // of each extra, [n_owned]
 
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;

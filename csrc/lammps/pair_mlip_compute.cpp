@@ -1,5 +1,5 @@
-// What pair_style mlip does at every step: edges from LAMMPS's neighbour list, one evaluation, sums over edges; and,
-// once per rebuild of that list, the nodes of the graph and the plan by which features of ghosts travel.
+// What pair_style mlip does at every step: one evaluation, and its results to LAMMPS's atoms; and, once per rebuild of
+// that list, the nodes of the graph and the plan by which features of ghosts travel.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -33,16 +33,16 @@ void PairMLIP::rebuild_candidates() {
 
   candidates_.clear();
   candidates_.node_of.assign(n_all, -1);
-  graph_.node_types.clear();
+  node_types_.clear();
   atom_of_node_.clear();
   const auto add_node = [&](int i) {
-    candidates_.node_of[i] = static_cast<int>(graph_.n_nodes());
-    graph_.node_types.push_back(type_to_element_[atom->type[i]]);
+    candidates_.node_of[i] = static_cast<int>(node_types_.size());
+    node_types_.push_back(type_to_element_[atom->type[i]]);
     atom_of_node_.push_back(i);
   };
   for (int i = 0; i < n_local; ++i)
     if (seen_by_model(i)) add_node(i);
-  graph_.n_owned = graph_.n_nodes();
+  n_owned_ = static_cast<std::int64_t>(node_types_.size());
 
   // All images of an atom are one node, except in a halo, where each has its own edges.
   const bool fold = hops() == 1;
@@ -56,7 +56,7 @@ void PairMLIP::rebuild_candidates() {
   // From the owned atoms outwards, one hop per message-passing layer. Ghosts become nodes as they are met, so that
   // the graph holds what owned energies depend on and not the corners of LAMMPS's ghost region.
   std::size_t begin = 0;
-  std::size_t end = static_cast<std::size_t>(graph_.n_owned);
+  std::size_t end = atom_of_node_.size();
   for (int hop = 0; hop < hops(); ++hop) {
     for (std::size_t node = begin; node < end; ++node) {
       const int i = static_cast<int>(atom_of_node_[node]);
@@ -80,6 +80,7 @@ void PairMLIP::rebuild_candidates() {
     end = atom_of_node_.size();
   }
   if (comm->nprocs > 1 && mode() == mlip::Parallel::exchange) plan_exchange();
+  step_->set_candidates(candidates_, node_types_, n_owned_);
 }
 
 // Learn from LAMMPS's communication who owns each ghost, put ghost nodes in the order of their owners' ranks, and make
@@ -89,20 +90,20 @@ void PairMLIP::plan_exchange() {
   for (int i = 0; i < atom->nlocal; ++i) owner_of_atom_[i] = {comm->me, i};
   comm->forward_comm(this);
 
-  std::vector<int> ghosts(atom_of_node_.begin() + graph_.n_owned, atom_of_node_.end());
+  std::vector<int> ghosts(atom_of_node_.begin() + n_owned_, atom_of_node_.end());
   std::stable_sort(ghosts.begin(), ghosts.end(),
                    [&](int a, int b) { return owner_of_atom_[a].rank < owner_of_atom_[b].rank; });
   std::vector<mlip::GhostExchange::Owner> owners;
-  std::vector<int> new_node(graph_.n_nodes());
+  std::vector<int> new_node(node_types_.size());
   for (std::size_t k = 0; k < ghosts.size(); ++k) {
-    const int node = static_cast<int>(graph_.n_owned + k);
+    const int node = static_cast<int>(n_owned_ + k);
     new_node[candidates_.node_of[ghosts[k]]] = node;
     atom_of_node_[node] = ghosts[k];
-    graph_.node_types[node] = type_to_element_[atom->type[ghosts[k]]];
+    node_types_[node] = type_to_element_[atom->type[ghosts[k]]];
     owners.push_back(owner_of_atom_[ghosts[k]]);
   }
   for (int& node : candidates_.node_of)
-    if (node >= graph_.n_owned) node = new_node[node];
+    if (node >= n_owned_) node = new_node[node];
   exchange_.plan(owners, candidates_.node_of);
 }
 
@@ -119,18 +120,25 @@ void PairMLIP::unpack_forward_comm(int n, int first, double* buffer) {
     owner_of_atom_[first + k] = {static_cast<int>(buffer[2 * k]), static_cast<int>(buffer[2 * k + 1])};
 }
 
+const double* PairMLIP::positions() const { return atom->nlocal + atom->nghost > 0 ? atom->x[0] : nullptr; }
+
+mlip::StepRequest PairMLIP::wanted() {
+  mlip::StepRequest request;
+  request.virial = vflag_global;
+  request.atom_virials = vflag_atom;
+  request.centroid_virials = cvflag_atom;
+  request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
+  return request;
+}
+
 void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
   ev_init(eflag, vflag);
   try {
     if (neighbor->ago == 0) rebuild_candidates();
-    static const double no_atoms[3] = {};
-    const double* positions = atom->nlocal + atom->nghost > 0 ? atom->x[0] : no_atoms;
-    mlip::refresh_edges(candidates_, positions, units_.length_in_angstrom, model_->contract().cutoff, graph_);
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
-    model_->evaluate(graph_, evaluation_, comm->nprocs > 1 ? &exchange_ : nullptr);
-    compute_extras();
+    step_->evaluate(positions(), units_.length_in_angstrom, wanted(), comm->nprocs > 1 ? &exchange_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
     const std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
@@ -145,55 +153,43 @@ void PairMLIP::compute(int eflag, int vflag) {
   accumulate();
   seconds_total_ += seconds_since(start);
   ++n_evaluations_;
-  pvector[0] = static_cast<double>(graph_.n_edges());
+  pvector[0] = static_cast<double>(step_->result().n_edges);
   pvector[1] = model_->seconds_in_backend() - backend_at_start_;
 }
 
-void PairMLIP::compute_extras() {
-  const auto wanted = [](const Extra& extra) { return extra.wanted_now || (extra.asked_for && !extra.has_flag); };
-  if (std::none_of(extras_.begin(), extras_.end(), wanted)) return;
-  model_->evaluate_extras(graph_, extra_values_, comm->nprocs > 1 ? &exchange_ : nullptr);
-  for (std::size_t k = 0; k < extras_.size(); ++k) {
-    // One more than there are atoms: the pointer must not be null on a rank without any.
-    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
-    for (std::int64_t node = 0; node < graph_.n_owned; ++node)
-      extras_[k].of_atom[atom_of_node_[node]] = extra_values_[k][node];
-  }
-}
-
 void PairMLIP::accumulate() {
+  const mlip::StepResult& result = step_->result();
   const double energy_scale = 1.0 / units_.energy_in_ev;
-  const double force_scale = energy_scale * units_.length_in_angstrom;
-  const auto& gradients = evaluation_.edge_gradients;
-  // Sums over nodes, then added to the atoms behind them.
-  const auto add_to_atoms = [&](int width, double** per_atom, auto&& sum_over_edges) {
-    node_values_.assign(width * graph_.n_nodes(), 0.0);
-    sum_over_edges(node_values_.data());
+  const auto add_to_atoms = [&](const std::vector<double>& of_node, int width, double scale, double** per_atom) {
     for (std::size_t node = 0; node < atom_of_node_.size(); ++node)
-      for (int c = 0; c < width; ++c) per_atom[atom_of_node_[node]][c] += node_values_[width * node + c];
+      for (int c = 0; c < width; ++c) per_atom[atom_of_node_[node]][c] += scale * of_node[width * node + c];
   };
 
-  add_to_atoms(3, atom->f, [&](double* sums) { mlip::add_forces(graph_, gradients, force_scale, sums); });
+  add_to_atoms(result.forces, 3, energy_scale * units_.length_in_angstrom, atom->f);
   if (eflag_global)
-    for (const double energy : evaluation_.atomic_energies) eng_vdwl += energy_scale * energy;
+    for (const double energy : result.atomic_energies) eng_vdwl += energy_scale * energy;
   if (eflag_atom)
-    for (std::int64_t node = 0; node < graph_.n_owned; ++node)
-      eatom[atom_of_node_[node]] += energy_scale * evaluation_.atomic_energies[node];
+    for (std::int64_t node = 0; node < n_owned_; ++node)
+      eatom[atom_of_node_[node]] += energy_scale * result.atomic_energies[node];
   if (vflag_global) {
-    const auto w = mlip::virial(graph_, gradients);
+    const auto& w = result.virial;
     const double components[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
     for (int c = 0; c < 6; ++c) virial[c] += energy_scale * components[c];
   }
-  if (vflag_atom)
-    add_to_atoms(6, vatom, [&](double* sums) { mlip::add_atom_virials(graph_, gradients, energy_scale, sums); });
+  if (vflag_atom) add_to_atoms(result.atom_virials, 6, energy_scale, vatom);
   if (cvflag_atom && !centroid_warned_ && comm->me == 0 && model_->contract().message_passing_layers > 1)
     error->warning(FLERR,
                    "pair_style mlip: centroid virials of {} add up to the exact virial, but a heat flux lacks what "
                    "messages carry between atoms (see csrc/core/graph.h)",
                    model_->contract().model_name);
   centroid_warned_ |= cvflag_atom;
-  if (cvflag_atom)
-    add_to_atoms(9, cvatom, [&](double* sums) { mlip::add_centroid_virials(graph_, gradients, energy_scale, sums); });
+  if (cvflag_atom) add_to_atoms(result.centroid_virials, 9, energy_scale, cvatom);
+  for (std::size_t k = 0; k < result.extras.size(); ++k) {
+    // One more than there are atoms: the pointer must not be null on a rank without any.
+    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
+    for (std::int64_t node = 0; node < n_owned_; ++node)
+      extras_[k].of_atom[atom_of_node_[node]] = result.extras[k][node];
+  }
 }
 
 void PairMLIP::finish() {
@@ -205,7 +201,7 @@ void PairMLIP::finish() {
       lmp,
       "pair_style mlip: {} evaluations, {} edges on rank 0, model {:.4g} ms each{}, outside the model {:.4g} ms "
       "({:.2f} %)\n",
-      n_evaluations_, graph_.n_edges(), 1e3 * model / n_evaluations_,
+      n_evaluations_, step_->result().n_edges, 1e3 * model / n_evaluations_,
       comm->nprocs == 1 ? "" : fmt::format(" ({:.4g} ms of it in exchanges)", 1e3 * exchanging / n_evaluations_),
       1e3 * outside / n_evaluations_, 100.0 * outside / std::max(model, 1e-12));
 }
@@ -213,7 +209,6 @@ void PairMLIP::finish() {
 double PairMLIP::memory_usage() {
   const auto bytes = [](const auto& values) { return static_cast<double>(values.capacity() * sizeof(values[0])); };
   return Pair::memory_usage() + bytes(candidates_.centres) + bytes(candidates_.first) + bytes(candidates_.neighbours) +
-         bytes(candidates_.node_of) + bytes(graph_.node_types) + bytes(graph_.centres) + bytes(graph_.neighbours) +
-         bytes(graph_.vectors) + bytes(evaluation_.atomic_energies) + bytes(evaluation_.edge_gradients) +
-         bytes(atom_of_node_) + bytes(node_values_) + bytes(owner_of_atom_);
+         bytes(candidates_.node_of) + bytes(node_types_) + bytes(atom_of_node_) + bytes(owner_of_atom_) +
+         step_->host_bytes();
 }

@@ -119,11 +119,10 @@ void MLIPForceImpl::load_model() {
     model_ = std::make_unique<mlip::Model>(path, options);
     if (!force.announced) warn_if_unvalidated(path, path);
   }
-  graph_.n_owned = static_cast<std::int64_t>(atoms_.size());
-  graph_.node_types.clear();
+  step_ = std::make_unique<mlip::StepEvaluator>(*model_);
   for (std::size_t k = 0; k < atoms_.size(); ++k) {
     try {
-      graph_.node_types.push_back(model_->contract().type_index(force.elements[k]));
+      node_types_.push_back(model_->contract().type_index(force.elements[k]));
     } catch (const mlip::Error& failure) {
       throw mlip::Error("atom " + std::to_string(atoms_[k]) + " (counted from 0) is " + failure.what() +
                         ", see: mlip info " + force.path);
@@ -154,15 +153,6 @@ void MLIPForceImpl::gather_positions(const std::vector<Vec3>& positions) {
   }
 }
 
-void MLIPForceImpl::evaluate_model() {
-  const double before = model_->seconds_in_backend();
-  if (include_forces_)
-    model_->evaluate(graph_, evaluation_);
-  else
-    model_->evaluate_energies(graph_, evaluation_);
-  total_seconds_in_models += model_->seconds_in_backend() - before;
-}
-
 double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vector<Vec3>& positions,
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
@@ -176,20 +166,22 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
       for (int row = 0; row < 3; ++row)
         for (int axis = 0; axis < 3; ++axis) cell[3 * row + axis] = units.length_in_angstrom * box[row][axis];
     }
-    neighbours_.build(positions_.data(), graph_.n_owned, cell, {periodic, periodic, periodic},
-                      model_->contract().cutoff, graph_);
+    const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
+    if (neighbours_.update(positions_.data(), n_atoms, cell, {periodic, periodic, periodic}, model_->contract().cutoff))
+      step_->set_candidates(neighbours_.candidates(), node_types_, n_atoms);
 
+    const double before = model_->seconds_in_backend();
+    const mlip::StepResult& result = step_->evaluate(positions_.data(), 1.0, {.forces = include_forces_});
+    total_seconds_in_models += model_->seconds_in_backend() - before;
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
-    evaluate_model();
     if (include_forces_) {
-      forces_.assign(3 * atoms_.size(), 0.0);
-      mlip::add_forces(graph_, evaluation_.edge_gradients, units.length_in_angstrom / units.energy_in_ev,
-                       forces_.data());
+      constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
       for (std::size_t k = 0; k < atoms_.size(); ++k)
-        forces[static_cast<std::size_t>(atoms_[k])] = Vec3(forces_[3 * k], forces_[3 * k + 1], forces_[3 * k + 2]);
+        forces[static_cast<std::size_t>(atoms_[k])] =
+            Vec3(result.forces[3 * k], result.forces[3 * k + 1], result.forces[3 * k + 2]) * scale;
     }
     double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
-    for (const double value : evaluation_.atomic_energies) energy += value;
+    for (const double value : result.atomic_energies) energy += value;
     return energy / units.energy_in_ev;
   });
 }

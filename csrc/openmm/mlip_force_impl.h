@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "core/graph.h"
 #include "core/model.h"
 #include "core/neighbours.h"
+#include "core/step.h"
 #include "mlip_force.h"
 
 namespace mlip_openmm {
@@ -36,18 +36,16 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
  private:
   void check_atoms(int n_particles);
   void load_model();
-  void evaluate_model();
   void gather_positions(const std::vector<OpenMM::Vec3>& positions);
 
   const MLIPForce& owner_;
   std::unique_ptr<mlip::Model> model_;
+  std::unique_ptr<mlip::StepEvaluator> step_;
   mlip::NeighbourList neighbours_;
-  mlip::Graph graph_;
-  mlip::Evaluation evaluation_;
-  std::vector<int> atoms_;         // particle of each atom that the model sees
-  std::vector<double> positions_;  // [n_atoms, 3] Å
-  std::vector<double> forces_;     // [n_atoms, 3] kJ/mol/nm
-  bool can_skip_forces_ = false;   // this platform tells in time whether forces are wanted
+  std::vector<int> atoms_;                // particle of each atom that the model sees
+  std::vector<std::int64_t> node_types_;  // [n_atoms] type index in the contract
+  std::vector<double> positions_;         // [n_atoms, 3] Å
+  bool can_skip_forces_ = false;          // this platform tells in time whether forces are wanted
   bool include_forces_ = true;
 };
 

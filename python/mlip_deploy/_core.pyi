@@ -9,9 +9,15 @@ EV_IN_KCAL_PER_MOL: float
 class Error(ValueError): ...
 
 class Potential:
-    def __init__(self, path: str, device: str = "cpu", threads: int = 0) -> None: ...
+    def __init__(self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto") -> None: ...
     def compute(
-        self, positions: Array, types: Sequence[int], cell: Array, periodic: Sequence[bool], extras: bool = False
+        self,
+        positions: Array,
+        types: Sequence[int],
+        cell: Array,
+        periodic: Sequence[bool],
+        extras: bool = False,
+        atom_virials: bool = False,
     ) -> dict[str, Any]: ...
     def timings(self) -> tuple[float, float]: ...
     @property

@@ -71,8 +71,9 @@ def _devices() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("devices", "cpu (torch finds no CUDA device)")
-    names = [f"cuda:{k} {torch.cuda.get_device_name(k)}" for k in range(torch.cuda.device_count())]
-    return Finding("devices", ", ".join(["cpu", *names]))
+    from mlip_deploy.bench.report import gpus
+
+    return Finding("devices", ", ".join(["cpu", *gpus()]))
 
 
 def _lammps() -> Finding:

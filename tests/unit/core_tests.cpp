@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
-#include <functional>
-#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,32 +17,13 @@
 #include "core/sha256.h"
 #include "core/signature.h"
 #include "core/units.h"
+#include "unit/expect.h"
 
 namespace {
 
-int failures = 0;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::printf("FAIL %s\n", what.c_str());
-  ++failures;
-}
-
-void expect_near(double found, double expected, double tolerance, const std::string& what) {
-  expect(std::fabs(found - expected) <= tolerance,
-         what + ": found " + std::to_string(found) + ", expected " + std::to_string(expected));
-}
-
-void expect_error(const std::function<void()>& body, const std::string& part) {
-  try {
-    body();
-  } catch (const mlip::Error& error) {
-    expect(std::string(error.what()).find(part) != std::string::npos,
-           "message '" + std::string(error.what()) + "' lacks '" + part + "'");
-    return;
-  }
-  expect(false, "no error with '" + part + "'");
-}
+using mlip::testing::expect;
+using mlip::testing::expect_error;
+using mlip::testing::expect_near;
 
 std::string contract_json() {
   return R"({"schema": "1.0", "producer": {"package": "mlip-deploy", "version": "0", "torch": "2"},
@@ -98,19 +76,19 @@ void test_graph() {
 
   const std::vector<double> gradients = {2.0, -1.0, 0.5};
   std::vector<double> forces(6, 0.0);
-  mlip::add_forces(graph, gradients, 10.0, forces.data());
-  expect_near(forces[3], 20.0, 0, "F_i = +g");
-  expect_near(forces[0], -20.0, 0, "F_j = -g");
+  mlip::add_forces(graph, gradients, forces.data());
+  expect_near(forces[3], 2.0, 0, "F_i = +g");
+  expect_near(forces[0], -2.0, 0, "F_j = -g");
   const auto w = mlip::virial(graph, gradients);
   expect_near(w[0], -2.0, 0, "W_xx = -r_x g_x");
   expect_near(w[1], 1.0, 0, "W_xy = -r_x g_y");
   expect_near(w[3], -2.0, 0, "W_yx = -r_y g_x");
   std::vector<double> per_atom(12, 0.0);
-  mlip::add_atom_virials(graph, gradients, 1.0, per_atom.data());
+  mlip::add_atom_virials(graph, gradients, per_atom.data());
   expect_near(per_atom[0] + per_atom[6], w[0], 1e-15, "atoms' virials sum to the total, xx");
   expect_near(per_atom[3] + per_atom[9], 0.5 * (w[1] + w[3]), 1e-15, "atoms' virials sum to the total, xy");
   std::vector<double> centroid(18, 0.0);
-  mlip::add_centroid_virials(graph, gradients, 1.0, centroid.data());
+  mlip::add_centroid_virials(graph, gradients, centroid.data());
   const int rows[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, columns[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
   for (int c = 0; c < 9; ++c) {
     expect_near(centroid[c], w[3 * rows[c] + columns[c]], 0, "the neighbour, atom 0, has the edge's whole virial");
@@ -124,35 +102,49 @@ void test_graph() {
   mlip::refresh_edges(candidates, positions, 0.5, 2.0, graph);
   expect(graph.n_edges() == 3, "half the length unit brings every candidate inside the cutoff");
 
-  const double broken[9] = {0, 0, 0, std::numeric_limits<double>::quiet_NaN(), 0, 0, 4, 1, 0};
-  expect_error([&] { mlip::refresh_edges(candidates, broken, 1.0, 2.0, graph); }, "not finite");
+  // The image of atom 0 by its shift, as lists of whole cells say it.
+  candidates.images = {0, 0, 1};
+  candidates.shifts = {{0, 0, 0}, {4, 1, 0}};
+  candidates.neighbours[2] = 0;
+  mlip::refresh_edges(candidates, positions, 1.0, 2.0, graph);
+  expect(graph.n_edges() == 1 && graph.centres[0] == 1 && graph.neighbours[0] == 0, "the edge to an image");
+  expect_near(graph.vectors[0], 1.0, 0, "r_ij = r_j - r_i + S·h, x");
+  expect_near(graph.vectors[1], 1.0, 0, "r_ij = r_j - r_i + S·h, y");
 }
 
 void test_neighbours() {
   mlip::NeighbourList list;
   mlip::Graph graph;
+  const auto build = [&](const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
+                         const std::array<bool, 3>& periodic, double cutoff) {
+    const bool changed = list.update(positions, n_atoms, cell, periodic, cutoff);
+    mlip::refresh_edges(list.candidates(), positions, 1.0, cutoff, graph);
+    return changed;
+  };
   const double atom[3] = {0.3, -7.0, 100.0};  // not wrapped
   const std::array<double, 9> cubic = {2, 0, 0, 0, 2, 0, 0, 0, 2};
   // Lattice points of a simple cubic lattice of 2 Å within 4.1 Å: 6 + 12 + 8 + 6 (at 4 Å)
-  list.build(atom, 1, cubic, {true, true, true}, 4.1, graph);
+  build(atom, 1, cubic, {true, true, true}, 4.1);
   expect(graph.n_edges() == 32, "several images in a small cell: " + std::to_string(graph.n_edges()));
-  list.build(atom, 1, cubic, {true, true, false}, 4.1, graph);
+  build(atom, 1, cubic, {true, true, false}, 4.1);
   expect(graph.n_edges() == 12, "a plane of images: " + std::to_string(graph.n_edges()));
-  list.build(atom, 1, cubic, {false, true, false}, 4.1, graph);
+  build(atom, 1, cubic, {false, true, false}, 4.1);
   expect(graph.n_edges() == 4, "a row of images: " + std::to_string(graph.n_edges()));
   const std::array<double, 9> none = {};
-  list.build(atom, 1, none, {false, false, false}, 4.1, graph);
+  build(atom, 1, none, {false, false, false}, 4.1);
   expect(graph.n_edges() == 0, "an isolated atom has no edges");
-  list.build(atom, 0, none, {false, false, false}, 4.1, graph);
+  build(atom, 0, none, {false, false, false}, 4.1);
   expect(graph.n_edges() == 0, "no atoms, no edges");
   const double pair[6] = {0, 0, 0, 1, 2, 2};
-  list.build(pair, 2, none, {false, false, false}, 4.0, graph);
+  build(pair, 2, none, {false, false, false}, 4.0);
   expect(graph.n_edges() == 2, "two ordered pairs of a dimer");
-  list.build(pair, 2, none, {false, false, false}, 3.0, graph);
+  build(pair, 2, none, {false, false, false}, 3.0);
   expect(graph.n_edges() == 0, "a pair exactly at the cutoff is outside");
-  expect_error([&] { list.build(atom, 1, none, {true, true, true}, 4.0, graph); }, "no volume");
+  expect(!build(pair, 2, none, {false, false, false}, 3.0), "the same positions need no new candidates");
+  expect(build(pair, 2, none, {false, false, false}, 4.0), "another cutoff needs new candidates");
+  expect_error([&] { build(atom, 1, none, {true, true, true}, 4.0); }, "no volume");
   const double broken[3] = {0, std::nan(""), 0};
-  expect_error([&] { list.build(broken, 1, cubic, {true, true, true}, 4.0, graph); }, "position of atom 0");
+  expect_error([&] { build(broken, 1, cubic, {true, true, true}, 4.0); }, "position of atom 0");
 }
 
 /// Steps of a simulation, with one list that keeps its candidates and a new one for each step.
@@ -166,7 +158,7 @@ void test_kept_candidates() {
   };
   for (int k = 0; k < 60; ++k) positions.push_back(7.0 * random());
   mlip::NeighbourList kept;
-  int differences = 0;
+  int differences = 0, searches = 0;
   std::int64_t fewest = 1 << 20, most = 0;
   for (int step = 0; step < 40; ++step) {
     for (double& x : positions) x += 0.04 * (random() - 0.5);
@@ -175,9 +167,11 @@ void test_kept_candidates() {
     std::array<double, 9> box = cell;
     if (step >= 30) box[0] += 0.01 * step;  // a barostat
     mlip::Graph found, expected;
-    kept.build(positions.data(), 20, box, periodic, 4.0, found);
+    searches += kept.update(positions.data(), 20, box, periodic, 4.0);
+    mlip::refresh_edges(kept.candidates(), positions.data(), 1.0, 4.0, found);
     mlip::NeighbourList fresh;
-    fresh.build(positions.data(), 20, box, periodic, 4.0, expected);
+    fresh.update(positions.data(), 20, box, periodic, 4.0);
+    mlip::refresh_edges(fresh.candidates(), positions.data(), 1.0, 4.0, expected);
     const auto sorted = [](const mlip::Graph& graph) {
       std::vector<std::array<long, 5>> edges;
       for (std::int64_t e = 0; e < graph.n_edges(); ++e) {
@@ -195,6 +189,8 @@ void test_kept_candidates() {
   }
   expect(differences == 0, "kept candidates give the edges of a new search: " + std::to_string(differences) + " of 40");
   expect(fewest < most && fewest > 100, "edges come and go");
+  expect(searches > 11 && searches < 35,
+         "candidates are kept for some steps: " + std::to_string(searches) + " searches");
 }
 
 void test_units() {
@@ -318,6 +314,5 @@ int main() {
   test_signature();
   test_device_on_node();
   test_exchange_relay();
-  std::printf("%d failure(s)\n", failures);
-  return failures;
+  return mlip::testing::report();
 }

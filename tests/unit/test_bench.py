@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from ase import units
 
 from mlip_deploy.bench import command
+from mlip_deploy.bench.measure import Measurement, peak_memory
+from mlip_deploy.bench.report import gpus, label
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
@@ -81,6 +85,45 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert report["rooflines"][0]["operations"]["convolution"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "katom-step/s" in capsys.readouterr().out
+
+
+def test_atoms_per_gigabyte() -> None:
+    measured = Measurement("file", 64, wall=[0.1], peak_memory_per_atom=50e3)
+    assert measured.summary()["atoms_per_gb"] == pytest.approx(20_000)
+    assert Measurement("file", 64, wall=[0.1]).summary()["atoms_per_gb"] is None
+
+
+def test_a_device_that_is_not_there_is_refused(tiny: Path) -> None:
+    with pytest.raises(MLIPError, match=r"'cuda:99' asked for, .* CUDA device"):
+        run(tiny, "--systems", "si8", "--device", "cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--roofline"], "--roofline measures CPUs, found --device cuda"),
+        (["--scaling", 2], "--scaling measures CPUs, found --device cuda"),
+        (["--against", "original"], "--against original runs the framework on the CPU, found --device cuda"),
+    ],
+)
+def test_what_runs_on_cpus_alone_is_refused_beside_a_gpu(tiny: Path, options: list[object], message: str) -> None:
+    with pytest.raises(MLIPError, match=message):
+        run(tiny, "--systems", "si8", "--device", "cuda", *options)
+
+
+def test_gpus_are_described_and_their_memory_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU here: torch's answers are made up."""
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=85_000_000_000, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda k: card)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 123}[device])
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert gpus() == ["cuda:0 NVIDIA H100 (85 GB, compute capability 9.0, CUDA 13.0)"]
+    assert peak_memory("cuda:1") == 123
+    assert peak_memory() > 1_000_000
+    case = {"system": "si64", "engine": "ase", "threads": 1, "ranks": 1}
+    assert label({**case, "device": "cuda:1"}) == "si64, ase, cuda:1, 1 thread"
+    assert label({**case, "device": "cpu"}) == "si64, ase, 1 thread"
 
 
 def test_ranks_need_lammps(tiny: Path) -> None:

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engines", type=comma_separated, default=["ase"], help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--threads", type=_counts, default=[1], help="CPU threads in the model, such as 1,2")
+    parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
     parser.add_argument("--ranks", type=_counts, default=[1], help="MPI ranks, for LAMMPS, such as 1,2")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each contestant, taken in turn")
     parser.add_argument("--steps", type=int, default=2, help="steps in one sample")
@@ -82,11 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise MLIPError("--pairs and --steps must be positive")
     if arguments.scaling is not None and arguments.scaling < 2:
         raise MLIPError(f"--scaling {arguments.scaling}: expected two threads and ranks, or more")
+    if arguments.device != "cpu":
+        for option, value in (("--roofline", arguments.roofline), ("--scaling", arguments.scaling)):
+            if value:
+                raise MLIPError(f"{option} measures CPUs, found --device {arguments.device}. Leave out one of them")
     contestants = _contestants(arguments)
     for system in arguments.systems:
         build_system(system)
     cases = [
-        Case(system, engine, threads, ranks)
+        Case(system, engine, threads, ranks, arguments.device)
         for system in arguments.systems
         for engine in arguments.engines
         for threads in arguments.threads
@@ -140,6 +145,11 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     if not arguments.against:
         return contestants
     if arguments.against.partition(":")[0] == "original":
+        if arguments.device != "cpu":
+            raise MLIPError(
+                f"--against original runs the framework on the CPU, found --device {arguments.device}. Leave it out, "
+                "or compare with an artifact: mlip export ... --no-fuse keeps the framework's own layers"
+            )
         source = arguments.against.partition(":")[2] or contract.model.name
         contestants.append(Framework(arguments.file, source, arguments.trust_checkpoint))
     else:

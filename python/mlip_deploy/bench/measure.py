@@ -35,6 +35,8 @@ class Case:
     engine: str
     threads: int
     ranks: int
+    device: str = "cpu"
+    """of the model, as the engines take it: cpu, cuda, cuda:N or auto"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Measurement:
     outside: list[float] = field(default_factory=list)
     """time outside the model over time in the model: neighbour list, forces, copies"""
     peak_memory_per_atom: float | None = None
-    """bytes: growth of the process's peak memory over that after a tiny system, divided by the atoms"""
+    """bytes: growth of the process's peak memory, on a GPU that of torch's memory there, over that after a tiny system,
+    divided by the atoms"""
 
     def summary(self) -> dict[str, Any]:
         wall = statistics.median(self.wall)
@@ -76,6 +79,7 @@ class Measurement:
             "ms_per_step": 1e3 * wall,
             "cpu_ms_per_step": 1e3 * statistics.median(self.cpu) if self.cpu else None,
             "katom_step_per_s": 1e-3 * self.n_atoms / wall,
+            "atoms_per_gb": 1e9 / self.peak_memory_per_atom if self.peak_memory_per_atom else None,
             "share_outside_model": statistics.median(self.outside) if self.outside else None,
         }
 
@@ -84,7 +88,7 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
     """Samples of all contestants, taken in turn. Meant for a process of its own: it sets torch's threads."""
     if case.engine == "lammps":
         return _measure_lammps(case, contestants, pairs, steps)
-    runners = [_runner(contestant, case.threads) for contestant in contestants]
+    runners = [_runner(contestant, case) for contestant in contestants]
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
     for runner in runners:
@@ -110,32 +114,33 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
 def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
     """Summaries, and the ratio of each pair of samples: how many times faster the first contestant is.
 
-    On one thread in ASE both run in this process and CPU seconds are compared, which other programs on the machine
-    do not change; otherwise wall-clock seconds.
+    On one thread of a CPU, in ASE, both run in this process and CPU seconds are compared, which other programs on the
+    machine do not change; otherwise wall-clock seconds.
     """
     record: dict[str, Any] = {"results": [measurement.summary() for measurement in measurements]}
     if len(measurements) == 2:
         first, second = measurements
-        clock = "cpu" if case.threads == 1 and first.cpu and second.cpu else "wall"
+        clock = "cpu" if case.device == "cpu" and case.threads == 1 and first.cpu and second.cpu else "wall"
         ratios = [b / a for a, b in zip(getattr(first, clock), getattr(second, clock), strict=True)]
         record |= {"clock": clock, "ratios": ratios, "ratio": statistics.median(ratios)}
     return record
 
 
 def peak_memory_per_atom(case: Case, contestant: Contestant) -> float:
-    """Bytes per atom by which one evaluation of the system raises the peak of this (fresh) process.
+    """Bytes per atom by which one evaluation of the system raises the peak of this (fresh) process, or of its GPU.
 
     The peak after a tiny system holds the libraries and the weights.
     """
-    runner = _runner(contestant, case.threads)
+    runner = _runner(contestant, case)
+    device = runner.device if isinstance(runner, _ArtifactRunner) else "cpu"
     tiny = build_system(
         "".join(c for c in case.system if c.isalpha()) + ("3" if case.system.startswith("water") else "8")
     )
     atoms = build_system(case.system)
     runner(tiny)
-    before = peak_memory()
+    before = peak_memory(device)
     runner(atoms)
-    return (peak_memory() - before) / len(atoms)
+    return (peak_memory(device) - before) / len(atoms)
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -144,23 +149,30 @@ def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-def peak_memory() -> int:
-    """Bytes. Not `getrusage`, whose peak a process inherits from the one that started it."""
+def peak_memory(device: str = "cpu") -> int:
+    """Bytes: of this process, or what torch has had in use on a GPU.
+
+    Not `getrusage`, whose peak a process inherits from the one that started it.
+    """
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[0])
 
 
-def _runner(contestant: Contestant, threads: int) -> Callable[[Atoms], Any]:
+def _runner(contestant: Contestant, case: Case) -> Callable[[Atoms], Any]:
     """Something that evaluates energy, forces and stress of a structure."""
     import torch
 
     if isinstance(contestant, str):
         from mlip_deploy.ase import MLIPCalculator
 
-        return _ArtifactRunner(MLIPCalculator(contestant, threads=threads))
+        return _ArtifactRunner(MLIPCalculator(contestant, device=case.device, threads=case.threads))
     from mlip_deploy.export.families import FAMILIES, ExportOptions
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(case.threads)
     contract = Artifact(contestant.artifact).contract
     if contract.model.family not in FAMILIES:
         raise MLIPError(
@@ -183,6 +195,11 @@ class _ArtifactRunner:
 
     def __init__(self, calculator: Any):
         self.calculator = calculator
+
+    @property
+    def device(self) -> str:
+        device: str = self.calculator.potential.device
+        return device
 
     def __call__(self, atoms: Atoms) -> None:
         self.calculator.calculate(atoms)
@@ -217,7 +234,7 @@ fix nve all nve
 thermo 100000
 """
 LAMMPS_SAMPLE = """\
-pair_style mlip threads {threads}
+pair_style mlip device {device} threads {threads}
 pair_coeff * * "{path}" {elements}
 run {warm_up}
 print "mlip_sample"
@@ -226,7 +243,9 @@ run {steps}
 LOOP_TIME = re.compile(r"mlip_sample\n.*?Loop time of (\S+) on .*?outside the model .*?\((\S+) %\)", re.DOTALL)
 
 
-def lammps_samples(atoms: Atoms, paths: list[str], threads: int, ranks: int, steps: int) -> list[tuple[float, float]]:
+def lammps_samples(
+    atoms: Atoms, paths: list[str], threads: int, ranks: int, steps: int, device: str = "cpu"
+) -> list[tuple[float, float]]:
     """Run the artifacts one after another in one LAMMPS.
 
     Returns:
@@ -239,8 +258,8 @@ def lammps_samples(atoms: Atoms, paths: list[str], threads: int, ranks: int, ste
         script = LAMMPS_HEAD
         for path in paths:
             script += LAMMPS_SAMPLE.format(
-                threads=threads, path=Path(path).resolve(), elements=" ".join(frame.elements), warm_up=WARM_UP,
-                steps=steps,
+                device=device, threads=threads, path=Path(path).resolve(), elements=" ".join(frame.elements),
+                warm_up=WARM_UP, steps=steps,
             )  # fmt: skip
         output = run(script, directory, ranks=ranks)
     samples = [(float(seconds) / steps, 0.01 * float(outside)) for seconds, outside in LOOP_TIME.findall(output)]
@@ -254,16 +273,15 @@ def _measure_lammps(case: Case, contestants: list[Contestant], pairs: int, steps
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
     artifacts = [k for k, contestant in enumerate(contestants) if isinstance(contestant, str)]
     frameworks = {
-        k: _runner(contestant, case.threads)
-        for k, contestant in enumerate(contestants)
-        if isinstance(contestant, Framework)
+        k: _runner(contestant, case) for k, contestant in enumerate(contestants) if isinstance(contestant, Framework)
     }
     random = np.random.default_rng(11)
     # Without the framework in the game one process takes all samples; with it they alternate between processes.
     rounds, in_one_process = (pairs, 1) if frameworks else (1, pairs)
     for _ in range(rounds):
         order = artifacts * in_one_process
-        samples = lammps_samples(atoms, [str(contestants[k]) for k in order], case.threads, case.ranks, steps)
+        paths = [str(contestants[k]) for k in order]
+        samples = lammps_samples(atoms, paths, case.threads, case.ranks, steps, case.device)
         for k, (seconds, outside) in zip(order, samples, strict=True):
             measurements[k].wall.append(seconds)
             measurements[k].outside.append(outside)

@@ -17,15 +17,16 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
     result = Table(title="mlip bench (medians)")
     result.add_column("case", no_wrap=True)
     result.add_column("file", overflow="fold")
-    for title in ("ms/step", "CPU ms/step", "katom-step/s", "kB/atom", "outside model"):
+    for title in ("ms/step", "CPU ms/step", "katom-step/s", "kB/atom", "atoms/GB", "outside model"):
         result.add_column(title, justify="right", no_wrap=True)
     if compared:
         result.add_column("times faster (pair by pair)", justify="right")
     for record in records:
         for k, summary in enumerate(record["results"]):
-            cpu, memory, outside = (
+            cpu, memory, fit, outside = (
                 summary["cpu_ms_per_step"],
                 summary["peak_memory_per_atom"],
+                summary["atoms_per_gb"],
                 summary["share_outside_model"],
             )
             cells = [
@@ -35,6 +36,7 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
                 "" if cpu is None else f"{cpu:.1f}",
                 f"{summary['katom_step_per_s']:.3f}",
                 "" if memory is None else f"{memory / 1000:.0f}",
+                "" if fit is None else f"{fit:.0f}",
                 "" if outside is None else f"{100 * outside:.2f} %",
             ]
             if compared:
@@ -45,8 +47,11 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
 
 
 def label(case: dict[str, Any], separator: str = ", ") -> str:
-    """Such as "si512, lammps, 2 threads"; ranks only where there are several."""
-    parts = [case["system"], case["engine"], f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}"]
+    """Such as "si512, lammps, 2 threads"; ranks only where there are several, the device unless it is the CPU."""
+    parts = [case["system"], case["engine"]]
+    if case["device"] != "cpu":
+        parts.append(case["device"])
+    parts.append(f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}")
     if case["ranks"] > 1:
         parts.append(f"{case['ranks']} ranks")
     return separator.join(parts)
@@ -113,8 +118,22 @@ def roofline_table(rooflines: list[dict[str, Any]]) -> Table:
     return table
 
 
+def gpus() -> list[str]:
+    """Such as "cuda:0 NVIDIA H100 (85 GB, compute capability 9.0, CUDA 13.0)"."""
+    import torch
+
+    found = []
+    for k in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(k)
+        found.append(
+            f"cuda:{k} {card.name} ({1e-9 * card.total_memory:.0f} GB, compute capability {card.major}.{card.minor}, "
+            f"CUDA {torch.version.cuda})"
+        )
+    return found
+
+
 def machine() -> dict[str, Any]:
-    """Processor, cores, versions: what a timing depends on."""
+    """Processor, GPUs, cores, versions: what a timing depends on."""
     import torch
 
     processor = platform.processor() or platform.machine()
@@ -123,6 +142,7 @@ def machine() -> dict[str, Any]:
         found = re.search(r"model name\s*: (.*)", cpuinfo.read_text())
         processor = found[1] if found else processor
     return {
+        "gpus": gpus(),
         "processor": processor,
         "cores": multiprocessing.cpu_count(),
         "python": platform.python_version(),

@@ -1,0 +1,403 @@
+// A step on the model's device beside the same step on the CPU, with a model of a few tensor operations in place of an
+// artifact. Both run on the CPU here: the code for a GPU holds nothing but torch's operators.
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/backend.h"
+#include "core/neighbours.h"
+#include "core/out_of_memory.h"
+#include "core/step.h"
+#include "unit/expect.h"
+
+namespace {
+
+using mlip::testing::expect;
+using mlip::testing::expect_error;
+using mlip::testing::expect_near;
+
+constexpr double cutoff = 4.0;  // Å
+
+// Sums of about a hundred float64 terms of order 1 in another order. The model itself sees the same numbers.
+constexpr double sum_tolerance = 1e-12;
+// As many float32 terms, where ghosts are nodes of their own and the model adds in another order.
+constexpr double float32_tolerance = 1e-4;
+
+/// E_i = Σ_j s_ij ρ_j with ρ_i = Σ_j s_ij t_j, s a smooth function of the distance and t of the type: one layer of
+/// messages, whose ρ ghosts need from their owners. Extra outputs: ρ and E.
+class TwoShells : public mlip::Backend {
+ public:
+  bool gradients_wanted = false;
+  bool edges_sorted = true;
+  double energy_factor = 1.0;
+  std::int64_t missing_energies = 0;
+  bool out_of_memory = false;
+
+  std::pair<at::Tensor, at::Tensor> run(const mlip::ModelInputs& inputs, bool with_gradients) override {
+    if (out_of_memory) throw c10::OutOfMemoryError(c10::SourceLocation{"", "", 0}, cuda_message());
+    gradients_wanted = with_gradients;
+    const at::Tensor i = inputs.edge_index[0], j = inputs.edge_index[1], r = inputs.edge_vectors;
+    if (i.numel() > 1) edges_sorted &= (i.slice(0, 1) >= i.slice(0, 0, -1)).all().item<bool>();
+    const at::Tensor inside = 1.0 - r.square().sum(1) / (cutoff * cutoff);
+    const at::Tensor s = inside.pow(3);
+    const at::Tensor ds = (-6.0 / (cutoff * cutoff)) * inside.square().unsqueeze(1) * r;
+    const at::Tensor t = 1.0 + 0.5 * inputs.node_types.to(r.scalar_type());
+    const auto sum = [](const at::Tensor& of_edges, const at::Tensor& nodes, std::int64_t n) {
+      return at::zeros({n}, of_edges.options()).index_add(0, nodes, of_edges);
+    };
+    rho_ = sum(s * t.index_select(0, j), i, inputs.n_owned);
+    const std::int64_t n_nodes = t.size(0);
+    at::Tensor rho = at::cat({rho_, at::zeros({n_nodes - inputs.n_owned}, rho_.options())});
+    if (auto* exchange = mlip::ExchangeScope::active()) exchange->gather(rows(rho, inputs.n_owned));
+    energies_ = energy_factor * sum(s * rho.index_select(0, j), i, inputs.n_owned);
+    at::Tensor q = sum(s, j, n_nodes);
+    if (auto* exchange = mlip::ExchangeScope::active()) exchange->scatter_add(rows(q, inputs.n_owned));
+    const at::Tensor slope = rho.index_select(0, j) + q.index_select(0, i) * t.index_select(0, j);
+    return {energies_.slice(0, missing_energies), energy_factor * slope.unsqueeze(1) * ds};
+  }
+
+  at::Tensor run_extras(const mlip::ModelInputs& inputs) override {
+    run(inputs, false);
+    return at::stack({rho_, energies_}, 1);
+  }
+
+  static std::string cuda_message() {
+    return "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.15 GiB of which 12.31 "
+           "MiB is free.";
+  }
+
+ private:
+  static mlip::FeatureRows rows(const at::Tensor& values, std::int64_t n_owned) {
+    return {values.data_ptr(), values.scalar_type() == at::kFloat ? mlip::Precision::float32 : mlip::Precision::float64,
+            n_owned, values.size(0), 1};
+  }
+  at::Tensor rho_, energies_;
+};
+
+/// Ghosts whose owners live in the same process: periodic images.
+class ImageExchange : public mlip::Exchange {
+ public:
+  std::vector<std::int64_t> owner_of_ghost;
+  int n_gathered = 0;
+
+  void gather(const mlip::FeatureRows& rows) override {
+    ++n_gathered;
+    visit(rows, [](auto& ghost, auto& owner) { ghost = owner; });
+  }
+  void scatter_add(const mlip::FeatureRows& rows) override {
+    visit(rows, [](auto& ghost, auto& owner) { owner += ghost; });
+  }
+
+ private:
+  template <typename Body>
+  void visit(const mlip::FeatureRows& rows, Body&& body) {
+    const auto with_type = [&](auto* values) {
+      for (std::size_t k = 0; k < owner_of_ghost.size(); ++k) body(values[rows.n_owned + k], values[owner_of_ghost[k]]);
+    };
+    if (rows.precision == mlip::Precision::float32)
+      with_type(static_cast<float*>(rows.data));
+    else
+      with_type(static_cast<double*>(rows.data));
+  }
+};
+
+mlip::Contract contract_of(mlip::Precision precision) {
+  mlip::Contract contract;
+  contract.model_name = "two-shells";
+  contract.elements = {"Na", "Cl"};
+  contract.cutoff = cutoff;
+  contract.precision = precision;
+  contract.parallel = mlip::Parallel::exchange;
+  contract.extras = {"densities", "energies"};
+  return contract;
+}
+
+struct TestModel {
+  TwoShells* backend;
+  mlip::Model model;
+  explicit TestModel(mlip::Precision precision) : TestModel(precision, std::make_unique<TwoShells>()) {}
+
+ private:
+  TestModel(mlip::Precision precision, std::unique_ptr<TwoShells> owned)
+      : backend(owned.get()), model(contract_of(precision), std::move(owned), "cpu") {}
+};
+
+struct Structure {
+  std::string name;
+  std::vector<double> positions;  // [n_atoms, 3] Å
+  std::array<double, 9> cell;
+  std::array<bool, 3> periodic;
+
+  std::int64_t n_atoms() const { return static_cast<std::int64_t>(positions.size() / 3); }
+};
+
+std::vector<Structure> structures() {
+  unsigned state = 3;
+  const auto random = [&state] {
+    return static_cast<double>((state = 1664525u * state + 1013904223u) >> 8) / (1 << 24);
+  };
+  const auto atoms = [&](int n, double width) {
+    std::vector<double> positions;
+    for (int k = 0; k < 3 * n; ++k) positions.push_back(width * random());
+    return positions;
+  };
+  const std::array<double, 9> none = {};
+  return {{"cubic", atoms(40, 9.0), {9, 0, 0, 0, 9, 0, 0, 0, 9}, {true, true, true}},
+          {"triclinic", atoms(30, 8.0), {8, 0, 0, 2, 7, 0, -1, 1.5, 9}, {true, true, true}},
+          {"small cell", atoms(2, 3.0), {3, 0, 0, 0.5, 2.8, 0, 0, 0.3, 3.1}, {true, true, true}},
+          {"slab", atoms(12, 6.0), {6, 0, 0, 0, 6, 0, 0, 0, 0}, {true, true, false}},
+          {"cluster", atoms(15, 6.0), none, {false, false, false}},
+          {"far apart", {0, 0, 0, 50, 0, 0}, none, {false, false, false}},
+          {"one atom", {1, 2, 3}, none, {false, false, false}},
+          {"no atoms", {}, none, {false, false, false}}};
+}
+
+/// How an engine sets up the same edges.
+enum class Layout {
+  images,  ///< atoms and shifts (NeighbourList)
+  folded,  ///< ghosts as atoms, folded onto their owners' nodes (LAMMPS on one rank)
+  ghosts   ///< ghosts as atoms and nodes (LAMMPS on several ranks), with an exchange
+};
+
+struct Setup {
+  mlip::CandidateEdges candidates;
+  std::vector<std::int64_t> node_types;
+  std::vector<double> positions;  // of owned atoms and ghosts, Å
+  ImageExchange exchange;
+};
+
+Setup set_up(const Structure& structure, Layout layout, mlip::NeighbourList& list) {
+  Setup setup;
+  setup.positions = structure.positions;
+  const std::int64_t n_atoms = structure.n_atoms();
+  for (std::int64_t atom = 0; atom < n_atoms; ++atom) setup.node_types.push_back(atom % 2);
+  list.update(structure.positions.data(), n_atoms, structure.cell, structure.periodic, cutoff);
+  setup.candidates = list.candidates();
+  if (layout == Layout::images || setup.candidates.images.empty()) return setup;
+
+  std::map<std::pair<int, int>, int> ghost_of;
+  auto& candidates = setup.candidates;
+  for (std::size_t k = 0; k < candidates.neighbours.size(); ++k) {
+    const int owner = candidates.neighbours[k];
+    const auto& shift = candidates.shifts[candidates.images[k]];
+    if (shift == std::array<double, 3>{}) continue;
+    const auto [ghost, is_new] =
+        ghost_of.try_emplace({owner, candidates.images[k]}, static_cast<int>(candidates.node_of.size()));
+    candidates.neighbours[k] = ghost->second;
+    if (!is_new) continue;
+    for (int axis = 0; axis < 3; ++axis) setup.positions.push_back(structure.positions[3 * owner + axis] + shift[axis]);
+    candidates.node_of.push_back(layout == Layout::folded ? owner : static_cast<int>(setup.node_types.size()));
+    if (layout == Layout::folded) continue;
+    setup.node_types.push_back(setup.node_types[owner]);
+    setup.exchange.owner_of_ghost.push_back(owner);
+  }
+  candidates.images.clear();
+  candidates.shifts.clear();
+  return setup;
+}
+
+constexpr mlip::StepRequest everything{true, true, true, true, true};
+
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double largest = 0.0;
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    const double difference = std::fabs(a[k] - b[k]);
+    if (!(difference <= largest)) largest = difference;  // NaN too
+  }
+  return largest;
+}
+
+double largest(const std::vector<double>& values) {
+  return largest_difference(values, std::vector<double>(values.size()));
+}
+
+/// All values of a result but the number of edges.
+std::vector<std::pair<std::string, std::vector<double>>> named(const mlip::StepResult& result) {
+  std::vector<std::pair<std::string, std::vector<double>>> all = {
+      {"energies", result.atomic_energies},
+      {"forces", result.forces},
+      {"virial", {result.virial.begin(), result.virial.end()}},
+      {"atom virials", result.atom_virials},
+      {"centroid virials", result.centroid_virials}};
+  for (const auto& extra : result.extras) all.emplace_back("extra", extra);
+  return all;
+}
+
+void expect_equal(const mlip::StepResult& found, const mlip::StepResult& expected, const std::string& what) {
+  expect(found.n_edges == expected.n_edges,
+         what + ": " + std::to_string(found.n_edges) + " edges, expected " + std::to_string(expected.n_edges));
+  const auto a = named(found), b = named(expected);
+  expect(a.size() == b.size(), what + ": number of results");
+  for (std::size_t k = 0; k < std::min(a.size(), b.size()); ++k)
+    expect_near(largest_difference(a[k].second, b[k].second), 0.0, sum_tolerance * std::max(1.0, largest(b[k].second)),
+                what + ", " + a[k].first);
+}
+
+void test_device_equals_host() {
+  for (const auto precision : {mlip::Precision::float32, mlip::Precision::float64})
+    for (const Structure& structure : structures()) {
+      double energy_of_images = 0.0;
+      for (const Layout layout : {Layout::images, Layout::folded, Layout::ghosts}) {
+        TestModel on_host(precision), on_device(precision);
+        mlip::StepEvaluator host(on_host.model);
+        mlip::StepEvaluator device(on_device.model, mlip::EdgesOn::device);
+        mlip::NeighbourList list;
+        Setup setup = set_up(structure, layout, list);
+        const double length = layout == Layout::images ? 1.0 : 10.0;  // Å, or nm
+        const std::string what =
+            structure.name + ", layout " + std::to_string(static_cast<int>(layout)) + ", " + mlip::to_string(precision);
+        if (layout != Layout::images)
+          for (double& x : setup.positions) x /= length;
+        for (auto* step : {&host, &device})
+          step->set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+        for (int time = 0; time < 3; ++time) {
+          mlip::Exchange* exchange = layout == Layout::ghosts ? &setup.exchange : nullptr;
+          const auto& expected = host.evaluate(setup.positions.data(), length, everything, exchange);
+          const auto& found = device.evaluate(setup.positions.data(), length, everything, exchange);
+          expect_equal(found, expected, what);
+          if (structure.n_atoms() > 2)
+            expect(largest(expected.forces) > 0.1, what + ": forces are large enough to tell");
+          expect(device.count_edges(setup.positions.data(), length) == expected.n_edges, what + ": count_edges");
+          double energy = 0.0;
+          for (double value : expected.atomic_energies) energy += value;
+          if (time == 0 && layout == Layout::images) energy_of_images = energy;
+          if (time == 0)
+            expect_near(energy, energy_of_images,
+                        (precision == mlip::Precision::float32 ? float32_tolerance : sum_tolerance) *
+                            std::max(1.0, std::fabs(energy)),
+                        what + ": the energy is that of the other layouts");
+          // Some candidates cross the cutoff. Ghosts move with their owners: here, in proportion to where they are.
+          for (double& x : setup.positions) x *= 1.002;
+        }
+        if (layout == Layout::ghosts && structure.periodic[0])
+          expect(setup.exchange.n_gathered > 0 && !setup.exchange.owner_of_ghost.empty(), what + ": ghosts took part");
+        expect(on_device.backend->edges_sorted, what + ": edges stand centre by centre");
+      }
+    }
+}
+
+void test_what_was_not_asked_for() {
+  const Structure structure = structures()[0];
+  for (const auto edges_on : {mlip::EdgesOn::host, mlip::EdgesOn::device}) {
+    TestModel model(mlip::Precision::float64);
+    mlip::StepEvaluator step(model.model, edges_on);
+    mlip::NeighbourList list;
+    const Setup setup = set_up(structure, Layout::images, list);
+    step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+    const mlip::StepResult all = step.evaluate(setup.positions.data(), 1.0, everything);
+    const auto& energies = step.evaluate(setup.positions.data(), 1.0, {.forces = false});
+    expect(!model.backend->gradients_wanted, "no gradients for energies alone");
+    expect(energies.atomic_energies == all.atomic_energies, "the same energies");
+    expect(energies.forces.empty() && energies.atom_virials.empty() && energies.centroid_virials.empty() &&
+               energies.extras.empty() && energies.virial == std::array<double, 9>{},
+           "nothing but energies");
+    const auto& virial = step.evaluate(setup.positions.data(), 1.0, {.forces = false, .virial = true});
+    expect(model.backend->gradients_wanted && virial.virial == all.virial && virial.forces.empty(), "the virial alone");
+  }
+}
+
+void test_virials_add_up() {
+  const Structure structure = structures()[1];
+  TestModel model(mlip::Precision::float64);
+  mlip::StepEvaluator step(model.model, mlip::EdgesOn::device);
+  mlip::NeighbourList list;
+  const Setup setup = set_up(structure, Layout::images, list);
+  step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+  const auto& result = step.evaluate(setup.positions.data(), 1.0, everything);
+  const int rows[9] = {0, 1, 2, 0, 0, 1, 1, 2, 2}, columns[9] = {0, 1, 2, 1, 2, 2, 0, 0, 1};
+  for (int c = 0; c < 9; ++c) {
+    const double w = result.virial[3 * rows[c] + columns[c]], transposed = result.virial[3 * columns[c] + rows[c]];
+    double atoms = 0.0, centroids = 0.0;
+    for (std::int64_t atom = 0; atom < structure.n_atoms(); ++atom) {
+      if (c < 6) atoms += result.atom_virials[6 * atom + c];
+      centroids += result.centroid_virials[9 * atom + c];
+    }
+    const double tolerance = sum_tolerance * std::max(1.0, std::fabs(w)) * static_cast<double>(structure.n_atoms());
+    if (c < 6) expect_near(atoms, 0.5 * (w + transposed), tolerance, "atoms' virials add up to the total");
+    expect_near(centroids, w, tolerance, "centroid virials add up to the total");
+  }
+}
+
+void test_errors() {
+  const Structure structure = structures()[0];
+  for (const auto edges_on : {mlip::EdgesOn::host, mlip::EdgesOn::device}) {
+    TestModel model(mlip::Precision::float64);
+    mlip::StepEvaluator step(model.model, edges_on);
+    mlip::NeighbourList list;
+    Setup setup = set_up(structure, Layout::images, list);
+    setup.positions.insert(setup.positions.end(), 3, std::nan(""));  // an atom that the model does not see
+    setup.candidates.node_of.push_back(-1);
+    step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+    const auto evaluate = [&] { step.evaluate(setup.positions.data(), 1.0, everything); };
+    evaluate();
+    for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+      const double good = std::exchange(setup.positions[7], bad);
+      expect_error(evaluate, "atom positions are not finite (NaN or infinity)");
+      setup.positions[7] = good;
+    }
+    model.backend->energy_factor = std::nan("");
+    expect_error(evaluate, "two-shells: the energy is not finite");
+    model.backend->energy_factor = 1.0;
+    model.backend->missing_energies = 1;
+    expect_error(evaluate, "the model returned 39 values of atomic_energies, expected 40");
+    model.backend->missing_energies = 0;
+    model.backend->out_of_memory = true;
+    expect_error(evaluate, "two-shells: out of memory on cpu with 40 atoms and " +
+                               std::to_string(step.count_edges(setup.positions.data(), 1.0)) +
+                               " edges; 20.00 MiB more");
+    model.backend->out_of_memory = false;
+    evaluate();
+
+    Setup ghosts = set_up(structure, Layout::ghosts, list);
+    step.set_candidates(ghosts.candidates, ghosts.node_types, structure.n_atoms());
+    expect_error([&] { step.evaluate(ghosts.positions.data(), 1.0, everything); }, "the engine gave no exchange");
+  }
+  expect_error([] { mlip::parse_edges_on("gpu"); }, "edges: 'gpu' is not one of auto, host, device");
+}
+
+void test_out_of_memory() {
+  const auto explain = [](const std::string& text, const std::string& device, mlip::GraphSize size,
+                          mlip::FittedStep fitted) {
+    return mlip::explain_out_of_memory(std::runtime_error(text), device, size, fitted).value_or("nothing");
+  };
+  // As TorchScript hands it on.
+  const std::string traceback =
+      "The following operation failed in the TorchScript interpreter.\nTraceback of TorchScript:\nRuntimeError: " +
+      TwoShells::cuda_message();
+  std::string found = explain(traceback, "cuda:0", {131072, 131584, 3670016}, {32768, 5200000000});
+  expect(found ==
+             "out of memory on cuda:0 with 131072 atoms, 512 ghosts and 3670016 edges; 20.00 MiB more were asked for, "
+             "the device has 79.15 GiB. The largest step that fitted had 32768 atoms and took 5.2 GB, 159 kB per atom. "
+             "Use a smaller system, or LAMMPS with MPI ranks on more GPUs, one rank on each, which share the atoms",
+         found);
+  found = explain("DefaultCPUAllocator: can't allocate memory: you tried to allocate 800 bytes. Error code 12", "cpu",
+                  {8, 8, -1}, {});
+  expect(found ==
+             "out of memory on cpu with 8 atoms, before their edges were counted; 800 bytes more were asked for. Use a "
+             "smaller system, or LAMMPS with MPI ranks on more nodes, which share the atoms",
+         found);
+  expect(mlip::explain_out_of_memory(std::bad_alloc(), "cpu", {1, 1, 0}, {}).has_value(), "std::bad_alloc");
+  expect(explain("index 3 is out of bounds", "cuda:0", {1, 1, 0}, {}) == "nothing", "another failure");
+}
+
+}  // namespace
+
+int main() {
+  test_device_equals_host();
+  test_what_was_not_asked_for();
+  test_virials_add_up();
+  test_errors();
+  test_out_of_memory();
+  return mlip::testing::report();
+}
