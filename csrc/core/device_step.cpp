@@ -123,7 +123,13 @@ class DeviceStep : public StepImplementation {
     model_.check_energies(result.atomic_energies);
   }
 
-  double host_bytes() const override { return 0.0; }
+  double bytes() const override {
+    double total = 0.0;
+    for (const at::Tensor& tensor : {node_types_, node_of_, centres_, neighbours_, images_, shifts_})
+      if (tensor.defined()) total += static_cast<double>(tensor.nbytes());
+    constexpr std::size_t edge_bytes = 2 * sizeof(std::int64_t) + 6 * sizeof(double);  // index, vector, gradient
+    return total + static_cast<double>(edge_bytes) * static_cast<double>(std::max<std::int64_t>(size_.n_edges, 0));
+  }
 
  private:
   struct Edges {

@@ -5,9 +5,9 @@
 //   up      positions, float64 [engine atoms, 3]
 //   edges   r_ij of all candidates in float64; those inside the cutoff by `nonzero`, which tells the host their number
 //   model   in the contract's type
-//   sums    forces and virials in float64
+//   sums    forces and virials in float64; a GPU adds in any order, so last digits differ from run to run
 //   down    everything that was asked for, in one tensor
-// and the host waits for the device at the way up, at `nonzero` and at the way down only. Candidates stand centre by
+// and the host waits for the device on the way up, at `nonzero` and on the way down only. Candidates stand centre by
 // centre, and so do the edges, as the fused operators need.
 #pragma once
 

@@ -50,7 +50,7 @@ std::int64_t write_edges(const CandidateEdges& candidates, const double* positio
         if constexpr (with_images) vector[axis] += candidates.shifts[candidates.images[k]][axis];
       }
       const double squared = vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
-      if (squared >= cutoff_squared) continue;
+      if (!(squared < cutoff_squared)) continue;
       if (n_edges < room) {
         graph.centres[n_edges] = node;
         graph.neighbours[n_edges] = candidates.node_of[candidates.neighbours[k]];

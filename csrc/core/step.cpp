@@ -10,7 +10,7 @@ namespace mlip {
 namespace {
 
 template <typename Value>
-double bytes(const std::vector<Value>& values) {
+double bytes_of(const std::vector<Value>& values) {
   return static_cast<double>(values.capacity() * sizeof(Value));
 }
 
@@ -49,10 +49,10 @@ class HostStep : public StepImplementation {
     if (wanted.centroid_virials) sum_of_nodes(result.centroid_virials, 9, add_centroid_virials);
   }
 
-  double host_bytes() const override {
+  double bytes() const override {
     // The gradients are counted before the first evaluation too.
-    return bytes(graph_.node_types) + bytes(graph_.centres) + bytes(graph_.neighbours) + 2 * bytes(graph_.vectors) +
-           bytes(evaluation_.atomic_energies);
+    return bytes_of(graph_.node_types) + bytes_of(graph_.centres) + bytes_of(graph_.neighbours) +
+           2 * bytes_of(graph_.vectors) + bytes_of(evaluation_.atomic_energies);
   }
 
  private:
@@ -117,9 +117,9 @@ const StepResult& StepEvaluator::evaluate(const double* positions, double length
   return result_;
 }
 
-double StepEvaluator::host_bytes() const {
-  return implementation_->host_bytes() + bytes(result_.atomic_energies) + bytes(result_.forces) +
-         bytes(result_.atom_virials) + bytes(result_.centroid_virials);
+double StepEvaluator::bytes() const {
+  return implementation_->bytes() + bytes_of(result_.atomic_energies) + bytes_of(result_.forces) +
+         bytes_of(result_.atom_virials) + bytes_of(result_.centroid_virials);
 }
 
 }  // namespace mlip

@@ -61,7 +61,7 @@ class StepImplementation {
   virtual std::int64_t count_edges(const double* positions, double length_in_angstrom) = 0;
   virtual void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                         Exchange* exchange, StepResult& result) = 0;
-  virtual double host_bytes() const = 0;
+  virtual double bytes() const = 0;
 };
 
 class StepEvaluator {
@@ -90,8 +90,9 @@ class StepEvaluator {
   /// Of the last evaluation.
   const StepResult& result() const { return result_; }
 
-  /// Main memory in use for edges and results, bytes; the candidates are the caller's.
-  double host_bytes() const;
+  /// Memory in use for edges, their gradients and results, bytes; on a GPU for candidates too, those on the CPU are the
+  /// caller's.
+  double bytes() const;
 
  private:
   void check_positions(const double* positions) const;

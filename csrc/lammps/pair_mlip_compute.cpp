@@ -210,5 +210,5 @@ double PairMLIP::memory_usage() {
   const auto bytes = [](const auto& values) { return static_cast<double>(values.capacity() * sizeof(values[0])); };
   return Pair::memory_usage() + bytes(candidates_.centres) + bytes(candidates_.first) + bytes(candidates_.neighbours) +
          bytes(candidates_.node_of) + bytes(node_types_) + bytes(atom_of_node_) + bytes(owner_of_atom_) +
-         step_->host_bytes();
+         step_->bytes();
 }

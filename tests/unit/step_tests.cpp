@@ -269,6 +269,8 @@ void test_device_equals_host() {
           if (structure.n_atoms() > 2)
             expect(largest(expected.forces) > 0.1, what + ": forces are large enough to tell");
           expect(device.count_edges(setup.positions.data(), length) == expected.n_edges, what + ": count_edges");
+          for (auto* step : {&host, &device})
+            expect(step->bytes() >= 64.0 * static_cast<double>(expected.n_edges), what + ": memory of the edges");
           double energy = 0.0;
           for (double value : expected.atomic_energies) energy += value;
           if (time == 0 && layout == Layout::images) energy_of_images = energy;
