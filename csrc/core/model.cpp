@@ -101,8 +101,8 @@ at::Device find_device(const std::string& name) {
   if (device.is_cuda() && !have_cuda)
     throw Error("device: '" + name +
                 "' asked for, but torch " TORCH_VERSION
-                " finds no CUDA device. Use 'device cpu', or install a CUDA build of torch and rebuild mlip-deploy "
-                "(mlip doctor shows both)");
+                " finds no CUDA device. Use 'device cpu'; a GPU needs its driver and a CUDA build of torch, "
+                "and mlip doctor says which is missing");
   if (device.has_index() && device.is_cuda() && device.index() >= static_cast<int>(torch::cuda::device_count()))
     throw Error("device: '" + name + "' asked for, there are " + std::to_string(torch::cuda::device_count()) +
                 " CUDA devices");

@@ -69,8 +69,10 @@ def _torch() -> Finding:
 def _devices() -> Finding:
     import torch
 
+    if torch.version.cuda is None:
+        return Finding("devices", "cpu (this torch is a CPU build)")
     if not torch.cuda.is_available():
-        return Finding("devices", "cpu (torch finds no CUDA device)")
+        return Finding("devices", f"cpu (torch is built for CUDA {torch.version.cuda}, but finds no GPU or no driver)")
     from mlip_deploy.bench.report import gpus
 
     return Finding("devices", ", ".join(["cpu", *gpus()]))

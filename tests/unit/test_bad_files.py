@@ -82,7 +82,7 @@ def test_message(make, message, tmp_path, tiny):
         ({"threads": -1}, "expected a positive number, found -1"),
         pytest.param(
             {"device": "cuda"},
-            "finds no CUDA device. Use 'device cpu'",
+            "finds no CUDA device. Use 'device cpu'; a GPU needs its driver and a CUDA build of torch",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device"),
         ),
     ],

@@ -1,6 +1,8 @@
 """The command line: examples in --help, exit codes, messages, and files that survive an interruption."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from conftest import mlip
@@ -63,6 +65,15 @@ def test_wrong_input(arguments, message, tmp_path, monkeypatch):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_no_deprecation_of_torch_is_shown_to_who_cannot_act_on_it(tmp_path, artifacts):
+    command = [sys.executable, "-W", "always", "-m", "mlip_deploy.cli"]
+    export = ["export", "sevennet", str(artifacts.checkpoint()), "-o", str(tmp_path / "tiny.mlip.pt")]
+    done = subprocess.run([*command, *export], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "next: mlip check" in done.stdout
+    assert "torch.jit" not in done.stdout + done.stderr
 
 
 def test_a_failed_export_leaves_the_old_file(tmp_path, tiny):

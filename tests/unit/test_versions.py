@@ -3,7 +3,9 @@
 from importlib import metadata
 
 import pytest
+import torch
 
+from mlip_deploy import doctor
 from mlip_deploy.engines import lammps_plugin
 
 
@@ -37,3 +39,16 @@ def test_torch(built, installed, problem, monkeypatch, capsys):
         message = capsys.readouterr().err
         assert problem in message
         assert "Type: pip install" in message
+
+
+@pytest.mark.parametrize(
+    ("cuda", "devices"),
+    [
+        (None, "cpu (this torch is a CPU build)"),
+        ("13.2", "cpu (torch is built for CUDA 13.2, but finds no GPU or no driver)"),
+    ],
+)
+def test_doctor_says_why_there_is_no_gpu(cuda, devices, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert dict(doctor.CHECKS)["devices"]().found == devices

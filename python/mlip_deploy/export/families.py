@@ -54,7 +54,10 @@ class Family:
         """
         if not self.installed:
             raise MLIPError(f"the package '{self.package}' is not installed. Type: {self.install}")
-        adapted: Adapted = importlib.import_module(f"mlip_deploy.export.{self.name}").adapt(source, options)
+        from mlip_deploy.export.wrapper import quiet
+
+        with quiet():  # frameworks call torch.jit when they are imported
+            adapted: Adapted = importlib.import_module(f"mlip_deploy.export.{self.name}").adapt(source, options)
         return adapted
 
 

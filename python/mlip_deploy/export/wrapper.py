@@ -138,7 +138,8 @@ def write_artifact(
         from mlip_deploy.export import aotinductor
 
         contract = aotinductor.contract_of(contract)
-    fixtures = build_fixtures(adapted.original, adapted.elements, progress)
+    with quiet():
+        fixtures = build_fixtures(adapted.original, adapted.elements, progress)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
         model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
@@ -201,7 +202,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the frameworks' deprecation and accelerator warnings, which a user of the artifact cannot act on."""
+    """Silence the frameworks' deprecation and accelerator warnings, which a user of the artifact cannot act on.
+
+    torch 2.13 hides the deprecation of torch.jit from users by its category, torch 2.15 shows it at every call.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.captureWarnings(False)
