@@ -8,6 +8,7 @@ each element. The slices beside one another are the same tensor.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -17,13 +18,12 @@ aten = torch.ops.aten
 
 
 def join_slice_gradients(module: GraphModule) -> None:
-    """Rewrite in place what `slice_backward` and `add` compute of slices of the last dimension, wherever those of one sum
-    do not overlap in part."""
+    """Rewrite in place the sums of gradients of slices of the last dimension, but where two slices overlap in part."""
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=aten.slice_backward.default):
-        _, _, _, start, stop, step = node.args
-        if start == 0 and step == 1 and isinstance(stop, int) and stop == torch.iinfo(torch.int64).max:
-            node.replace_all_uses_with(node.args[0])
+        gradient, _, _, start, stop, step = _arguments(node)
+        if (start, stop, step) == (0, torch.iinfo(torch.int64).max, 1):  # the whole
+            node.replace_all_uses_with(gradient)
             graph.erase_node(node)
     for node in reversed(graph.find_nodes(op="call_function", target=aten.add.Tensor)):
         if not node.users or (len(node.users) == 1 and _is_sum(next(iter(node.users)))):
@@ -49,6 +49,10 @@ def _is_sum(node: Node) -> bool:
     return node.target == aten.add.Tensor and not node.kwargs and all(isinstance(term, Node) for term in node.args)
 
 
+def _arguments(node: Node) -> tuple[Any, ...]:
+    return node.args
+
+
 def _terms(node: Any) -> list[Node]:
     """What a tree of additions adds, each inner one of which nobody else reads."""
     if not _is_sum(node):
@@ -63,7 +67,7 @@ def _place(node: Node) -> tuple[int, int, int] | None:
     """(width of the whole, first, one behind the last) of a gradient of a slice of the last dimension."""
     if node.target != aten.slice_backward.default:
         return None
-    _, sizes, dimension, start, stop, step = node.args
+    _, sizes, dimension, start, stop, step = _arguments(node)
     width = sizes[-1]
     bounds_known = all(isinstance(number, int) for number in (width, start, stop))
     if dimension not in (-1, len(sizes) - 1) or step != 1 or not bounds_known or not 0 <= start < stop:
@@ -77,17 +81,16 @@ def _joined(graph: torch.fx.Graph, slices: list[Node]) -> Node | None:
     width = 0
     for node in slices:
         width, start, stop = _place(node)  # type: ignore[misc]
-        places.setdefault((start, stop), []).append(node.args[0])  # type: ignore[arg-type]
+        places.setdefault((start, stop), []).append(_arguments(node)[0])
     bounds = sorted(places)
-    if any(stop > start for (_, stop), (start, _) in zip(bounds, bounds[1:], strict=False)):
+    if any(stop > start for (_, stop), (start, _) in itertools.pairwise(bounds)):
         return None
-    sizes = slices[0].args[1][:-1]  # type: ignore[index]
+    like, sizes = _arguments(slices[0])[:2]
     parts = []
     end = 0
     for start, stop in [*bounds, (width, width)]:
         if start > end:
-            zeros = (slices[0].args[0], [*sizes, start - end])
-            parts.append(graph.call_function(aten.new_zeros.default, zeros))
+            parts.append(graph.call_function(aten.new_zeros.default, (like, [*sizes[:-1], start - end])))
         if stop > start:
             first, *others = places[start, stop]
             for other in others:
