@@ -1,9 +1,8 @@
 """A traced graph with gradients of slices put together by concatenation.
 
 A tensor product of e3nn slices its inputs once for each path. Autograd answers with one tensor of the full width for
-each slice, zero but for the slice, and adds them all. Inductor makes one loop of the sum, in which every path is a
-branch: the indices of 7net-0's keep it busy for longer than all else together, and the loop visits each path for
-each element. The slices beside one another are the same tensor.
+each slice, zero but for the slice, and adds them all. Inductor makes one loop of the sum, in which every slice is a
+branch with indices of its own to simplify. The slices beside one another are the same tensor.
 """
 
 from __future__ import annotations
