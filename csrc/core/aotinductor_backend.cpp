@@ -1,7 +1,11 @@
 // Runs a package of AOTInductor: machine code, written by python/mlip_deploy/export/aotinductor.py.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
+#include <torch/csrc/stable/c/shim.h>
 #include <torch/version.h>
+
+#include <stdexcept>
 
 #include "core/backend.h"
 #include "core/error.h"
@@ -47,6 +51,22 @@ void check_compiled_for(const std::string& path, const Contract& contract, at::D
   if (!runs_code_for(compiled.processor)) refuse("processors of " + compiled.processor, this_processor());
 }
 
+// Between compiled code and the operators that it calls is a C interface: an exception becomes "... API call failed",
+// and torch, from 2.13, keeps its message for the thread.
+void forget_kept_message() {
+#if TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+  torch::csrc::shim::details::set_torch_exception_what_without_backtrace("");
+#endif
+}
+
+std::string reason_of(const std::exception& failure) {
+#if TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+  const std::string kept = torch_exception_get_what_without_backtrace();
+  if (!kept.empty()) return kept;
+#endif
+  return failure.what();
+}
+
 class AOTInductorBackend : public Backend {
  public:
   AOTInductorBackend(const std::string& path, at::Device device)
@@ -57,8 +77,14 @@ class AOTInductorBackend : public Backend {
     // The graph holds its own backward pass, so that autograd has no part in the operators that it calls.
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     // Sizes reach the graph as shapes: the length of the second input is n_owned. The values are read in place.
-    auto outputs = loader_.run(
-        {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned), inputs.edge_index, inputs.edge_vectors});
+    std::vector<at::Tensor> outputs;
+    forget_kept_message();
+    try {
+      outputs = loader_.run(
+          {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned), inputs.edge_index, inputs.edge_vectors});
+    } catch (const std::exception& failure) {
+      throw std::runtime_error(reason_of(failure));
+    }
     if (outputs.size() != 2)
       throw Error("the compiled graph returned " + std::to_string(outputs.size()) + " tensors, expected 2");
     return {outputs[0], outputs[1]};

@@ -246,6 +246,29 @@ def test_what_a_trace_would_fix_is_refused(module: type[nn.Module], words, tmp_p
     assert not path.exists()
 
 
+class Brittle(toy_models.LocalEnergy):
+    """An operator in the compiled code refuses its arguments when two atoms are closer than half an ångström."""
+
+    def forward(self, node_types, n_owned, edge_index, edge_vectors):
+        energies = super().forward(node_types, n_owned, edge_index, edge_vectors)
+        close = ((edge_vectors * edge_vectors).sum(1) < 0.25).sum()
+        types = node_types[:n_owned] + 3 * close
+        one = energies.new_ones([3, 1, 1])
+        return torch.ops.mlip.element_linear(energies.view(-1, 1, 1), types, one).flatten()
+
+
+def test_what_an_operator_says_reaches_the_user(tmp_path):
+    path = tmp_path / "brittle.mlip.pt2"
+    export_module(
+        Brittle(3.9), path, elements=["Na", "Cl"], cutoff=3.9, name="toy", dtype="float64", backend="aotinductor"
+    )
+    pair = Atoms("NaCl", positions=[[0.0, 0.0, 0.0], [0.4, 0.0, 0.0]], calculator=MLIPCalculator(path))
+    with pytest.raises(MLIPError, match=r"^toy: element_linear: type 7 is not one of 3 elements$"):
+        pair.get_potential_energy()
+    pair.positions[1, 0] = 2.0
+    assert np.abs(pair.get_forces()).max() > FORCE_SIGNAL
+
+
 # ---- refusals -----------------------------------------------------------------------------------------------------
 
 

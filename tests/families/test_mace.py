@@ -216,6 +216,15 @@ def test_in_every_engine(name, dtype, more, artifact):
     assert runs == {("ase", 1), ("lammps", 1), ("lammps", 2), ("openmm", 1)}
 
 
+def test_compiled(saved, tmp_path):
+    """The parity table of a file of the back end aotinductor."""
+    path = tmp_path / "compiled.mlip.pt2"
+    done = mlip("export", "mace", saved("scale-shift"), "-o", path, "--backend", "aotinductor", "--trust-checkpoint")
+    assert done.returncode == 0, done.stderr
+    report = check(path, ["ase", "lammps", "openmm"], [1, 2])
+    assert report.passed, [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons]
+
+
 def test_contract(artifact):
     contract = Artifact(artifact("three layers, two heads", "float64")).contract
     assert contract.elements == ["H", "C", "O", "Na", "Si", "Cl"]
@@ -224,6 +233,7 @@ def test_contract(artifact):
         "mlip::ghost_gather",
         "mlip::edge_harmonics",
         "mlip::edge_tensor_product",
+        "mlip::element_linear",
         "mlip::symmetric_contraction",
     ]
     assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")

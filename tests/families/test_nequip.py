@@ -73,7 +73,12 @@ def test_contracts(export):
     nequip, allegro = (Artifact(export(kind, "float64")).contract for kind in KINDS)
     assert (nequip.parallel, nequip.message_passing_layers, nequip.interaction_range) == ("exchange", 3, 12.0)
     assert (allegro.parallel, allegro.message_passing_layers, allegro.interaction_range) == ("local", 0, 4.0)
-    assert nequip.operators == ["mlip::ghost_gather", "mlip::edge_harmonics", "mlip::edge_tensor_product"]
+    assert nequip.operators == [
+        "mlip::ghost_gather",
+        "mlip::edge_harmonics",
+        "mlip::edge_tensor_product",
+        "mlip::element_linear",
+    ]
     assert allegro.operators == []
     assert nequip.elements == ["Na", "Cl", "Si"]
     assert "Batzner" in nequip.model.citation

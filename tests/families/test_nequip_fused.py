@@ -131,8 +131,18 @@ def test_pair_potential_in_every_engine(more, source, directory):
     assert forces[1, 0] > 100.0
     original = nequip.adapt(str(source("a norm of each type, ZBL")), ExportOptions()).original
     np.testing.assert_allclose(forces, original.float64(close).forces, rtol=1e-12, atol=FLOAT64_SUM)
-    operators = ["mlip::ghost_gather"] + ["mlip::edge_harmonics", "mlip::edge_tensor_product"] * (not more)
+    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear"]
+    operators = ["mlip::ghost_gather"] + fused * (not more)
     assert Artifact(path).contract.operators == operators
+
+
+def test_compiled(source, directory):
+    """The parity table of a file of the back end aotinductor."""
+    path = directory / "compiled.mlip.pt2"
+    done = mlip("export", "nequip", source("even and odd irreps"), "-o", path, "--backend", "aotinductor")
+    assert done.returncode == 0, done.stderr
+    report = check(path, ["ase", "lammps", "openmm"], [1, 2])
+    assert report.passed, [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons]
 
 
 def test_a_layer_without_a_fused_form(directory):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mlip_deploy.contract import CompiledFor, Contract
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.export.slice_gradients import join_slice_gradients
 from mlip_deploy.export.wrapper import TORCH_DTYPE, Progress, records
 from mlip_deploy.files import replacing
 from mlip_deploy.fixtures import Fixtures
@@ -179,6 +180,7 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
             "would be wrong for others. Use x.shape[0] in place of len(x) or int(x.shape[0]), and no 'if' on a count; "
             "or export without --backend aotinductor"
         )
+    join_slice_gradients(graph)
     return graph, inputs
 
 
@@ -233,6 +235,10 @@ def _contraction_backward(gradient: Tensor, features: Tensor, *_: Any) -> Tensor
     return features.new_empty(features.shape)
 
 
+def _element_linear(x: Tensor, types: Tensor, matrices: Tensor) -> Tensor:
+    return x.new_empty([x.shape[0], x.shape[1], matrices.shape[2]])
+
+
 @functools.cache
 def _register_shapes() -> None:
     load_operators()
@@ -243,6 +249,7 @@ def _register_shapes() -> None:
         "edge_harmonics_backward": _harmonics_backward,
         "edge_tensor_product": _product,
         "edge_tensor_product_backward": _product_backward,
+        "element_linear": _element_linear,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
     }

@@ -54,16 +54,12 @@ class ElementLinear(nn.Module):
             nothing = (-1, original.weight.detach().new_zeros(n_elements, 0, entry.mul))
             source, weight = matrices.get(target, nothing)
             blocks.append(ElementLinearBlock(source, weight, entry.ir.dim))
-        self.n_elements = n_elements
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
-        counts: list[int] = torch.bincount(types, minlength=self.n_elements).tolist()
-        order = torch.argsort(types, stable=True)
-        back = torch.argsort(order)
         results: list[Tensor] = []
         for block in self.blocks:
-            results.append(block(blocks, counts, order, back))
+            results.append(block(blocks, types))
         return results
 
 
@@ -84,20 +80,9 @@ class ElementLinearBlock(nn.Module):
         self.components = components
         self.register_buffer("matrices", matrices.contiguous())
 
-    def forward(self, blocks: list[Tensor], counts: list[int], order: Tensor, back: Tensor) -> Tensor:
-        """`order` sorts the atoms by element, of which there are `counts`; `back` undoes it."""
+    def forward(self, blocks: list[Tensor], types: Tensor) -> Tensor:
         if self.source < 0:
             first = blocks[0]
             return first.new_zeros([first.shape[0], self.components, self.matrices.shape[2]])
-        block = blocks[self.source]
-        for element, count in enumerate(counts):
-            if count == block.shape[0]:  # one element, or no atoms
-                return torch.matmul(block, self.matrices[element])
-        parts: list[Tensor] = []
-        start = 0
-        block = block.index_select(0, order)
-        for element, count in enumerate(counts):
-            if count > 0:
-                parts.append(torch.matmul(block[start : start + count], self.matrices[element]))
-                start += count
-        return torch.cat(parts).index_select(0, back)
+        result: Tensor = torch.ops.mlip.element_linear(blocks[self.source], types, self.matrices)
+        return result

@@ -73,7 +73,9 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         parallel="exchange",
         operators=["mlip::ghost_gather"]
         + (
-            ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::symmetric_contraction"] if options.fuse else []
+            ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear", "mlip::symmetric_contraction"]
+            if options.fuse
+            else []
         ),
         energy_frame=frame,
         inputs=inputs,

@@ -65,6 +65,10 @@ class FusedMACEEnergy(nn.Module):
             layers.append(Layer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
         self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
+        for readout in model.readouts:
+            for name, child in list(readout.named_children()):
+                if type(child).__name__ == "Linear" and hasattr(child, "irreps_in"):
+                    setattr(readout, name, ReadoutLinear(child))
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -82,6 +86,24 @@ class FusedMACEEnergy(nn.Module):
             features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
         result: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
         return result
+
+
+class ReadoutLinear(nn.Module):
+    """e3nn's Linear of a read-out as one matrix: a trace takes the sizes in e3nn's own compiled code for constants."""
+
+    matrix: Tensor
+    bias: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        rows = torch.eye(original.irreps_in.dim, dtype=original.weight.dtype)
+        with torch.no_grad():
+            bias = original(torch.zeros_like(rows[:1]))
+            self.register_buffer("matrix", original(rows) - bias)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, self.matrix) + self.bias
 
 
 class Layer(nn.Module):

@@ -139,7 +139,8 @@ def _energy_model(model: Any, dtype: torch.dtype, types: list[int], interactions
 
 
 def _operators(fuse: bool) -> list[str]:
-    return ["mlip::ghost_gather", *(["mlip::edge_harmonics", "mlip::edge_tensor_product"] if fuse else [])]
+    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear"]
+    return ["mlip::ghost_gather", *(fused if fuse else [])]
 
 
 def _script(module: nn.Module) -> torch.jit.ScriptModule:

@@ -1,0 +1,73 @@
+// The operator `mlip::element_linear`: a linear layer for each element.
+//
+//   element_linear(x [n_atoms, 2l+1, channels in], types int64 [n_atoms],
+//                  matrices [n_elements, channels in, channels out]) -> [n_atoms, 2l+1, channels out]
+//
+// Atoms are sorted by element, so that each element's are one matrix product. How many there are of each is read from
+// `types`, which a compiled graph cannot do: hence an operator. Matrices are constants, without a gradient.
+#include <torch/script.h>
+
+namespace mlip {
+namespace {
+
+using at::Tensor;
+
+Tensor element_linear(const Tensor& x, const Tensor& types, const Tensor& matrices) {
+  TORCH_CHECK(x.dim() == 3 && matrices.dim() == 3 && x.size(2) == matrices.size(1) && types.size(0) == x.size(0),
+              "element_linear: expected features [n_atoms, components, channels], a type of each atom and matrices "
+              "[n_elements, channels, channels out], found ",
+              x.sizes(), ", ", types.sizes(), " and ", matrices.sizes());
+  const std::int64_t n_elements = matrices.size(0), n_atoms = x.size(0);
+  const Tensor counts = at::bincount(types, {}, n_elements).cpu();
+  TORCH_CHECK(counts.size(0) == n_elements, "element_linear: type ", counts.size(0) - 1, " is not one of ", n_elements,
+              " elements");
+  const auto* count = counts.const_data_ptr<std::int64_t>();
+  for (std::int64_t e = 0; e < n_elements; ++e)
+    if (count[e] == n_atoms) return at::matmul(x, matrices[e]);  // one element, or no atoms
+  const Tensor order = at::argsort(types, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const Tensor sorted = x.index_select(0, order);
+  std::vector<Tensor> products;
+  std::int64_t start = 0;
+  for (std::int64_t e = 0; e < n_elements; start += count[e++])
+    if (count[e] > 0) products.push_back(at::matmul(sorted.narrow(0, start, count[e]), matrices[e]));
+  Tensor result = at::empty({n_atoms, x.size(1), matrices.size(2)}, x.options());
+  return result.index_copy_(0, order, at::cat(products));
+}
+
+Tensor call_element_linear(const Tensor& x, const Tensor& types, const Tensor& matrices) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::element_linear", "").typed<decltype(element_linear)>();
+  return op.call(x, types, matrices);
+}
+
+class ElementLinear : public torch::autograd::Function<ElementLinear> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& types,
+                        const Tensor& matrices) {
+    context->save_for_backward({types, matrices});
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return call_element_linear(x, types, matrices);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    return {call_element_linear(gradients[0], saved[0], saved[1].transpose(1, 2)), Tensor(), Tensor()};
+  }
+};
+
+Tensor element_linear_autograd(const Tensor& x, const Tensor& types, const Tensor& matrices) {
+  return ElementLinear::apply(x, types, matrices);
+}
+
+}  // namespace
+}  // namespace mlip
+
+// `mlip` itself is opened in ghost_gather.cpp.
+TORCH_LIBRARY_FRAGMENT(mlip, library) {
+  library.def("element_linear(Tensor x, Tensor types, Tensor matrices) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("element_linear", mlip::element_linear); }
+
+TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("element_linear", mlip::element_linear_autograd); }
