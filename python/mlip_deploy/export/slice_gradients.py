@@ -28,9 +28,8 @@ def join_slice_gradients(module: GraphModule) -> None:
         if not node.users or (len(node.users) == 1 and _is_sum(next(iter(node.users)))):
             continue  # part of a larger sum
         terms = _terms(node)
-        slices = [term for term in terms if _place(term) is not None and len(term.users) == 1]
-        widths = {_place(term)[0] for term in slices}  # type: ignore[index]
-        if len(slices) < 2 or len(widths) > 1:
+        slices = {term: place for term in terms if len(term.users) == 1 and (place := _place(term)) is not None}
+        if len(slices) < 2 or len({width for width, _, _ in slices.values()}) > 1:
             continue
         with graph.inserting_before(node):
             joined = _joined(graph, slices)
@@ -74,17 +73,16 @@ def _place(node: Node) -> tuple[int, int, int] | None:
     return width, start, min(stop, width)
 
 
-def _joined(graph: torch.fx.Graph, slices: list[Node]) -> Node | None:
-    """The sum of gradients of slices; None if two of them overlap in part."""
+def _joined(graph: torch.fx.Graph, slices: dict[Node, tuple[int, int, int]]) -> Node | None:
+    """The sum of gradients of slices, given with their places in one width; None if two of them overlap in part."""
     places: dict[tuple[int, int], list[Node]] = {}
-    width = 0
-    for node in slices:
-        width, start, stop = _place(node)  # type: ignore[misc]
+    for node, (_, start, stop) in slices.items():
         places.setdefault((start, stop), []).append(_arguments(node)[0])
     bounds = sorted(places)
     if any(stop > start for (_, stop), (start, _) in itertools.pairwise(bounds)):
         return None
-    like, sizes = _arguments(slices[0])[:2]
+    some, (width, _, _) = next(iter(slices.items()))
+    like, sizes = _arguments(some)[:2]
     parts = []
     end = 0
     for start, stop in [*bounds, (width, width)]:
