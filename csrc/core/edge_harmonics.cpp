@@ -17,8 +17,8 @@
 #include <cmath>
 #include <vector>
 
-#include "core/edge_harmonics_norms.h"
 #include "core/edge_harmonics_recurrences.h"
+#include "core/edge_harmonics_shared.h"
 #include "gpu/operators.h"
 #include "gpu/runtime.h"
 
@@ -27,16 +27,10 @@ namespace {
 
 using torch::Tensor;
 
-void check_inputs(const Tensor& vectors, std::int64_t l_max) {
-  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3 && vectors.is_floating_point(), "edge_harmonics: vectors are ",
-              vectors.sizes(), ", expected floating-point [n_edges, 3]");
-  TORCH_CHECK(l_max >= 0 && l_max <= highest_l, "edge_harmonics: l_max is ", l_max, ", expected 0 to ", highest_l);
-}
-
 const auto norm = harmonic_norms();
 
 std::tuple<Tensor, Tensor> reference(const Tensor& vectors, std::int64_t l_max) {
-  check_inputs(vectors, l_max);
+  check_edge_vectors(vectors, l_max);
   const int l_last = static_cast<int>(l_max);
   const Tensor distances = torch::linalg_vector_norm(vectors, 2, {1});
   const auto u = (vectors / distances.clamp_min(1e-12).unsqueeze(1)).unbind(1);
@@ -61,7 +55,7 @@ const auto square_root = [](double value) { return std::sqrt(value); };
 constexpr std::int64_t fewest_edges = 256;  // less is not worth waking a thread
 
 std::tuple<Tensor, Tensor> forward_cpu(const Tensor& vectors, std::int64_t l_max) {
-  check_inputs(vectors, l_max);
+  check_edge_vectors(vectors, l_max);
   const Tensor dense = vectors.contiguous();
   const int l_last = static_cast<int>(l_max), size = (l_last + 1) * (l_last + 1);
   const std::int64_t n_edges = dense.size(0);
@@ -86,13 +80,9 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& vectors, std::int64_t l_max
 /// -> gradient of the vectors
 Tensor backward_cpu(const Tensor& distances_gradient, const Tensor& harmonics_gradient, const Tensor& vectors,
                     std::int64_t l_max) {
-  check_inputs(vectors, l_max);
+  check_harmonic_gradients(distances_gradient, harmonics_gradient, vectors, l_max);
   const int l_last = static_cast<int>(l_max), size = (l_last + 1) * (l_last + 1);
   const std::int64_t n_edges = vectors.size(0);
-  TORCH_CHECK(distances_gradient.numel() == n_edges && harmonics_gradient.numel() == n_edges * size &&
-                  distances_gradient.scalar_type() == vectors.scalar_type() &&
-                  harmonics_gradient.scalar_type() == vectors.scalar_type(),
-              "edge_harmonics_backward: a gradient has the wrong shape or type");
   const Tensor dense = vectors.contiguous(), of_distances = distances_gradient.contiguous(),
                of_harmonics = harmonics_gradient.contiguous();
   Tensor result = torch::empty_like(dense);

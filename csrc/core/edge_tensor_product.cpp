@@ -237,12 +237,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
     const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
     std::vector<Tensor> dense;
     std::vector<const scalar_t*> pointers;
-    TORCH_CHECK(gradients.size() == call.output_sizes.size(), "edge_tensor_product_backward: ", gradients.size(),
-                " gradients for ", call.output_sizes.size(), " outputs");
+    call.plan.check_gradients(gradients, n_owned, features.scalar_type());
     for (std::size_t k = 0; k < gradients.size(); ++k) {
-      TORCH_CHECK(gradients[k].numel() == n_owned * call.output_sizes[k] &&
-                      gradients[k].scalar_type() == features.scalar_type(),
-                  "edge_tensor_product_backward: gradient ", k, " has the wrong shape or type");
       dense.push_back(gradients[k].contiguous());
       pointers.push_back(dense.back().data_ptr<scalar_t>());
     }

@@ -68,6 +68,16 @@ struct EdgeTensorProductPlan {
                   "edge_tensor_product: without a table, radial is [n_edges, ", n_weights, "]");
     }
   }
+
+  /// Of the gradients of the outputs. @throws c10::Error likewise.
+  void check_gradients(at::TensorList gradients, std::int64_t n_owned, at::ScalarType type) const {
+    TORCH_CHECK(gradients.size() == output_channels.size(), "edge_tensor_product_backward: ", gradients.size(),
+                " gradients for ", output_channels.size(), " outputs");
+    for (std::size_t k = 0; k < gradients.size(); ++k)
+      TORCH_CHECK(gradients[k].numel() == n_owned * output_components[k] * output_channels[k] &&
+                      gradients[k].scalar_type() == type,
+                  "edge_tensor_product_backward: gradient ", k, " has the wrong shape or type");
+  }
 };
 
 }  // namespace mlip

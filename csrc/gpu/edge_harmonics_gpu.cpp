@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-#include "core/edge_harmonics_norms.h"
+#include "core/edge_harmonics_shared.h"
 #include "gpu/operators.h"
 #include "gpu/runtime.h"
 
@@ -27,7 +27,7 @@ struct Arguments {
 
 std::string source(at::ScalarType type, std::int64_t l_max) {
   std::string text = edge_harmonics_recurrences_text;
-  text += std::string("typedef ") + (type == at::kFloat ? "float" : "double") + " real;\n";
+  text += real_type(type);
   text += "constexpr int l_max = " + std::to_string(l_max) + ";\n__constant__ const double harmonic_norm[] = {";
   const auto norms = harmonic_norms();
   for (int k = 0; k < (l_max + 1) * (l_max + 1); ++k) {
@@ -39,9 +39,6 @@ std::string source(at::ScalarType type, std::int64_t l_max) {
 }
 
 void launch(const char* name, const Tensor& vectors, std::int64_t l_max, const Arguments& arguments) {
-  TORCH_CHECK(vectors.scalar_type() == at::kFloat || vectors.scalar_type() == at::kDouble,
-              "edge_harmonics: vectors are ", vectors.scalar_type(), ", expected float32 or float64");
-  TORCH_CHECK(l_max >= 0 && l_max <= highest_l, "edge_harmonics: l_max is ", l_max, ", expected 0 to ", highest_l);
   runtime()
       .kernel(source(vectors.scalar_type(), l_max), name, vectors.device())
       ->launch((arguments.n_edges + threads_per_block - 1) / threads_per_block, threads_per_block, 0, &arguments);
@@ -51,8 +48,7 @@ void launch(const char* name, const Tensor& vectors, std::int64_t l_max, const A
 
 std::tuple<Tensor, Tensor> edge_harmonics(const Tensor& vectors, std::int64_t l_max) {
   const c10::DeviceGuard guard(vectors.device());
-  TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == 3, "edge_harmonics: vectors are ", vectors.sizes(),
-              ", expected [n_edges, 3]");
+  check_edge_vectors(vectors, l_max);
   const Tensor dense = vectors.contiguous();
   const std::int64_t n_edges = dense.size(0);
   Tensor distances = at::empty({n_edges}, dense.options()),
@@ -70,11 +66,7 @@ Tensor edge_harmonics_backward(const Tensor& distances_gradient, const Tensor& h
                                const Tensor& vectors, std::int64_t l_max) {
   const c10::DeviceGuard guard(vectors.device());
   const std::int64_t n_edges = vectors.size(0);
-  TORCH_CHECK(distances_gradient.numel() == n_edges &&
-                  harmonics_gradient.numel() == n_edges * (l_max + 1) * (l_max + 1) &&
-                  distances_gradient.scalar_type() == vectors.scalar_type() &&
-                  harmonics_gradient.scalar_type() == vectors.scalar_type(),
-              "edge_harmonics_backward: a gradient has the wrong shape or type");
+  check_harmonic_gradients(distances_gradient, harmonics_gradient, vectors, l_max);
   const Tensor dense = vectors.contiguous(), of_distances = distances_gradient.contiguous(),
                of_harmonics = harmonics_gradient.contiguous();
   Tensor result = at::empty_like(dense);

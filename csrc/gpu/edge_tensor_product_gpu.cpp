@@ -82,12 +82,9 @@ std::string element(const char* array, std::int64_t index) {
 }
 
 /// The text that edge_tensor_product.cu is compiled behind.
-std::string describe(const Description& description) {
+std::string describe(const Description& description, const std::vector<FeatureBlock>& blocks, std::int64_t n_slots) {
   const EdgeTensorProductPlan& plan = description.plan;
-  const std::vector<FeatureBlock> blocks = feature_blocks(plan);
-  std::int64_t n_slots = 0;
-  for (const FeatureBlock& block : blocks) n_slots += block.n_slots();
-  std::string text = std::string("typedef ") + (description.type == at::kFloat ? "float" : "double") + " real;\n";
+  std::string text = real_type(description.type);
   text += "namespace {\n";
   text += std::string("constexpr bool tabulated = ") + (description.tabulated ? "true" : "false") + ";\n";
   text += "constexpr int n_features = " + std::to_string(description.n_features) +
@@ -151,12 +148,14 @@ class Convolutions {
           known.n_features == features.size(1) && known.n_harmonics == harmonics.size(1))
         return known.convolution;
     const Tensor values = coefficients.to(at::kCPU, at::kDouble).contiguous();
-    const std::string source = std::string(edge_tensor_product_arguments_text) +
-                               describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
-                                         values.const_data_ptr<double>()}) +
-                               edge_tensor_product_text;
+    const std::vector<FeatureBlock> blocks = feature_blocks(plan);
     Convolution made;
-    for (const FeatureBlock& block : feature_blocks(plan)) made.n_slots += block.n_slots();
+    for (const FeatureBlock& block : blocks) made.n_slots += block.n_slots();
+    const std::string source = edge_tensor_product_arguments_text +
+                               describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
+                                         values.const_data_ptr<double>()},
+                                        blocks, made.n_slots) +
+                               edge_tensor_product_text;
     made.forward = runtime().kernel(source, "convolution", features.device());
     made.to_features = runtime().kernel(source, "convolution_to_features", features.device());
     made.to_edges = runtime().kernel(source, "convolution_to_edges", features.device());
@@ -252,13 +251,9 @@ std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList g
   const c10::DeviceGuard guard(features.device());
   const std::int64_t n_owned = gradients[0].size(0);
   Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
-  TORCH_CHECK(gradients.size() == call.plan.output_channels.size(), "edge_tensor_product_backward: ", gradients.size(),
-              " gradients for ", call.plan.output_channels.size(), " outputs");
+  call.plan.check_gradients(gradients, n_owned, features.scalar_type());
   std::vector<Tensor> dense;
   for (std::size_t k = 0; k < gradients.size(); ++k) {
-    TORCH_CHECK(gradients[k].numel() == n_owned * call.plan.output_components[k] * call.plan.output_channels[k] &&
-                    gradients[k].scalar_type() == features.scalar_type(),
-                "edge_tensor_product_backward: gradient ", k, " has the wrong shape or type");
     dense.push_back(gradients[k].contiguous());
     call.arguments.output_gradients[k] = dense.back().const_data_ptr();
   }

@@ -203,6 +203,11 @@ std::atomic<Runtime*> replacement{nullptr};
 
 }  // namespace
 
+std::string real_type(at::ScalarType type) {
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble, "GPU kernels: expected float32 or float64, found ", type);
+  return std::string("typedef ") + (type == at::kFloat ? "float" : "double") + " real;\n";
+}
+
 std::string compile(const std::string& source, const std::string& architecture) {
   const Compiler& nvrtc = compiler();
   void* program = nullptr;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <memory>
@@ -49,6 +50,10 @@ void use_runtime(Runtime* runtime);
 /// Whether kernels can run on tensors of this device. Where they cannot (no compiler in the process, a GPU that is not
 /// NVIDIA's), a warning says why, once, and the operators compute the same from torch's own.
 bool has_kernels(at::Device device);
+
+/// "typedef float real;": the line that sources name the model's type by.
+/// @throws c10::Error for types that the kernels do not have.
+std::string real_type(at::ScalarType type);
 
 /// Machine code ("cubin") of `source` for an architecture such as "sm_90".
 /// @throws Error when there is no compiler, and with its words when it refuses.

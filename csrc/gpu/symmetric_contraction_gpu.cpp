@@ -89,9 +89,8 @@ struct Call {
 
   /// @param columns  of shared memory for each thread
   void launch(const char* name, int columns) const {
-    const std::string source = std::string(symmetric_contraction_arguments_text) + "typedef " +
-                               (features.scalar_type() == at::kFloat ? "float" : "double") +
-                               " real;\nconstexpr int degree = " + std::to_string(degree) +
+    const std::string source = symmetric_contraction_arguments_text + real_type(features.scalar_type()) +
+                               "constexpr int degree = " + std::to_string(degree) +
                                ", channel_block = " + std::to_string(channel_block) + ";\n" +
                                symmetric_contraction_text;
     const std::int64_t n_threads = arguments.n_atoms * arguments.n_blocks * channel_block;
