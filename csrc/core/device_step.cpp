@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <type_traits>
 
@@ -48,13 +49,14 @@ class Download {
   std::vector<std::vector<double>*> targets_;
 };
 
-class DeviceStep : public StepImplementation {
+class DeviceStep : public StepImplementation, public InPlaceStep {
  public:
-  explicit DeviceStep(Model& model)
-      : model_(model),
-        device_(model.device()),
-        rows_(upload(virial_rows.data(), {9}, at::kInt, device_)),
-        columns_(upload(virial_columns.data(), {9}, at::kInt, device_)) {}
+  explicit DeviceStep(Model& model) : model_(model), device_(model.device()) {
+    model_.guarded(size_, [&] {
+      rows_ = upload(virial_rows.data(), {9}, at::kInt, device_);
+      columns_ = upload(virial_columns.data(), {9}, at::kInt, device_);
+    });
+  }
 
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override {
@@ -69,6 +71,7 @@ class DeviceStep : public StepImplementation {
       centres_ = upload(candidates.centres, device_)
                      .repeat_interleave(first.narrow(0, 1, n_centres) - first.narrow(0, 0, n_centres), std::nullopt,
                                         candidates.n_candidates());
+      if (positions_.defined()) found_at_ = positions_.clone();
       images_ = at::Tensor();
       if (candidates.images.empty()) return;
       images_ = upload(candidates.images, device_);
@@ -78,13 +81,51 @@ class DeviceStep : public StepImplementation {
   }
 
   std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
-    find_edges(positions, length_in_angstrom);
+    find_edges(uploaded(positions), length_in_angstrom);
     return size_.n_edges;
   }
 
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
                 StepResult& result) override {
-    const Edges edges = find_edges(positions, length_in_angstrom);
+    run(find_edges(uploaded(positions), length_in_angstrom), wanted, exchange, result);
+  }
+
+  InPlaceStep* in_place(std::int64_t n_atoms) override {
+    model_.guarded({}, [&] { positions_ = of_atoms(n_atoms, 3); });
+    return this;
+  }
+
+  double* positions() override { return positions_.mutable_data_ptr<double>(); }
+
+  double farthest_move() override {
+    if (positions_.numel() == 0) return 0.0;
+    double squared = 0.0;
+    model_.guarded(size_, [&] { squared = (positions_ - found_at_).square_().sum(1).max().item<double>(); });
+    return std::sqrt(squared);
+  }
+
+  void evaluate_in_place(const StepRequest& wanted, StepResult& result) override {
+    run(find_edges(positions_, 1.0), wanted, nullptr, result);
+  }
+
+  const double* forces() const override { return forces_.const_data_ptr<double>(); }
+
+  double bytes() const override {
+    double total = 0.0;
+    for (const at::Tensor& tensor :
+         {node_types_, node_of_, centres_, neighbours_, images_, shifts_, positions_, found_at_, forces_})
+      if (tensor.defined()) total += static_cast<double>(tensor.nbytes());
+    constexpr std::size_t edge_bytes = 2 * sizeof(std::int64_t) + 6 * sizeof(double);  // index, vector, gradient
+    return total + static_cast<double>(edge_bytes) * static_cast<double>(std::max<std::int64_t>(size_.n_edges, 0));
+  }
+
+ private:
+  struct Edges {
+    at::Tensor index;    ///< int64 [2, n_edges] node of centre and neighbour
+    at::Tensor vectors;  ///< float64 [n_edges, 3] r_ij, Å
+  };
+
+  void run(const Edges& edges, const StepRequest& wanted, Exchange* exchange, StepResult& result) {
     const Contract& contract = model_.contract();
     result.clear();
     result.n_edges = size_.n_edges;
@@ -107,7 +148,8 @@ class DeviceStep : public StepImplementation {
       if (wanted.gradients()) {
         check_count(gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
         const at::Tensor g = gradients.to(at::kDouble);
-        if (wanted.forces) download.add(forces(edges, g), result.forces);
+        if (wanted.forces && positions_.defined()) forces_ = sum_of_forces(edges, g);
+        if (wanted.forces && !positions_.defined()) download.add(sum_of_forces(edges, g), result.forces);
         if (wanted.virial) download.add(edges.vectors.t().matmul(g).neg(), virial);
         if (wanted.atom_virials) download.add(atom_virials(edges, g), result.atom_virials);
         if (wanted.centroid_virials) download.add(centroid_virials(edges, g), result.centroid_virials);
@@ -123,25 +165,17 @@ class DeviceStep : public StepImplementation {
     model_.check_energies(result.atomic_energies);
   }
 
-  double bytes() const override {
-    double total = 0.0;
-    for (const at::Tensor& tensor : {node_types_, node_of_, centres_, neighbours_, images_, shifts_})
-      if (tensor.defined()) total += static_cast<double>(tensor.nbytes());
-    constexpr std::size_t edge_bytes = 2 * sizeof(std::int64_t) + 6 * sizeof(double);  // index, vector, gradient
-    return total + static_cast<double>(edge_bytes) * static_cast<double>(std::max<std::int64_t>(size_.n_edges, 0));
+  at::Tensor uploaded(const double* positions) {
+    at::Tensor x;
+    model_.guarded(size_, [&] { x = upload(positions, {n_atoms_, 3}, at::kDouble, device_); });
+    return x;
   }
 
- private:
-  struct Edges {
-    at::Tensor index;    ///< int64 [2, n_edges] node of centre and neighbour
-    at::Tensor vectors;  ///< float64 [n_edges, 3] r_ij, Å
-  };
-
-  Edges find_edges(const double* positions, double length_in_angstrom) {
+  /// @param x float64 [engine atoms, 3]
+  Edges find_edges(const at::Tensor& x, double length_in_angstrom) {
     size_.n_edges = -1;
     Edges edges;
     model_.guarded(size_, [&] {
-      const at::Tensor x = upload(positions, {n_atoms_, 3}, at::kDouble, device_);
       // In place: with the skin there are two to three candidates for every edge.
       at::Tensor vectors = x.index_select(0, neighbours_).sub_(x.index_select(0, centres_)).mul_(length_in_angstrom);
       if (images_.defined()) vectors.add_(shifts_.index_select(0, images_));
@@ -155,13 +189,14 @@ class DeviceStep : public StepImplementation {
     return edges;
   }
 
-  at::Tensor of_nodes(std::int64_t width) const {
-    return at::zeros({size_.n_nodes, width}, at::TensorOptions(device_).dtype(at::kDouble));
+  at::Tensor of_atoms(std::int64_t n_atoms, std::int64_t width) const {
+    return at::zeros({n_atoms, width}, at::TensorOptions(device_).dtype(at::kDouble));
   }
+  at::Tensor of_nodes(std::int64_t width) const { return of_atoms(size_.n_nodes, width); }
 
   // As the loops of graph.cpp.
 
-  at::Tensor forces(const Edges& edges, const at::Tensor& g) const {
+  at::Tensor sum_of_forces(const Edges& edges, const at::Tensor& g) const {
     return of_nodes(3).index_add_(0, edges.index[0], g).index_add_(0, edges.index[1], g, -1);
   }
 
@@ -193,6 +228,9 @@ class DeviceStep : public StepImplementation {
   at::Tensor neighbours_;  // int32 [n_candidates] engine index
   at::Tensor images_;      // int32 [n_candidates] row of shifts_; undefined without images
   at::Tensor shifts_;      // float64 [n_images, 3] Å
+  at::Tensor positions_;   // float64 [n_atoms, 3] Å, in place only
+  at::Tensor found_at_;    // float64 [n_atoms, 3] Å, of the candidates, in place only
+  at::Tensor forces_;      // float64 [n_nodes, 3] eV/Å, of the last step with forces
 };
 
 }  // namespace

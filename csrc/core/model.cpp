@@ -23,6 +23,7 @@
 #include "core/exchange_relay.h"
 #include "core/python_gil.h"
 #include "core/sha256.h"
+#include "gpu/torch_context.h"
 
 namespace mlip {
 namespace {
@@ -94,10 +95,11 @@ auto translate_errors(const std::string& what, Body&& body) {
 
 at::Device find_device(const std::string& name) {
   const bool have_cuda = torch::cuda::is_available();
-  if (name == "auto") return at::Device(have_cuda ? at::kCUDA : at::kCPU);
-  if (name != "cpu" && name != "cuda" && name.rfind("cuda:", 0) != 0)
+  if (name == "auto" && !have_cuda) return at::Device(at::kCPU);
+  if (name != "auto" && name != "cpu" && name != "cuda" && name.rfind("cuda:", 0) != 0)
     throw Error("device: '" + name + "' is not one of cpu, cuda, cuda:N, auto");
-  const at::Device device = translate_errors("device: '" + name + "'", [&] { return at::Device(name); });
+  const at::Device device =
+      translate_errors("device: '" + name + "'", [&] { return at::Device(name == "auto" ? "cuda" : name); });
   if (device.is_cuda() && !have_cuda)
     throw Error("device: '" + name +
                 "' asked for, but torch " TORCH_VERSION
@@ -106,6 +108,8 @@ at::Device find_device(const std::string& name) {
   if (device.has_index() && device.is_cuda() && device.index() >= static_cast<int>(torch::cuda::device_count()))
     throw Error("device: '" + name + "' asked for, there are " + std::to_string(torch::cuda::device_count()) +
                 " CUDA devices");
+  // By its number: what is current may be another one at each call.
+  if (device.is_cuda() && !device.has_index()) return at::Device(at::kCUDA, at::accelerator::getDeviceIndex());
   return device;
 }
 
@@ -137,8 +141,7 @@ void copy_result(const at::Tensor& tensor, std::int64_t expected, const std::str
 std::int64_t peak_memory(at::Device device) {
   if (device.is_cpu()) return 0;
   constexpr auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-  const auto index = device.has_index() ? device.index() : at::accelerator::getDeviceIndex();
-  return at::getDeviceAllocator(device.type())->getDeviceStats(index).allocated_bytes[aggregate].peak;
+  return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes[aggregate].peak;
 }
 
 /// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
@@ -236,6 +239,7 @@ Model::Model(const std::string& path, const ModelOptions& options) : contract_(r
       options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
   device_ = device.str();
   backend_ = translate_errors("'" + path + "'", [&] {
+    const gpu::TorchContext current(device);
     return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path, contract_, device)
                                                          : load_torchscript(path, device);
   });
@@ -264,6 +268,7 @@ void Model::warm_up() {
 void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
   translate_errors(contract_.model_name, [&] {
     try {
+      const gpu::TorchContext current{at::Device(device_)};
       body();
     } catch (const std::exception& failure) {
       const auto explained = explain_out_of_memory(failure, device_, size, fitted_);

@@ -84,20 +84,25 @@ bool NeighbourList::update(const double* positions, std::int64_t n_atoms, const 
   const Request request{n_atoms, cell, periodic, cutoff};
   const bool same_system = request == request_;
   request_ = request;
-  if (same_system && farthest_move_squared(positions) <= 0.25 * skin_ * skin_) return false;
+  if (same_system && serves(farthest_move(positions))) return false;
   // In a cell that changes with every call a skin would only cost.
   find_candidates(positions, same_system ? kSkin : 0.0);
   return true;
 }
 
-double NeighbourList::farthest_move_squared(const double* positions) const {
+bool NeighbourList::holds(std::int64_t n_atoms, const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
+                          double cutoff, double farthest_move) const {
+  return Request{n_atoms, cell, periodic, cutoff} == request_ && serves(farthest_move);
+}
+
+double NeighbourList::farthest_move(const double* positions) const {
   double farthest = 0.0;
   for (std::int64_t k = 0; k < request_.n_atoms; ++k) {
     const double move[3] = {positions[3 * k] - found_at_[3 * k], positions[3 * k + 1] - found_at_[3 * k + 1],
                             positions[3 * k + 2] - found_at_[3 * k + 2]};
     farthest = std::max(farthest, move[0] * move[0] + move[1] * move[1] + move[2] * move[2]);
   }
-  return farthest;
+  return std::sqrt(farthest);
 }
 
 void NeighbourList::find_candidates(const double* positions, double skin) {

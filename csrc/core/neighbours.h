@@ -27,6 +27,11 @@ class NeighbourList {
   bool update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
               const std::array<bool, 3>& periodic, double cutoff);
 
+  /// Whether `update` would find nothing to do, for a caller whose positions are elsewhere.
+  /// @param farthest_move how far any atom is from where the last search found it, Å; NaN counts as far
+  bool holds(std::int64_t n_atoms, const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
+             double cutoff, double farthest_move) const;
+
   /// Of the last update: every atom is a centre and its own node. The object stays the same.
   const CandidateEdges& candidates() const { return candidates_; }
 
@@ -41,7 +46,9 @@ class NeighbourList {
   };
   struct Search;
 
-  double farthest_move_squared(const double* positions) const;
+  /// Two atoms that have come closer by the skin at the most were among the candidates before.
+  bool serves(double farthest_move) const { return farthest_move <= 0.5 * skin_; }
+  double farthest_move(const double* positions) const;
   void find_candidates(const double* positions, double skin);
   void find_pairs(const double* positions, std::int64_t n_atoms, double cutoff);
 

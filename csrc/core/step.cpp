@@ -49,6 +49,8 @@ class HostStep : public StepImplementation {
     if (wanted.centroid_virials) sum_of_nodes(result.centroid_virials, 9, add_centroid_virials);
   }
 
+  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
+
   double bytes() const override {
     // The gradients are counted before the first evaluation too.
     return bytes_of(graph_.node_types) + bytes_of(graph_.centres) + bytes_of(graph_.neighbours) +

@@ -52,6 +52,24 @@ enum class EdgesOn {
 /// @throws Error for a name that is none of "auto" (by_model), "host", "device".
 EdgesOn parse_edges_on(const std::string& name);
 
+/// Steps for an engine that keeps its positions in the memory of the model's device, as OpenMM's CUDA platform does.
+///
+/// Who writes positions or reads forces there sees to it that the device has done so before the next call, and before
+/// theirs: these functions return when the device is done. Candidates are set as for any step, from a copy on the host.
+class InPlaceStep {
+ public:
+  virtual ~InPlaceStep() = default;
+  /// Address of float64 [engine atoms, 3], Å, to be written before each step. It stays.
+  virtual double* positions() = 0;
+  /// How far the positions are from those that candidates were set for, at the most. NaN if any of them is.
+  /// @return Å
+  virtual double farthest_move() = 0;
+  /// As StepEvaluator::evaluate, from those positions, which must be finite. `result.forces` stay empty.
+  virtual void evaluate_in_place(const StepRequest& wanted, StepResult& result) = 0;
+  /// Address of float64 [n_nodes, 3], eV/Å, of the last step with forces. They stay until the next one.
+  virtual const double* forces() const = 0;
+};
+
 /// How a step is taken: one class on the CPU (step.cpp), one on the model's device (device_step.cpp).
 class StepImplementation {
  public:
@@ -62,6 +80,7 @@ class StepImplementation {
   virtual void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                         Exchange* exchange, StepResult& result) = 0;
   virtual double bytes() const = 0;
+  virtual InPlaceStep* in_place(std::int64_t n_atoms) = 0;
 };
 
 class StepEvaluator {
@@ -89,6 +108,10 @@ class StepEvaluator {
 
   /// Of the last evaluation.
   const StepResult& result() const { return result_; }
+
+  /// For positions in the memory of the model's device. Called once, before the first candidates are set.
+  /// @return of this object; null where edges are made on the host
+  InPlaceStep* in_place(std::int64_t n_atoms) { return implementation_->in_place(n_atoms); }
 
   /// Memory in use for edges, their gradients and results, bytes; on a GPU for candidates too, those on the CPU are the
   /// caller's.

@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <iostream>
 #include <numeric>
-#include <optional>
 #include <string>
 
 #include "artifact_bytes.h"
@@ -67,11 +66,17 @@ double MLIPForce::seconds_in_models() { return total_seconds_in_models; }
 MLIPForceImpl::MLIPForceImpl(const MLIPForce& owner) : CustomCPPForceImpl(owner), owner_(owner) {}
 
 void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
-  CustomCPPForceImpl::initialize(context);
   as_openmm_errors([&] {
     check_atoms(context.getSystem().getNumParticles());
+    arrays_ = PlatformArrays::of(context, atoms_);
     load_model();
   });
+  if (arrays_) {
+    if (model_->device() == arrays_->cuda_device())
+      in_place_ = step_->in_place(static_cast<std::int64_t>(atoms_.size()));
+    return;
+  }
+  CustomCPPForceImpl::initialize(context);
   // The GPU platforms start computeForce() on a worker thread before calcForcesAndEnergy() is called.
   const std::string& platform = context.getPlatform().getName();
   can_skip_forces_ = platform == "Reference" || platform == "CPU";
@@ -101,9 +106,15 @@ void MLIPForceImpl::check_atoms(int n_particles) {
   }
 }
 
+std::string MLIPForceImpl::device() const {
+  const std::string& wanted = owner_.definition().device;
+  const std::string gpu = arrays_ ? arrays_->cuda_device() : "";
+  return !gpu.empty() && (wanted == "cuda" || wanted == "auto") ? gpu : wanted;
+}
+
 void MLIPForceImpl::load_model() {
   const MLIPForceDefinition& force = owner_.definition();
-  const mlip::ModelOptions options{force.device, force.threads};
+  const mlip::ModelOptions options{device(), force.threads};
   if (force.embedded) {
     const TemporaryFile file(*force.embedded);
     model_ = std::make_unique<mlip::Model>(file.path(), options);
@@ -132,58 +143,105 @@ void MLIPForceImpl::load_model() {
 
 double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool include_forces, bool include_energy,
                                           int groups) {
-  include_forces_ = include_forces || !can_skip_forces_;
-  return CustomCPPForceImpl::calcForcesAndEnergy(context, include_forces, include_energy, groups);
-}
-
-void MLIPForceImpl::gather_positions(const std::vector<Vec3>& positions) {
-  positions_.resize(3 * atoms_.size());
-  for (std::size_t k = 0; k < atoms_.size(); ++k) {
-    const Vec3& position = positions[static_cast<std::size_t>(atoms_[k])];
-    for (int axis = 0; axis < 3; ++axis) {
-      if (!std::isfinite(position[axis]))
-        // OpenMM's own words, which scripts look for, and the atom.
-        throw OpenMM::OpenMMException(
-            "Particle coordinate is NaN.  For more information, see "
-            "https://github.com/openmm/openmm/wiki/Frequently-Asked-Questions#nan (MLIPForce: atom " +
-            std::to_string(atoms_[k]) + ", counted from 0)");
-      positions_[3 * k + static_cast<std::size_t>(axis)] =
-          mlip::units::openmm_units.length_in_angstrom * position[axis];
-    }
+  if (!arrays_) {
+    include_forces_ = include_forces || !can_skip_forces_;
+    return CustomCPPForceImpl::calcForcesAndEnergy(context, include_forces, include_energy, groups);
   }
+  if ((groups & (1 << owner_.getForceGroup())) == 0) return 0.0;
+  return as_openmm_errors([&] {
+    if (in_place_ != nullptr) {
+      arrays_->write_positions(in_place_->positions());
+      const double energy = evaluate_in_place(context, include_forces);
+      if (include_forces) arrays_->add_forces(in_place_->forces());
+      return energy;
+    }
+    arrays_->write_positions(positions_);
+    const double energy = evaluate(context, include_forces);
+    if (include_forces) arrays_->add_forces(step_->result().forces);
+    return energy;
+  });
 }
 
 double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vector<Vec3>& positions,
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
     constexpr auto units = mlip::units::openmm_units;
-    gather_positions(positions);
-    std::array<double, 9> cell{};
-    const bool periodic = owner_.usesPeriodicBoundaryConditions();
-    if (periodic) {
-      Vec3 box[3];
-      context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-      for (int row = 0; row < 3; ++row)
-        for (int axis = 0; axis < 3; ++axis) cell[3 * row + axis] = units.length_in_angstrom * box[row][axis];
-    }
-    const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
-    if (neighbours_.update(positions_.data(), n_atoms, cell, {periodic, periodic, periodic}, model_->contract().cutoff))
-      step_->set_candidates(neighbours_.candidates(), node_types_, n_atoms);
-
-    const double before = model_->seconds_in_backend();
-    const mlip::StepResult& result = step_->evaluate(positions_.data(), 1.0, {.forces = include_forces_});
-    total_seconds_in_models += model_->seconds_in_backend() - before;
+    positions_.resize(3 * atoms_.size());
+    for (std::size_t k = 0; k < atoms_.size(); ++k)
+      for (int axis = 0; axis < 3; ++axis)
+        positions_[3 * k + static_cast<std::size_t>(axis)] =
+            units.length_in_angstrom * positions[static_cast<std::size_t>(atoms_[k])][axis];
+    const double energy = evaluate(context, include_forces_);
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
     if (include_forces_) {
       constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
+      const std::vector<double>& found = step_->result().forces;
       for (std::size_t k = 0; k < atoms_.size(); ++k)
-        forces[static_cast<std::size_t>(atoms_[k])] =
-            Vec3(result.forces[3 * k], result.forces[3 * k + 1], result.forces[3 * k + 2]) * scale;
+        forces[static_cast<std::size_t>(atoms_[k])] = Vec3(found[3 * k], found[3 * k + 1], found[3 * k + 2]) * scale;
     }
-    double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
-    for (const double value : result.atomic_energies) energy += value;
-    return energy / units.energy_in_ev;
+    return energy;
   });
+}
+
+void MLIPForceImpl::check_positions() const {
+  for (std::size_t k = 0; k < positions_.size(); ++k)
+    if (!std::isfinite(positions_[k]))
+      // OpenMM's own words, which scripts look for, and the atom.
+      throw OpenMM::OpenMMException(
+          "Particle coordinate is NaN.  For more information, see "
+          "https://github.com/openmm/openmm/wiki/Frequently-Asked-Questions#nan (MLIPForce: atom " +
+          std::to_string(atoms_[k / 3]) + ", counted from 0)");
+}
+
+std::array<double, 9> MLIPForceImpl::cell(OpenMM::ContextImpl& context) const {
+  std::array<double, 9> rows{};
+  if (!owner_.usesPeriodicBoundaryConditions()) return rows;
+  Vec3 box[3];
+  context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+  for (int row = 0; row < 3; ++row)
+    for (int axis = 0; axis < 3; ++axis)
+      rows[3 * row + axis] = mlip::units::openmm_units.length_in_angstrom * box[row][axis];
+  return rows;
+}
+
+std::array<bool, 3> MLIPForceImpl::periodic() const {
+  const bool periodic = owner_.usesPeriodicBoundaryConditions();
+  return {periodic, periodic, periodic};
+}
+
+void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
+  check_positions();
+  const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
+  if (neighbours_.update(positions_.data(), n_atoms, cell, periodic(), model_->contract().cutoff))
+    step_->set_candidates(neighbours_.candidates(), node_types_, n_atoms);
+}
+
+double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
+  update_candidates(cell(context));
+  return energy_of(
+      [&]() -> const mlip::StepResult& { return step_->evaluate(positions_.data(), 1.0, {.forces = include_forces}); });
+}
+
+double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
+  const std::array<double, 9> now = cell(context);
+  const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
+  if (!neighbours_.holds(n_atoms, now, periodic(), model_->contract().cutoff, in_place_->farthest_move())) {
+    arrays_->write_positions(positions_);
+    update_candidates(now);
+  }
+  return energy_of([&]() -> const mlip::StepResult& {
+    in_place_->evaluate_in_place({.forces = include_forces}, in_place_result_);
+    return in_place_result_;
+  });
+}
+
+double MLIPForceImpl::energy_of(const std::function<const mlip::StepResult&()>& step) {
+  const double before = model_->seconds_in_backend();
+  const mlip::StepResult& result = step();
+  total_seconds_in_models += model_->seconds_in_backend() - before;
+  double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
+  for (const double value : result.atomic_energies) energy += value;
+  return energy / mlip::units::openmm_units.energy_in_ev;
 }
 
 }  // namespace mlip_openmm

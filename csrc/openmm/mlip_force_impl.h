@@ -1,10 +1,15 @@
-// What a Context holds for an MLIPForce: the loaded model, its neighbour list and buffers. One implementation
-// serves every OpenMM platform (CustomCPPForceImpl hands positions and forces over in float64).
+// What a Context holds for an MLIPForce: the loaded model, its neighbour list and buffers.
+//
+// On OpenMM's CUDA and OpenCL platforms positions are read and forces added on the device (platform_arrays.h), and
+// where OpenMM and the model are on the same GPU they never leave it. On all other platforms CustomCPPForceImpl hands
+// them over in float64.
 #pragma once
 
 #include <openmm/internal/ContextImpl.h>
 #include <openmm/internal/CustomCPPForceImpl.h>
 
+#include <array>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +18,7 @@
 #include "core/neighbours.h"
 #include "core/step.h"
 #include "mlip_force.h"
+#include "platform_arrays.h"
 
 namespace mlip_openmm {
 
@@ -25,10 +31,10 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   /// @throws OpenMMException, the only kind that OpenMM's worker threads catch; so do all members.
   void initialize(OpenMM::ContextImpl& context) override;
 
-  /// Notes whether forces are wanted, for computeForce().
   double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool include_forces, bool include_energy,
                              int groups) override;
 
+  /// What CustomCPPForceImpl calls.
   /// @param positions nm; @param forces kJ/mol/nm, zero for particles outside the atom subset; @return kJ/mol
   double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                       std::vector<OpenMM::Vec3>& forces) override;
@@ -36,7 +42,21 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
  private:
   void check_atoms(int n_particles);
   void load_model();
-  void gather_positions(const std::vector<OpenMM::Vec3>& positions);
+  /// The force's device, where "cuda" and "auto" mean OpenMM's own GPU if it has one.
+  std::string device() const;
+  /// @throws OpenMMException for coordinates that are not finite, in OpenMM's own words.
+  void check_positions() const;
+  /// Of the Context, Å, rows; zeros for a force without periodic boundary conditions.
+  std::array<double, 9> cell(OpenMM::ContextImpl& context) const;
+  std::array<bool, 3> periodic() const;
+  /// Search for neighbours of `positions_` where that is due.
+  void update_candidates(const std::array<double, 9>& cell);
+  /// Evaluate `positions_`; forces are in step_->result(). @return kJ/mol
+  double evaluate(OpenMM::ContextImpl& context, bool include_forces);
+  /// Evaluate what is on the GPU; forces are there. @return kJ/mol
+  double evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces);
+  /// Of what `step` returns, which takes the time of models. @return kJ/mol
+  double energy_of(const std::function<const mlip::StepResult&()>& step);
 
   const MLIPForce& owner_;
   std::unique_ptr<mlip::Model> model_;
@@ -47,6 +67,9 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   std::vector<double> positions_;         // [n_atoms, 3] Å
   bool can_skip_forces_ = false;          // this platform tells in time whether forces are wanted
   bool include_forces_ = true;
+  std::unique_ptr<PlatformArrays> arrays_;  // null where CustomCPPForceImpl does the work
+  mlip::InPlaceStep* in_place_ = nullptr;   // of step_, where OpenMM and the model share a GPU
+  mlip::StepResult in_place_result_;
 };
 
 }  // namespace mlip_openmm

@@ -40,7 +40,7 @@ def test_python_lock_held_by_the_caller(tiny, platform):
 
 @pytest.mark.parametrize("coordinate", [np.nan, np.inf])
 def test_openmm_words_for_nan_survive(tiny, platform, coordinate):
-    """Scripts catch 'Particle coordinate is NaN'; on OpenCL it is thrown on a worker thread."""
+    """Scripts catch 'Particle coordinate is NaN'."""
     atoms = ethanol()
     context = context_for(tiny, atoms, platform)
     good = energy_of(context)
@@ -54,7 +54,7 @@ def test_openmm_words_for_nan_survive(tiny, platform, coordinate):
 
 
 def test_an_error_inside_the_model_reaches_python(tiny, platform):
-    """Two atoms on one spot: the failure comes from the core, on OpenCL from a worker thread."""
+    """Two atoms on one spot: the failure comes from the core, on the CPU platform from a worker thread."""
     atoms = ethanol()
     context = context_for(tiny, atoms, platform)
     atoms.positions[1] = atoms.positions[0]

@@ -289,6 +289,53 @@ void test_device_equals_host() {
     }
 }
 
+/// Positions written where the step keeps them, forces read there, candidates from a copy when atoms have moved far.
+void test_in_place() {
+  for (const Structure& structure : structures()) {
+    TestModel on_host(mlip::Precision::float64), on_device(mlip::Precision::float64);
+    mlip::StepEvaluator host(on_host.model);
+    mlip::StepEvaluator device(on_device.model, mlip::EdgesOn::device);
+    expect(host.in_place(1) == nullptr, "edges of the host are not made in place");
+    const std::int64_t n_atoms = structure.n_atoms();
+    mlip::InPlaceStep* const in_place = device.in_place(n_atoms);
+    double* const address = in_place->positions();
+    mlip::NeighbourList list;
+    const Setup setup = set_up(structure, Layout::images, list);
+    const auto holds = [&] {
+      return list.holds(n_atoms, structure.cell, structure.periodic, cutoff, in_place->farthest_move());
+    };
+    std::vector<double> positions = structure.positions;
+    mlip::StepResult found;
+    int n_searches = 0;
+    for (int time = 0; time < 8; ++time) {
+      std::copy(positions.begin(), positions.end(), address);
+      if (time == 0 || !holds()) {
+        const bool is_new = list.update(positions.data(), n_atoms, structure.cell, structure.periodic, cutoff);
+        expect(is_new == (time > 0), structure.name + ": the list agrees that a search is due");
+        for (auto* step : {&host, &device}) step->set_candidates(list.candidates(), setup.node_types, n_atoms);
+        expect_near(in_place->farthest_move(), 0.0, 0.0, structure.name + ": no move since the search");
+        ++n_searches;
+      } else {
+        expect(!list.update(positions.data(), n_atoms, structure.cell, structure.periodic, cutoff),
+               structure.name + ": the list agrees that none is due");
+      }
+      const auto& expected = host.evaluate(positions.data(), 1.0, everything);
+      in_place->evaluate_in_place(everything, found);
+      expect(found.forces.empty(), structure.name + ": forces stay where they are");
+      found.forces.assign(in_place->forces(), in_place->forces() + 3 * n_atoms);
+      expect_equal(found, expected, structure.name + ", in place");
+      expect(in_place->positions() == address, structure.name + ": the address stays");
+      for (std::size_t k = 0; k < positions.size(); ++k)
+        positions[k] += 0.05 * std::sin(1.0 + 7.0 * static_cast<double>(k));
+    }
+    if (n_atoms > 2) expect(n_searches > 1 && n_searches < 8, structure.name + ": some steps search, others do not");
+    if (n_atoms > 0) {
+      address[3 * n_atoms - 1] = std::nan("");
+      expect(std::isnan(in_place->farthest_move()) && !holds(), structure.name + ": NaN is far");
+    }
+  }
+}
+
 void test_what_was_not_asked_for() {
   const Structure structure = structures()[0];
   for (const auto edges_on : {mlip::EdgesOn::host, mlip::EdgesOn::device}) {
@@ -397,6 +444,7 @@ void test_out_of_memory() {
 
 int main() {
   test_device_equals_host();
+  test_in_place();
   test_what_was_not_asked_for();
   test_virials_add_up();
   test_errors();

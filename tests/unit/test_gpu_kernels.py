@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,33 @@ def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
     assert len(texts) == 8
     for text in texts:
         assert EMULATED.machine_code_size(text, architecture) > 1000
+
+
+# What OpenMM's CUDA platform puts before a source of the language that its platforms share.
+OPENMM_CUDA = """
+#define KERNEL extern "C" __global__
+#define GLOBAL
+#define RESTRICT __restrict__
+#define GLOBAL_ID (blockIdx.x*blockDim.x+threadIdx.x)
+#define GLOBAL_SIZE (blockDim.x*gridDim.x)
+typedef long long mm_long;
+"""
+
+
+@pytest.mark.parametrize("precision", ["float4", "double4", "mixed"])
+def test_nvidias_compiler_takes_the_kernels_for_openmm(precision: str) -> None:
+    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
+    source = (Path(__file__).parents[2] / "csrc/openmm/platform_arrays.cpp").read_text()
+    found = re.search(r'kernels = R"\((.*?)\)";', source, re.DOTALL)
+    assert found
+    assert found[1].count("KERNEL") == 2
+    defines = {"NUM_PARTICLES": 5, "PADDED_NUM_PARTICLES": 32, "LENGTH": 10.0, "FORCE": 964.85}
+    if precision == "mixed":
+        defines["MIXED_PRECISION"] = 1
+    lines = [f"#define {name} {value}" for name, value in defines.items()]
+    real4 = "double4" if precision == "double4" else "float4"
+    text = "\n".join([OPENMM_CUDA, *lines, f"typedef {real4} real4;", found[1]])
+    assert EMULATED.machine_code_size(text, "sm_90") > 1000
 
 
 def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:
