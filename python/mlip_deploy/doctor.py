@@ -73,7 +73,7 @@ def _devices() -> Finding:
         return Finding("devices", "cpu (this torch is a CPU build)")
     if not torch.cuda.is_available():
         return Finding("devices", f"cpu (torch is built for CUDA {torch.version.cuda}, but finds no GPU or no driver)")
-    from mlip_deploy.bench.report import gpus
+    from mlip_deploy.gpus import gpus
 
     return Finding("devices", ", ".join(["cpu", *gpus()]))
 

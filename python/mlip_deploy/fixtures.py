@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -84,6 +85,11 @@ class Original:
     """Name and version, such as "sevenn 0.13.0"."""
     float64: Evaluate
     float32: Evaluate
+    calculator: Callable[[str, str, str | None], Any] | None = None
+    """The framework's own ASE calculator as its users set it up, of a type ("float32"), on a device of torch's, with
+    one of `accelerators` or none. For speed: as truth it may be too coarse."""
+    accelerators: tuple[str, ...] = ()
+    """of mlip_deploy.bench.frameworks, those that the calculator can be set up with"""
 
 
 def build_fixtures(original: Original, elements: list[str], progress: Callable[[str], None]) -> Fixtures:

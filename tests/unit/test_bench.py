@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ase import units
+from rich.console import Console
 
 from mlip_deploy.bench import command
-from mlip_deploy.bench.measure import Measurement, peak_memory
-from mlip_deploy.bench.report import gpus, label
+from mlip_deploy.bench import measure as bench_measure
+from mlip_deploy.bench.frameworks import ACCELERATORS, Framework, framework_runner, parse_framework
+from mlip_deploy.bench.measure import Case, Measurement, compare, measure, peak_memory, peak_memory_per_atom
+from mlip_deploy.bench.report import label, table
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.gpus import gpus
 
 
 @pytest.mark.parametrize(
     ("name", "n_atoms", "symbols"),
-    [("si64", 64, {"Si"}), ("si1728", 1728, {"Si"}), ("nacl216", 216, {"Na", "Cl"}), ("water192", 192, {"H", "O"})],
+    [
+        ("si64", 64, {"Si"}),
+        ("si96", 96, {"Si"}),
+        ("si1728", 1728, {"Si"}),
+        ("nacl216", 216, {"Na", "Cl"}),
+        ("water192", 192, {"H", "O"}),
+    ],
 )
 def test_systems_have_the_atoms_of_their_names(name: str, n_atoms: int, symbols: set[str]) -> None:
     atoms = build_system(name)
@@ -30,6 +43,11 @@ def test_systems_have_the_atoms_of_their_names(name: str, n_atoms: int, symbols:
     assert (atoms.positions == build_system(name).positions).all(), "the same name is the same system"
 
 
+def test_a_box_is_a_cube_or_the_next_to_one() -> None:
+    for name, edges in (("si131072", (16, 32, 32)), ("si4096", (8, 8, 8)), ("si96", (2, 2, 3))):
+        assert build_system(name).cell.lengths() == pytest.approx(5.43 * np.array(edges))
+
+
 def test_water_has_the_density_of_water() -> None:
     atoms = build_system("water192")
     grams_per_cm3 = atoms.get_masses().sum() / units._Nav / (atoms.get_volume() * 1e-24)
@@ -37,7 +55,9 @@ def test_water_has_the_density_of_water() -> None:
     assert atoms.get_all_distances(mic=True)[atoms.get_all_distances(mic=True) > 0].min() > 0.9
 
 
-@pytest.mark.parametrize(("name", "remedy"), [("ice64", "si64"), ("si100", "si64, si216"), ("water64", "water81")])
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("ice64", "si64"), ("si100", "si64, si216"), ("si104", "si64, si216"), ("water64", "water81")]
+)
 def test_an_unknown_system_is_refused_with_names_that_are_known(name: str, remedy: str) -> None:
     with pytest.raises(MLIPError, match=remedy):
         build_system(name)
@@ -74,14 +94,14 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [record["case"]["engine"] for record in report["records"]] == ["ase", "lammps"]
     for record in report["records"]:
         assert len(record["results"]) == 2
-        assert len(record["ratios"]) == 2
+        assert len(record["results"][1]["ratios"]) == 2
         for result in record["results"]:
             assert len(result["wall"]) == 2
             assert min(result["wall"]) > 0
             assert result["share_outside_model"] > 0
     first, second = report["records"][0]["results"]
     cpu = [b / a for a, b in zip(first["cpu"], second["cpu"], strict=True)]
-    assert report["records"][0]["ratios"] == pytest.approx(cpu)
+    assert second["ratios"] == pytest.approx(cpu)
     assert report["rooflines"][0]["operations"]["convolution"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "katom-step/s" in capsys.readouterr().out
@@ -103,7 +123,6 @@ def test_a_device_that_is_not_there_is_refused(tiny: Path) -> None:
     [
         (["--roofline"], "--roofline measures CPUs, found --device cuda"),
         (["--scaling", 2], "--scaling measures CPUs, found --device cuda"),
-        (["--against", "original"], "--against original runs the framework on the CPU, found --device cuda"),
     ],
 )
 def test_what_runs_on_cpus_alone_is_refused_beside_a_gpu(tiny: Path, options: list[object], message: str) -> None:
@@ -143,7 +162,73 @@ def test_the_framework_takes_part(artifacts, tiny: Path, tmp_path: Path) -> None
     run(*arguments, "--json", out)
     (record,) = json.loads(out.read_text())["records"]
     assert record["results"][1]["name"] == f"original ({artifacts.checkpoint()})"
-    assert record["ratio"] > 0
+    assert record["results"][1]["ratio"] > 0
+
+
+def test_what_against_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCELERATORS, "flash", ("json", "pip install json"))
+    assert parse_framework("original", str(tiny)) == Framework(str(tiny), "tiny")
+    assert parse_framework("original:a+b.pth", str(tiny), True) == Framework(str(tiny), "a+b.pth", None, True)
+    accelerated = parse_framework("original+flash:a.pth", str(tiny))
+    assert accelerated == Framework(str(tiny), "a.pth", "flash")
+    assert str(accelerated) == "original (a.pth, flash)"
+    assert parse_framework("original.mlip.pt", str(tiny)) is None
+
+
+def test_accelerators_that_cannot_take_part_are_refused(tiny: Path, artifacts, monkeypatch) -> None:
+    with pytest.raises(MLIPError, match=r"original\+turbo: 'turbo' is not one of cueq, flash, oeq"):
+        parse_framework("original+turbo", str(tiny))
+    monkeypatch.setitem(ACCELERATORS, "oeq", ("not_there", "pip install not-there"))
+    with pytest.raises(MLIPError, match=r"'not_there' is not installed. Type: pip install not-there"):
+        run(tiny, "--against", "original+oeq", "--systems", "si8")
+    framework = Framework(str(tiny), str(artifacts.checkpoint()), "turbo")
+    with pytest.raises(MLIPError, match=r"original\+turbo: accelerators of sevennet are: cueq, flash, oeq"):
+        framework_runner(framework, "cpu")
+
+
+def test_the_frameworks_own_calculator_on_a_device(artifacts, tiny: Path) -> None:
+    """Set up as on a GPU, on the CPU by another name."""
+    atoms = build_system("si8")
+    framework = Framework(str(artifacts.tiny("float32")), str(artifacts.checkpoint()))
+    framework_runner(framework, "cpu:0")(atoms)
+    with pytest.raises(MLIPError, match="SevenNet's calculator computes in float32, the artifact in float64"):
+        framework_runner(Framework(str(tiny), str(artifacts.checkpoint())), "cpu:0")
+
+
+def test_several_take_part(artifacts, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bench.json"
+    others = ["--against", tiny, "--against", f"original:{artifacts.checkpoint()}"]
+    run(tiny, *others, "--systems", "si8", "--pairs", 1, "--steps", 1, "--no-memory", "--json", out)
+    (record,) = json.loads(out.read_text())["records"]
+    assert [len(result.get("ratios", [])) for result in record["results"]] == [0, 1, 1]
+    assert capsys.readouterr().out.count("x cpu (") == 2
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MLIPError("7net-0: out of memory on")])
+def test_who_runs_out_of_memory_does_not_stop_the_others(monkeypatch, error: Exception) -> None:
+    def runner(contestant, case):
+        def evaluate(atoms):
+            if contestant == "large" and len(atoms) > 8:
+                raise error
+
+        return evaluate
+
+    monkeypatch.setattr(bench_measure, "_runner", runner)
+    case = Case("si64", "ase", 1, 1)
+    for contestants in (["small", "large"], ["large", "small"]):
+        record = {"case": asdict(case), **compare(case, measure(case, contestants, 3, 1))}
+        by_name = {result["name"]: result for result in record["results"]}
+        assert by_name["large"]["out_of_memory"]
+        assert len(by_name["small"]["wall"]) == 3
+        assert not record["results"][1]["ratios"]
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(table([record], True))
+        assert "out of memory" in shown.getvalue()
+    assert peak_memory_per_atom(case, "large") is None
+    assert peak_memory_per_atom(case, "small") >= 0.0
+    monkeypatch.setattr(bench_measure, "_runner", lambda *_: lambda atoms: (_ for _ in ()).throw(RuntimeError("else")))
+    with pytest.raises(RuntimeError, match="else"):
+        measure(case, ["small"], 1, 1)
 
 
 def test_scaling_is_beside_separate_processes(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

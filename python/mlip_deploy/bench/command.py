@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from mlip_deploy.artifact import Artifact
+from mlip_deploy.bench.frameworks import ACCELERATORS, parse_framework
 from mlip_deploy.bench.measure import (
     ENGINES,
     Case,
     Contestant,
-    Framework,
     compare,
     in_process,
     measure,
@@ -26,6 +26,7 @@ from mlip_deploy.bench.scaling import measure_scaling
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.command_line import comma_separated
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.gpus import gpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps in one sample")
     parser.add_argument(
         "--against",
+        action="append",
+        default=[],
         help="another artifact, or 'original' for the training framework's own code "
-        "('original:CHECKPOINT' if the artifact came from a file)",
+        "('original:CHECKPOINT' if the artifact came from a file), 'original+ACCELERATOR' with one of "
+        f"{', '.join(ACCELERATORS)}; may be given several times",
     )
     parser.add_argument(
         "--trust-checkpoint", action="store_true", help="run the code that the CHECKPOINT of --against may contain"
@@ -100,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if not cases:
         raise MLIPError(f"--ranks {arguments.ranks}: only LAMMPS runs on several ranks. Add: --engines lammps")
+    for gpu in gpus() if arguments.device != "cpu" else []:
+        console.print(gpu, highlight=False)
     records = []
     for case in cases:
         console.print(f"[dim]{label(asdict(case))} ...", highlight=False)
@@ -140,21 +146,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
-    contract = Artifact(arguments.file).contract
+    Artifact(arguments.file).contract  # noqa: B018
     contestants: list[Contestant] = [arguments.file]
-    if not arguments.against:
-        return contestants
-    if arguments.against.partition(":")[0] == "original":
-        if arguments.device != "cpu":
-            raise MLIPError(
-                f"--against original runs the framework on the CPU, found --device {arguments.device}. Leave it out, "
-                "or compare with an artifact: mlip export ... --no-fuse keeps the framework's own layers"
-            )
-        source = arguments.against.partition(":")[2] or contract.model.name
-        contestants.append(Framework(arguments.file, source, arguments.trust_checkpoint))
-    else:
-        Artifact(arguments.against).contract  # noqa: B018
-        contestants.append(arguments.against)
+    for other in arguments.against:
+        framework = parse_framework(other, arguments.file, arguments.trust_checkpoint)
+        if framework is None:
+            Artifact(other).contract  # noqa: B018
+        contestants.append(framework or other)
     return contestants
 
 

@@ -5,12 +5,13 @@ Each case runs in a process of its own, so that nothing of an earlier one is in 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.bench.frameworks import Framework, framework_runner, torch_device
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
 
@@ -37,19 +38,6 @@ class Case:
     ranks: int
     device: str = "cpu"
     """of the model, as the engines take it: cpu, cuda, cuda:N or auto"""
-
-
-@dataclass(frozen=True)
-class Framework:
-    """The model of an artifact in the framework that trained it, in the artifact's precision."""
-
-    artifact: str
-    source: str
-    """name or checkpoint file, as `mlip export` takes it"""
-    trust_checkpoint: bool = False
-
-    def __str__(self) -> str:
-        return f"original ({self.source})"
 
 
 Contestant = str | Framework
@@ -71,14 +59,16 @@ class Measurement:
     peak_memory_per_atom: float | None = None
     """bytes: growth of the process's peak memory, on a GPU that of torch's memory there, over that after a tiny system,
     divided by the atoms"""
+    out_of_memory: bool = False
+    """the system does not fit; then there are no samples"""
 
     def summary(self) -> dict[str, Any]:
-        wall = statistics.median(self.wall)
+        wall = statistics.median(self.wall) if self.wall else None
         return {
             **asdict(self),
-            "ms_per_step": 1e3 * wall,
+            "ms_per_step": 1e3 * wall if wall else None,
             "cpu_ms_per_step": 1e3 * statistics.median(self.cpu) if self.cpu else None,
-            "katom_step_per_s": 1e-3 * self.n_atoms / wall,
+            "katom_step_per_s": 1e-3 * self.n_atoms / wall if wall else None,
             "atoms_per_gb": 1e9 / self.peak_memory_per_atom if self.peak_memory_per_atom else None,
             "share_outside_model": statistics.median(self.outside) if self.outside else None,
         }
@@ -88,16 +78,20 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
     """Samples of all contestants, taken in turn. Meant for a process of its own: it sets torch's threads."""
     if case.engine == "lammps":
         return _measure_lammps(case, contestants, pairs, steps)
-    runners = [_runner(contestant, case) for contestant in contestants]
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
-    for runner in runners:
-        for _ in range(WARM_UP):
-            runner(atoms)
+    runners = []
+    for contestant, measurement in zip(contestants, measurements, strict=True):
+        runner = _runner(contestant, case)
+        with _until_memory_ends(measurement):
+            for _ in range(WARM_UP):
+                runner(atoms)
+        # One that does not fit leaves its memory to the others.
+        runners += [] if measurement.out_of_memory else [(runner, measurement)]
     random = np.random.default_rng(11)
     for _ in range(pairs):
         frames = [_moved(atoms, random) for _ in range(steps)]
-        for runner, measurement in zip(runners, measurements, strict=True):
+        for runner, measurement in runners:
             inside_before = _seconds_in_model(runner)
             wall, cpu = time.perf_counter(), time.process_time()
             for frame in frames:
@@ -111,36 +105,57 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
     return measurements
 
 
+@contextlib.contextmanager
+def _until_memory_ends(measurement: Measurement) -> Iterator[None]:
+    """The end of memory, as torch says it and as mlip's core does, is a result."""
+    try:
+        yield
+    except (RuntimeError, MLIPError) as failure:
+        if "out of memory" not in str(failure):
+            raise
+        measurement.out_of_memory = True
+    if measurement.out_of_memory:
+        import torch
+
+        torch.cuda.empty_cache()  # does nothing without a GPU
+
+
 def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
-    """Summaries, and the ratio of each pair of samples: how many times faster the first contestant is.
+    """Summaries, and beside each but the first the ratio of each pair of samples: how many times faster the first is.
 
     On one thread of a CPU, in ASE, both run in this process and CPU seconds are compared, which other programs on the
     machine do not change; otherwise wall-clock seconds.
     """
-    record: dict[str, Any] = {"results": [measurement.summary() for measurement in measurements]}
-    if len(measurements) == 2:
-        first, second = measurements
-        clock = "cpu" if case.device == "cpu" and case.threads == 1 and first.cpu and second.cpu else "wall"
-        ratios = [b / a for a, b in zip(getattr(first, clock), getattr(second, clock), strict=True)]
-        record |= {"clock": clock, "ratios": ratios, "ratio": statistics.median(ratios)}
-    return record
+    first = measurements[0]
+    results = [first.summary()]
+    for other in measurements[1:]:
+        clock = "cpu" if case.device == "cpu" and case.threads == 1 and first.cpu and other.cpu else "wall"
+        ratios = [b / a for a, b in zip(getattr(first, clock), getattr(other, clock), strict=False)]
+        ratio = statistics.median(ratios) if ratios else None
+        results.append({**other.summary(), "clock": clock, "ratios": ratios, "ratio": ratio})
+    return {"results": results}
 
 
-def peak_memory_per_atom(case: Case, contestant: Contestant) -> float:
+def peak_memory_per_atom(case: Case, contestant: Contestant) -> float | None:
     """Bytes per atom by which one evaluation of the system raises the peak of this (fresh) process, or of its GPU.
 
     The peak after a tiny system holds the libraries and the weights.
+
+    Returns:
+        None when the system does not fit.
     """
     runner = _runner(contestant, case)
-    device = runner.device if isinstance(runner, _ArtifactRunner) else "cpu"
+    device = torch_device(case.device)
     tiny = build_system(
         "".join(c for c in case.system if c.isalpha()) + ("3" if case.system.startswith("water") else "8")
     )
     atoms = build_system(case.system)
     runner(tiny)
     before = peak_memory(device)
-    runner(atoms)
-    return (peak_memory(device) - before) / len(atoms)
+    outcome = Measurement(str(contestant), len(atoms))
+    with _until_memory_ends(outcome):
+        runner(atoms)
+    return None if outcome.out_of_memory else (peak_memory(device) - before) / len(atoms)
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -170,24 +185,8 @@ def _runner(contestant: Contestant, case: Case) -> Callable[[Atoms], Any]:
         from mlip_deploy.ase import MLIPCalculator
 
         return _ArtifactRunner(MLIPCalculator(contestant, device=case.device, threads=case.threads))
-    from mlip_deploy.export.families import FAMILIES, ExportOptions
-
     torch.set_num_threads(case.threads)
-    contract = Artifact(contestant.artifact).contract
-    if contract.model.family not in FAMILIES:
-        raise MLIPError(
-            f"--against original: '{contestant.artifact}' is of the family '{contract.model.family}', which no "
-            f"framework evaluates. Known: {', '.join(FAMILIES)}"
-        )
-    inputs = {entry.name: entry.value for entry in contract.inputs}
-    options = ExportOptions(
-        modal=inputs.get("modal"),
-        head=inputs.get("head"),
-        fuse=False,
-        trust_checkpoint=contestant.trust_checkpoint,
-    )
-    original = FAMILIES[contract.model.family].adapt(contestant.source, options).original
-    return original.float32 if contract.dtype == "float32" else original.float64
+    return framework_runner(contestant, torch_device(case.device))
 
 
 class _ArtifactRunner:
@@ -195,11 +194,6 @@ class _ArtifactRunner:
 
     def __init__(self, calculator: Any):
         self.calculator = calculator
-
-    @property
-    def device(self) -> str:
-        device: str = self.calculator.potential.device
-        return device
 
     def __call__(self, atoms: Atoms) -> None:
         self.calculator.calculate(atoms)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from mlip_deploy.gpus import gpus
+
 
 def table(records: list[dict[str, Any]], compared: bool) -> Table:
     result = Table(title="mlip bench (medians)")
@@ -20,7 +22,7 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
     for title in ("ms/step", "CPU ms/step", "katom-step/s", "kB/atom", "atoms/GB", "outside model"):
         result.add_column(title, justify="right", no_wrap=True)
     if compared:
-        result.add_column("times faster (pair by pair)", justify="right")
+        result.add_column("the first is faster (pair by pair)", justify="right")
     for record in records:
         for k, summary in enumerate(record["results"]):
             cpu, memory, fit, outside = (
@@ -32,18 +34,25 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
             cells = [
                 label(record["case"]) if k == 0 else "",
                 Path(summary["name"]).name,
-                f"{summary['ms_per_step']:.1f}",
+                "out of memory" if summary["out_of_memory"] else f"{summary['ms_per_step']:.1f}",
                 "" if cpu is None else f"{cpu:.1f}",
-                f"{summary['katom_step_per_s']:.3f}",
+                "" if summary["katom_step_per_s"] is None else f"{summary['katom_step_per_s']:.3f}",
                 "" if memory is None else f"{memory / 1000:.0f}",
                 "" if fit is None else f"{fit:.0f}",
                 "" if outside is None else f"{100 * outside:.2f} %",
             ]
             if compared:
-                pairs = ", ".join(f"{ratio:.2f}" for ratio in record["ratios"])
-                cells.append(f"[bold]{record['ratio']:.2f}x[/] {record['clock']} ({pairs})" if k == 0 else "")
+                cells.append(_times_faster(summary))
             result.add_row(*cells, end_section=k == len(record["results"]) - 1)
     return result
+
+
+def _times_faster(summary: dict[str, Any]) -> str:
+    """How many times the first contestant of a case is faster than this one; nothing where one of them has no time."""
+    if not summary.get("ratios"):
+        return ""
+    pairs = ", ".join(f"{ratio:.2f}" for ratio in summary["ratios"])
+    return f"[bold]{summary['ratio']:.2f}x[/] {summary['clock']} ({pairs})"
 
 
 def label(case: dict[str, Any], separator: str = ", ") -> str:
@@ -66,7 +75,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(1.5 + 1.4 * len(records), 4.0), layout="constrained")
     names = [Path(result["name"]).name for result in records[0]["results"]]
     for k, name in enumerate(names):
-        heights = [record["results"][k]["katom_step_per_s"] for record in records]
+        heights = [record["results"][k]["katom_step_per_s"] or 0.0 for record in records]
         bars = axes.bar(
             np.arange(len(records)) + 0.8 * (k + 0.5) / len(names) - 0.4, heights, 0.8 / len(names), label=name
         )
@@ -116,20 +125,6 @@ def roofline_table(rooflines: list[dict[str, Any]]) -> Table:
             f"{1e-9 * entry['ceiling_bytes_per_s']:.1f} (copy)", end_section=True,
         )  # fmt: skip
     return table
-
-
-def gpus() -> list[str]:
-    """Such as "cuda:0 NVIDIA H100 (85 GB, compute capability 9.0, CUDA 13.0)"."""
-    import torch
-
-    found = []
-    for k in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(k)
-        found.append(
-            f"cuda:{k} {card.name} ({1e-9 * card.total_memory:.0f} GB, compute capability {card.major}.{card.minor}, "
-            f"CUDA {torch.version.cuda})"
-        )
-    return found
 
 
 def machine() -> dict[str, Any]:

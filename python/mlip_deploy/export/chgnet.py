@@ -85,6 +85,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             package=f"chgnet {chgnet.__version__}",
             float64=_original(model, torch.float64),
             float32=_original(model, torch.float32),
+            calculator=lambda dtype, device, accelerator: _calculator(model, dtype, device),
         ),
         extras=("magmoms",),
     )
@@ -128,6 +129,16 @@ def _silent() -> Iterator[None]:
     """CHGNet prints the number of its parameters."""
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def _calculator(model: Any, dtype: str, device: str) -> Any:
+    """CHGNet's own, which computes in float32."""
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    if dtype != "float32":
+        raise MLIPError(f"CHGNet's calculator computes in float32, the artifact in {dtype}. Export it in float32")
+    with _silent():
+        return CHGNetCalculator(copy.deepcopy(model), use_device=device)
 
 
 def _original(model: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:

@@ -84,6 +84,8 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             package=f"mace-torch {version('mace-torch')}",
             float64=_original(model, "float64", head),
             float32=_original(model, "float32", head),
+            calculator=lambda dtype, device, accelerator: _calculator(model, dtype, device, accelerator, head),
+            accelerators=("cueq", "oeq"),
         ),
         script=script,
     )
@@ -211,6 +213,15 @@ def _head(model: Any, source: str, wanted: str | None) -> tuple[list[Input], str
 # ---- the original --------------------------------------------------------------------------------------------------
 
 
+def _calculator(model: Any, dtype: str, device: str, accelerator: str | None, head: str) -> Any:
+    """MACE's own."""
+    from mace.calculators import MACECalculator
+
+    converted = copy.deepcopy(model).to(device, getattr(torch, dtype))
+    chosen = {f"enable_{accelerator}": True} if accelerator else {}
+    return MACECalculator(models=[converted], device=device, default_dtype=dtype, head=head, **chosen)
+
+
 def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
     """MACE's own ASE calculator."""
     calculator: Any = None
@@ -219,10 +230,7 @@ def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
         nonlocal calculator
         with quiet(), _no_log():
             if calculator is None:
-                from mace.calculators import MACECalculator
-
-                converted = copy.deepcopy(model).to(getattr(torch, dtype))
-                calculator = MACECalculator(models=[converted], device="cpu", default_dtype=dtype, head=head)
+                calculator = _calculator(model, dtype, "cpu", None, head)
             with default_dtype(getattr(torch, dtype)):
                 calculator.calculate(atoms)
         results = calculator.results

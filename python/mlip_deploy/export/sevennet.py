@@ -76,6 +76,8 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
             float32=_original(checkpoint, torch.float32, modal),
+            calculator=lambda dtype, device, accelerator: _calculator(checkpoint, dtype, device, accelerator, modal),
+            accelerators=("cueq", "flash", "oeq"),
         ),
         script=script,
         small_memory_model=None if options.fuse else lambda dtype: _chunked(checkpoint, types, dtype, modal),
@@ -352,6 +354,16 @@ def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callabl
             return _evaluate(calculator, atoms, dtype)
 
     return evaluate
+
+
+def _calculator(checkpoint: Any, dtype: str, device: str, accelerator: str | None, modal: str | None) -> Any:
+    """SevenNet's own, which computes in float32."""
+    from sevenn.calculator import SevenNetCalculator
+
+    if dtype != "float32":
+        raise MLIPError(f"SevenNet's calculator computes in float32, the artifact in {dtype}. Export it in float32")
+    model = checkpoint.build_model(**({f"enable_{accelerator}": True} if accelerator else {}))
+    return SevenNetCalculator(model, file_type="model_instance", device=device, modal=modal)
 
 
 def _evaluate(calculator: Any, atoms: Atoms, dtype: torch.dtype) -> Result:
