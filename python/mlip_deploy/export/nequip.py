@@ -191,7 +191,8 @@ class NequIPEnergy(nn.Module):
             "atom_types": self.types[node_types],
             "edge_index": edge_index,
             "edge_vectors": edge_vectors,
-            "n_owned": torch.tensor(n_owned),
+            # A length, as the other counts are: a number in a tensor would be a constant to a trace.
+            "owned_types": node_types[:n_owned],
         }
         for step in self.steps:
             data = step(data)
@@ -214,7 +215,7 @@ class Interaction(nn.Module):
         self.is_first_layer: bool = original.is_first_layer
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
-        n_owned = int(data["n_owned"])
+        n_owned = data["owned_types"].shape[0]
         n_nodes = data["pos"].shape[0]
         centres, neighbours = data["edge_index"][0], data["edge_index"][1]
         x = data["node_features"]
