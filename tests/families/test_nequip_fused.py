@@ -55,6 +55,8 @@ def source(directory):
         if name == "allegro":
             pytest.importorskip("allegro", reason="'nequip-allegro' is not installed. Type: pip install nequip-allegro")
             return nequip_models.write("allegro", path, l_max=2)
+        if name == "two layers":
+            return nequip_models.write("nequip", path, num_layers=2, l_max=1, num_features=4)
         return nequip_models.write("nequip", path, **MODELS[name])
 
     return source
@@ -136,10 +138,13 @@ def test_pair_potential_in_every_engine(more, source, directory):
     assert Artifact(path).contract.operators == operators
 
 
-def test_compiled(source, directory):
+@pytest.mark.parametrize(
+    ("name", "more"), [("even and odd irreps", []), ("two layers", ["--no-fuse"]), ("allegro", [])]
+)
+def test_compiled(source, directory, name, more):
     """The parity table of a file of the back end aotinductor."""
-    path = directory / "compiled.mlip.pt2"
-    done = mlip("export", "nequip", source("even and odd irreps"), "-o", path, "--backend", "aotinductor")
+    path = directory / f"compiled-{name.replace(' ', '-')}.mlip.pt2"
+    done = mlip("export", "nequip", source(name), "-o", path, "--backend", "aotinductor", *more)
     assert done.returncode == 0, done.stderr
     report = check(path, ["ase", "lammps", "openmm"], [1, 2])
     assert report.passed, [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons]
