@@ -14,7 +14,7 @@ from tolerances import FLOAT64_SUM
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.case import Case, Context, Outcome
+from mlip_deploy.validate.case import Case, Context, Hardware, Outcome
 from mlip_deploy.validate.datasets import DATA_DIR, MissingDataError
 from mlip_deploy.validate.properties import cases, elastic, recipes, vacancy
 from mlip_deploy.validate.properties.dynamics import simulate
@@ -34,7 +34,7 @@ def silent(message: str) -> None:
 
 @pytest.fixture
 def setting(pair_potential: Path, tmp_path: Path) -> Setting:
-    return Setting(Artifact(pair_potential), "ase", tmp_path, 1, silent)
+    return Setting(Artifact(pair_potential), "ase", tmp_path, Hardware(1), silent)
 
 
 def run(case: Case, context: Context) -> Outcome:
@@ -109,7 +109,7 @@ def test_phonons_have_acoustic_modes(pair_potential: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("engine", ["ase", "lammps", "openmm"])
 def test_dynamics_run_in_each_engine(pair_potential: Path, tmp_path: Path, engine: str) -> None:
     crystal = bulk("Cu", "fcc", a=LATTICE_CONSTANT, cubic=True).repeat(3)
-    setting = Setting(Artifact(pair_potential), engine, tmp_path, 1, silent)
+    setting = Setting(Artifact(pair_potential), engine, tmp_path, Hardware(1), silent)
     trajectory = simulate(setting, crystal, temperature=300.0, timestep=2.0, steps=400, every=10)
     assert trajectory.shape == (41, len(crystal), 3)
     assert trajectory[0] == pytest.approx(crystal.positions, abs=1e-5)

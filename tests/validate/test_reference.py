@@ -15,7 +15,7 @@ from tolerances import FLOAT64_SUM
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.case import Context, Outcome
+from mlip_deploy.validate.case import CPU, Context, Outcome
 from mlip_deploy.validate.datasets import DATA_DIR, PBE
 from mlip_deploy.validate.reference import cases, energy_differences, load, neighbour_distance, predict
 from mlip_deploy.validate.statistics import errors, fit_shifts, vector_errors
@@ -192,7 +192,7 @@ def test_the_frame_decides_the_error_of_sevennet_on_wbm(artifacts) -> None:
     corrected = [frame for frame in reference.frames if frame.config_type == "with corrections"][::7]
     assert len(corrected) > 50
     raw = type(reference)(reference.name, corrected, reference.agreement, [])
-    results = predict(artifact, raw, "ase", 1, lambda message: None)
+    results = predict(artifact, raw, "ase", CPU, lambda message: None)
     label, predicted, _ = energy_differences(raw, results)
     sizes = np.array([len(frame.atoms) for frame in corrected])
     in_other_frame = np.array([frame.energies["mp2020"] for frame in corrected]) / sizes

@@ -26,7 +26,7 @@ def evaluate(
     atoms: Atoms,
     ranks: int = 1,
     threads: int = 0,
-    platform: str = "Reference",
+    platform: str | None = None,
     device: str = "cpu",
 ) -> Result:
     """Energy and forces of `atoms`, back in eV and Å in the frame of `atoms`.
@@ -54,7 +54,7 @@ def evaluate_many(
     frames: Sequence[Atoms],
     ranks: int = 1,
     threads: int = 0,
-    platform: str = "Reference",
+    platform: str | None = None,
     device: str = "cpu",
 ) -> list[Result]:
     """`evaluate` for each structure: fastest where structures with the same atoms follow each other."""
@@ -67,7 +67,7 @@ def _open_context(
     modified: int,
     contents: tuple[tuple[str, ...], tuple[bool, ...]],
     threads: int,
-    platform: str,
+    platform: str | None,
     device: str,
 ) -> openmm.Context:
     """The last one stays open; `modified` makes a rewritten file a different one.
@@ -85,16 +85,21 @@ def context_of(
     path: str | Path,
     integrator: openmm.Integrator,
     threads: int = 0,
-    platform: str = "Reference",
+    platform: str | None = None,
     device: str = "cpu",
 ) -> openmm.Context:
     """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
 
-    For checks and validation: it is silent about a file that nobody has validated yet.
+    For checks and validation: it is silent about a file that nobody has validated yet. On the platform "Reference", or
+    on "CUDA" for a model on a GPU, unless another one is named; in double precision where there is a choice.
     """
     with unvalidated_ignored():
         system = system_of(atoms, path, device=device, threads=threads)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+    if platform is None:
+        names = {openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())}
+        platform = "CUDA" if device != "cpu" and "CUDA" in names else "Reference"
+    properties = {"Precision": "double"} if platform in ("CUDA", "OpenCL") else {}
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
     context.setPositions(atoms.positions * 0.1)
     return context
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -79,6 +79,18 @@ class Outcome(_Strict):
     """facts that the reader needs and no number carries, such as a fitted shift"""
 
 
+class Hardware(NamedTuple):
+    """Where the model runs, as arguments that every engine takes by these names."""
+
+    threads: int = 0
+    """on the CPU; 0: the engine's own choice"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:N or auto"""
+
+
+CPU = Hardware()
+
+
 @dataclass(frozen=True)
 class Context:
     """What the user asked for."""
@@ -100,7 +112,7 @@ class Context:
     """reference sets that the model was fine-tuned on, by name or as extxyz files"""
     frame: str | None = None
     """conversion of reference energies that the user asked for"""
-    threads: int = 0
+    hardware: Hardware = CPU
     recipes: Path | None = None
     """folder with further property recipes"""
 

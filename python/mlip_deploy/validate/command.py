@@ -15,7 +15,7 @@ from mlip_deploy.engines import ENGINES
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.signature import REQUIRED_SUITES, sign
-from mlip_deploy.validate.case import Context
+from mlip_deploy.validate.case import Context, Hardware
 from mlip_deploy.validate.report import VERDICTS
 from mlip_deploy.validate.run import MEASURED, SUITES, Validation, validate
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
+    parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
     parser.add_argument("--sign", action="store_true", help="write the verdict into the file if all checks pass")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         base=Artifact(options.base) if options.base is not None else None,
         tuned_on=options.tuned_on,
         frame=options.frame,
-        threads=options.threads,
+        hardware=Hardware(options.threads, options.device),
         recipes=options.recipes,
     )
     validation = validate(context, suites, progress)

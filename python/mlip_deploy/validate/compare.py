@@ -21,7 +21,7 @@ from mlip_deploy.files import write_text
 from mlip_deploy.result import Result
 from mlip_deploy.validate import properties, reference
 from mlip_deploy.validate.audit import Flag, audit, energy_distances, force_distances
-from mlip_deploy.validate.case import Context, Curve, Outcome
+from mlip_deploy.validate.case import CPU, Context, Curve, Hardware, Outcome
 from mlip_deploy.validate.cross import CrossPrediction, cross_predict, start_structures
 from mlip_deploy.validate.datasets import DATASETS
 from mlip_deploy.validate.report import Page
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", choices=ENGINES, default="ase", help="default: ase")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model")
+    parser.add_argument("--device", default="cpu", help="of the models: cpu (default), cuda, cuda:N or auto")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results")
 
 
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace, progress: Progress, console: Console) -> in
         elements=elements,
         structures=options.structures,
         engine=options.engine,
-        threads=options.threads,
+        hardware=Hardware(options.threads, options.device),
         progress=progress,
     )
     write_text(options.output / "compare.json", found.model_dump_json(indent=1) + "\n")
@@ -108,7 +109,7 @@ def compare(
     elements: Sequence[str] = (),
     structures: Path | None = None,
     engine: str = "ase",
-    threads: int = 0,
+    hardware: Hardware = CPU,
     progress: Progress = lambda message: None,
 ) -> Comparison:
     """Run reference sets, property recipes and cross-prediction for two or more artifacts.
@@ -136,7 +137,7 @@ def compare(
                 loaded.append(reference.load(artifact, name, kept, asked[k]))
             except MLIPError as error:
                 raise MLIPError(f"{names[k]}: {error}") from error
-            predicted.append(reference.predict(artifact, loaded[k], engine, threads, progress))
+            predicted.append(reference.predict(artifact, loaded[k], engine, hardware, progress))
             outcomes[k].append(reference.judge(loaded[k], predicted[k], engine))
         flags += _audit(loaded, predicted)
     if with_properties:
@@ -146,7 +147,7 @@ def compare(
                 engine=engine,
                 directory=directory / f"model-{k}",
                 elements=list(elements),
-                threads=threads,
+                hardware=hardware,
                 recipes=recipes,
             )
             outcomes[k] += [case.run(context, progress) for case in properties.cases(context)]
@@ -162,7 +163,7 @@ def compare(
         notes=[
             f"{names[k]}, {o.case}: {note}" for k, of_model in enumerate(outcomes) for o in of_model for note in o.notes
         ],
-        cross_prediction=cross_predict(artifacts, engine, starts, directory, threads, progress),
+        cross_prediction=cross_predict(artifacts, engine, starts, directory, hardware, progress),
         flags=flags,
     )
 

@@ -37,7 +37,7 @@ def _run(context: Context, progress: Callable[[str], None]) -> Outcome:
     crystal = fixture_structures(context)["sheared crystal"]
     frames = [crystal.repeat(repeat) for repeat in REPEATS]
     sizes = [len(atoms) for atoms in frames]
-    threads = max(1, context.threads)
+    threads = max(1, context.hardware.threads)
     checks: list[Check] = []
     series: list[Series] = []
     for engine in ENGINES:

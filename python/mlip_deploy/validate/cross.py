@@ -20,6 +20,7 @@ from mlip_deploy.artifact import Artifact
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
+from mlip_deploy.validate.case import Hardware
 from mlip_deploy.validate.properties.dynamics import simulate
 from mlip_deploy.validate.properties.eos import reference_crystal
 from mlip_deploy.validate.properties.recipe import Setting
@@ -81,7 +82,7 @@ def cross_predict(
     engine: str,
     starts: Sequence[tuple[str, Atoms]],
     directory: Path,
-    threads: int,
+    hardware: Hardware,
     progress: Callable[[str], None],
 ) -> CrossPrediction:
     """Sample each start with each model by MD in the engine, and evaluate every model on every sample.
@@ -91,7 +92,7 @@ def cross_predict(
     """
     samples: list[Sample] = []
     for j, artifact in enumerate(artifacts):
-        setting = Setting(artifact, engine, directory / f"sampled-by-{j}", threads, progress)
+        setting = Setting(artifact, engine, directory / f"sampled-by-{j}", hardware, progress)
         for name, start in starts:
             progress(f"{engine}: sampling {name} with {artifact.path.name}")
             trajectory = simulate(setting, start, TEMPERATURE, TIMESTEP, STEPS, EVERY)
@@ -103,7 +104,7 @@ def cross_predict(
     results: list[list[Result]] = []
     for artifact in artifacts:
         progress(f"{engine}: {artifact.path.name} on {len(samples)} structures")
-        results.append([evaluate(artifact.path, sample.atoms, threads=threads) for sample in samples])
+        results.append([evaluate(artifact.path, sample.atoms, **hardware._asdict()) for sample in samples])
     forces, energies = _matrices(samples, results)
     return CrossPrediction(
         forces=forces,

@@ -199,7 +199,7 @@ def cases(context: Context) -> list[Case]:
         name += ", shuffled and gapped ids" if shuffled_ids else ""
 
         def run(context: Context, progress: Callable[[str], None]) -> Outcome:
-            report = check(context.artifact.path, [engine], [ranks], progress, shuffled_ids)
+            report = check(context.artifact.path, [engine], [ranks], progress, shuffled_ids, context.hardware.device)
             return _outcome(report, name, engine)
 
         return Case("fidelity", name, "A file that computes something else here than the original model.", run)

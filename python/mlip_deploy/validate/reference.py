@@ -16,7 +16,7 @@ from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validate import forgetting
-from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validate.case import Case, Check, Context, Curve, Hardware, Outcome, Series
 from mlip_deploy.validate.datasets import DATASETS
 from mlip_deploy.validate.frames import NO_FORCES, UNKNOWN, Agreement, agree, parse_declaration, parse_request
 from mlip_deploy.validate.readers import Labelled, read_extxyz, read_set
@@ -54,7 +54,7 @@ def cases(context: Context) -> list[Case]:
 def _case(name: str) -> Case:
     def run(context: Context, progress: Callable[[str], None]) -> Outcome:
         reference = load(context.artifact, name, context.elements, context.frame)
-        results = predict(context.artifact, reference, context.engine, context.threads, progress)
+        results = predict(context.artifact, reference, context.engine, context.hardware, progress)
         outcome = judge(reference, results, context.engine)
         if context.base is None:
             return outcome
@@ -128,14 +128,14 @@ def _require_forces(name: str, frames: list[Labelled], energies_only: bool) -> N
 
 
 def predict(
-    artifact: Artifact, reference: Reference, engine: str, threads: int, progress: Callable[[str], None]
+    artifact: Artifact, reference: Reference, engine: str, hardware: Hardware, progress: Callable[[str], None]
 ) -> list[Result]:
     """The artifact's results in an engine, in the order of the frames."""
     evaluate = evaluator(engine)
     results = []
     for number, labelled in enumerate(reference.frames, start=1):
         progress(f"{engine}: {reference.name}, {number} of {len(reference.frames)} ({labelled.name})")
-        results.append(evaluate(artifact.path, labelled.atoms, threads=threads))
+        results.append(evaluate(artifact.path, labelled.atoms, **hardware._asdict()))
     return results
 
 
@@ -224,7 +224,7 @@ def _forgetting(
         of_base = load(base, name, context.elements, context.frame)
     except MLIPError as error:
         raise MLIPError(f"--base {base.path}: {error}") from error
-    before = predict(base, of_base, context.engine, context.threads, forgetting.announced(base, progress))
+    before = predict(base, of_base, context.engine, context.hardware, forgetting.announced(base, progress))
     role = forgetting.TUNED if name in context.tuned_on else forgetting.GENERAL
     energies = [
         forgetting.energy_errors(*energy_differences(one, found)[:2])

@@ -216,8 +216,9 @@ def _run_or_read(case: Case, context: Context, arguments: str, label: str, progr
 def _arguments(context: Context, suite: str, content: str, versions: dict[str, str]) -> str:
     """All that the outcomes of a suite depend on, as text. Files count by what they hold, not by their names."""
     found: dict[str, object] = {"content": content, "versions": versions}
+    found |= context.hardware._asdict() if suite != "fidelity" else {"device": context.hardware.device}
     if suite != "fidelity":
-        found |= {"engine": context.engine, "elements": context.elements, "threads": context.threads}
+        found |= {"engine": context.engine, "elements": context.elements}
     if suite == "reference":
         files, tuned_on = (
             [file_sha256(name) if Path(name).is_file() else name for name in names]

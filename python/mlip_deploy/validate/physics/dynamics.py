@@ -103,7 +103,8 @@ def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -
     with tempfile.TemporaryDirectory(prefix="mlip-dynamics-") as directory:
         frame = write_data(atoms, Path(directory) / "data.lammps")
         script = DECK.format(
-            threads=max(1, context.threads),
+            device=context.hardware.device,
+            threads=max(1, context.hardware.threads),
             path=context.artifact.path.resolve(),
             elements=" ".join(frame.elements),
             step=step,
@@ -119,7 +120,7 @@ units           metal
 atom_style      atomic
 box             tilt large
 read_data       data.lammps
-pair_style      mlip threads {threads}
+pair_style      mlip device {device} threads {threads}
 pair_coeff      * * "{path}" {elements}
 timestep        {step:.17g}
 fix             nve all nve
@@ -142,7 +143,9 @@ def simulate_openmm(context: Context, atoms: Atoms, step: float, n_steps: int) -
     rotated, _ = in_reduced_box(atoms)
     energies = []
     try:
-        simulation = context_of(rotated, context.artifact.path, openmm.VerletIntegrator(step), threads=context.threads)
+        simulation = context_of(
+            rotated, context.artifact.path, openmm.VerletIntegrator(step), **context.hardware._asdict()
+        )
         force = unit.kilojoule_per_mole / unit.nanometer
         start = simulation.getState(forces=True).getForces(asNumpy=True).value_in_unit(force)
         # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.

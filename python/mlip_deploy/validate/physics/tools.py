@@ -65,7 +65,7 @@ def periodic_structure(context: Context) -> Atoms:
 
 def evaluate(context: Context, frames: Sequence[Atoms]) -> list[Result]:
     """All frames in the engine, which starts once."""
-    return many_evaluator(context.engine)(context.artifact.path, frames, threads=context.threads)
+    return many_evaluator(context.engine)(context.artifact.path, frames, **context.hardware._asdict())
 
 
 def bounds(context: Context, results: Sequence[Result] = ()) -> Tolerance:

@@ -81,7 +81,7 @@ def _case(recipe: Recipe, material: str) -> Case:
             checks = _unmeasured(recipe, material, "not-applicable", "OpenMM gives no stress")
             return _outcome(recipe, name, context, checks)
         progress(f"{context.engine}: {recipe.name} of {material}")
-        setting = Setting(context.artifact, context.engine, context.directory / name, context.threads, progress)
+        setting = Setting(context.artifact, context.engine, context.directory / name, context.hardware, progress)
         try:
             measurement = recipe.measure(material, setting)
         except UnfinishedError as error:

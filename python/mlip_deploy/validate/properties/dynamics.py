@@ -47,7 +47,7 @@ units           metal
 atom_style      atomic
 box             tilt large
 read_data       data.lammps
-pair_style      mlip threads {threads}
+pair_style      mlip device {device} threads {threads}
 pair_coeff      * * "{path}" {elements}
 velocity        all create {temperature} {seed}
 timestep        {timestep}
@@ -64,7 +64,8 @@ def _lammps(setting: Setting, atoms: Atoms, temperature: float, timestep: float,
     setting.directory.mkdir(parents=True, exist_ok=True)
     frame = write_data(atoms, setting.directory / "data.lammps")
     script = LAMMPS_SCRIPT.format(
-        threads=max(1, setting.threads),
+        device=setting.hardware.device,
+        threads=max(1, setting.hardware.threads),
         path=setting.artifact.path.resolve(),
         elements=" ".join(frame.elements),
         temperature=temperature,
@@ -90,7 +91,7 @@ def _openmm(setting: Setting, atoms: Atoms, temperature: float, timestep: float,
     integrator = openmm.LangevinMiddleIntegrator(temperature, 1.0 / RELAXATION, timestep / 1000.0)
     integrator.setRandomNumberSeed(SEED)
     try:
-        context = context_of(rotated, setting.artifact.path, integrator, threads=setting.threads)
+        context = context_of(rotated, setting.artifact.path, integrator, **setting.hardware._asdict())
         context.setVelocitiesToTemperature(temperature, SEED)
         frames = []
         for _ in range(steps // every + 1):

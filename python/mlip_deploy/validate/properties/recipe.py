@@ -18,7 +18,7 @@ from ase.optimize import FIRE
 
 from mlip_deploy.artifact import Artifact
 from mlip_deploy.engines import evaluator
-from mlip_deploy.validate.case import Curve
+from mlip_deploy.validate.case import Curve, Hardware
 
 
 class UnfinishedError(Exception):
@@ -53,7 +53,7 @@ class Setting:
     engine: str
     directory: Path
     """a folder of its own, for the recipe to make if it writes files"""
-    threads: int
+    hardware: Hardware
     progress: Callable[[str], None]
 
     def calculator(self) -> EngineCalculator:
@@ -99,7 +99,7 @@ class EngineCalculator(Calculator):
         system_changes: list[str] = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
-        result = self._evaluate(self._setting.artifact.path, self.atoms, threads=self._setting.threads)
+        result = self._evaluate(self._setting.artifact.path, self.atoms, **self._setting.hardware._asdict())
         self.results = {"energy": result.energy, "free_energy": result.energy, "forces": result.forces}
         if result.stress is not None:
             self.results["stress"] = result.stress
