@@ -22,7 +22,7 @@ from mlip_deploy.bench.report import label, table
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.gpus import gpus
+from mlip_deploy.gpus import driver, gpus
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,7 @@ def test_gpus_are_described_and_their_memory_is_counted(monkeypatch: pytest.Monk
     assert gpus() == ["cuda:0 NVIDIA H100 (85 GB, compute capability 9.0, CUDA 13.0)"]
     assert peak_memory("cuda:1") == 123
     assert peak_memory() > 1_000_000
+    assert driver() is None or driver()[0].isdigit()
     case = {"system": "si64", "engine": "ase", "threads": 1, "ranks": 1}
     assert label({**case, "device": "cuda:1"}) == "si64, ase, cuda:1, 1 thread"
     assert label({**case, "device": "cpu"}) == "si64, ase, 1 thread"
@@ -172,6 +173,12 @@ def test_what_against_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accelerated = parse_framework("original+flash:a.pth", str(tiny))
     assert accelerated == Framework(str(tiny), "a.pth", "flash")
     assert str(accelerated) == "original (a.pth, flash)"
+    result = Measurement(str(Framework("x", "folder/a.pth", "flash")), 8, wall=[0.1]).summary()
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(
+        table([{"case": asdict(Case("si8", "ase", 1, 1)), "results": [result]}], False)
+    )
+    assert "original (folder/a.pth, flash)" in shown.getvalue()
     assert parse_framework("original.mlip.pt", str(tiny)) is None
 
 
@@ -204,11 +211,25 @@ def test_several_take_part(artifacts, tiny: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.count("x cpu (") == 2
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MLIPError("7net-0: out of memory on")])
-def test_who_runs_out_of_memory_does_not_stop_the_others(monkeypatch, error: Exception) -> None:
+@pytest.mark.parametrize("fits", [0, 4])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MLIPError("7net-0: out of memory on"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_who_runs_out_of_memory_does_not_stop_the_others(monkeypatch, error: Exception, fits: int) -> None:
+    """At once, or after some steps."""
+    calls = {"small": 0, "large": 0}
+
     def runner(contestant, case):
+        calls[contestant] = 0
+
         def evaluate(atoms):
-            if contestant == "large" and len(atoms) > 8:
+            calls[contestant] += 1
+            if contestant == "large" and len(atoms) > 8 and calls[contestant] > fits:
                 raise error
 
         return evaluate
@@ -224,7 +245,7 @@ def test_who_runs_out_of_memory_does_not_stop_the_others(monkeypatch, error: Exc
         shown = io.StringIO()
         Console(file=shown, width=200).print(table([record], True))
         assert "out of memory" in shown.getvalue()
-    assert peak_memory_per_atom(case, "large") is None
+    assert (peak_memory_per_atom(case, "large") is None) == (fits == 0)
     assert peak_memory_per_atom(case, "small") >= 0.0
     monkeypatch.setattr(bench_measure, "_runner", lambda *_: lambda atoms: (_ for _ in ()).throw(RuntimeError("else")))
     with pytest.raises(RuntimeError, match="else"):

@@ -26,7 +26,6 @@ from mlip_deploy.bench.scaling import measure_scaling
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.command_line import comma_separated
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.gpus import gpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,8 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if not cases:
         raise MLIPError(f"--ranks {arguments.ranks}: only LAMMPS runs on several ranks. Add: --engines lammps")
-    for gpu in gpus() if arguments.device != "cpu" else []:
-        console.print(gpu, highlight=False)
+    if arguments.device != "cpu":
+        found = machine()
+        versions = f"torch {found['torch']}, driver {found['driver'] or 'not found'}"
+        console.print("\n".join([*found["gpus"], versions]), highlight=False)
     records = []
     for case in cases:
         console.print(f"[dim]{label(asdict(case))} ...", highlight=False)

@@ -80,29 +80,57 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
         return _measure_lammps(case, contestants, pairs, steps)
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
-    runners = []
-    for contestant, measurement in zip(contestants, measurements, strict=True):
-        runner = _runner(contestant, case)
-        with _until_memory_ends(measurement):
+    runners: dict[int, Callable[[Atoms], Any]] = {}  # of those that fit; one that does not leaves its memory to others
+    for k, contestant in enumerate(contestants):
+        with _until_memory_ends(measurements[k]):
+            runners[k] = _runner(contestant, case)
             for _ in range(WARM_UP):
-                runner(atoms)
-        # One that does not fit leaves its memory to the others.
-        runners += [] if measurement.out_of_memory else [(runner, measurement)]
+                runners[k](atoms)
+        if measurements[k].out_of_memory:
+            runners.pop(k, None)
+            _free_gpu()
     random = np.random.default_rng(11)
     for _ in range(pairs):
         frames = [_moved(atoms, random) for _ in range(steps)]
-        for runner, measurement in runners:
-            inside_before = _seconds_in_model(runner)
-            wall, cpu = time.perf_counter(), time.process_time()
-            for frame in frames:
-                runner(frame)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            measurement.wall.append(wall / steps)
-            measurement.cpu.append(cpu / steps)
-            if inside_before is not None:
-                inside = _seconds_in_model(runner) - inside_before
-                measurement.outside.append((wall - inside) / inside)
+        for k in list(runners):
+            with _until_memory_ends(measurements[k]):
+                _sample(runners[k], frames, measurements[k], case.device)
+            if measurements[k].out_of_memory:
+                del runners[k]
+                _free_gpu()
     return measurements
+
+
+def _sample(runner: Callable[[Atoms], Any], frames: list[Atoms], measurement: Measurement, device: str) -> None:
+    inside_before = _seconds_in_model(runner)
+    _wait_for_gpu(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for frame in frames:
+        runner(frame)
+    _wait_for_gpu(device)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    measurement.wall.append(wall / len(frames))
+    measurement.cpu.append(cpu / len(frames))
+    if inside_before is not None:
+        inside = _seconds_in_model(runner) - inside_before
+        measurement.outside.append((wall - inside) / inside)
+
+
+def _wait_for_gpu(device: str) -> None:
+    import torch
+
+    if torch_device(device) != "cpu":
+        torch.cuda.synchronize(torch_device(device))
+
+
+def _free_gpu() -> None:
+    """Does nothing without a GPU."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
@@ -111,13 +139,11 @@ def _until_memory_ends(measurement: Measurement) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MLIPError) as failure:
-        if "out of memory" not in str(failure):
+        if not re.search("out of memory|ALLOC_FAILED", str(failure)):  # cuBLAS says the second
             raise
         measurement.out_of_memory = True
-    if measurement.out_of_memory:
-        import torch
-
-        torch.cuda.empty_cache()  # does nothing without a GPU
+        for samples in (measurement.wall, measurement.cpu, measurement.outside):
+            samples.clear()
 
 
 def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:

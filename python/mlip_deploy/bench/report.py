@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mlip_deploy.gpus import gpus
+from mlip_deploy.gpus import driver, gpus
 
 
 def table(records: list[dict[str, Any]], compared: bool) -> Table:
@@ -33,7 +33,7 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
             )
             cells = [
                 label(record["case"]) if k == 0 else "",
-                Path(summary["name"]).name,
+                _name(summary),
                 "out of memory" if summary["out_of_memory"] else f"{summary['ms_per_step']:.1f}",
                 "" if cpu is None else f"{cpu:.1f}",
                 "" if summary["katom_step_per_s"] is None else f"{summary['katom_step_per_s']:.3f}",
@@ -45,6 +45,12 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
                 cells.append(_times_faster(summary))
             result.add_row(*cells, end_section=k == len(record["results"]) - 1)
     return result
+
+
+def _name(summary: dict[str, Any]) -> str:
+    """Of a file without its folder; of a framework with all that was said of it."""
+    name: str = summary["name"]
+    return name if name.startswith("original (") else Path(name).name
 
 
 def _times_faster(summary: dict[str, Any]) -> str:
@@ -73,7 +79,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(1.5 + 1.4 * len(records), 4.0), layout="constrained")
-    names = [Path(result["name"]).name for result in records[0]["results"]]
+    names = [_name(result) for result in records[0]["results"]]
     for k, name in enumerate(names):
         heights = [record["results"][k]["katom_step_per_s"] or 0.0 for record in records]
         bars = axes.bar(
@@ -138,6 +144,7 @@ def machine() -> dict[str, Any]:
         processor = found[1] if found else processor
     return {
         "gpus": gpus(),
+        "driver": driver(),
         "processor": processor,
         "cores": multiprocessing.cpu_count(),
         "python": platform.python_version(),
