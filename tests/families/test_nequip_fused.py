@@ -139,7 +139,8 @@ def test_pair_potential_in_every_engine(more, source, directory):
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("even and odd irreps", []), ("two layers", ["--no-fuse"]), ("allegro", [])]
+    ("name", "more"),
+    [("even and odd irreps", []), ("two layers", ["--no-fuse", "--dtype", "float64"]), ("allegro", [])],
 )
 def test_compiled(source, directory, name, more):
     """The parity table of a file of the back end aotinductor."""
