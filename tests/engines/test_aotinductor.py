@@ -246,6 +246,14 @@ def test_what_a_trace_would_fix_is_refused(module: type[nn.Module], words, tmp_p
     assert not path.exists()
 
 
+def test_layers_in_torchscript_are_refused(tmp_path):
+    module = toy_models.LocalEnergy(3.9)
+    module.layer = torch.jit.script(nn.Linear(1, 1))
+    contract = aotinductor.contract_of(Artifact(toy_models.export(tmp_path / "toy.mlip.pt", "local")).contract)
+    with pytest.raises(MLIPError, match=r"stores as TorchScript.*Leave out --no-fuse if it is there, or --backend"):
+        aotinductor.compile_model(EdgeGradientModel(module).eval(), contract, lambda message: None)
+
+
 class Brittle(toy_models.LocalEnergy):
     """An operator in the compiled code refuses its arguments when two atoms are closer than half an ångström."""
 

@@ -216,13 +216,25 @@ def test_in_every_engine(name, dtype, more, artifact):
     assert runs == {("ase", 1), ("lammps", 1), ("lammps", 2), ("openmm", 1)}
 
 
-def test_compiled(saved, tmp_path):
+COMPILED = ["--backend", "aotinductor", "--trust-checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["scale-shift", "density, pair repulsion"])
+def test_compiled(name, saved, tmp_path):
     """The parity table of a file of the back end aotinductor."""
     path = tmp_path / "compiled.mlip.pt2"
-    done = mlip("export", "mace", saved("scale-shift"), "-o", path, "--backend", "aotinductor", "--trust-checkpoint")
+    done = mlip("export", "mace", saved(name), "-o", path, *COMPILED)
     assert done.returncode == 0, done.stderr
     report = check(path, ["ase", "lammps", "openmm"], [1, 2])
     assert report.passed, [f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons]
+
+
+def test_own_layers_are_not_compiled(saved, tmp_path):
+    path = tmp_path / "compiled.mlip.pt2"
+    done = mlip("export", "mace", saved("scale-shift"), "-o", path, "--no-fuse", *COMPILED)
+    assert done.returncode == 1
+    assert "has layers that its framework stores as TorchScript" in " ".join(done.stderr.split())
+    assert not path.exists()
 
 
 def test_contract(artifact):

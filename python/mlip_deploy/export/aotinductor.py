@@ -163,6 +163,11 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
         for tensor, sizes in examples
     ]
     name = contract.model.name
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise MLIPError(
+            f"{name} has layers that its framework stores as TorchScript, in which a trace fixes the numbers of atoms "
+            "and edges. Leave out --no-fuse if it is there, or --backend aotinductor"
+        )
     try:
         with fake:
             graph = make_fx(_CountsAsShapes(model), _allow_non_fake_inputs=True)(*inputs)
