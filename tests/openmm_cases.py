@@ -2,6 +2,7 @@
 
 import numpy as np
 import openmm
+import pytest
 from ase.build import bulk, molecule
 from openmm import unit
 
@@ -33,6 +34,12 @@ def platform_of(name="Reference"):
 
 def has_platform(name):
     return name in {openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())}
+
+
+def need_platform(name):
+    """Skip the test that calls it where OpenMM lacks a platform."""
+    if not has_platform(name):
+        pytest.skip(f"no {name} platform. On Debian: apt-get install pocl-opencl-icd")
 
 
 def context_of(system, atoms, platform="Reference", integrator=None, **properties):

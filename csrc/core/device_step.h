@@ -9,8 +9,7 @@
 //   down    everything that was asked for, in one tensor
 // and the host waits for the device on the way up, at `nonzero` and on the way down only. In place, positions do not go
 // up and forces do not come down; the host waits once more, for the farthest move of an atom, a single number.
-// Candidates stand centre by
-// centre, and so do the edges, as the fused operators need.
+// Candidates stand centre by centre, and so do the edges, as the fused operators need.
 #pragma once
 
 #include <memory>

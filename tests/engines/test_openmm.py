@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.build import bulk
 from conftest import EXAMPLES
 from openmm import app, unit
-from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, has_platform, rocksalt
+from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, need_platform, rocksalt
 from tolerances import FLOAT64_ROTATED, FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
@@ -44,8 +44,7 @@ class Platform(NamedTuple):
         return "-".join([self.name, *self.properties.values()])
 
     def context(self, system, atoms, **options):
-        if not has_platform(self.name):
-            pytest.skip(f"no {self.name} platform. On Debian: apt-get install pocl-opencl-icd")
+        need_platform(self.name)
         return context_of(system, atoms, self.name, **self.properties, **options)
 
 

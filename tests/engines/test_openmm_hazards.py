@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 import pytest
 from openmm import unit
-from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, has_platform, rocksalt
+from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, need_platform, rocksalt
 from pair_potential import crystal
 from tolerances import FLOAT64_SUM
 
@@ -21,8 +21,7 @@ PLATFORMS = ["Reference", "CPU", "OpenCL"]
 
 @pytest.fixture(params=PLATFORMS)
 def platform(request):
-    if not has_platform(request.param):
-        pytest.skip(f"no {request.param} platform. On Debian: apt-get install pocl-opencl-icd")
+    need_platform(request.param)
     return request.param
 
 

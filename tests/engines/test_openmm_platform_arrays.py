@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase import Atoms
 from openmm import unit
-from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, has_platform, rocksalt
+from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of, need_platform, rocksalt
 from tolerances import FLOAT64_ROTATED, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
@@ -22,8 +22,7 @@ PRECISIONS = ["double", "mixed", "single"]
 
 @pytest.fixture(autouse=True)
 def needs_opencl():
-    if not has_platform("OpenCL"):
-        pytest.skip("no OpenCL platform. On Debian: apt-get install pocl-opencl-icd")
+    need_platform("OpenCL")
 
 
 def sorting_force(n_particles):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from conftest import mlip
-from openmm_cases import has_platform
+from openmm_cases import need_platform
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy.artifact import Artifact
@@ -72,8 +72,7 @@ def test_a_device_that_is_none(command, pair_potential, tmp_path):
 
 def test_openmm_platforms_compute_in_double_precision(pair_potential):
     atoms = copper()
-    if not has_platform("OpenCL"):
-        pytest.skip("no OpenCL platform. On Debian: apt-get install pocl-opencl-icd")
+    need_platform("OpenCL")
     reference = openmm_engine.evaluate(pair_potential, atoms)
     found = openmm_engine.evaluate(pair_potential, atoms, platform="OpenCL")
     np.testing.assert_allclose(found.forces, reference.forces, atol=FLOAT64_SUM)

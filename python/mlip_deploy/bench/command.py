@@ -147,12 +147,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
-    Artifact(arguments.file).contract  # noqa: B018
+    Artifact(arguments.file)
     contestants: list[Contestant] = [arguments.file]
     for other in arguments.against:
         framework = parse_framework(other, arguments.file, arguments.trust_checkpoint)
         if framework is None:
-            Artifact(other).contract  # noqa: B018
+            Artifact(other)
         contestants.append(framework or other)
     return contestants
 

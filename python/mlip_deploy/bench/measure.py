@@ -5,13 +5,12 @@ Each case runs in a process of its own, so that nothing of an earlier one is in 
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,23 +80,26 @@ def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
     runners: dict[int, Callable[[Atoms], Any]] = {}  # of those that fit; one that does not leaves its memory to others
-    for k, contestant in enumerate(contestants):
-        with _until_memory_ends(measurements[k]):
-            runners[k] = _runner(contestant, case)
-            for _ in range(WARM_UP):
-                runners[k](atoms)
-        if measurements[k].out_of_memory:
-            runners.pop(k, None)
-            _free_gpu()
+
+    def start(k: int) -> None:
+        runners[k] = _runner(contestants[k], case)
+        for _ in range(WARM_UP):
+            runners[k](atoms)
+
+    def give_up(k: int) -> None:
+        measurements[k] = Measurement(str(contestants[k]), len(atoms), out_of_memory=True)
+        runners.pop(k, None)
+        _free_gpu()
+
+    for k in range(len(contestants)):
+        if not _fits(start, k):
+            give_up(k)
     random = np.random.default_rng(11)
     for _ in range(pairs):
         frames = [_moved(atoms, random) for _ in range(steps)]
         for k in list(runners):
-            with _until_memory_ends(measurements[k]):
-                _sample(runners[k], frames, measurements[k], case.device)
-            if measurements[k].out_of_memory:
-                del runners[k]
-                _free_gpu()
+            if not _fits(_sample, runners[k], frames, measurements[k], case.device):
+                give_up(k)
     return measurements
 
 
@@ -133,17 +135,15 @@ def _free_gpu() -> None:
     torch.cuda.empty_cache()
 
 
-@contextlib.contextmanager
-def _until_memory_ends(measurement: Measurement) -> Iterator[None]:
-    """The end of memory, as torch says it and as mlip's core does, is a result."""
+def _fits(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Call it: false if memory ran out, in the words of torch or of mlip's core."""
     try:
-        yield
+        function(*arguments)
     except (RuntimeError, MLIPError) as failure:
         if not re.search("out of memory|ALLOC_FAILED", str(failure)):  # cuBLAS says the second
             raise
-        measurement.out_of_memory = True
-        for samples in (measurement.wall, measurement.cpu, measurement.outside):
-            samples.clear()
+        return False
+    return True
 
 
 def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
@@ -178,10 +178,9 @@ def peak_memory_per_atom(case: Case, contestant: Contestant) -> float | None:
     atoms = build_system(case.system)
     runner(tiny)
     before = peak_memory(device)
-    outcome = Measurement(str(contestant), len(atoms))
-    with _until_memory_ends(outcome):
-        runner(atoms)
-    return None if outcome.out_of_memory else (peak_memory(device) - before) / len(atoms)
+    if not _fits(runner, atoms):
+        return None
+    return (peak_memory(device) - before) / len(atoms)
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
