@@ -11,6 +11,9 @@ extern const InstructionSet portable_instruction_set;
 extern const InstructionSet avx2_instruction_set;
 extern const InstructionSet avx512_instruction_set;
 #endif
+#ifdef MLIP_PORTABLE_WIDE
+extern const InstructionSet portable_wide_instruction_set;
+#endif
 
 namespace {
 const InstructionSet* const compiled[] = {
@@ -19,6 +22,9 @@ const InstructionSet* const compiled[] = {
     &avx2_instruction_set,
 #endif
     &portable_instruction_set,
+#ifdef MLIP_PORTABLE_WIDE
+    &portable_wide_instruction_set,
+#endif
 };
 std::atomic<const InstructionSet*> chosen{nullptr};
 }  // namespace

@@ -104,7 +104,8 @@ struct InstructionSet {
   const SymmetricContractionKernels<double>* contraction64;
 };
 
-/// All that this library was compiled with, the fastest first; the last runs anywhere.
+/// All that this library was compiled with, the fastest first. `portable` runs anywhere, and so does `portable_wide`,
+/// which builds with tests have behind it: the form of AVX-512 in the instructions of any processor.
 const InstructionSet* const* instruction_sets(int& count);
 
 /// The one in use: the fastest that this processor has, unless `use_instruction_set` chose another.

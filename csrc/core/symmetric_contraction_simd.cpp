@@ -9,6 +9,11 @@
 namespace mlip {
 namespace {
 
+/// Pairs of vectors serve where a pair lies within one block of coefficients; beyond it, the next block is elsewhere.
+template <typename T>
+constexpr bool with_pairs = 2 * lanes<T> <= channel_block;
+static_assert(lanes<double> <= channel_block && lanes<float> <= channel_block, "a vector must lie within one block");
+
 /// Channel u of the coefficients of an element; terms are channel_block values apart.
 template <typename T>
 MLIP_INLINE const T* coefficients_of(const SymmetricContractionProblem<T>& problem, int64_t type, int64_t u) {
@@ -26,7 +31,7 @@ MLIP_INLINE void load_components(const SymmetricContractionProblem<T>& problem, 
 
 template <typename T, int degree>
 void forward_range(const SymmetricContractionProblem<T>& problem, T* outputs, int64_t begin, int64_t end, T* scratch) {
-  for_channels<T, true>(problem.channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+  for_channels<T, with_pairs<T>>(problem.channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
     T* const x = scratch;
     T* const products = x + (problem.n_components + 1) * V::width;
@@ -59,7 +64,7 @@ void forward_range(const SymmetricContractionProblem<T>& problem, T* outputs, in
 template <typename T, int degree>
 void backward_range(const SymmetricContractionProblem<T>& problem, const T* output_gradients, T* feature_gradients,
                     int64_t begin, int64_t end, T* scratch) {
-  for_channels<T, true>(problem.channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+  for_channels<T, with_pairs<T>>(problem.channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
     T* const x = scratch;
     T* const gx = x + (problem.n_components + 1) * V::width;
