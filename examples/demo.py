@@ -19,10 +19,10 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-from mlip_deploy.doctor import examine
+from mlip_deploy.environment.doctor import examine
 from mlip_deploy.files import write_text
-from mlip_deploy.validate.fidelity import FidelityReport
-from mlip_deploy.validate.report import Page, add_fidelity
+from mlip_deploy.report.page import Page, add_fidelity
+from mlip_deploy.validation.fidelity import FidelityReport
 
 EXAMPLES = Path(__file__).resolve().parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))

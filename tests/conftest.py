@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the installed command `mlip` and return its exit status and output."""
-    command = [sys.executable, "-m", "mlip_deploy.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mlip_deploy.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

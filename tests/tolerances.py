@@ -1,8 +1,8 @@
-"""Bounds that tests use beside those of the package (mlip_deploy.tolerances), each with its reason."""
+"""Bounds that tests use beside those of the package (mlip_deploy.artifact.tolerances), each with its reason."""
 
 # float64 sums of a few hundred terms of order 1 eV in another order
 FLOAT64_SUM = 1e-10
-# LAMMPS and OpenMM turn a triclinic cell, and the models' constants are stored in float32 (see mlip_deploy.tolerances)
+# LAMMPS and OpenMM turn a triclinic cell, and the models' constants are stored in float32 (see artifact/tolerances.py)
 FLOAT64_ROTATED = 1e-8
 # Central differences with a step of 1e-4 Å: the error is step² times a third derivative of order 10 eV/Å³ per Å²
 FINITE_DIFFERENCE = 1e-6

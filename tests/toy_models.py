@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy import __version__
-from mlip_deploy.artifact import Artifact
-from mlip_deploy.contract import Contract, EnergyFrame, ModelIdentity, Producer
-from mlip_deploy.export import export_module
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, save
-from mlip_deploy.fixtures import Fixtures
+from mlip_deploy.artifact.contract import Contract, EnergyFrame, ModelIdentity, Producer
+from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.exporters import export_module
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, save
 
 ELEMENTS = ["Na", "Cl", "Si"]
 NO_FRAME = EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none")

@@ -26,8 +26,8 @@ from ase.units import GPa
 
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps
-from mlip_deploy.validate.properties.eos import fit
-from mlip_deploy.validate.properties.recipe import relax
+from mlip_deploy.validation.properties.eos import fit
+from mlip_deploy.validation.properties.recipe import relax
 
 HERE = Path(__file__).parent
 FMAX = 0.01  # eV/Å

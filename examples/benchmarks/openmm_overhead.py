@@ -19,7 +19,7 @@ from openmm import unit
 from vesin import NeighborList
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.openmm import MLIPForce, system_of
 from mlip_deploy.operators import load_operators
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlip_deploy.artifact import Artifact
-from mlip_deploy.validate.reference import Reference, load, predict
-from mlip_deploy.validate.statistics import errors
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.validation.reference.statistics import errors
+from mlip_deploy.validation.reference.suite import Reference, load, predict
 
 
 def results_of(artifact: Artifact, reference: Reference, threads: int):

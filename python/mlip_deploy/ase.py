@@ -10,10 +10,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.gate import warn_if_unvalidated
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import stress_from_virial
-from mlip_deploy.signature import warn_if_unvalidated
 
 
 class MLIPCalculator(Calculator):

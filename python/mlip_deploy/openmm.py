@@ -18,10 +18,10 @@ import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
 from openmm.app import Topology
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.gate import warn_if_unvalidated
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
-from mlip_deploy.signature import warn_if_unvalidated
 
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)

@@ -16,14 +16,15 @@ from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from torch import nn
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact.contract import CompiledFor
+from mlip_deploy.artifact.gate import Signature, problem, sign
+from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.contract import CompiledFor
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export import aotinductor, export_module
-from mlip_deploy.export.wrapper import EdgeGradientModel
+from mlip_deploy.exporters import export_module
+from mlip_deploy.exporters.interface import EdgeGradientModel
+from mlip_deploy.exporters.targets import aotinductor
 from mlip_deploy.openmm import MLIPForce
-from mlip_deploy.signature import Signature, problem, sign
 
 ALL_ENGINES = {("ase", 1), ("lammps", 1), ("lammps", 2), ("lammps", 4), ("openmm", 1)}
 

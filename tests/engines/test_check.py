@@ -8,10 +8,10 @@ import torch
 from ase.build import bulk
 from conftest import mlip
 
-from mlip_deploy.artifact import CONTRACT_RECORD, FIXTURES_RECORD, Artifact
+from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, Artifact
 from mlip_deploy.engines import ENGINES, evaluator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.fixtures import Fixtures
 
 
 def rewrite_fixtures(source, target, change):

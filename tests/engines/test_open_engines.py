@@ -8,12 +8,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
 from mlip_deploy.engines import openmm as openmm_engine
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.tolerances import FLOAT64
-from mlip_deploy.validate.fidelity import gapped_ids
+from mlip_deploy.validation.fidelity import gapped_ids
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ def python(request):
 
 @pytest.fixture(scope="module")
 def write(artifacts, tmp_path_factory):
-    from mlip_deploy.export import sevennet
-    from mlip_deploy.export.families import ExportOptions
-    from mlip_deploy.export.torchforce import write_torchforce
+    from mlip_deploy.exporters.families.registry import ExportOptions
+    from mlip_deploy.exporters.families.sevennet import adapter as sevennet
+    from mlip_deploy.exporters.targets.torchforce import write_torchforce
 
     adapted = sevennet.adapt(str(artifacts.checkpoint()), ExportOptions(fuse=False))
     folder = tmp_path_factory.mktemp("openmmtorch")

@@ -19,8 +19,8 @@ from openmm_cases import context_for, context_of, energy_of, ethanol, forces_of,
 from tolerances import FORCE_SIGNAL
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.torchforce import find_edges, write_torchforce
-from mlip_deploy.export.wrapper import EdgeGradientModel
+from mlip_deploy.exporters.interface import EdgeGradientModel
+from mlip_deploy.exporters.targets.torchforce import find_edges, write_torchforce
 from mlip_deploy.openmm import MLIPForce, system_of
 
 KJ_TOLERANCE = 1e-8  # kJ/mol and kJ/mol/nm, float64 sums in another order
@@ -28,8 +28,8 @@ KJ_TOLERANCE = 1e-8  # kJ/mol and kJ/mol/nm, float64 sums in another order
 
 @pytest.fixture(scope="module")
 def adapted(artifacts):
-    from mlip_deploy.export import sevennet
-    from mlip_deploy.export.families import ExportOptions
+    from mlip_deploy.exporters.families.registry import ExportOptions
+    from mlip_deploy.exporters.families.sevennet import adapter as sevennet
 
     return sevennet.adapt(str(artifacts.checkpoint()), ExportOptions(fuse=False))
 
@@ -209,8 +209,8 @@ def test_chunks_of_edges(adapted, chunk):
 
 @pytest.fixture(scope="module")
 def seven_net(tmp_path_factory):
-    from mlip_deploy.export import sevennet
-    from mlip_deploy.export.families import ExportOptions
+    from mlip_deploy.exporters.families.registry import ExportOptions
+    from mlip_deploy.exporters.families.sevennet import adapter as sevennet
 
     path = tmp_path_factory.mktemp("7net-0") / "7net-0.torchforce.pt"
     write_torchforce(sevennet.adapt("7net-0", ExportOptions(fuse=False)), path, "float32", lambda _: None)

@@ -15,13 +15,13 @@ from tolerances import FORCE_SIGNAL
 
 pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Type: pip install chgnet")
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.chgnet import adapt
-from mlip_deploy.export.families import ExportOptions
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.exporters.families.chgnet.adapter import adapt
+from mlip_deploy.exporters.families.registry import ExportOptions
+from mlip_deploy.validation.fidelity import check
 
 # float64 sums in another order; seen: 1e-15 μB
 MOMENT = 1e-12
@@ -144,7 +144,7 @@ def test_owned_energies_need_no_more_than_the_halo():
 @pytest.fixture(scope="module")
 def moments():
     """CHGNet's own, with its layers and graph in float64."""
-    from mlip_deploy.export import chgnet
+    from mlip_deploy.exporters.families.chgnet import adapter as chgnet
 
     model = chgnet._load(chgnet._find("0.3.0")[0], trust=True).double()
     model.composition_model.float()

@@ -6,8 +6,8 @@ import torch
 from ase.build import bulk
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
-from mlip_deploy.export.families import FAMILIES, ExportOptions
-from mlip_deploy.export.torchforce import KJ_PER_MOL, write_torchforce
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL, write_torchforce
 
 
 def source(name, directory):

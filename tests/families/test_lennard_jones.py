@@ -12,7 +12,7 @@ from conftest import EXAMPLES
 from tolerances import FORCE_SIGNAL
 
 from mlip_deploy.engines import lammps
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.validation.fidelity import check
 
 # The example keeps ε and σ in float32, as torch does by default; LAMMPS is given the same numbers.
 EPSILON, SIGMA = np.float32([0.0031, 0.0104]).astype(float), np.float32([2.74, 3.40]).astype(float)

@@ -19,15 +19,16 @@ from mace_models import mace_model
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from vesin import NeighborList
 
-from mlip_deploy.artifact import Artifact, file_sha256
+from mlip_deploy.artifact.reader import Artifact, file_sha256
 from mlip_deploy.engines import lammps
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export import mace, mace_fused
-from mlip_deploy.export.families import FAMILIES, ExportOptions
-from mlip_deploy.export.torchforce import KJ_PER_MOL
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.families.mace import adapter as mace
+from mlip_deploy.exporters.families.mace import fused as mace_fused
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
 from mlip_deploy.operators import load_operators
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.validation.fidelity import check
 
 load_operators()
 

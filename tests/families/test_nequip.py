@@ -18,9 +18,9 @@ pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not insta
 
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.validation.fidelity import check
 
 KINDS = ("nequip", "allegro")
 EMPTY_ZIP = b"PK\x05\x06" + 18 * b"\0"
@@ -129,10 +129,10 @@ from pathlib import Path
 import e3nn, torch, torch._dynamo
 from ase.build import bulk
 from models import tiny_chgnet_checkpoint
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.export.families import FAMILIES, ExportOptions
-from mlip_deploy.export.wrapper import write_artifact
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.exporters.interface import write_artifact
 
 directory = Path(tempfile.mkdtemp())
 checkpoint = tiny_chgnet_checkpoint(directory / "tiny.pth.tar")

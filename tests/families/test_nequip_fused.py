@@ -15,14 +15,14 @@ from conftest import mlip
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from vesin import NeighborList
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export import nequip
-from mlip_deploy.export.families import ExportOptions
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.families.nequip import adapter as nequip
+from mlip_deploy.exporters.families.registry import ExportOptions
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
 from mlip_deploy.operators import load_operators
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.validation.fidelity import check
 
 load_operators()
 

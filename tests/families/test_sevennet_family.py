@@ -8,9 +8,9 @@ pytest.importorskip("sevenn", reason="the package 'sevenn' is not installed. Typ
 
 from conftest import mlip
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.validation.fidelity import check
 
 # What to export and the options; names that other tests use, so that each is exported once. All have a fused form.
 PACKAGED = {

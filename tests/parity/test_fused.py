@@ -11,9 +11,9 @@ from ase.build import bulk, molecule
 pytest.importorskip("sevenn")
 from vesin import NeighborList
 
-from mlip_deploy.export import sevennet
-from mlip_deploy.export.families import ExportOptions
-from mlip_deploy.export.wrapper import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.families.registry import ExportOptions
+from mlip_deploy.exporters.families.sevennet import adapter as sevennet
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
 from mlip_deploy.operators import load_operators
 
 load_operators()

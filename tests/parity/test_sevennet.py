@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mlip_deploy.artifact import Artifact
-from mlip_deploy.tolerances import FLOAT64
-from mlip_deploy.validate.fidelity import check
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.tolerances import FLOAT64
+from mlip_deploy.validation.fidelity import check
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 
 

@@ -14,15 +14,15 @@ import torch
 from ase import units
 from rich.console import Console
 
-from mlip_deploy.bench import command
 from mlip_deploy.bench import measure as bench_measure
 from mlip_deploy.bench.frameworks import ACCELERATORS, Framework, framework_runner, parse_framework
 from mlip_deploy.bench.measure import Case, Measurement, compare, measure, peak_memory, peak_memory_per_atom
 from mlip_deploy.bench.report import label, table
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
+from mlip_deploy.cli import bench as command
+from mlip_deploy.environment.gpus import driver, gpus
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.gpus import driver, gpus
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from conftest import mlip
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.checkpoints import load_checkpoint
+from mlip_deploy.exporters.checkpoints import load_checkpoint
 
 
 class Malicious:

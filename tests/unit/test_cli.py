@@ -8,9 +8,9 @@ import pytest
 from conftest import mlip
 
 from mlip_deploy import files
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.export.families import FAMILIES, ExportOptions, Family
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, Family
 
 
 @pytest.mark.parametrize("command", ["export", "info", "check", "validate", "bench", "deploy", "doctor"])
@@ -68,7 +68,7 @@ def test_wrong_input(arguments, message, tmp_path, monkeypatch):
 
 
 def test_no_deprecation_of_torch_is_shown_to_who_cannot_act_on_it(tmp_path, artifacts):
-    command = [sys.executable, "-W", "always", "-m", "mlip_deploy.cli"]
+    command = [sys.executable, "-W", "always", "-m", "mlip_deploy.cli.main"]
     export = ["export", "sevennet", str(artifacts.checkpoint()), "-o", str(tmp_path / "tiny.mlip.pt")]
     done = subprocess.run([*command, *export], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import Artifact
-from mlip_deploy.contract import Contract
+from mlip_deploy.artifact.contract import Contract
+from mlip_deploy.artifact.reader import Artifact
 
 
 @pytest.fixture(scope="module")

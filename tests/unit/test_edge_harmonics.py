@@ -6,7 +6,7 @@ import pytest
 import torch
 from e3nn import o3
 
-from mlip_deploy.export.equivariant import EdgeHarmonics, NotFusible
+from mlip_deploy.exporters.layers.equivariant import EdgeHarmonics, NotFusible
 from mlip_deploy.operators import load_operators
 
 load_operators()

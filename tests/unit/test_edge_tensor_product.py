@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 e3nn = pytest.importorskip("e3nn")
 from e3nn import o3  # noqa: E402
 
-from mlip_deploy.export.equivariant import (  # noqa: E402
+from mlip_deploy.exporters.layers.equivariant import (  # noqa: E402
     EdgeTensorProduct,
     EquivariantLinear,
     Gate,

@@ -6,7 +6,7 @@ from tolerances import FLOAT64_SUM
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from mlip_deploy.export.slice_gradients import join_slice_gradients
+from mlip_deploy.exporters.targets.slice_gradients import join_slice_gradients
 
 WIDTH = 10
 

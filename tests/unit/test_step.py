@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toy_models import LocalEnergy, fixtures_of, write
 
 from mlip_deploy import _core
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 
 RESULTS = ("energy", "energies", "forces", "virial", "atom_virials", "centroid_virials")
 

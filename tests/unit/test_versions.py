@@ -5,8 +5,8 @@ from importlib import metadata
 import pytest
 import torch
 
-from mlip_deploy import doctor
 from mlip_deploy.engines import lammps_plugin
+from mlip_deploy.environment import doctor
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from pair_potential import crystal
 from tolerances import FLOAT64_SUM
 from toy_models import export
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.comparison import cross
+from mlip_deploy.comparison.audit import audit
+from mlip_deploy.comparison.compare import compare
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate import cross
-from mlip_deploy.validate.audit import audit
-from mlip_deploy.validate.compare import compare
 
 FRAME = "functional=none,hubbard_u=none,corrections=none,dispersion=none"
 WRONG = 4  # the frame of the damaged label

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import ENGINES
-from mlip_deploy.validate.case import Context
-from mlip_deploy.validate.cost import REPEATS, cases
+from mlip_deploy.validation.case import Context
+from mlip_deploy.validation.cost import REPEATS, cases
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from sevenn.calculator import SevenNetCalculator
 from sevenn.train.dataload import unlabeled_atoms_to_graph
 from sevenn.util import load_checkpoint
 
-from mlip_deploy.artifact import Artifact
-from mlip_deploy.validate import forgetting
-from mlip_deploy.validate.case import Check, Context
-from mlip_deploy.validate.datasets import PBE
-from mlip_deploy.validate.run import Validation, validate
-from mlip_deploy.validate.summary import page
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.validation.case import Check, Context
+from mlip_deploy.validation.reference import forgetting
+from mlip_deploy.validation.reference.datasets import PBE
+from mlip_deploy.validation.report.summary import page
+from mlip_deploy.validation.run import Validation, validate
 
 FRAME = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
 STEPS, RATE = 20, 0.01

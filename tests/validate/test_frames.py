@@ -2,10 +2,10 @@
 
 import pytest
 
-from mlip_deploy.contract import EnergyFrame
+from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
-from mlip_deploy.validate.frames import UNKNOWN, Agreement, agree, differing_terms, parse_request, same_zero
+from mlip_deploy.validation.reference.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
+from mlip_deploy.validation.reference.frames import UNKNOWN, Agreement, agree, differing_terms, parse_request, same_zero
 
 RAW_MODEL = EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
 OXIDE, METAL = frozenset({"Fe", "O"}), frozenset({"Fe"})

@@ -10,15 +10,15 @@ from conftest import mlip
 from openmm_cases import need_platform
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.comparison.cross import cross_predict
 from mlip_deploy.engines import openmm as openmm_engine
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate import fidelity
-from mlip_deploy.validate.case import Context, Hardware
-from mlip_deploy.validate.cross import cross_predict
-from mlip_deploy.validate.physics import dynamics, tools
-from mlip_deploy.validate.properties.dynamics import simulate
-from mlip_deploy.validate.properties.recipe import Setting
+from mlip_deploy.validation import fidelity
+from mlip_deploy.validation.case import Context, Hardware
+from mlip_deploy.validation.physics import dynamics, tools
+from mlip_deploy.validation.properties.dynamics import simulate
+from mlip_deploy.validation.properties.recipe import Setting
 
 ABSENT = Hardware(device="cuda:99")
 

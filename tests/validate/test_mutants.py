@@ -9,13 +9,13 @@ import toy_models
 from torch import Tensor, nn
 from toy_models import LocalEnergy
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import ase as ase_engine
-from mlip_deploy.export.wrapper import EdgeGradientModel
-from mlip_deploy.validate import fidelity
-from mlip_deploy.validate.case import Context
-from mlip_deploy.validate.physics import dynamics
-from mlip_deploy.validate.run import validate
+from mlip_deploy.exporters.interface import EdgeGradientModel
+from mlip_deploy.validation import fidelity
+from mlip_deploy.validation.case import Context
+from mlip_deploy.validation.physics import dynamics
+from mlip_deploy.validation.run import validate
 
 CUTOFF = 3.9
 

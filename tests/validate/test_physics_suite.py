@@ -6,11 +6,11 @@ import toy_models
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import lammps as lammps_engine
-from mlip_deploy.validate.case import Context
-from mlip_deploy.validate.physics import cases, dimers, symmetries
-from mlip_deploy.validate.physics.stencil import POINTS, derivative, integral, step_for
+from mlip_deploy.validation.case import Context
+from mlip_deploy.validation.physics import cases, dimers, symmetries
+from mlip_deploy.validation.physics.stencil import POINTS, derivative, integral, step_for
 
 STEP = 0.01
 NODES = STEP * np.array([*POINTS[:4], 0, *POINTS[4:]])
@@ -138,7 +138,7 @@ def test_the_long_range_that_is_left_out_is_that_of_unit_charges(toy, tmp_path):
 @pytest.mark.parametrize("engine", ["ase", "openmm"])
 def test_a_model_that_stops_is_a_failed_check(engine, tiny, tmp_path, monkeypatch):
     from mlip_deploy.errors import MLIPError
-    from mlip_deploy.validate.physics import tools
+    from mlip_deploy.validation.physics import tools
 
     def stop(*_, **__):
         raise MLIPError("the energy is not finite")

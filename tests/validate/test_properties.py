@@ -11,16 +11,16 @@ from ase.units import GPa
 from pair_potential import LATTICE_CONSTANT
 from tolerances import FLOAT64_SUM
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validate.case import Case, Context, Hardware, Outcome
-from mlip_deploy.validate.datasets import DATA_DIR, MissingDataError
-from mlip_deploy.validate.properties import cases, elastic, recipes, vacancy
-from mlip_deploy.validate.properties.dynamics import simulate
-from mlip_deploy.validate.properties.eos import fit
-from mlip_deploy.validate.properties.liquid import mean_square_displacement, radial_distribution
-from mlip_deploy.validate.properties.recipe import EngineCalculator, Setting, UnfinishedError, relax
+from mlip_deploy.validation.case import Case, Context, Hardware, Outcome
+from mlip_deploy.validation.properties import cases, elastic, recipes, vacancy
+from mlip_deploy.validation.properties.dynamics import simulate
+from mlip_deploy.validation.properties.eos import fit
+from mlip_deploy.validation.properties.liquid import mean_square_displacement, radial_distribution
+from mlip_deploy.validation.properties.recipe import EngineCalculator, Setting, UnfinishedError, relax
+from mlip_deploy.validation.reference.datasets import DATA_DIR, MissingDataError
 
 # Strains of half a percent and a fit over ±6 % in volume differ by anharmonicity: B' is 11 here; 5 % seen
 TWO_ROUTES = 0.08
@@ -148,7 +148,7 @@ def test_a_relaxation_without_end_is_said(setting: Setting) -> None:
 
 
 RECIPE_FILE = """
-from mlip_deploy.validate.properties.recipe import Measurement, Metric, Recipe
+from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe
 
 RECIPE = Recipe(
     name="atoms",

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 from conftest import mlip
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.tolerances import FLOAT64
-from mlip_deploy.validate import fidelity
-from mlip_deploy.validate import run as run_module
-from mlip_deploy.validate.case import Case, Check, Context, Curve, Outcome, Series
-from mlip_deploy.validate.report import reproducible
-from mlip_deploy.validate.run import validate
-from mlip_deploy.validate.summary import page
+from mlip_deploy.report.page import reproducible
+from mlip_deploy.validation import fidelity
+from mlip_deploy.validation import run as run_module
+from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validation.report.summary import page
+from mlip_deploy.validation.run import validate
 
 
 def check(verdict="pass", value=0.25, **further):

@@ -13,14 +13,14 @@ import toy_models
 from conftest import mlip
 from toy_models import LocalEnergy
 
-from mlip_deploy import signature as signature_module
-from mlip_deploy.artifact import SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact import gate as signature_module
+from mlip_deploy.artifact.gate import Signature, UnvalidatedWarning, problem, release, sign
+from mlip_deploy.artifact.reader import SIGNATURE_RECORD, Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import ENGINES, evaluator
 from mlip_deploy.engines.lammps import LAMMPSError, launcher, run
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import MLIPForce
-from mlip_deploy.signature import Signature, UnvalidatedWarning, problem, release, sign
 
 DECK = """
 units metal

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 
 ACCELERATORS = {
@@ -69,8 +69,8 @@ def framework_runner(framework: Framework, device: str) -> Callable[[Atoms], Any
     Raises:
         MLIPError: for a family that has no framework, no such calculator or no such accelerator.
     """
-    from mlip_deploy.export.families import FAMILIES, ExportOptions
-    from mlip_deploy.export.wrapper import quiet
+    from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+    from mlip_deploy.exporters.interface import quiet
 
     contract = Artifact(framework.artifact).contract
     family = contract.model.family

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mlip_deploy.gpus import driver, gpus
+from mlip_deploy.environment.gpus import driver, gpus
 
 
 def table(records: list[dict[str, Any]], compared: bool) -> Table:

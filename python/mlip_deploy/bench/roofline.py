@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.bench.measure import WARM_UP
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
@@ -24,7 +24,7 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     """
     import torch
 
-    from mlip_deploy.export.wrapper import quiet
+    from mlip_deploy.exporters.interface import quiet
     from mlip_deploy.operators import load_operators
 
     load_operators()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.artifact.gate import unvalidated_ignored
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.result import Result
-from mlip_deploy.signature import unvalidated_ignored
 
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, device: str = "cpu") -> Result:

@@ -25,7 +25,7 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
 
-from mlip_deploy.artifact import Artifact
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Result, stress_from_virial
 

@@ -12,10 +12,10 @@ from ase import Atoms
 from openmm import unit
 
 from mlip_deploy import _core
+from mlip_deploy.artifact.gate import unvalidated_ignored
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
-from mlip_deploy.signature import unvalidated_ignored
 
 FIRST_BOX = 20.0
 """Å, edge of the box in which a Context is made, before it gets that of a structure"""

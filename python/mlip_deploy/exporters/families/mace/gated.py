@@ -1,0 +1,181 @@
+"""MACE's gated interaction block (RealAgnosticResidualNonLinearInteractionBlock) on fused operators.
+
+The convolution is that of the other blocks, with radial weights that depend on the elements of both atoms too. After it
+come a residual connection within the block, a gate and one more linear map.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
+from mlip_deploy.exporters.layers.element_layers import ElementTables
+from mlip_deploy.exporters.layers.equivariant import (
+    EdgeTensorProduct,
+    EquivariantLinear,
+    NotFusible,
+    add_blocks,
+    rows_with_ghosts,
+    to_blocks,
+)
+
+NONLINEAR = "RealAgnosticResidualNonLinearInteractionBlock"
+
+
+class NonLinearLayer(nn.Module):
+    """One gated interaction and its product block, with the interface of `mace_fused.Layer`.
+
+    Args:
+        interaction, product: MACE's.
+        embedding: features of each element [n_elements, channels] for the first layer, None for the others.
+        n_elements: of the model.
+        dtype: of the model.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("first", "same_for_all")
+    rows: Tensor
+
+    def __init__(self, interaction: Any, product: Any, embedding: Tensor | None, n_elements: int, dtype: torch.dtype):
+        super().__init__()
+        self.first = embedding is not None
+        self.has_density = True
+        self.tabulated = False
+        self.linear_up: nn.Module = nn.Identity()
+        rows = torch.zeros(0)
+        if embedding is None:
+            self.linear_up = EquivariantLinear(interaction.linear_up)
+            self.skip: nn.Module = EquivariantLinear(interaction.skip_tp)
+            self.residual: nn.Module = EquivariantLinear(interaction.linear_res)
+        else:
+            with torch.no_grad():
+                up = interaction.linear_up(embedding)
+                skip = to_blocks(interaction.skip_tp(embedding), interaction.skip_tp.irreps_out)
+                residual = to_blocks(interaction.linear_res(up), interaction.linear_res.irreps_out)
+            rows = torch.cat([block.flatten(1) for block in to_blocks(up, interaction.linear_up.irreps_out)], dim=1)
+            self.skip, self.residual = ElementTables(skip), ElementTables(residual)
+        self.register_buffer("rows", rows)
+        self.radial_network = NetworkOfPairs(interaction.conv_tp_weights, interaction, n_elements, dtype)
+        self.density = NetworkOfPairs(interaction.density_fn, interaction, n_elements, dtype)
+        self.convolution = EdgeTensorProduct(interaction.conv_tp)
+        self.linear_1 = EquivariantLinear(interaction.linear_1)
+        self.alpha, self.beta = float(interaction.alpha), float(interaction.beta)
+        self.gate = BlockGate(interaction.equivariant_nonlin)
+        self.linear_2 = EquivariantLinear(interaction.linear_2)
+        self.contraction = SymmetricContraction(product.symmetric_contractions, dtype)
+        self.same_for_all = bool(getattr(product, "use_agnostic_product", False))
+        self.linear_out = EquivariantLinear(product.linear)
+
+    def forward(
+        self,
+        blocks: list[Tensor],
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        harmonics: Tensor,
+        distances: Tensor,
+        radial: Tensor,
+        cutoff: Tensor,
+    ) -> list[Tensor]:
+        types = node_types[:n_owned]
+        if self.first:
+            skip, residual = self.skip(blocks, types), self.residual(blocks, types)
+            rows = self.rows[node_types]
+        else:
+            up = self.linear_up(blocks)
+            skip, residual = self.skip(blocks), self.residual(up)
+            rows = rows_with_ghosts(up, node_types.shape[0])
+        centres, neighbours = node_types[edge_index[0]], node_types[edge_index[1]]
+        weights = self.radial_network(radial, centres, neighbours) * cutoff
+        of_edges = torch.tanh(self.density(radial, centres, neighbours) ** 2) * cutoff
+        density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
+        density = density.index_add(0, edge_index[0], of_edges)
+        norm = (1.0 / (density * self.beta + self.alpha)).unsqueeze(2)
+        messages = self.linear_1(self.convolution(rows, harmonics, weights, edge_index, n_owned))
+        blocks = self.linear_2(self.gate(add_blocks([block * norm for block in messages], residual)))
+        blocks = self.contraction(blocks, torch.zeros_like(types) if self.same_for_all else types)
+        return add_blocks(self.linear_out(blocks), skip)
+
+
+class NetworkOfPairs(nn.Module):
+    """A network of radial features and of the elements of both atoms.
+
+    The elements enter the first layer, which is linear: their part of it is a table for each of the two atoms.
+
+    Args:
+        original: RadialMLP.
+        interaction: the block with the embeddings of the elements.
+    """
+
+    matrix: Tensor
+    of_centre: Tensor
+    of_neighbour: Tensor
+
+    def __init__(self, original: Any, interaction: Any, n_elements: int, dtype: torch.dtype):
+        super().__init__()
+        first, *others = original.net
+        one_hot = torch.eye(n_elements, dtype=dtype)
+        with torch.no_grad():
+            # MACE's sender is our neighbour, its receiver our centre.
+            neighbour, centre = interaction.source_embedding(one_hot), interaction.target_embedding(one_hot)
+            n_radial = first.in_features - neighbour.shape[1] - centre.shape[1]
+            parts = first.weight.split([n_radial, neighbour.shape[1], centre.shape[1]], dim=1)
+            self.register_buffer("matrix", parts[0].detach().transpose(0, 1).contiguous())
+            self.register_buffer("of_neighbour", neighbour @ parts[1].detach().transpose(0, 1))
+            self.register_buffer("of_centre", centre @ parts[2].detach().transpose(0, 1) + first.bias.detach())
+        self.others = nn.Sequential(*others)
+
+    def forward(self, radial: Tensor, centres: Tensor, neighbours: Tensor) -> Tensor:
+        """
+        Args:
+            radial: [n_edges, n_radial].
+            centres, neighbours: int64 [n_edges], element indices.
+        """
+        first = torch.matmul(radial, self.matrix) + self.of_centre[centres] + self.of_neighbour[neighbours]
+        result: Tensor = self.others(first)
+        return result
+
+
+class BlockGate(nn.Module):
+    """MACE's GatedEquivariantBlock on blocks.
+
+    Raises:
+        NotFusible: when scalars, gates and the rest do not follow each other in that order.
+    """
+
+    __constants__ = ("has_gates",)
+
+    def __init__(self, original: Any):
+        super().__init__()
+        simple = original.irreps_in.simplify()
+        self.n_scalars: int = original._s_len
+        gated = [(start, length) for start, length, *_ in original._gated_info]
+        places = [
+            (part.start, part.stop - part.start)
+            for part, entry in zip(simple.slices(), simple, strict=True)
+            if entry.ir.l
+        ]
+        scalars = [entry for entry in simple if entry.ir.l == 0]
+        in_order = original._s_start == 0 and original._g_start == (self.n_scalars if gated else 0)
+        if gated != places or not in_order or len(scalars) != 1:
+            raise NotFusible(
+                f"the gate of {original.irreps_in} does not have scalars, gates and the rest in this order"
+            )
+        self.act_scalars, self.act_gates = original._act_scalar, original._act_gate
+        self.scalar_factor: float = original._scalar_cst
+        self.gate_factor: float = original._gate_cst
+        self.has_gates = bool(gated)
+        # (first gate, channels) of each block; TorchScript has no type for an empty list
+        self.gates: list[tuple[int, int]] = [(gate, channels) for *_, channels, gate in original._gated_info] or [
+            (0, 0)
+        ]
+
+    def forward(self, blocks: list[Tensor]) -> list[Tensor]:
+        first = blocks[0]
+        results = [self.scalar_factor * self.act_scalars(first[:, :, : self.n_scalars])]
+        if self.has_gates:
+            gates = self.gate_factor * self.act_gates(first[:, :, self.n_scalars :])
+            for k, (start, channels) in enumerate(self.gates):
+                results.append(blocks[1 + k] * gates[:, :, start : start + channels])
+        return results

@@ -1,0 +1,265 @@
+"""Adapter for NequIP (S. Batzner et al. 2022) and Allegro (A. Musaelian et al. 2023): `nequip`, `nequip-allegro`.
+
+NequIP runs on mlip's operators by default: see `nequip_fused`. Otherwise the models' own modules are used as they are,
+except NequIP's interaction blocks, which get their neighbours' features through `mlip::ghost_gather`. Allegro is
+strictly local: an atom's energy depends on its own edges. Its tensor product is put differently: `allegro_contracter`.
+"""
+
+import copy
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from mlip_deploy.artifact.contract import EnergyFrame, ModelIdentity
+from mlip_deploy.artifact.fixtures import Original
+from mlip_deploy.artifact.reader import file_sha256
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.checkpoints import load_checkpoint
+from mlip_deploy.exporters.families.nequip.allegro import use_batched_contracters
+from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
+from mlip_deploy.exporters.families.nequip.state import nequip_settings
+from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
+from mlip_deploy.exporters.interface import Adapted
+from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.result import VOIGT, Result
+
+CITATIONS = {
+    "nequip": (
+        "Batzner, S.; Musaelian, A.; Sun, L.; Geiger, M.; Mailoa, J. P.; Kornbluth, M.; Molinari, N.; Smidt, T. E.; "
+        "Kozinsky, B. E(3)-equivariant graph neural networks for data-efficient and accurate interatomic potentials. "
+        "Nat. Commun. 2022, 13, 2453. doi:10.1038/s41467-022-29939-5"
+    ),
+    "allegro": (
+        "Musaelian, A.; Batzner, S.; Johansson, A.; Sun, L.; Owen, C. J.; Kornbluth, M.; Kozinsky, B. Learning local "
+        "equivariant representations for large-scale atomistic dynamics. Nat. Commun. 2023, 14, 579. "
+        "doi:10.1038/s41467-023-36329-y"
+    ),
+}
+UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
+PACKAGE_SUFFIX = ".nequip.zip"
+
+
+def adapt(source: str, options: ExportOptions) -> Adapted:
+    """A stored NequIP or Allegro model as an Adapted model.
+
+    Args:
+        source: a training checkpoint (*.ckpt) or a package (*.nequip.zip), which carries code.
+        options: `fuse` False keeps NequIP's own layers; `elements`; `trust_checkpoint`, which a package always needs.
+
+    Raises:
+        MLIPError: for a file that is not one of these or not trusted, a modality, elements that the model lacks, type
+            names that are no elements, a layer that the adapter does not know, or one without a fused form while
+            `options.fuse` is true.
+    """
+    path = Path(source)
+    if options.modal is not None:
+        raise MLIPError(f"--modal {options.modal}: NequIP models have no modalities. Leave --modal out")
+    if not path.is_file():
+        raise MLIPError(f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX})")
+    if path.name.endswith(PACKAGE_SUFFIX):
+        if not zipfile.is_zipfile(path):
+            raise MLIPError(f"'{source}' is not a NequIP package: it is no zip archive")
+        if not options.trust_checkpoint:
+            raise MLIPError(
+                f"'{source}' is a NequIP package: it carries the model's Python code, which runs when it is loaded: "
+                "it is to be trusted like a program. If you trust whoever wrote it, add: --trust-checkpoint"
+            )
+    else:
+        load_checkpoint(path, options.trust_checkpoint)
+    try:
+        with nequip_settings():
+            from nequip.model.saved_models.load_utils import load_saved_model
+
+            model = load_saved_model(path)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MLIPError(f"'{source}' could not be read as a NequIP model ({reason})") from error
+    return adapt_model(model, path.name.split(".")[0], file_sha256(path), options)
+
+
+def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> Adapted:
+    """The same for a model in memory (nequip.nn.GraphModel in eager mode)."""
+    import nequip
+    from ase.data import atomic_numbers
+
+    steps = _steps(model)
+    interactions = [step for step in steps.values() if type(step).__name__ == "ConvNetLayer"]
+    family = "nequip" if interactions else "allegro"
+    residual = [name for name, step in steps.items() if getattr(step, "resnet", False)]
+    if residual:
+        raise MLIPError(f"{residual[0]} has a residual connection, which the adapter does not know")
+    if getattr(steps.get("type_embed"), "do_categorical_graph_field_embed", False):
+        wanted = ", ".join(steps["type_embed"].categorical_graph_field_embed_modules)
+        raise MLIPError(f"{name} is a model with further inputs ({wanted}), which cannot be exported")
+    unknown = [symbol for symbol in model.type_names if symbol not in atomic_numbers]
+    if unknown:
+        raise MLIPError(f"{name} has atom types that are no elements: {', '.join(unknown)}")
+    if not interactions and not any(type(step).__name__ == "Allegro_Module" for step in steps.values()):
+        raise MLIPError(f"{name} is neither NequIP nor Allegro. Its modules: {', '.join(steps)}")
+    elements = keep_elements(list(model.type_names), options.elements, name)
+    types = [list(model.type_names).index(symbol) for symbol in elements]
+    return Adapted(
+        identity=ModelIdentity(
+            family="nequip", name=name, source_sha256=sha256, license="unknown", citation=CITATIONS[family]
+        ),
+        elements=elements,
+        cutoff=float(model.metadata["r_max"]),
+        message_passing_layers=len(interactions),
+        parallel="exchange" if interactions else "local",
+        operators=_operators(options.fuse) if interactions else [],
+        energy_frame=UNKNOWN_FRAME,
+        inputs=[],
+        energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
+        original=Original(
+            package=f"nequip {nequip.__version__}",
+            float64=_original(model, torch.float64),
+            float32=_original(model, torch.float32),
+        ),
+        script=_script,
+    )
+
+
+def _energy_model(model: Any, dtype: torch.dtype, types: list[int], interactions: bool, fuse: bool) -> nn.Module:
+    converted = _in_type(model, dtype)
+    if fuse and not interactions:
+        use_batched_contracters(converted)
+    if not fuse or not interactions:
+        return NequIPEnergy(converted, types)
+    in_float64 = _steps(_in_type(converted, torch.float64))
+    try:
+        return FusedNequIPEnergy(_steps(converted), in_float64, types, tabulate=dtype == torch.float32)
+    except NotFusible as reason:
+        raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _operators(fuse: bool) -> list[str]:
+    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear"]
+    return ["mlip::ghost_gather", *(fused if fuse else [])]
+
+
+def _script(module: nn.Module) -> torch.jit.ScriptModule:
+    from e3nn.util.jit import script
+
+    scripted: torch.jit.ScriptModule = script(module)
+    return scripted
+
+
+def _steps(model: Any) -> dict[str, Any]:
+    """The modules of the energy model in the order in which they run, but the sum over atoms."""
+    return {name: step for name, step in model.model.func.named_children() if name != "total_energy_sum"}
+
+
+def _in_type(model: Any, dtype: torch.dtype) -> Any:
+    """A copy in `dtype`. NequIP itself keeps edges and energies in float64 whatever its layers have."""
+    result = copy.deepcopy(model).to(dtype).eval()
+    for module in result.modules():
+        for name in ("_output_dtype", "model_dtype", "out_dtype"):
+            if isinstance(getattr(module, name, None), torch.dtype):
+                setattr(module, name, dtype)
+    return result
+
+
+class NequIPEnergy(nn.Module):
+    """NequIP or Allegro behind the model interface: atomic energies of owned atoms from edge vectors.
+
+    Args:
+        model: GraphModel in the type to compute in.
+        types: the model's type index of each of the artifact's elements.
+    """
+
+    types: Tensor
+
+    def __init__(self, model: Any, types: list[int]):
+        super().__init__()
+        self.register_buffer("types", torch.tensor(types))
+        steps = _steps(model)
+        for step in steps.values():
+            if type(step).__name__ == "ConvNetLayer":
+                step.conv = Interaction(step.conv)
+        self.steps = nn.ModuleList(steps.values())
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        # Positions are not read when there are edge vectors, but for the number of nodes.
+        data: dict[str, Tensor] = {
+            "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
+            "atom_types": self.types[node_types],
+            "edge_index": edge_index,
+            "edge_vectors": edge_vectors,
+            # A length, as the other counts are: a number in a tensor would be a constant to a trace.
+            "owned_types": node_types[:n_owned],
+        }
+        for step in self.steps:
+            data = step(data)
+        return data["atomic_energy"][:n_owned].squeeze(1)
+
+
+class Interaction(nn.Module):
+    """NequIP's InteractionBlock over owned centres, with neighbours that may be ghosts."""
+
+    __constants__ = ("has_self_connection", "is_first_layer")
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.linear_1, self.linear_2 = original.linear_1, original.linear_2
+        self.norm = original.avg_num_neighbors_norm
+        self.edge_mlp = original.edge_mlp
+        self.tensor_product = original.tp_scatter.tp
+        self.has_self_connection = original.sc is not None
+        self.self_connection = original.sc if self.has_self_connection else nn.Identity()
+        self.is_first_layer: bool = original.is_first_layer
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        n_owned = data["owned_types"].shape[0]
+        n_nodes = data["pos"].shape[0]
+        centres, neighbours = data["edge_index"][0], data["edge_index"][1]
+        x = data["node_features"]
+        connection = x
+        if self.has_self_connection:
+            connection = self.self_connection(x[:n_owned], data["node_attrs"][:n_owned])
+        data["node_features"] = self.linear_1(x)
+        data = self.norm(data)
+        x = data["node_features"]
+        if not self.is_first_layer:  # whose features come from the types, which ghosts have
+            x = torch.ops.mlip.ghost_gather(x, n_nodes)
+        messages = self.tensor_product(x[neighbours], data["edge_attrs"], self.edge_mlp(data["edge_embedding"]))
+        total = torch.zeros([n_owned, messages.shape[1]], dtype=messages.dtype, device=messages.device)
+        x = self.linear_2(total.index_add(0, centres, messages))
+        data["node_features"] = x + connection if self.has_self_connection else x
+        return data
+
+
+def _original(model: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:
+    """NequIP's own graph, layers and derivatives, all in `dtype`."""
+    own: Any = None
+
+    def evaluate(atoms: Atoms) -> Result:
+        nonlocal own
+        own = own or _in_type(model, dtype)
+        plain = Atoms(atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        with nequip_settings():
+            from nequip.data import compute_neighborlist_, from_ase
+
+            data = compute_neighborlist_(from_ase(plain), float(own.metadata["r_max"]))
+            data["atom_types"] = torch.tensor([own.type_names.index(s) for s in plain.get_chemical_symbols()])
+            if not atoms.pbc.all():
+                data.pop("pbc", None)
+            found = own({k: v.to(dtype) if v.is_floating_point() else v for k, v in data.items()})
+        stress = None
+        if atoms.pbc.all():
+            tensor = found["stress"].detach().numpy().astype(float).reshape(3, 3)
+            stress = np.array([tensor[a, b] for a, b in VOIGT])
+        energies = found["atomic_energy"].detach().numpy().astype(float).reshape(-1)
+        return Result(
+            energy=float(energies.sum()),
+            atomic_energies=energies,
+            forces=found["forces"].detach().numpy().astype(float),
+            stress=stress,
+        )
+
+    return evaluate

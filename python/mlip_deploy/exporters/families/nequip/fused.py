@@ -1,0 +1,202 @@
+"""NequIP on fused operators: the same numbers as `nequip.NequIPEnergy`, in component-major layout.
+
+Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, gate. The self-connection, a product with the features of the atom's type, becomes one
+matrix for each type. In float32 the radial networks become tables (see `equivariant.radial_table`), unless the cutoff
+depends on the types; in float64 they are evaluated.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.exporters.layers.element_layers import ElementLinear
+from mlip_deploy.exporters.layers.equivariant import (
+    EdgeHarmonics,
+    EdgeTensorProduct,
+    EquivariantLinear,
+    Gate,
+    NotFusible,
+    add_blocks,
+    radial_table,
+    rows_with_ghosts,
+)
+
+BEFORE = {
+    "NodeTypeEmbed": "type_embed",
+    "SphericalHarmonicEdgeAttrs": "spharm",
+    "EdgeLengthNormalizer": "edge_norm",
+    "BesselEdgeLengthEncoding": "bessel_encode",
+    "ApplyFactor": "factor",
+}
+AFTER = {"ScalarMLP", "PerTypeScaleShift", "ZBL", "LennardJones"}
+
+
+class FusedNequIPEnergy(nn.Module):
+    """Atomic energies of owned atoms from edge vectors, in eV.
+
+    Args:
+        steps: NequIP's modules in the order in which they run, in the type to compute in.
+        in_float64: the same in float64, to make tables of.
+        types: NequIP's type index of each of the artifact's elements.
+        tabulate: put tables in place of the radial networks where that is possible.
+
+    Raises:
+        NotFusible: for a layer that has no fused form.
+    """
+
+    attributes: Tensor
+    types: Tensor
+
+    def __init__(self, steps: dict[str, Any], in_float64: dict[str, Any], types: list[int], tabulate: bool):
+        super().__init__()
+        before, layers, after = _sorted(steps)
+        self.register_buffer("types", torch.tensor(types))
+        self.harmonics = EdgeHarmonics(before["spharm"].sh)
+        self.edge_norm = before["edge_norm"]
+        self.bessel_encode = before["bessel_encode"]
+        self.factor = before["factor"]
+        cutoff = None if self.edge_norm._per_edge_type or not tabulate else float(self.edge_norm.r_max)
+        attributes = before["type_embed"].embed_module.weight.detach()[types]
+        self.register_buffer("attributes", attributes)
+        fused: list[FusedLayer] = []
+        for name, layer in layers.items():
+            table = None if cutoff is None else _tabulated(in_float64, name, cutoff)
+            fused.append(FusedLayer(layer, attributes, not fused, table, types))
+        self.layers = nn.ModuleList(fused)
+        self.needs_network = any(not layer.tabulated for layer in fused)
+        self.after = nn.ModuleList(after)
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        # Positions are not read when there are edge vectors, but for the number of nodes.
+        data: dict[str, Tensor] = {
+            "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
+            "atom_types": self.types[node_types],
+            "edge_index": edge_index,
+            "edge_vectors": edge_vectors,
+        }
+        data = self.edge_norm(data)  # lengths, which a pair potential reads too
+        embedding = distances = data["edge_lengths"].view(-1)
+        if self.needs_network:
+            data = self.factor(self.bessel_encode(data))
+            embedding = data["edge_embedding"]
+        _, harmonics = self.harmonics(edge_vectors)
+        blocks = [self.attributes[node_types[:n_owned]].unsqueeze(1)]
+        for layer in self.layers:
+            blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, embedding)
+        data["node_features"] = blocks[0].squeeze(1)
+        for step in self.after:
+            data = step(data)
+        return data["atomic_energy"].squeeze(1)
+
+
+class FusedLayer(nn.Module):
+    """One of NequIP's layers: interaction block and gate.
+
+    Args:
+        original: ConvNetLayer.
+        attributes: features of each element [n_elements, channels]; the first layer's input too.
+        first: whether this is the first layer, whose neighbours' features depend on their elements alone.
+        table: radial table and its step; None to evaluate the radial network.
+        types: NequIP's type index of each element.
+
+    Raises:
+        NotFusible: for another convolution or nonlinearity than NequIP's own.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("first", "has_norms", "has_self_connection", "tabulated")
+    rows: Tensor
+    norms: Tensor
+
+    def __init__(
+        self, original: Any, attributes: Tensor, first: bool, table: tuple[Tensor, float] | None, types: list[int]
+    ):
+        super().__init__()
+        block = original.conv
+        for module, known in ((block, "InteractionBlock"), (original.equivariant_nonlin, "Gate")):
+            if type(module).__name__ != known:
+                raise NotFusible(f"a layer has a {type(module).__name__} in place of a {known}")
+        self.first = first
+        self.has_self_connection = block.sc is not None
+        self.tabulated = table is not None
+        # One over the root of the mean number of neighbours: a factor of the linear map, or one of each element's own.
+        norms = block.avg_num_neighbors_norm.norm_const.detach()
+        self.has_norms = not first and norms.numel() > 1
+        norms = norms[types] if norms.numel() > 1 else norms
+        self.register_buffer("norms", norms.unsqueeze(2))
+        rows = norms.new_zeros(0)
+        if first:
+            with torch.no_grad():
+                rows = block.linear_1(attributes) * norms
+        self.register_buffer("rows", rows)
+        factor = 1.0 if norms.numel() > 1 else float(norms)
+        self.linear_in = nn.Identity() if first else EquivariantLinear(block.linear_1, None, factor)
+        self.self_connection = ElementLinear(block.sc, attributes) if self.has_self_connection else nn.Identity()
+        self.radial_network = nn.Identity() if self.tabulated else block.edge_mlp
+        product = block.tp_scatter.tp
+        self.convolution = EdgeTensorProduct(product, *table) if table else EdgeTensorProduct(product)
+        self.linear_out = EquivariantLinear(block.linear_2)
+        self.gate = Gate(original.equivariant_nonlin)
+
+    def forward(
+        self,
+        blocks: list[Tensor],
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        harmonics: Tensor,
+        distances: Tensor,
+        embedding: Tensor,
+    ) -> list[Tensor]:
+        types = node_types[:n_owned]
+        if self.first:
+            rows = self.rows[node_types]
+        else:
+            features = self.linear_in(blocks)
+            if self.has_norms:
+                norms = self.norms[types]
+                features = [block * norms for block in features]
+            rows = rows_with_ghosts(features, node_types.shape[0])
+        radial = distances if self.tabulated else self.radial_network(embedding)
+        result = self.linear_out(self.convolution(rows, harmonics, radial, edge_index, n_owned))
+        if self.has_self_connection:
+            result = add_blocks(result, self.self_connection(blocks, types))
+        activated: list[Tensor] = self.gate(result)
+        return activated
+
+
+def _sorted(steps: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """(what comes before the layers, by its name in BEFORE; the layers; what comes after them)."""
+    before: dict[str, Any] = {}
+    layers: dict[str, Any] = {}
+    after: list[Any] = []
+    for name, step in steps.items():
+        kind = type(step).__name__
+        if kind in BEFORE and not layers:
+            before[BEFORE[kind]] = step
+        elif kind == "ConvNetLayer" and not after:
+            layers[name] = step
+        elif kind in AFTER and layers:
+            after.append(step)
+        else:
+            raise NotFusible(f"the model has a layer {name} ({kind})")
+    absent = [kind for kind, name in BEFORE.items() if name not in before]
+    if absent:
+        raise NotFusible(f"the model has no {' and no '.join(absent)}")
+    return before, layers, after
+
+
+def _tabulated(steps: dict[str, Any], name: str, cutoff: float) -> tuple[Tensor, float] | None:
+    """The radial network of a layer as a table, from modules in float64."""
+    before = _sorted(steps)[0]
+    network = steps[name].conv.edge_mlp
+
+    def weights(r: Tensor) -> Tensor:
+        data = {"normed_edge_lengths": r.unsqueeze(1) * before["edge_norm"]._rmax_recip}
+        data = before["factor"](before["bessel_encode"](data))
+        result: Tensor = network(data["edge_embedding"])
+        return result
+
+    return radial_table(weights, cutoff)

@@ -1,0 +1,395 @@
+"""Adapter for SevenNet (Y. Park et al., J. Chem. Theory Comput. 2024): package `sevenn`, checkpoints `*.pth`.
+
+SevenNet's own layers are used as they are, except where they assume that every node is an owned atom: the
+convolutions, which get their neighbours' features through `mlip::ghost_gather`, and the species embedding with
+the first layer's linear maps, which depend on the element alone and become tables.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from mlip_deploy.artifact.contract import EnergyFrame, Input, ModelIdentity
+from mlip_deploy.artifact.fixtures import Original
+from mlip_deploy.artifact.reader import file_sha256
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters import checkpoints
+from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sevennet.fused import FusedSevenNetEnergy
+from mlip_deploy.exporters.interface import Adapted, default_dtype, quiet
+from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.result import Result
+
+CITATION = (
+    "Park, Y.; Kim, J.; Hwang, S.; Han, S. Scalable Parallel Algorithm for Graph Neural Network Interatomic "
+    "Potentials in Molecular Dynamics Simulations. J. Chem. Theory Comput. 2024, 20, 4857. doi:10.1021/acs.jctc.4c00190"
+)
+
+
+def adapt(source: str, options: ExportOptions) -> Adapted:
+    """A named or stored SevenNet checkpoint as an Adapted model.
+
+    Args:
+        source: a name that sevenn knows ("7net-0") or a checkpoint file.
+        options: `fuse` False keeps SevenNet's own layers, which is slower and needs no more than
+            `mlip::ghost_gather`.
+
+    Raises:
+        MLIPError: when sevenn is missing, the source is unknown, the modality is missing or wrong, or the model has a
+            layer without a fused form and `options.fuse` is true.
+    """
+    checkpoint = _load(source, options.trust_checkpoint)
+    config = checkpoint.config
+    inputs, modal = _modality(config, source, options.modal)
+    type_map: dict[int, int] = config["_type_map"]
+    known = [chemical_symbols[z] for z, _ in sorted(type_map.items(), key=lambda item: item[1])]
+    elements = keep_elements(known, options.elements, _model_name(source))
+    types = [known.index(symbol) for symbol in elements]
+    import sevenn
+
+    layers = int(config["num_convolution_layer"])
+    return Adapted(
+        identity=ModelIdentity(
+            family="sevennet",
+            name=_model_name(source),
+            source_sha256=file_sha256(checkpoint.checkpoint_path),
+            license="MIT" if not Path(source).is_file() else "unknown",
+            citation=CITATION,
+        ),
+        elements=elements,
+        cutoff=float(config["cutoff"]),
+        message_passing_layers=layers,
+        parallel="exchange",
+        operators=["mlip::ghost_gather", "mlip::edge_harmonics", "mlip::edge_tensor_product"]
+        if options.fuse
+        else ["mlip::ghost_gather"],
+        energy_frame=_energy_frame(source, modal),
+        inputs=inputs,
+        energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),
+        original=Original(
+            package=f"sevenn {sevenn.__version__}",
+            float64=_original(checkpoint, torch.float64, modal),
+            float32=_original(checkpoint, torch.float32, modal),
+            calculator=lambda dtype, device, accelerator: _calculator(checkpoint, dtype, device, accelerator, modal),
+            accelerators=("cueq", "flash", "oeq"),
+        ),
+        script=script,
+        small_memory_model=None if options.fuse else lambda dtype: _chunked(checkpoint, types, dtype, modal),
+    )
+
+
+def _energy_model(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+    """The energy model of some of SevenNet's type indices, which are then numbered from 0."""
+    model = _build(checkpoint, dtype)
+    _keep_types(model.rescale_atomic_energy, types, len(checkpoint.config["_type_map"]))
+    if not fuse:
+        return SevenNetEnergy(model, types, modal)
+    cutoff = float(checkpoint.config["cutoff"])
+    try:
+        return FusedSevenNetEnergy(model, types, dtype, cutoff, model.modal_map[modal] if modal else 0)
+    except NotFusible as reason:
+        raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
+
+
+def _chunked(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None) -> nn.Module:
+    from mlip_deploy.exporters.families.sevennet.chunked import ChunkedSevenNet
+
+    model: Any = _energy_model(checkpoint, types, dtype, modal, fuse=False)
+    return ChunkedSevenNet(model)
+
+
+def _keep_types(rescale: Any, types: list[int], n_types: int) -> None:
+    """Rows of the energy's scale and shift, whose last dimension is the element unless they are the same for all."""
+    for name in ("scale", "shift"):
+        values = getattr(rescale, name).detach()
+        if type(rescale).__name__ != "Rescale" and values.shape[-1] == n_types:
+            setattr(rescale, name, nn.Parameter(values[..., types], requires_grad=False))
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """e3nn's modules bring code that only e3nn's own scripting knows to prepare."""
+    from e3nn.util.jit import script as e3nn_script
+
+    scripted: torch.jit.ScriptModule = e3nn_script(module)
+    return scripted
+
+
+class SpeciesTables(nn.Module):
+    """All that the layers before the first convolution compute, as tables over the elements that are kept."""
+
+    features: Tensor
+    attributes: Tensor
+    self_connection: Tensor
+    modal_attributes: Tensor
+
+    def __init__(self, layers: list[nn.Module], types: list[int], modal_index: int):
+        super().__init__()
+        data = {
+            "x": torch.tensor(types),
+            "modal_type": torch.tensor(modal_index),
+        }
+        with torch.no_grad():
+            for layer in layers:
+                data = layer(data)
+        self.register_buffer("features", data["x"].detach().clone())
+        self.register_buffer("attributes", data["node_attr"].detach().clone())
+        # What a variant of the model does not have is left out of the data.
+        self.has_self_connection = "self_cont_tmp" in data
+        self.has_modal = "modal_attr" in data
+        absent = torch.zeros(0)
+        self.register_buffer("self_connection", data.get("self_cont_tmp", absent).detach().clone())
+        self.register_buffer("modal_attributes", data.get("modal_attr", absent).detach().clone())
+
+    def forward(self, data: dict[str, Tensor], node_types: Tensor, n_owned: int) -> dict[str, Tensor]:
+        owned_types = node_types[:n_owned]
+        data["x"] = self.features[node_types]
+        data["atom_type"] = owned_types
+        data["node_attr"] = self.attributes[owned_types]
+        if self.has_self_connection:
+            data["self_cont_tmp"] = self.self_connection[owned_types]
+        if self.has_modal:
+            data["modal_attr"] = self.modal_attributes
+        return data
+
+
+class Convolution(nn.Module):
+    """SevenNet's IrrepsConvolution over owned centres, with neighbours that may be ghosts.
+
+    Args:
+        original: the layer whose tensor product and radial network are used.
+        gather: whether features of ghosts have to be asked for; the first layer has them from its tables.
+    """
+
+    denominator: Tensor
+
+    def __init__(self, original: Any, gather: bool):
+        super().__init__()
+        self.radial_network = original.weight_nn
+        self.tensor_product = original.convolution
+        self.gather = gather
+        self.register_buffer("denominator", original.denominator.detach().clone())
+
+    def forward(self, data: dict[str, Tensor], n_nodes: int, n_owned: int) -> dict[str, Tensor]:
+        x = data["x"]
+        if self.gather:
+            x = torch.ops.mlip.ghost_gather(x, n_nodes)
+        centres, neighbours = data["edge_index"][0], data["edge_index"][1]
+        weights = self.radial_network(data["edge_embedding"])
+        messages = self.tensor_product(x[neighbours], data["edge_attr"], weights)
+        total = torch.zeros([n_owned, messages.shape[1]], dtype=messages.dtype, device=messages.device)
+        data["x"] = total.index_add(0, centres, messages) / self.denominator
+        return data
+
+
+class Layer(nn.Module):
+    """One message-passing layer: what comes before its convolution, the convolution, what comes after."""
+
+    def __init__(self, before: list[nn.Module], convolution: Convolution, after: list[nn.Module]):
+        super().__init__()
+        self.before = nn.ModuleList(before)
+        self.convolution = convolution
+        self.after = nn.ModuleList(after)
+
+    def forward(self, data: dict[str, Tensor], n_nodes: int, n_owned: int) -> dict[str, Tensor]:
+        for module in self.before:
+            data = module(data)
+        data = self.convolution(data, n_nodes, n_owned)
+        for module in self.after:
+            data = module(data)
+        return data
+
+
+class SevenNetEnergy(nn.Module):
+    """SevenNet behind the model interface: atomic energies of owned atoms from edge vectors."""
+
+    modal_type: Tensor
+
+    def __init__(self, model: Any, types: list[int], modal: str | None):
+        super().__init__()
+        names = list(model._modules)
+        modules = dict(model._modules)
+        modal_index = model.modal_map[modal] if modal else 0
+        convolutions = [name for name in names if name.endswith("_convolution")]
+        first, last = convolutions[0], names.index("rescale_atomic_energy")
+        start = names.index("edge_embedding") + 1
+        self.edge_embedding = modules["edge_embedding"]
+        embedding = [modules[name] for name in names[start : names.index(first)]]
+        self.tables = SpeciesTables(embedding, types, modal_index)
+        layers = []
+        for name in convolutions:
+            here = names.index(name)
+            index = name.partition("_")[0]
+            before = [modules[n] for n in names[:here] if n.startswith(f"{index}_")] if name != first else []
+            after = [modules[n] for n in names[here + 1 :] if n.startswith(f"{index}_")]
+            layers.append(Layer(before, Convolution(modules[name], gather=name != first), after))
+        self.layers = nn.ModuleList(layers)
+        end_of_layers = max(k for k, n in enumerate(names) if n.startswith(f"{convolutions[-1].partition('_')[0]}_"))
+        self.readout = nn.ModuleList([modules[name] for name in names[end_of_layers + 1 : last + 1]])
+        self.register_buffer("modal_type", torch.tensor(modal_index))
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        data: dict[str, Tensor] = {"edge_index": edge_index, "edge_vec": edge_vectors, "modal_type": self.modal_type}
+        data = self.edge_embedding(data)
+        data = self.tables(data, node_types, n_owned)
+        n_nodes = node_types.shape[0]
+        for layer in self.layers:
+            data = layer(data, n_nodes, n_owned)
+        for module in self.readout:
+            data = module(data)
+        return data["atomic_energy"].squeeze(1)
+
+
+class OneHot(nn.Module):
+    """SevenNet's OnehotEmbedding, which always makes float32, in the model's type."""
+
+    def __init__(self, original: Any, dtype: torch.dtype):
+        super().__init__()
+        self.num_classes: int = original.num_classes
+        self.dtype = dtype
+        self.key_in: str = original.key_x
+        self.keys_out: list[str] = [original.key_output, original.key_additional_output or original.key_output]
+        self.key_saved: str = original.key_save or ""
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        index = data[self.key_in]
+        one_hot = torch.nn.functional.one_hot(index, self.num_classes).to(self.dtype)
+        for key in self.keys_out:
+            data[key] = one_hot
+        if self.key_saved:
+            data[self.key_saved] = index
+        return data
+
+
+def _load(source: str, trust: bool) -> Any:
+    try:
+        from sevenn.util import get_available_pretrained_models, load_checkpoint
+    except ImportError as error:
+        raise MLIPError("the SevenNet adapter needs the package sevenn. Type: pip install sevenn") from error
+    if not Path(source).is_file() and ("/" in source or source.endswith((".pth", ".pt"))):
+        raise MLIPError(f"'{source}': no such checkpoint file")
+    if Path(source).is_file():
+        checkpoints.load_checkpoint(Path(source), trust)  # SevenNet's own loader, below, runs whatever a file carries
+    try:
+        with quiet():
+            checkpoint = load_checkpoint(source)
+            if not checkpoint.config:
+                raise KeyError("config")
+    except ValueError as error:
+        known = ", ".join(get_available_pretrained_models())
+        raise MLIPError(f"'{source}' is neither a file nor a SevenNet model. Known models: {known}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({reason})") from error
+    return checkpoint
+
+
+def _modality(config: dict[str, Any], source: str, modal: str | None) -> tuple[list[Input], str | None]:
+    choices = sorted(config.get("_modal_map") or {}) if config.get("use_modality") else []
+    if not choices:
+        if modal is not None:
+            raise MLIPError(f"--modal {modal}: {source} has no modalities. Leave --modal out")
+        return [], None
+    if modal is None or modal not in choices:
+        found = "no --modal was given" if modal is None else f"--modal {modal} is not one of them"
+        several = f"{source} has several modalities ({', '.join(choices)})"
+        raise MLIPError(f"{several} and {found}. Add: --modal {choices[0]}")
+    return [Input(name="modal", choices=choices, value=modal)], modal
+
+
+def _model_name(source: str) -> str:
+    return Path(source).stem if Path(source).is_file() else source.lower()
+
+
+def _energy_frame(source: str, modal: str | None) -> EnergyFrame:
+    """What is published about the training data of the packaged checkpoints; nothing is known of a user's file."""
+    if not Path(source).is_file() and source.lower().startswith(("7net-0", "sevennet-0", "7net-l3i5", "sevennet-l3i5")):
+        return EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
+    if not Path(source).is_file() and modal == "PBE":
+        return EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
+    return EnergyFrame(functional=modal or "unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
+
+
+def _build(checkpoint: Any, dtype: torch.dtype) -> Any:
+    """SevenNet's own model in `dtype`. It is built in float32, as its checkpoints are, and then converted:
+    its loader compares constants of old checkpoints with new ones and refuses to do so between types."""
+    with default_dtype(torch.float32), quiet():
+        model = checkpoint.build_model().to(dtype)
+    _cast_one_hot(model, dtype)
+    model.set_is_batch_data(False)
+    model.eval_type_map = False
+    return model.eval()
+
+
+def _cast_one_hot(model: Any, dtype: torch.dtype) -> None:
+    """Put OneHot in place of SevenNet's layers."""
+    for name, module in list(model._modules.items()):
+        if type(module).__name__ == "OnehotEmbedding":
+            model._modules[name] = OneHot(module, dtype)
+
+
+def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callable[[Atoms], Result]:
+    """SevenNet's own model, graph and output code, in `dtype`.
+
+    Its calculator rounds every input to float32 and its one-hot layers return float32, so the graph is handed to
+    the model here and the one-hot layers are cast; the layers, the force output and the unit of every result are
+    SevenNet's.
+    """
+    calculator: Any = None
+
+    def evaluate(atoms: Atoms) -> Result:
+        nonlocal calculator
+        from sevenn.calculator import SevenNetCalculator
+
+        with quiet():
+            if calculator is None:
+                model = checkpoint.build_model().to(dtype)
+                _cast_one_hot(model, dtype)
+                calculator = SevenNetCalculator(model, file_type="model_instance", device="cpu", modal=modal)
+            return _evaluate(calculator, atoms, dtype)
+
+    return evaluate
+
+
+def _calculator(checkpoint: Any, dtype: str, device: str, accelerator: str | None, modal: str | None) -> Any:
+    """SevenNet's own, which computes in float32."""
+    from sevenn.calculator import SevenNetCalculator
+
+    if dtype != "float32":
+        raise MLIPError(f"SevenNet's calculator computes in float32, the artifact in {dtype}. Export it in float32")
+    model = checkpoint.build_model(**({f"enable_{accelerator}": True} if accelerator else {}))
+    return SevenNetCalculator(model, file_type="model_instance", device=device, modal=modal)
+
+
+def _evaluate(calculator: Any, atoms: Atoms, dtype: torch.dtype) -> Result:
+    from sevenn.atom_graph_data import AtomGraphData
+    from sevenn.train.dataload import unlabeled_atoms_to_graph
+
+    graph = unlabeled_atoms_to_graph(atoms, calculator.cutoff)
+    data = AtomGraphData(
+        **{
+            key: torch.as_tensor(value, dtype=dtype if np.asarray(value).dtype.kind == "f" else None)
+            for key, value in graph.items()
+            if key != "data_info"
+        }
+    )
+    if calculator.modal:
+        data["data_modality"] = calculator.modal
+    output = calculator.model(data)
+    energies = output["atomic_energy"].detach().numpy().astype(float).reshape(-1)
+    if graph["edge_index"].shape[1] == 0:
+        # Without an edge SevenNet returns no force at all; by symmetry it is zero.
+        no_forces = np.zeros((len(atoms), 3))
+        return Result(energy=float(energies.sum()), atomic_energies=energies, forces=no_forces, stress=None)
+    results = calculator.output_to_results(output)
+    return Result(
+        energy=float(energies.sum()),
+        atomic_energies=energies,
+        forces=results["forces"].astype(float),
+        stress=results["stress"].astype(float) if atoms.pbc.all() else None,
+    )

@@ -1,0 +1,262 @@
+"""Bring your own: any nn.Module behind the model interface becomes an artifact.
+
+The fixtures come from the module itself, evaluated eagerly, over ASE's neighbour list: what `mlip check` then
+compares is the module as Python runs it against the artifact in each engine.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from torch import Tensor, nn
+
+from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
+from mlip_deploy.artifact.fixtures import Original, structures
+from mlip_deploy.artifact.reader import SUFFIXES
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.interface import Adapted, Progress, quiet, torchs_own_functions, write_artifact
+from mlip_deploy.operators import load_operators
+from mlip_deploy.result import Result, stress_from_virial
+
+UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
+
+
+def export_module(
+    module: nn.Module,
+    output: str | Path,
+    *,
+    elements: Sequence[str],
+    cutoff: float,
+    name: str,
+    message_passing_layers: int = 0,
+    parallel: Parallel = "local",
+    dtype: Dtype = "float32",
+    energy_frame: EnergyFrame = UNKNOWN_FRAME,
+    license: str = "unknown",
+    citation: str = "none",
+    backend: BackendKind = "torchscript",
+    progress: Progress = lambda message: None,
+) -> Contract:
+    """Write a module of your own as an artifact.
+
+    Args:
+        module: `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
+            arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
+            the type of `edge_vectors`: its parameters and floating-point buffers are converted.
+        output: file to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
+        elements: chemical symbols in the order of the type index.
+        cutoff: Å; every pair nearer than this is an edge.
+        name: of the model, for tables and messages.
+        message_passing_layers: 0 when an atomic energy depends on the atom's own edges alone.
+        parallel: "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
+            message-passing layer; "halo" for one that needs ghosts with edges of their own.
+        dtype: of the artifact. The fixtures hold float64 results and the module's noise in float32.
+        energy_frame: with what the energies may be compared.
+        backend: "torchscript", or "aotinductor" for code compiled for this torch and processor.
+
+    Returns:
+        The contract that was written.
+
+    Raises:
+        MLIPError: for wrong shapes or types, energies without a gradient, code that the back end cannot compile;
+            names the line of the module's file.
+    """
+    output = Path(output)
+    suffix = SUFFIXES[backend]
+    if not output.name.endswith(suffix):
+        raise MLIPError(f"{output}: file names end in {suffix} here. Type: {output.name.split('.')[0]}{suffix}")
+    if parallel == "local" and message_passing_layers > 1:
+        raise MLIPError(
+            f"{name}: {message_passing_layers} message-passing layers cannot be parallel='local'. Use 'exchange' with "
+            "torch.ops.mlip.ghost_gather before every layer, or 'halo'"
+        )
+    if parallel == "exchange":
+        load_operators()
+    module = module.eval()
+    elements = list(elements)
+    for label, atoms in structures(elements):
+        _examine(module, label, atoms, elements, cutoff)
+    _examine_ghosts(module, cutoff)
+    if backend == "torchscript":
+        _examine_script(module)
+
+    adapted = Adapted(
+        identity=ModelIdentity(
+            family="custom", name=name, source_sha256=_fingerprint(module), license=license, citation=citation
+        ),
+        elements=elements,
+        cutoff=cutoff,
+        message_passing_layers=message_passing_layers,
+        parallel=parallel,
+        operators=["mlip::ghost_gather"] if parallel == "exchange" else [],
+        energy_frame=energy_frame,
+        inputs=[],
+        energy_model=lambda kind: _in_type(module, kind),
+        original=Original(
+            package=f"{type(module).__qualname__}, eager, torch {torch.__version__}",
+            float64=_evaluator(_in_type(module, torch.float64), elements, cutoff, torch.float64),
+            float32=_evaluator(_in_type(module, torch.float32), elements, cutoff, torch.float32),
+        ),
+    )
+    return write_artifact(adapted, output, dtype, progress, backend)
+
+
+def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(module).to(dtype)
+
+
+def _graph(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Node types, edge index and edge vectors of a whole structure, from ASE's neighbour list."""
+    centres, neighbours, vectors = neighbor_list("ijD", atoms, cutoff)
+    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
+    edges = torch.tensor(np.array([centres, neighbours]).reshape(2, -1), dtype=torch.int64)
+    return types, edges, torch.tensor(np.reshape(vectors, (-1, 3)), dtype=dtype)
+
+
+def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype) -> Callable[[Atoms], Result]:
+    """Energies of the module and, by autograd through the edge vectors, forces and stress."""
+
+    def evaluate(atoms: Atoms) -> Result:
+        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        vectors.requires_grad_(True)
+        energies = module(types, len(atoms), edges, vectors)
+        gradient = torch.zeros_like(vectors)
+        if energies.requires_grad:
+            (found,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True)
+            gradient = gradient if found is None else found
+        g, r = gradient.double().numpy(), vectors.detach().double().numpy()
+        forces = np.zeros((len(atoms), 3))
+        np.add.at(forces, edges[0].numpy(), g)
+        np.subtract.at(forces, edges[1].numpy(), g)
+        values = energies.detach().double().numpy()
+        return Result(
+            energy=float(values.sum()),
+            atomic_energies=values,
+            forces=forces,
+            stress=stress_from_virial(-r.T @ g, atoms.get_volume()) if atoms.pbc.all() else None,
+        )
+
+    return evaluate
+
+
+def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float) -> None:
+    """Shape, type and gradient of the module's result on one structure."""
+    for dtype in (torch.float64, torch.float32):
+        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        vectors.requires_grad_(True)
+        energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors)
+        if edges.shape[1] == 0:
+            continue
+        gradient = None
+        if energies.requires_grad:
+            (gradient,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True)
+        if gradient is None or not gradient.any():
+            raise MLIPError(
+                f"{_place(module)}: forces would be zero: the energies of '{label}' do not depend on edge_vectors. "
+                "Compute them from edge_vectors with torch operations alone, without detach(), item(), numpy() or "
+                "torch.no_grad()"
+            )
+        if not gradient.isfinite().all():
+            raise MLIPError(
+                f"{_place(module)}: dE/d(edge_vectors) of '{label}' is not finite. The usual reason is a square root, "
+                "norm or division at zero: keep its argument away from zero, also in the branch not taken by "
+                "torch.where"
+            )
+
+
+def _examine_ghosts(module: nn.Module, cutoff: float) -> None:
+    """An owned atom with a ghost: energies are those of the owned atom alone."""
+    vectors = torch.tensor([[0.5 * cutoff, 0.0, 0.0]], dtype=torch.float64)
+    _call(
+        _in_type(module, torch.float64),
+        "one owned atom and one ghost",
+        torch.tensor([0, 0]),
+        1,
+        torch.tensor([[0], [1]]),
+        vectors,
+    )
+
+
+def _call(module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
+    try:
+        energies = module(types, n_owned, edges, vectors)
+    except Exception as error:
+        place = _line_in_traceback(error) or _place(module)
+        raise MLIPError(f"{place}: forward failed on '{label}': {type(error).__name__}: {error}") from error
+    given = f"node_types {list(types.shape)}, n_owned {n_owned}, {edges.shape[1]} edges"
+    if not isinstance(energies, Tensor):
+        raise MLIPError(
+            f"{_place(module)}: forward returned {type(energies).__name__}, expected a tensor of atomic energies "
+            f"[n_owned] (given {given})"
+        )
+    if list(energies.shape) != [n_owned]:
+        raise MLIPError(
+            f"{_place(module)}: forward returned shape {list(energies.shape)} for '{label}', expected atomic energies "
+            f"[n_owned] = [{n_owned}] (given {given}). Sum over edges with torch.zeros(n_owned, ...).index_add(0, "
+            "edge_index[0], ...)"
+        )
+    if energies.dtype != vectors.dtype:
+        raise MLIPError(
+            f"{_place(module)}: forward returned {energies.dtype} for edge vectors of {vectors.dtype}. Create tensors "
+            "with dtype=edge_vectors.dtype, and keep constants in buffers"
+        )
+    if not energies.isfinite().all():
+        raise MLIPError(f"{_place(module)}: an energy of '{label}' is not finite (given {given})")
+    return energies
+
+
+def _examine_script(module: nn.Module) -> None:
+    try:
+        with quiet(), torchs_own_functions():
+            torch.jit.script(copy.deepcopy(module))
+    except Exception as error:
+        text = str(error)
+        reason = re.split(r"\n\s*File \"|:\s*\n\s*File \"", text)[0].strip() or type(error).__name__
+        ours = [(file, line) for file, line in re.findall(r'File "([^"]+)", line (\d+)', text) if not _is_library(file)]
+        place = f"{ours[0][0]}:{ours[0][1]}" if ours else _place(module)
+        raise MLIPError(
+            f"{place}: TorchScript cannot compile this: {reason}. See docs/extending.md for what it takes"
+        ) from error
+
+
+def _is_library(file: str) -> bool:
+    return Path(file).is_relative_to(Path(torch.__file__).parent) or Path(file) == Path(__file__)
+
+
+def _line_in_traceback(error: Exception) -> str | None:
+    """The innermost line outside of torch and of this file."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+
+
+def _place(module: nn.Module) -> str:
+    """Where the module's forward is defined."""
+    try:
+        code = type(module).forward.__code__
+    except AttributeError:
+        return type(module).__qualname__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _fingerprint(module: nn.Module) -> str:
+    """SHA-256 of the parameters and buffers and of the source text of the module's classes."""
+    digest = hashlib.sha256()
+    for kind in sorted({type(part) for part in module.modules()}, key=lambda kind: kind.__qualname__):
+        try:
+            digest.update(inspect.getsource(kind).encode())
+        except (OSError, TypeError):
+            digest.update(kind.__qualname__.encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

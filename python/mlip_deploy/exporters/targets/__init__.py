@@ -1,0 +1,1 @@
+"""What a model is written as: TorchScript, code compiled by AOTInductor, a file for TorchForce."""

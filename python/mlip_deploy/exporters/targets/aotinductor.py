@@ -1,0 +1,331 @@
+"""The back end aotinductor: energies and edge gradients in one graph, compiled to machine code by torch's AOTInductor.
+
+The forward and the backward pass are traced together into one graph of torch's and mlip's operators, in which all
+counts of atoms and edges are symbols; AOTInductor writes C++ for it, and the result runs without Python. The
+operators of mlip are called as they are (csrc/core); here they only get what a trace needs, their shapes.
+csrc/core/aotinductor_backend.cpp runs the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pooch
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.artifact.contract import CompiledFor, Contract
+from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Progress, records
+from mlip_deploy.exporters.targets.slice_gradients import join_slice_gradients
+from mlip_deploy.files import replacing
+from mlip_deploy.operators import load_operators
+
+N_NODES, N_OWNED, N_EDGES = 67, 61, 409
+"""Sizes of the traced example: ghosts among the nodes, and primes, which are no width of features."""
+SECONDS_BETWEEN_MESSAGES = 10.0
+
+
+def contract_of(contract: Contract) -> Contract:
+    """The contract of the compiled model.
+
+    Raises:
+        MLIPError: for a model, a processor or a torch that this back end is not for.
+    """
+    if contract.extras:
+        raise MLIPError(
+            f"{contract.model.name} has outputs beside energy and forces ({', '.join(contract.extras)}), which "
+            "compiled files do not have. Leave out --backend aotinductor"
+        )
+    compiled = CompiledFor(torch=_minor_release(), device="cpu", processor=_processor())
+    fields = dict(contract) | {"schema": contract.schema_version, "backend": "aotinductor", "compiled_for": compiled}
+    del fields["schema_version"]
+    return Contract(**fields)
+
+
+def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> list[Any]:
+    """
+    Args:
+        model: the model interface (`EdgeGradientModel`) in the contract's type, no parameter of which wants gradients.
+        contract: from `contract_of`.
+
+    Returns:
+        the files of a package. They are kept in the user's cache, so that compiling the same graph again is free.
+
+    Raises:
+        MLIPError: for a graph that a trace does not catch for all sizes.
+    """
+    assert contract.compiled_for is not None
+    with _elapsed(progress, "tracing the model"):
+        graph, inputs = _trace(model, contract)
+    options = {
+        "aot_inductor.package": True,
+        # Otherwise the number of threads of this process becomes a constant of the code.
+        "cpp.dynamic_threads": True,
+        # torch 2.13 may hand a buffer on to an in-place kernel and read it afterwards: a crash (toy_models.HaloEnergy).
+        "inplace_buffers": False,
+        # Otherwise the code is for this very processor.
+        "cpp.march": contract.compiled_for.processor,
+    }
+    folder = Path(pooch.os_cache("mlip-deploy")) / "aotinductor" / _digest(graph, inputs, options)
+    if not folder.is_dir():
+        with _elapsed(progress, f"compiling {len(graph.graph.nodes)} operators for {contract.compiled_for.describe()}"):
+            files = _compile(graph, inputs, options)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+        for file in files:
+            shutil.copy(file, temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:  # another process was as fast
+            shutil.rmtree(temporary)
+    return sorted(map(str, folder.iterdir()))
+
+
+def save(files: list[Any], output: Path, contract: Contract, fixtures: Fixtures, model: nn.Module) -> None:
+    """Write the package, once it has computed what `model` computes. Raises MLIPError if it does not."""
+    from torch.export.pt2_archive._package import package_pt2
+
+    with replacing(output) as temporary:
+        package_pt2(temporary, aoti_files={"model": files}, extra_files=records(contract, fixtures))
+        _compare(temporary, model, contract)
+
+
+AGREEMENT = {"float32": 1e-3, "float64": 1e-9}
+"""Of compiled and eager results, relative to the largest: roundings are far smaller, miscompiled code is far off."""
+
+
+def _compare(package: str, model: nn.Module, contract: Contract) -> None:
+    """On a random graph without ghosts: torch's compiler makes mistakes, and its crashes and wrong numbers are ours."""
+    random = torch.Generator().manual_seed(1)
+    types = torch.randint(len(contract.elements), [N_OWNED], generator=random)
+    centres = torch.randint(N_OWNED, [N_EDGES], generator=random).sort().values
+    edges = torch.stack([centres, torch.randint(N_OWNED, [N_EDGES], generator=random)])
+    directions = nn.functional.normalize(torch.randn(N_EDGES, 3, generator=random, dtype=torch.float64), dim=1)
+    lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(N_EDGES, 1, generator=random, dtype=torch.float64))
+    vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
+    expected = model(types, N_OWNED, edges, vectors)
+    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors])
+    for a, b in zip(found, expected, strict=True):
+        if not float((a - b).abs().max()) <= AGREEMENT[contract.dtype] * float(b.abs().max()):
+            raise MLIPError(
+                f"{contract.model.name}: torch {torch.__version__} compiles this model to code that computes other "
+                "numbers. Export it without --backend aotinductor"
+            )
+
+
+# ---- tracing ------------------------------------------------------------------------------------------------------
+
+
+class _CountsAsShapes(nn.Module):
+    """The model interface with n_owned as the length of a tensor, since a compiled graph takes tensors alone."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, node_types: Tensor, owned_types: Tensor, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = self.model(node_types, owned_types.shape[0], edge_index, edge_vectors)
+        return result
+
+
+def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, list[Tensor]]:
+    """The graph, and example inputs whose counts are symbols."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    _register_shapes()
+    count, fixed = DimDynamic.DYNAMIC, DimDynamic.STATIC
+    shapes = ShapeEnv()
+    fake = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    examples = [
+        (torch.zeros(N_NODES, dtype=torch.int64), [count]),
+        (torch.zeros(N_OWNED, dtype=torch.int64), [count]),
+        (torch.zeros(2, N_EDGES, dtype=torch.int64), [fixed, count]),
+        (torch.zeros(N_EDGES, 3, dtype=TORCH_DTYPE[contract.dtype]), [count, fixed]),
+    ]
+    inputs: list[Tensor] = [
+        fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
+        for tensor, sizes in examples
+    ]
+    name = contract.model.name
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise MLIPError(
+            f"{name} has layers that its framework stores as TorchScript, in which a trace fixes the numbers of atoms "
+            "and edges. Leave out --no-fuse if it is there, or --backend aotinductor"
+        )
+    try:
+        with fake:
+            graph = make_fx(_CountsAsShapes(model), _allow_non_fake_inputs=True)(*inputs)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise MLIPError(
+            f"{name} cannot be traced: {type(error).__name__}: {reason}. Export it without --backend aotinductor"
+        ) from error
+    # What is left of a comparison of counts with one another (n_owned <= n_nodes) holds for all graphs.
+    pins = [guard for guard in shapes.guards if len(guard.expr.free_symbols) == 1]
+    if pins:
+        line = pins[0].sloc.maybe_user_loc or pins[0].sloc.framework_loc
+        raise MLIPError(
+            f"{name}: the code depends on the number of atoms or edges ({pins[0].expr} at {line}), so that a trace "
+            "would be wrong for others. Use x.shape[0] in place of len(x) or int(x.shape[0]), and no 'if' on a count; "
+            "or export without --backend aotinductor"
+        )
+    join_slice_gradients(graph)
+    return graph, inputs
+
+
+# ---- shapes of what mlip's operators return -----------------------------------------------------------------------
+
+
+def _gather(x: Tensor, n_nodes: int) -> Tensor:
+    return x.new_empty([n_nodes, *x.shape[1:]])
+
+
+def _gather_backward(gradient: Tensor, n_owned: int) -> Tensor:
+    return gradient.new_empty([n_owned, *gradient.shape[1:]])
+
+
+def _harmonics(vectors: Tensor, l_max: int) -> tuple[Tensor, Tensor]:
+    n_edges = vectors.shape[0]
+    return vectors.new_empty([n_edges]), vectors.new_empty([n_edges, (l_max + 1) ** 2])
+
+
+def _harmonics_backward(of_distances: Tensor, of_harmonics: Tensor, vectors: Tensor, l_max: int) -> Tensor:
+    return vectors.new_empty(vectors.shape)
+
+
+def _product(
+    features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor, n_owned: int, paths: list[int], *_: Any
+) -> list[Tensor]:
+    sizes: dict[int, tuple[int, int]] = {}
+    for p in range(0, len(paths), 9):
+        l3, channels, output, offset = paths[p + 2], paths[p + 3], paths[p + 7], paths[p + 8]
+        sizes[output] = (2 * l3 + 1, max(sizes.get(output, (0, 0))[1], offset + channels))
+    return [features.new_empty([n_owned, *sizes[output]]) for output in sorted(sizes)]
+
+
+def _product_backward(
+    gradients: list[Tensor], features: Tensor, harmonics: Tensor, radial: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    features_wanted = rest[-1]
+    return (
+        features.new_empty(features.shape if features_wanted else [0]),
+        harmonics.new_empty(harmonics.shape),
+        radial.new_empty(radial.shape),
+    )
+
+
+def _contraction(
+    features: Tensor, types: Tensor, factors: Tensor, terms: Tensor, n_outputs: int, coefficients: Tensor
+) -> Tensor:
+    return features.new_empty([features.shape[0], n_outputs, features.shape[2]])
+
+
+def _contraction_backward(gradient: Tensor, features: Tensor, *_: Any) -> Tensor:
+    return features.new_empty(features.shape)
+
+
+def _element_linear(x: Tensor, types: Tensor, matrices: Tensor) -> Tensor:
+    return x.new_empty([x.shape[0], x.shape[1], matrices.shape[2]])
+
+
+@functools.cache
+def _register_shapes() -> None:
+    load_operators()
+    shapes: dict[str, Callable[..., Any]] = {
+        "ghost_gather": _gather,
+        "ghost_gather_backward": _gather_backward,
+        "edge_harmonics": _harmonics,
+        "edge_harmonics_backward": _harmonics_backward,
+        "edge_tensor_product": _product,
+        "edge_tensor_product_backward": _product_backward,
+        "element_linear": _element_linear,
+        "symmetric_contraction": _contraction,
+        "symmetric_contraction_backward": _contraction_backward,
+    }
+    for name, function in shapes.items():
+        torch.library.register_fake(f"mlip::{name}", function)
+
+
+# ---- compiling ----------------------------------------------------------------------------------------------------
+
+
+def _compile(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> list[Any]:
+    from torch._inductor import aot_compile
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    try:
+        files: Any = aot_compile(graph, tuple(inputs), options=options)
+    except InvalidCxxCompiler as error:
+        raise MLIPError("AOTInductor needs a C++ compiler. Type: apt install g++") from error
+    except CppCompileError as error:
+        raise MLIPError(f"the C++ compiler failed: {str(error).strip().splitlines()[-1]}") from error
+    return list(files)
+
+
+def _digest(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> str:
+    """Of all that the compiled code depends on: operators, constants, inputs, options, torch."""
+    digest = hashlib.sha256(repr((torch.__version__, options, [(x.shape, x.dtype) for x in inputs])).encode())
+    digest.update(graph.code.encode())
+    for node in graph.graph.find_nodes(op="get_attr"):
+        value = getattr(graph, node.target).detach().contiguous()
+        digest.update(repr((node.target, value.shape, value.dtype)).encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _minor_release() -> str:
+    return ".".join(str(torch.__version__).split(".")[:2])
+
+
+def _processor() -> Any:
+    """The level of x86-64 whose vectors AOTInductor uses on this machine."""
+    from torch._inductor import config
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    if platform.machine() != "x86_64":
+        raise MLIPError(
+            f"--backend aotinductor compiles for x86-64 processors, this is {platform.machine()}. Leave it out"
+        )
+    if not hasattr(config.cpp, "march"):
+        raise MLIPError(
+            f"torch {torch.__version__} compiles for one model of processor alone. Type: pip install torch==2.13.0, "
+            "then build mlip-deploy again"
+        )
+    vectors = str(pick_vec_isa())
+    return "x86-64-v4" if "avx512" in vectors else "x86-64-v3" if "avx2" in vectors else "x86-64"
+
+
+@contextmanager
+def _elapsed(progress: Progress, message: str) -> Iterator[None]:
+    """Repeats a message with the seconds that have passed, for what takes minutes."""
+    start = time.monotonic()
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(SECONDS_BETWEEN_MESSAGES):
+            progress(f"{message} ({time.monotonic() - start:.0f} s)")
+
+    progress(message)
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

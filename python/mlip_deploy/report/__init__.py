@@ -1,0 +1,1 @@
+"""Pages: HTML with verdicts, tables and plots."""

@@ -1,0 +1,289 @@
+"""Fidelity: replay an artifact's fixtures in every engine and compare with the original framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from mlip_deploy.artifact.fixtures import Structure
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
+from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
+from mlip_deploy.result import Result
+from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series, unmeasured
+
+RANKS = (1, 2, 4)
+"""MPI rank counts of the suite, for LAMMPS."""
+
+
+class Comparison(BaseModel):
+    """One structure in one engine against the original in float64."""
+
+    engine: str
+    ranks: int
+    structure: str
+    n_atoms: int
+    verdict: Literal["pass", "fail", "not-applicable"]
+    energy_per_atom: float | None = None
+    """|ΔE| / atoms, eV/atom"""
+    atomic_energies: float | None = None
+    """largest |ΔE_i| of one atom, eV; None where the engine has no per-atom energies"""
+    forces: float | None = None
+    """largest |ΔF| component, eV/Å"""
+    stress: float | None = None
+    """largest |Δσ| component, eV/Å³; None where the engine or the structure has no stress"""
+    limit_atomic_energies: float | None = None
+    """eV; the tolerance of one atom's energy, which is another one for an isolated atom"""
+    reason: str = ""
+    """why it failed or does not apply"""
+
+
+class FidelityReport(BaseModel):
+    """All comparisons of one artifact."""
+
+    artifact: str
+    sha256: str
+    model: str
+    dtype: str
+    reference: str
+    tolerance_energy_per_atom: float
+    tolerance_isolated_atom: float
+    tolerance_forces: float
+    tolerance_stress: float
+    comparisons: list[Comparison]
+    forces: list[tuple[float, float]] = Field(default=[], exclude=True)
+    """eV/Å: every force component of the original and of the engine, for a parity plot"""
+
+    @property
+    def passed(self) -> bool:
+        verdicts = [comparison.verdict for comparison in self.comparisons]
+        return "pass" in verdicts and "fail" not in verdicts
+
+
+def check(
+    path: str | Path,
+    engines: Sequence[str],
+    ranks: Sequence[int],
+    progress: Callable[[str], None] = lambda message: None,
+    shuffled_ids: bool = False,
+    device: str = "cpu",
+) -> FidelityReport:
+    """Replay the fixtures of an artifact.
+
+    Args:
+        engines: some of "ase", "lammps", "openmm".
+        ranks: MPI rank counts for LAMMPS; the others run on one.
+        progress: called with a line before each run.
+        shuffled_ids: number the atoms in LAMMPS in another order and with gaps.
+        device: of the model: "cpu", "cuda", "cuda:N" or "auto".
+    """
+    artifact = Artifact(path)
+    fixtures = artifact.fixtures()
+    bound = tolerance(artifact.contract.dtype, fixtures)
+    isolated = tolerance(artifact.contract.dtype, fixtures, isolated_atom=True)
+    comparisons = []
+    forces: list[tuple[float, float]] = []
+    for engine in engines:
+        for n_ranks in ranks if engine == "lammps" else (1,):
+            progress(f"{engine}, {n_ranks} rank(s): {len(fixtures.structures)} structures")
+            replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids, device)
+            for structure in fixtures.structures:
+                limits = isolated if len(structure.symbols) == 1 else bound
+                found = replayed.get(structure.name)
+                comparisons.append(_compare(engine, n_ranks, structure, found, limits))
+                if isinstance(found, Result):
+                    forces += zip(structure.result().forces.ravel(), found.forces.ravel(), strict=True)
+    return FidelityReport(
+        artifact=Path(path).name,
+        sha256=artifact.sha256(),
+        model=artifact.contract.model.name,
+        dtype=artifact.contract.dtype,
+        reference=fixtures.reference,
+        tolerance_energy_per_atom=bound.energy_per_atom,
+        tolerance_isolated_atom=isolated.energy_per_atom,
+        tolerance_forces=bound.forces,
+        tolerance_stress=bound.stress,
+        comparisons=comparisons,
+        forces=forces,
+    )
+
+
+def _replay(
+    engine: str, ranks: int, path: str | Path, structures: Sequence[Structure], shuffled_ids: bool, device: str
+) -> dict[str, Result | str]:
+    """What the engine returned for each structure by name, or why it returned nothing."""
+    done: dict[str, Result | str] = {}
+    if engine == "openmm":
+        mixed = [s.name for s in structures if any(s.pbc) and not all(s.pbc)]
+        structures = [s for s in structures if s.name not in mixed]
+    frames = [structure.atoms() for structure in structures]
+    options: dict[str, Any] = {"ranks": ranks, "device": device}
+    if shuffled_ids:
+        options["ids"] = [gapped_ids(len(atoms)) for atoms in frames]
+    try:
+        results = many_evaluator(engine)(path, frames, **options)
+        done |= {structure.name: result for structure, result in zip(structures, results, strict=True)}
+    except ValueError:
+        # One structure stopped the engine: find out which.
+        for structure, atoms in zip(structures, frames, strict=True):
+            try:
+                done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks, device=device)
+            except ValueError as error:
+                done[structure.name] = str(error)
+    return done
+
+
+def gapped_ids(n_atoms: int) -> list[int]:
+    """Atom ids in no order and with gaps, the same at every call."""
+    return [int(3 + 7 * k) for k in np.random.default_rng(11).permutation(n_atoms)]
+
+
+def _compare(engine: str, ranks: int, structure: Structure, found: Result | str | None, bound: Tolerance) -> Comparison:
+    truth = structure.result()
+    base: dict[str, Any] = {
+        "engine": engine,
+        "ranks": ranks,
+        "structure": structure.name,
+        "n_atoms": len(structure.symbols),
+    }
+    if found is None:
+        return Comparison(**base, verdict="not-applicable", reason="OpenMM is periodic in all directions or in none")
+    if isinstance(found, str):
+        return Comparison(**base, verdict="fail", reason=found)
+    differences = differences_from(found, truth)
+    per_atom, forces, stress = (differences[key] for key in ("energy_per_atom", "forces", "stress"))
+    limits = [
+        ("energy", per_atom, bound.energy_per_atom, "eV/atom"),
+        # A wrong split of the energy over atoms hides in the total.
+        ("atomic energies", differences["atomic_energies"], bound.atomic_energies, "eV"),
+        ("forces", forces, bound.forces, "eV/Å"),
+        ("stress", stress, bound.stress, "eV/Å³"),
+    ]
+    reasons = [
+        f"{name} differ by {value:.2e} {unit}, tolerance {limit:.2e}"
+        for name, value, limit, unit in limits
+        if value is not None and not value <= limit
+    ]
+    return Comparison(
+        **base,
+        **differences,
+        limit_atomic_energies=bound.atomic_energies,
+        verdict="fail" if reasons else "pass",
+        reason="; ".join(reasons),
+    )
+
+
+def differences_from(found: Result, truth: Result) -> dict[str, Any]:
+    """Largest absolute differences; None for what either side does not have."""
+
+    def largest(a: np.ndarray | None, b: np.ndarray | None) -> float | None:
+        return None if a is None or b is None else float(np.abs(a - b).max())
+
+    return {
+        "energy_per_atom": abs(found.energy - truth.energy) / len(truth.forces),
+        "atomic_energies": largest(found.atomic_energies, truth.atomic_energies),
+        "forces": largest(found.forces, truth.forces),
+        "stress": largest(found.stress, truth.stress),
+    }
+
+
+def cases(context: Context) -> list[Case]:
+    """The fixtures in every engine, and in LAMMPS on 1, 2 and 4 ranks and with ids out of order."""
+
+    def replay(engine: str, ranks: int, shuffled_ids: bool = False) -> Case:
+        name = engine + (f", {ranks} rank(s)" if engine == "lammps" else "")
+        name += ", shuffled and gapped ids" if shuffled_ids else ""
+
+        def run(context: Context, progress: Callable[[str], None]) -> Outcome:
+            report = check(context.artifact.path, [engine], [ranks], progress, shuffled_ids, context.hardware.device)
+            return _outcome(report, name, engine)
+
+        return Case("fidelity", name, "A file that computes something else here than the original model.", run)
+
+    replays = [replay(engine, n) for engine in ENGINES for n in (RANKS if engine == "lammps" else (1,))]
+    return [*replays, *(replay("lammps", n, shuffled_ids=True) for n in RANKS[:2]), PRECISION]
+
+
+def _outcome(report: FidelityReport, name: str, engine: str) -> Outcome:
+    source = (
+        f"{FLOAT32_NOISE_FACTOR:g} times the original's own float32 noise, measured at export"
+        if report.dtype == "float32"
+        else "100 times the largest difference seen for 7net-0 in float64 (mlip_deploy/artifact/tolerances.py)"
+    )
+    checks = []
+    for found in report.comparisons:
+        isolated = found.n_atoms == 1
+        energy = report.tolerance_isolated_atom if isolated else report.tolerance_energy_per_atom
+        rows = [
+            ("energy", found.energy_per_atom, energy, "eV/atom"),
+            ("largest difference of an atomic energy", found.atomic_energies, found.limit_atomic_energies, "eV"),
+            ("largest difference of a force component", found.forces, report.tolerance_forces, "eV/Å"),
+            ("largest difference of a stress component", found.stress, report.tolerance_stress, "eV/Å³"),
+        ]
+        if found.energy_per_atom is None:
+            checks.append(_whole(found))
+            continue
+        for quantity, value, limit, unit in rows:
+            if value is None or limit is None:
+                continue
+            checks.append(
+                Check(
+                    quantity=f"{found.structure} ({found.n_atoms} atoms): {quantity}",
+                    value=value,
+                    unit=unit,
+                    threshold=limit,
+                    source=source,
+                    verdict="pass" if value <= limit else "fail",
+                )
+            )
+    if not checks:
+        checks.append(
+            Check(
+                quantity="fixtures",
+                value=0.0,
+                unit="structures",
+                threshold=1.0,
+                source="definition",
+                verdict="fail",
+                reason="the file holds no fixtures, so nothing shows that it is the original model. Export it anew",
+            )
+        )
+    return Outcome(
+        suite="fidelity",
+        case=name,
+        engine=engine,
+        purpose=f"Against {report.reference} in float64, which computed the fixtures at export.",
+        checks=checks,
+        curves=[_parity(report)] if report.forces else [],
+    )
+
+
+def _parity(report: FidelityReport) -> Curve:
+    original, engine = (list(column) for column in zip(*report.forces, strict=True))
+    return Curve(
+        title="Forces: the engine against the original",
+        x_label="original / eV/Å",
+        y_label="engine / eV/Å",
+        series=[Series(label="", x=original, y=engine, style="points")],
+        diagonal=True,
+    )
+
+
+def _whole(found: Comparison) -> Check:
+    """A structure without numbers: it does not apply, or the engine stopped."""
+    return unmeasured(f"{found.structure} ({found.n_atoms} atoms)", found.verdict, found.reason)
+
+
+def _precision(context: Context, progress: Callable[[str], None]) -> Outcome:
+    dtype = context.artifact.contract.dtype
+    other = "float64" if dtype == "float32" else "float32"
+    reason = f"this file computes in {dtype}. Export with --dtype {other} and validate that file beside it"
+    check = unmeasured(other, "not-tested", reason)
+    return Outcome(suite="fidelity", case=PRECISION.name, engine="-", purpose=PRECISION.purpose, checks=[check])
+
+
+PRECISION = Case("fidelity", "precision", "Says which floating-point type was not tested.", _precision)

@@ -1,0 +1,160 @@
+"""Molecular dynamics in each engine keeps the energy.
+
+Velocity Verlet conserves the energy up to an oscillation that falls as the square of the time step. What is left of the
+change of energy when the time step goes to zero, extrapolated from two steps, is an error of the forces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from mlip_deploy.result import Array
+from mlip_deploy.validation.case import Case, Context, Curve, Outcome, Series
+from mlip_deploy.validation.physics.tools import Progress, bounds, case, judged, outcome, periodic_structure, reported
+
+STEPS = 100
+"""of the longer time step; twice as many of half its length"""
+LEFT_OVER = 0.15
+"""Share of the oscillation that may remain: the next order is (ω Δt)² / 4 of it for Verlet, and ω Δt < 0.6 for the time
+step below and the stiffest bond."""
+SOURCE = (
+    f"{LEFT_OVER:g} of the largest change of energy at the longer step (velocity Verlet's error falls as the square "
+    "of the step; the next order is that small) and twice the fidelity bound of the energy"
+)
+
+
+def cases(context: Context) -> list[Case]:
+    purpose = "A drift of the energy heats the system: forces that are cut, noisy or not the energy's gradient."
+    return [
+        case(f"dynamics in {engine}", purpose, _body(simulate), engine)
+        for engine, simulate in (("lammps", simulate_lammps), ("openmm", simulate_openmm))
+    ]
+
+
+Simulate = Callable[[Context, Atoms, float, int], Array]
+
+
+def _body(simulate: Simulate) -> Callable[[Context, Progress], Outcome]:
+    def run(context: Context, progress: Progress) -> Outcome:
+        atoms = periodic_structure(context)
+        step = time_step(atoms)
+        progress(f"{len(atoms)} atoms, {STEPS} steps of {1000 * step:.2g} fs, {2 * STEPS} of half of it")
+        coarse = simulate(context, atoms, step, STEPS)
+        fine = simulate(context, atoms, step / 2.0, 2 * STEPS)[::2]
+        return judge(context, len(atoms), step, coarse, fine)
+
+    return run
+
+
+def time_step(atoms: Atoms) -> float:
+    """ps: 1 fs for carbon and heavier atoms, less for lighter ones."""
+    return 0.001 * min(1.0, float(np.sqrt(atoms.get_masses().min() / 12.0)))
+
+
+def judge(context: Context, n_atoms: int, step: float, coarse: Array, fine: Array) -> Outcome:
+    """
+    Args:
+        coarse: [STEPS + 1] eV, total energy at the longer step.
+        fine: the same times at half of it.
+    """
+    change, half = (1000.0 * (energy - energy[0]) / n_atoms for energy in (coarse, fine))
+    left = (4.0 * half - change) / 3.0
+    noise = 1000.0 * bounds(context).energy_per_atom
+    oscillation = float(np.abs(change).max())
+    times = step * np.arange(len(coarse))
+    checks = [
+        judged(
+            "change of the total energy, extrapolated to a time step of zero",
+            float(np.abs(left).max()),
+            LEFT_OVER * oscillation + 2.0 * noise,
+            "meV/atom",
+            SOURCE,
+            f"the change is {oscillation:.3g} meV/atom at {1000 * step:.2g} fs, {np.abs(half).max():.3g} at half of it",
+        ),
+        reported(f"largest change at {1000 * step:.2g} fs", oscillation, "meV/atom"),
+        reported(
+            "slope of the total energy at half the time step", float(np.polyfit(times, half, 1)[0]), "meV/atom/ps"
+        ),
+    ]
+    curve = Curve(
+        title="Total energy",
+        x_label="time / ps",
+        y_label="change / meV/atom",
+        series=[
+            Series(label=f"{1000 * step:.3g} fs", x=times.tolist(), y=change.tolist()),
+            Series(label=f"{500 * step:.3g} fs", x=times.tolist(), y=half.tolist()),
+            Series(label="extrapolated to 0", x=times.tolist(), y=left.tolist()),
+        ],
+    )
+    return outcome(checks, curves=[curve])
+
+
+def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -> Array:
+    """Total energy (eV) of each step, from rest."""
+    import tempfile
+
+    from mlip_deploy.engines.lammps import run, write_data
+
+    with tempfile.TemporaryDirectory(prefix="mlip-dynamics-") as directory:
+        frame = write_data(atoms, Path(directory) / "data.lammps")
+        script = DECK.format(
+            device=context.hardware.device,
+            threads=max(1, context.hardware.threads),
+            path=context.artifact.path.resolve(),
+            elements=" ".join(frame.elements),
+            step=step,
+            n_steps=n_steps,
+        )
+        output = run(script, directory)
+    rows = re.findall(r"^ +\d+ +(-?[\d.]+(?:e[-+]\d+)?) *$", output, flags=re.MULTILINE)
+    return np.array([float(value) for value in rows])
+
+
+DECK = """\
+units           metal
+atom_style      atomic
+box             tilt large
+read_data       data.lammps
+pair_style      mlip device {device} threads {threads}
+pair_coeff      * * "{path}" {elements}
+timestep        {step:.17g}
+fix             nve all nve
+thermo          1
+thermo_style    custom step etotal
+thermo_modify   format float %.17g
+run             {n_steps}
+"""
+
+
+def simulate_openmm(context: Context, atoms: Atoms, step: float, n_steps: int) -> Array:
+    """The same with MLIPForce."""
+    import openmm
+    from openmm import unit
+
+    from mlip_deploy import _core
+    from mlip_deploy.engines.openmm import context_of, in_reduced_box
+    from mlip_deploy.errors import MLIPError
+
+    rotated, _ = in_reduced_box(atoms)
+    energies = []
+    try:
+        simulation = context_of(
+            rotated, context.artifact.path, openmm.VerletIntegrator(step), **context.hardware._asdict()
+        )
+        force = unit.kilojoule_per_mole / unit.nanometer
+        start = simulation.getState(forces=True).getForces(asNumpy=True).value_in_unit(force)
+        # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.
+        simulation.setVelocities(-0.5 * step * np.asarray(start) / atoms.get_masses()[:, None])
+        for _ in range(n_steps + 1):
+            state = simulation.getState(energy=True)
+            total = (state.getPotentialEnergy() + state.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
+            energies.append(total / _core.EV_IN_KJ_PER_MOL)
+            simulation.getIntegrator().step(1)
+    except openmm.OpenMMException as error:
+        raise MLIPError(str(error)) from error
+    return np.array(energies)

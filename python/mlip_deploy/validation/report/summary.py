@@ -1,0 +1,91 @@
+"""The page of a validation: verdict, failures, what the evidence says about foundation models, then every number."""
+
+from __future__ import annotations
+
+from mlip_deploy.report.page import VERDICTS, Page
+from mlip_deploy.validation.case import Check, Outcome
+from mlip_deploy.validation.report.foundation import add_foundation_criteria
+from mlip_deploy.validation.run import Validation
+
+TITLES = {
+    "fidelity": "Fidelity: does each engine compute what the original computes?",
+    "physics": "Physics: does the served potential obey what every potential must obey?",
+    "reference": "Reference energies: does it agree with reference data in its own energy frame?",
+    "properties": "Properties: lattice, elasticity, phonons, defects, liquids",
+}
+
+
+def page(validation: Validation) -> str:
+    """The HTML text; the same for the same validation, but for what is marked as measured."""
+    out = Page(
+        f"Validation of {validation.model}",
+        f"{validation.artifact} ({validation.dtype}; sha256 of its content {validation.content_sha256[:16]}…), judged "
+        "as the file that runs, in the engines where it runs. Each number stands beside its threshold and the "
+        "threshold's source; what was not tested is listed.",
+    )
+    out.table(
+        ["", ""],
+        [
+            ["verdict", validation.verdict],
+            ["energies", validation.energy_frame],
+            ["engine of the physics", validation.engine],
+            ["elements", " ".join(validation.elements) or f"all {len(validation.model_elements)} of the model"],
+            ["wanted for", validation.use or "not stated (--use)"],
+            ["versions", ", ".join(f"{name} {number}" for name, number in validation.versions.items())],
+        ],
+    )
+    out.table(
+        ["suite", "cases", *VERDICTS],
+        [
+            [suite, str(len(_of(validation, suite))), *(str(validation.count(suite, verdict)) for verdict in VERDICTS)]
+            for suite in validation.suites
+        ],
+        caption="Checks by verdict. There is no composite score: one failed check fails the file.",
+    )
+    failures = validation.failures()
+    if failures:
+        out.heading("What failed")
+        out.table(
+            ["suite", "case", *CHECK_HEADINGS],
+            [[outcome.suite, outcome.case, *_row(check)] for outcome, check in failures],
+        )
+    add_foundation_criteria(out, validation)
+    for suite in validation.suites:
+        out.heading(TITLES.get(suite, suite))
+        for outcome in _of(validation, suite):
+            _add_outcome(out, outcome)
+    if validation.measured:
+        with out.measured():
+            out.heading("Cost: what differs from run to run")
+            for outcome in validation.measured:
+                _add_outcome(out, outcome)
+    return out.html()
+
+
+CHECK_HEADINGS = ("quantity", "value", "threshold", "unit", "verdict", "reason", "source of the threshold")
+
+
+def _add_outcome(out: Page, outcome: Outcome) -> None:
+    out.subheading(f"{outcome.case} ({outcome.engine})")
+    if outcome.purpose:
+        out.paragraph(outcome.purpose)
+    out.table(CHECK_HEADINGS, [_row(check) for check in outcome.checks])
+    for note in outcome.notes:
+        out.paragraph(note)
+    out.curves(outcome.curves)
+
+
+def _row(check: Check) -> list[str]:
+    return [
+        check.quantity,
+        "–" if check.value is None else f"{check.value:.4g}",
+        "–" if check.threshold is None else f"{check.threshold:.3g}",
+        check.unit,
+        check.verdict,
+        check.reason,
+        check.source,
+    ]
+
+
+def _of(validation: Validation, suite: str) -> list[Outcome]:
+    return [outcome for outcome in validation.outcomes if outcome.suite == suite]

@@ -1,0 +1,239 @@
+"""Run validation suites on an artifact: every outcome is stored as soon as it is there, and found again.
+
+OUT/cases/SUITE/CASE.json   one outcome with the key under which it holds
+OUT/validation.json         every number, threshold, source and verdict
+OUT/report.html             the same to read (mlip_deploy.validation.report.summary)
+OUT/timing.json             seconds of each case and the cost of a step: what changes from run to run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import mlip_deploy
+from mlip_deploy.artifact.gate import REQUIRED_SUITES, VERSIONED, Signature, release
+from mlip_deploy.artifact.reader import file_sha256
+from mlip_deploy.bench.report import machine
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import write_text
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, Verdict, unmeasured
+
+Progress = Callable[[str], None]
+
+SUITES = {
+    "fidelity": "mlip_deploy.validation.fidelity",
+    "physics": "mlip_deploy.validation.physics",
+    "reference": "mlip_deploy.validation.reference.suite",
+    "properties": "mlip_deploy.validation.properties",
+    "cost": "mlip_deploy.validation.cost",
+}
+"""Name of each suite, and the module whose `cases(context)` are the suite's; it is imported when it is asked for."""
+MEASURED = ("cost",)
+"""Suites whose numbers differ from run to run: they judge nothing, and timing.json holds their outcomes."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stored(_Strict):
+    """An outcome on disk."""
+
+    key: str
+    """digest of all that the outcome depends on"""
+    seconds: float
+    outcome: Outcome
+
+
+class Validation(_Strict):
+    """All outcomes of one artifact."""
+
+    artifact: str
+    content_sha256: str
+    """of the artifact without its signature"""
+    model: str
+    dtype: str
+    energy_frame: str
+    model_elements: list[str]
+    engine: str
+    suites: list[str]
+    elements: list[str]
+    """tested with; all of the model's when empty"""
+    use: str | None
+    reference: list[str]
+    base: str | None = None
+    """file of the model before it was fine-tuned"""
+    tuned_on: list[str] = []
+    frame: str | None
+    versions: dict[str, str]
+    verdict: Literal["pass", "fail"]
+    outcomes: list[Outcome]
+    measured: list[Outcome] = Field(default=[], exclude=True)
+    """what differs from run to run, and so is not part of validation.json"""
+
+    def count(self, suite: str, verdict: Verdict) -> int:
+        return sum(check.verdict == verdict for o in self.outcomes if o.suite == suite for check in o.checks)
+
+    def failures(self) -> list[tuple[Outcome, Check]]:
+        return [(o, check) for o in self.outcomes for check in o.checks if check.verdict == "fail"]
+
+    def signature(self) -> Signature:
+        """The record for the artifact.
+
+        Raises:
+            MLIPError: says what is missing.
+        """
+        missing = [suite for suite in REQUIRED_SUITES if suite not in self.suites or not self.count(suite, "pass")]
+        if missing:
+            raise MLIPError(
+                f"--sign: the suite(s) {', '.join(missing)} did not run. Type: mlip validate {self.artifact} --suite "
+                f"{','.join(dict.fromkeys([*REQUIRED_SUITES, *self.suites]))} --sign -o OUT"
+            )
+        if self.verdict != "pass":
+            raise MLIPError(f"--sign: {len(self.failures())} check(s) failed, so '{self.artifact}' is not signed")
+        fidelity = [o for o in self.outcomes if o.suite == "fidelity" and any(c.verdict == "pass" for c in o.checks)]
+        expected = [f"{o.case}: {c.quantity}" for o in self.outcomes for c in o.checks if c.verdict == "expected-fail"]
+        return Signature(
+            verdict="pass",
+            content_sha256=self.content_sha256,
+            suites=self.suites,
+            engines=sorted({o.engine for o in fidelity}),
+            elements=self.elements or self.model_elements,
+            versions={name: self.versions[name] for name in VERSIONED},
+            expected_failures=expected,
+        )
+
+
+def validate(context: Context, suites: Sequence[str], progress: Progress = lambda message: None) -> Validation:
+    """Run the cases of some suites that have no stored outcome yet.
+
+    Args:
+        suites: some of SUITES.
+        progress: called with a line before each case and by the cases themselves.
+
+    Raises:
+        MLIPError: for wrong input. Outcomes up to there are stored.
+    """
+    versions = {"mlip-deploy": mlip_deploy.__version__, **{name: release(name) for name in VERSIONED}}
+    content = context.artifact.content_sha256()
+    context.artifact.fixtures()  # says now what is wrong with them
+    planned: list[tuple[str, Case | None]] = []
+    absent: dict[str, Outcome] = {}
+    for suite in suites:
+        cases, reason = _cases(suite, context)
+        names = [_file_name(case.name) for case in cases]
+        twice = [case.name for case in cases if names.count(_file_name(case.name)) > 1]
+        if twice:
+            raise MLIPError(f"suite {suite}: two cases would be called '{twice[0]}'. Rename one of the files")
+        planned += [(suite, case) for case in cases] if cases else [(suite, None)]
+        if not cases:
+            absent[suite] = _not_tested(suite, context.engine, reason)
+
+    outcomes, seconds = [], {}
+    for number, (suite, case) in enumerate(planned, 1):
+        if case is None:
+            outcomes.append(absent[suite])
+            continue
+        label = f"[{number}/{len(planned)}] {suite}: {case.name}"
+        stored = _run_or_read(case, context, _arguments(context, suite, content, versions), label, progress)
+        outcomes.append(stored.outcome)
+        seconds[f"{suite}: {case.name}"] = round(stored.seconds, 3)
+
+    judging = [suite for suite in suites if suite not in MEASURED]
+    measured = [outcome for outcome in outcomes if outcome.suite in MEASURED]
+    outcomes = [outcome for outcome in outcomes if outcome.suite in judging]
+    passed = all(
+        any(check.verdict == "pass" for outcome in outcomes for check in outcome.checks if outcome.suite == suite)
+        for suite in judging
+        if suite not in absent
+    )
+    failed = any(check.verdict == "fail" for outcome in outcomes for check in outcome.checks)
+    contract = context.artifact.contract
+    validation = Validation(
+        artifact=context.artifact.path.name,
+        content_sha256=content,
+        model=contract.model.name,
+        dtype=contract.dtype,
+        energy_frame=contract.energy_frame.describe(),
+        model_elements=contract.elements,
+        engine=context.engine,
+        suites=judging,
+        elements=list(context.elements),
+        use=context.use,
+        reference=list(context.reference),
+        base=context.base.path.name if context.base else None,
+        tuned_on=list(context.tuned_on),
+        frame=context.frame,
+        versions=versions,
+        verdict="pass" if passed and not failed and len(absent) < len(judging) else "fail",
+        outcomes=outcomes,
+        measured=measured,
+    )
+    timing = {"seconds": seconds, "measured": [outcome.model_dump() for outcome in measured]}
+    write_text(context.directory / "validation.json", validation.model_dump_json(indent=1) + "\n")
+    write_text(context.directory / "timing.json", json.dumps(timing, indent=1) + "\n")
+    return validation
+
+
+def _cases(suite: str, context: Context) -> tuple[list[Case], str]:
+    """The cases of a suite, or none and the reason."""
+    cases: list[Case] = importlib.import_module(SUITES[suite]).cases(context)
+    reason = "no reference data given. Add: --reference FILE.extxyz" if suite == "reference" else "no case applies"
+    return cases, reason
+
+
+def _not_tested(suite: str, engine: str, reason: str) -> Outcome:
+    check = unmeasured(suite, "not-tested", reason)
+    return Outcome(suite=suite, case=suite, engine=engine, purpose="", checks=[check])
+
+
+def _run_or_read(case: Case, context: Context, arguments: str, label: str, progress: Progress) -> Stored:
+    path = context.directory / "cases" / case.suite / f"{_file_name(case.name)}.json"
+    key = hashlib.sha256(f"{arguments}\n{case.suite}\n{case.name}".encode()).hexdigest()
+    if path.exists():
+        try:
+            stored = Stored.model_validate_json(path.read_bytes())
+        except ValidationError:
+            stored = None  # of another version
+        if stored is not None and stored.key == key:
+            progress(f"{label} (stored)")
+            return stored
+    progress(label)
+    start = time.perf_counter()
+    outcome = case.run(context, lambda message: progress(f"{label}: {message}"))
+    stored = Stored(key=key, seconds=time.perf_counter() - start, outcome=outcome)
+    write_text(path, stored.model_dump_json(indent=1) + "\n")
+    return stored
+
+
+def _arguments(context: Context, suite: str, content: str, versions: dict[str, str]) -> str:
+    """All that the outcomes of a suite depend on, as text. Files count by what they hold, not by their names."""
+    found: dict[str, object] = {"content": content, "versions": versions}
+    found |= context.hardware._asdict() if suite != "fidelity" else {"device": context.hardware.device}
+    if suite != "fidelity":
+        found |= {"engine": context.engine, "elements": context.elements}
+    if suite == "reference":
+        files, tuned_on = (
+            [file_sha256(name) if Path(name).is_file() else name for name in names]
+            for names in (context.reference, context.tuned_on)
+        )
+        base = context.base.content_sha256() if context.base else None
+        found |= {"reference": files, "frame": context.frame, "base": base, "tuned on": tuned_on}
+    if suite in MEASURED:
+        found["machine"] = machine()
+    if suite == "properties" and context.recipes is not None:
+        found["recipes"] = [file_sha256(path) for path in sorted(context.recipes.glob("*.py"))]
+    return json.dumps(found, sort_keys=True)
+
+
+def _file_name(case: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", case)
