@@ -11,7 +11,8 @@ from mlip_deploy.artifact.contract import Contract, EnergyFrame, ModelIdentity, 
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.exporters import export_module
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, save
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.targets.torchscript import save
 
 ELEMENTS = ["Na", "Cl", "Si"]
 NO_FRAME = EnergyFrame(functional="none", hubbard_u="none", corrections="none", dispersion="none")

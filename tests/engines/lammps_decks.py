@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.engines.lammps import LAMMPS_METAL_NKTV2P, LAMMPSError, run, write_data
+from mlip_deploy.engines.lammps import LAMMPSError, run
+from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, write_data
 from mlip_deploy.result import VOIGT
 
 # Sums over the centroid virials of all atoms, and the pair style's own global virial.

@@ -17,8 +17,9 @@ from torch import nn
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import CompiledFor
-from mlip_deploy.artifact.gate import Signature, problem, sign
+from mlip_deploy.artifact.gate import problem, sign
 from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact.validation_record import Signature
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters import export_module

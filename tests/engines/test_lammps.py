@@ -13,7 +13,8 @@ from tolerances import FLOAT64_ROTATED, FLOAT64_SUM, FORCE_SIGNAL
 from mlip_deploy import _core
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
-from mlip_deploy.engines.lammps import launcher, run, write_data
+from mlip_deploy.engines.lammps import launcher, run
+from mlip_deploy.engines.lammps_files import write_data
 
 PRINT = """\
 run 0

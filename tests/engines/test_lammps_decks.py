@@ -10,7 +10,8 @@ from lammps_decks import Deck, Outcome, run_decks
 from tolerances import FLOAT64_ROTATED, FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
-from mlip_deploy.engines.lammps import LAMMPS_METAL_NKTV2P, LAMMPSError
+from mlip_deploy.engines.lammps import LAMMPSError
+from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P
 
 
 def rocksalt(repeat=(1, 1, 1), pbc=True, vacuum=(0, 0, 0), amplitude=0.12, seed=1):

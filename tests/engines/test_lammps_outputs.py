@@ -10,7 +10,8 @@ from tolerances import FLOAT64_ROTATED, FORCE_SIGNAL
 
 from mlip_deploy import _core
 from mlip_deploy.engines import ase as ase_engine
-from mlip_deploy.engines.lammps import run, write_data
+from mlip_deploy.engines.lammps import run
+from mlip_deploy.engines.lammps_files import write_data
 
 # LAMMPS's own constant in metal units: m v² in eV for m in g/mol and v in Å/ps.
 LAMMPS_METAL_MVV2E = 1.0364269e-4

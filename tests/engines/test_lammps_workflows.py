@@ -12,7 +12,8 @@ from test_lammps_decks import HOT, rocksalt
 from tolerances import FLOAT64_ROTATED, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
-from mlip_deploy.engines.lammps import launcher, run, write_data
+from mlip_deploy.engines.lammps import launcher, run
+from mlip_deploy.engines.lammps_files import write_data
 
 
 def mixed():

@@ -25,7 +25,8 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mace import adapter as mace
 from mlip_deploy.exporters.families.mace import fused as mace_fused
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
 from mlip_deploy.operators import load_operators
 from mlip_deploy.validation.fidelity import check

@@ -132,7 +132,7 @@ from models import tiny_chgnet_checkpoint
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-from mlip_deploy.exporters.interface import write_artifact
+from mlip_deploy.exporters.write import write_artifact
 
 directory = Path(tempfile.mkdtemp())
 checkpoint = tiny_chgnet_checkpoint(directory / "tiny.pth.tar")

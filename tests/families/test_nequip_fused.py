@@ -20,7 +20,8 @@ from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.nequip import adapter as nequip
 from mlip_deploy.exporters.families.registry import ExportOptions
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.operators import load_operators
 from mlip_deploy.validation.fidelity import check
 

@@ -13,7 +13,8 @@ from vesin import NeighborList
 
 from mlip_deploy.exporters.families.registry import ExportOptions
 from mlip_deploy.exporters.families.sevennet import adapter as sevennet
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel, default_dtype, quiet
+from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.operators import load_operators
 
 load_operators()

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mlip_deploy.bench import measure as bench_measure
 from mlip_deploy.bench.frameworks import ACCELERATORS, Framework, framework_runner, parse_framework
-from mlip_deploy.bench.measure import Case, Measurement, compare, measure, peak_memory, peak_memory_per_atom
+from mlip_deploy.bench.measure import Measurement, Workload, compare, measure, peak_memory, peak_memory_per_atom
 from mlip_deploy.bench.report import label, table
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
@@ -176,7 +176,7 @@ def test_what_against_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = Measurement(str(Framework("x", "folder/a.pth", "flash")), 8, wall=[0.1]).summary()
     shown = io.StringIO()
     Console(file=shown, width=200).print(
-        table([{"case": asdict(Case("si8", "ase", 1, 1)), "results": [result]}], False)
+        table([{"case": asdict(Workload("si8", "ase", 1, 1)), "results": [result]}], False)
     )
     assert "original (folder/a.pth, flash)" in shown.getvalue()
     assert parse_framework("original.mlip.pt", str(tiny)) is None
@@ -235,7 +235,7 @@ def test_who_runs_out_of_memory_does_not_stop_the_others(monkeypatch, error: Exc
         return evaluate
 
     monkeypatch.setattr(bench_measure, "_runner", runner)
-    case = Case("si64", "ase", 1, 1)
+    case = Workload("si64", "ase", 1, 1)
     for contestants in (["small", "large"], ["large", "small"]):
         record = {"case": asdict(case), **compare(case, measure(case, contestants, 3, 1))}
         by_name = {result["name"]: result for result in record["results"]}

@@ -22,9 +22,9 @@ from mlip_deploy.exporters.layers.equivariant import (  # noqa: E402
     Gate,
     NotFusible,
     pack_tensor_product,
-    radial_table,
     to_blocks,
 )
+from mlip_deploy.exporters.layers.radial_table import radial_table  # noqa: E402
 from mlip_deploy.operators import load_operators  # noqa: E402
 
 load_operators()

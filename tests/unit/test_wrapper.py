@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.interface import torchs_own_functions
+from mlip_deploy.exporters.settings import torchs_own_functions
 
 
 class Selecting(nn.Module):

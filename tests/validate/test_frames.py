@@ -5,7 +5,7 @@ import pytest
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.validation.reference.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
-from mlip_deploy.validation.reference.frames import UNKNOWN, Agreement, agree, differing_terms, parse_request, same_zero
+from mlip_deploy.validation.reference.frames import Agreement, agree, differing_terms, parse_request, same_zero
 
 RAW_MODEL = EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
 OXIDE, METAL = frozenset({"Fe", "O"}), frozenset({"Fe"})
@@ -47,12 +47,12 @@ def test_unknown_frames_need_a_word() -> None:
     with pytest.raises(
         MLIPError, match=r"the data's functional.*is unknown.*Declare what you know of the data: --frame functional=PBE"
     ):
-        decide(PBE, {"raw": UNKNOWN}, None)
+        decide(PBE, {"raw": EnergyFrame.unknown()}, None)
     with pytest.raises(MLIPError, match=r"the model's functional.*--frame as-is"):
-        decide(UNKNOWN, {"raw": PBE}, None)
+        decide(EnergyFrame.unknown(), {"raw": PBE}, None)
     declared = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
-    assert decide(PBE, {"raw": UNKNOWN}, declared).judged
-    assert not decide(PBE, {"raw": UNKNOWN}, "as-is").judged
+    assert decide(PBE, {"raw": EnergyFrame.unknown()}, declared).judged
+    assert not decide(PBE, {"raw": EnergyFrame.unknown()}, "as-is").judged
 
 
 def test_a_declaration_must_not_contradict_the_data() -> None:

@@ -14,8 +14,9 @@ from conftest import mlip
 from toy_models import LocalEnergy
 
 from mlip_deploy.artifact import gate as signature_module
-from mlip_deploy.artifact.gate import Signature, UnvalidatedWarning, problem, release, sign
+from mlip_deploy.artifact.gate import UnvalidatedWarning, problem, sign
 from mlip_deploy.artifact.reader import SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact.validation_record import Signature, release
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import ENGINES, evaluator
 from mlip_deploy.engines.lammps import LAMMPSError, launcher, run

@@ -66,6 +66,11 @@ class EnergyFrame(_Strict):
     corrections: str
     dispersion: str
 
+    @classmethod
+    def unknown(cls, functional: str = "unknown") -> EnergyFrame:
+        """Of a model that nobody described, beyond perhaps its functional."""
+        return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
+
     def describe(self) -> str:
         terms = [("Hubbard U", self.hubbard_u), ("corrections", self.corrections), ("dispersion", self.dispersion)]
         return ", ".join([self.functional, *(f"{name}: {value}" for name, value in terms)])

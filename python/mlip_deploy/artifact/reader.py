@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract
 from mlip_deploy.artifact.fixtures import Fixtures
-from mlip_deploy.artifact.gate import Signature
+from mlip_deploy.artifact.validation_record import Signature
 from mlip_deploy.errors import MLIPError
 
 SUFFIXES: dict[BackendKind, str] = {"torchscript": ".mlip.pt", "aotinductor": ".mlip.pt2"}
@@ -121,3 +121,8 @@ def _parse(model: type[Record], text: bytes, path: Path) -> Record:
             f"'{path}': {model.__name__.lower()}: '{where}': {first['msg']}. The file may come from another version of "
             f"mlip-deploy; write it anew: {EXPORT_LINE}"
         ) from error
+
+
+def records(contract: Contract, fixtures: Fixtures) -> dict[str, str]:
+    """What makes an archive an artifact: the extra files by name."""
+    return {CONTRACT_RECORD: contract.to_json(), FIXTURES_RECORD: fixtures.model_dump_json()}

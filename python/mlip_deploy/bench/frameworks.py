@@ -70,7 +70,7 @@ def framework_runner(framework: Framework, device: str) -> Callable[[Atoms], Any
         MLIPError: for a family that has no framework, no such calculator or no such accelerator.
     """
     from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-    from mlip_deploy.exporters.interface import quiet
+    from mlip_deploy.exporters.settings import quiet
 
     contract = Artifact(framework.artifact).contract
     family = contract.model.family

@@ -28,7 +28,7 @@ WARM_UP = 2
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """One line of the table: what runs where."""
 
     system: str
@@ -73,7 +73,7 @@ class Measurement:
         }
 
 
-def measure(case: Case, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
+def measure(case: Workload, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
     """Samples of all contestants, taken in turn. Meant for a process of its own: it sets torch's threads."""
     if case.engine == "lammps":
         return _measure_lammps(case, contestants, pairs, steps)
@@ -146,7 +146,7 @@ def _fits(function: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
+def compare(case: Workload, measurements: list[Measurement]) -> dict[str, Any]:
     """Summaries, and beside each but the first the ratio of each pair of samples: how many times faster the first is.
 
     On one thread of a CPU, in ASE, both run in this process and CPU seconds are compared, which other programs on the
@@ -162,7 +162,7 @@ def compare(case: Case, measurements: list[Measurement]) -> dict[str, Any]:
     return {"results": results}
 
 
-def peak_memory_per_atom(case: Case, contestant: Contestant) -> float | None:
+def peak_memory_per_atom(case: Workload, contestant: Contestant) -> float | None:
     """Bytes per atom by which one evaluation of the system raises the peak of this (fresh) process, or of its GPU.
 
     The peak after a tiny system holds the libraries and the weights.
@@ -202,7 +202,7 @@ def peak_memory(device: str = "cpu") -> int:
     return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[0])
 
 
-def _runner(contestant: Contestant, case: Case) -> Callable[[Atoms], Any]:
+def _runner(contestant: Contestant, case: Workload) -> Callable[[Atoms], Any]:
     """Something that evaluates energy, forces and stress of a structure."""
     import torch
 
@@ -270,7 +270,8 @@ def lammps_samples(
     Returns:
         for each, s per step and the time outside the model over the time in the model.
     """
-    from mlip_deploy.engines.lammps import run, write_data
+    from mlip_deploy.engines.lammps import run
+    from mlip_deploy.engines.lammps_files import write_data
 
     with tempfile.TemporaryDirectory(prefix="mlip-bench-") as directory:
         frame = write_data(atoms, Path(directory) / "data.lammps")
@@ -287,7 +288,7 @@ def lammps_samples(
     return samples
 
 
-def _measure_lammps(case: Case, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
+def _measure_lammps(case: Workload, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
     artifacts = [k for k, contestant in enumerate(contestants) if isinstance(contestant, str)]

@@ -24,7 +24,7 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     """
     import torch
 
-    from mlip_deploy.exporters.interface import quiet
+    from mlip_deploy.exporters.settings import quiet
     from mlip_deploy.operators import load_operators
 
     load_operators()

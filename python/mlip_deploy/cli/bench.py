@@ -13,8 +13,8 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.bench.frameworks import ACCELERATORS, parse_framework
 from mlip_deploy.bench.measure import (
     ENGINES,
-    Case,
     Contestant,
+    Workload,
     compare,
     in_process,
     measure,
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     for system in arguments.systems:
         build_system(system)
     cases = [
-        Case(system, engine, threads, ranks, arguments.device)
+        Workload(system, engine, threads, ranks, arguments.device)
         for system in arguments.systems
         for engine in arguments.engines
         for threads in arguments.threads

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from mlip_deploy.artifact.gate import REQUIRED_SUITES, sign
+from mlip_deploy.artifact.gate import sign
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.validation_record import REQUIRED_SUITES
+from mlip_deploy.cli.console import console, errors, progress_line
 from mlip_deploy.cli.options import comma_separated
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.report.page import VERDICTS
 from mlip_deploy.validation.case import Context, Hardware
+from mlip_deploy.validation.report.summary import page
 from mlip_deploy.validation.run import MEASURED, SUITES, Validation, validate
 
 DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, progress: Callable[[str], None], console: Console, errors: Console) -> int:
+def run(options: argparse.Namespace) -> int:
     """Returns the exit status: 1 when a check failed.
 
     Raises:
@@ -104,12 +105,11 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
         hardware=Hardware(options.threads, options.device),
         recipes=options.recipes,
     )
-    validation = validate(context, suites, progress)
-    from mlip_deploy.validation.report.summary import page
-
-    progress("writing the report")
-    write_text(options.output / "report.html", page(validation))
-    _print(validation, console, errors)
+    with progress_line() as progress:
+        validation = validate(context, suites, progress)
+        progress("writing the report")
+        write_text(options.output / "report.html", page(validation))
+    _print(validation)
     console.print(f"report: {options.output / 'report.html'}")
     if options.sign:
         sign(artifact, validation.signature())
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None], console: C
     return 0 if validation.verdict == "pass" else 1
 
 
-def _print(validation: Validation, console: Console, errors: Console) -> None:
+def _print(validation: Validation) -> None:
     table = Table(title=f"{validation.artifact}: {validation.model} in {validation.dtype}")
     table.add_column("suite")
     for verdict in VERDICTS:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.io import read
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.cli.options import comma_separated
 from mlip_deploy.comparison.audit import Flag, audit, energy_distances, force_distances
 from mlip_deploy.comparison.cross import CrossPrediction, cross_predict, start_structures
-from mlip_deploy.engines import ENGINES
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.files import write_text
-from mlip_deploy.report.page import Page
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Result
 from mlip_deploy.validation import properties
 from mlip_deploy.validation.case import CPU, Context, Curve, Hardware, Outcome
 from mlip_deploy.validation.reference import suite as reference
 from mlip_deploy.validation.reference.datasets import DATASETS
-
-Progress = Callable[[str], None]
 
 
 class Row(BaseModel):
@@ -40,7 +32,7 @@ class Row(BaseModel):
     verdicts: list[str]
 
 
-class Comparison(BaseModel):
+class ModelComparison(BaseModel):
     models: list[str]
     files: list[str]
     sha256: list[str]
@@ -52,52 +44,6 @@ class Comparison(BaseModel):
     notes: list[str]
     cross_prediction: CrossPrediction
     flags: list[Flag]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="artifacts, two or more")
-    parser.add_argument(
-        "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
-    )
-    parser.add_argument(
-        "--frame",
-        action="append",
-        default=[],
-        help="as for mlip validate; once for all models, or once for each in their order",
-    )
-    parser.add_argument("--properties", action="store_true", help="also run the property recipes")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="folder with further recipes")
-    parser.add_argument("--elements", default="", help="comma-separated; default: a few that all models know")
-    parser.add_argument(
-        "--structures", type=Path, metavar="FILE", help="where sampling starts, any format of ASE; default: crystals"
-    )
-    parser.add_argument("--engine", choices=ENGINES, default="ase", help="default: ase")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model")
-    parser.add_argument("--device", default="cpu", help="of the models: cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results")
-
-
-def run(options: argparse.Namespace, progress: Progress, console: Console) -> int:
-    """Compare, print the table, write compare.json and compare.html. Returns the exit status."""
-    elements = comma_separated(options.elements)
-    found = compare(
-        [Artifact(path) for path in options.files],
-        options.output,
-        references=options.reference,
-        frames=options.frame,
-        with_properties=options.properties,
-        recipes=options.recipes,
-        elements=elements,
-        structures=options.structures,
-        engine=options.engine,
-        hardware=Hardware(options.threads, options.device),
-        progress=progress,
-    )
-    write_text(options.output / "compare.json", found.model_dump_json(indent=1) + "\n")
-    write_text(options.output / "compare.html", page(found))
-    _print(found, console)
-    console.print(f"report: {options.output / 'compare.html'}")
-    return 0
 
 
 def compare(
@@ -112,7 +58,7 @@ def compare(
     engine: str = "ase",
     hardware: Hardware = CPU,
     progress: Progress = lambda message: None,
-) -> Comparison:
+) -> ModelComparison:
     """Run reference sets, property recipes and cross-prediction for two or more artifacts.
 
     Args:
@@ -153,7 +99,7 @@ def compare(
             )
             outcomes[k] += [case.run(context, progress) for case in properties.cases(context)]
     starts = _read_structures(structures) if structures else start_structures(artifacts, elements)
-    return Comparison(
+    return ModelComparison(
         models=names,
         files=[artifact.path.name for artifact in artifacts],
         sha256=[artifact.sha256() for artifact in artifacts],
@@ -238,107 +184,3 @@ def _overlaid(names: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> li
                 else:
                     merged[key] = curve.model_copy(update={"series": series, "title": f"{outcome.case}: {curve.title}"})
     return list(merged.values())
-
-
-def page(found: Comparison) -> str:
-    """The report as one HTML page."""
-    report = Page("Comparison of models", f"{len(found.models)} artifacts in {found.engine}.")
-    report.heading("Models")
-    report.table(
-        ["model", "file", "sha256", "energy frame"],
-        [
-            list(row)
-            for row in zip(found.models, found.files, [s[:12] for s in found.sha256], found.frames, strict=True)
-        ],
-    )
-    if found.rows:
-        report.heading("Reference data and properties")
-        report.table(
-            ["case", "quantity", "unit", *found.models],
-            [[r.case, r.quantity, r.unit, *(_number(v) for v in r.values)] for r in found.rows],
-        )
-        report.curves(found.curves)
-    report.heading("Cross-prediction")
-    report.paragraph(
-        "Row: model that predicts. Column: model that sampled the structures by molecular dynamics, whose own forces "
-        "stand for the truth (after Niblett et al., arXiv:2409.05590). No label is involved."
-    )
-    for title, unit, matrix in _matrices(found.cross_prediction):
-        rows = [[name, *(_number(v) for v in row)] for name, row in zip(found.models, matrix, strict=True)]
-        report.table(["", *found.models], rows, caption=f"{title} / {unit}")
-    report.heading("Disagreement per atom")
-    report.table(
-        ["element", "atoms", "mean / eV/Å", "largest / eV/Å", "where"],
-        [
-            [d.element, str(d.atoms), _number(d.mean), _number(d.largest), d.where]
-            for d in found.cross_prediction.disagreement
-        ],
-        caption="standard deviation of an atom's force over the models",
-    )
-    report.heading("Label audit")
-    report.paragraph(
-        "Labels against which the models agree with each other: at least three times each model's median distance, "
-        "and models within a third of it. A reason to look, not a proof."
-        if found.flags
-        else "No label stands out against models that agree."
-    )
-    if found.flags:
-        report.table(
-            ["reference", "frame", "quantity", "label to nearest model", "between models", "unit"],
-            [
-                [
-                    f.reference,
-                    f.frame,
-                    f.quantity,
-                    _number(f.label_against_models),
-                    _number(f.models_among_themselves),
-                    f.unit,
-                ]
-                for f in found.flags
-            ],
-        )
-    if found.notes:
-        report.heading("Notes")
-        for note in found.notes:
-            report.paragraph(note)
-    return report.html()
-
-
-def _matrices(cross: CrossPrediction) -> list[tuple[str, str, list[list[float]]]]:
-    return [
-        ("force components, mean absolute difference", "eV/Å", cross.forces),
-        ("energy, standard deviation", "meV/atom", cross.energies),
-    ]
-
-
-def _print(found: Comparison, console: Console) -> None:
-    if found.rows:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("case", "quantity", "unit"):
-            table.add_column(heading)
-        for name in found.models:
-            table.add_column(name, justify="right")
-        for row in found.rows:
-            table.add_row(row.case, row.quantity, row.unit, *(_number(value) for value in row.values))
-        console.print(table)
-    for title, unit, matrix in _matrices(found.cross_prediction):
-        table = Table(box=None, pad_edge=False, title=f"cross-prediction: {title} / {unit}", title_justify="left")
-        table.add_column("predicts \\ sampled by")
-        for name in found.models:
-            table.add_column(name, justify="right")
-        for name, values in zip(found.models, matrix, strict=True):
-            table.add_row(name, *(_number(value) for value in values))
-        console.print(table)
-    for d in found.cross_prediction.disagreement:
-        text = f"disagreement on {d.element}: mean {d.mean:.3f}, largest {d.largest:.3f} eV/Å ({d.where})"
-        console.print(text, markup=False)
-    for flag in found.flags:
-        console.print(
-            f"look at the label: {flag.reference}, {flag.frame}: {flag.quantity} is {flag.label_against_models:.3f} "
-            f"{flag.unit} from every model, which differ by {flag.models_among_themselves:.3f}",
-            markup=False,
-        )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

@@ -7,7 +7,7 @@ sampling model's own forces stand for the truth of its samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Hardware
 from mlip_deploy.validation.properties.dynamics import simulate
@@ -83,7 +84,7 @@ def cross_predict(
     starts: Sequence[tuple[str, Atoms]],
     directory: Path,
     hardware: Hardware,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> CrossPrediction:
     """Sample each start with each model by MD in the engine, and evaluate every model on every sample.
 

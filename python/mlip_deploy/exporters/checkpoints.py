@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import quiet
+from mlip_deploy.exporters.settings import quiet
 
 
 def _numpy_arrays() -> list[Any]:

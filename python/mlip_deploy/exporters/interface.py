@@ -1,21 +1,15 @@
-"""What every adapter shares: the model interface, and writing the artifact."""
+"""What every adapter gives: a model behind the model interface, and what its contract must say."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import FunctionType
 
 import torch
 from torch import Tensor, nn
 
 import mlip_deploy
 from mlip_deploy.artifact.contract import (
-    BackendKind,
     Contract,
     Dtype,
     EnergyFrame,
@@ -24,12 +18,9 @@ from mlip_deploy.artifact.contract import (
     Parallel,
     Producer,
 )
-from mlip_deploy.artifact.fixtures import Fixtures, Original, build_fixtures
-from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD
-from mlip_deploy.files import replacing
-from mlip_deploy.operators import load_operators
+from mlip_deploy.artifact.fixtures import Original
+from mlip_deploy.exporters.settings import torchs_own_functions
 
-Progress = Callable[[str], None]
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -124,98 +115,3 @@ class Adapted:
             energy_frame=self.energy_frame,
             operators=self.operators,
         )
-
-
-def write_artifact(
-    adapted: Adapted,
-    output: Path,
-    dtype: Dtype,
-    progress: Progress,
-    backend: BackendKind = "torchscript",
-) -> Contract:
-    """Script or compile `adapted`, and save it with its contract and fixtures.
-
-    The file appears under its name only when it is complete.
-
-    Raises:
-        MLIPError: what the back end cannot do with this model.
-    """
-    if adapted.operators:
-        load_operators()
-    contract = adapted.contract(dtype)
-    if backend == "aotinductor":
-        from mlip_deploy.exporters.targets import aotinductor
-
-        contract = aotinductor.contract_of(contract)
-    with quiet():
-        fixtures = build_fixtures(adapted.original, adapted.elements, progress)
-    with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
-        model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        if backend == "aotinductor":
-            files = aotinductor.compile_model(model, contract, progress)
-            aotinductor.save(files, output, contract, fixtures, model)
-            return contract
-        progress(f"scripting the model in {dtype}")
-        methods = ["energies", "extras"] if adapted.extras else ["energies"]
-        frozen = torch.jit.freeze(adapted.scripted(model), preserved_attrs=methods)
-    progress(f"writing {output}")
-    save(frozen, output, contract, fixtures)
-    return contract
-
-
-def records(contract: Contract, fixtures: Fixtures) -> dict[str, str]:
-    """What makes an archive an artifact."""
-    return {CONTRACT_RECORD: contract.to_json(), FIXTURES_RECORD: fixtures.model_dump_json()}
-
-
-def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:
-    with replacing(output) as temporary, quiet():
-        torch.jit.save(module, temporary, _extra_files=records(contract, fixtures))
-
-
-@contextlib.contextmanager
-def torchs_own_functions() -> Iterator[None]:
-    """While TorchScript compiles: torch_geometric, which SevenNet imports, puts functions of its own in the places of
-    `torch.index_select` and `torch.select`, and TorchScript knows torch's own alone."""
-    replaced = {name: function for name, function in vars(torch).items() if _is_of_another_package(name, function)}
-    for name in replaced:
-        setattr(torch, name, getattr(torch._C._VariableFunctions, name))
-    try:
-        yield
-    finally:
-        for name, function in replaced.items():
-            setattr(torch, name, function)
-
-
-def _is_of_another_package(name: str, function: object) -> bool:
-    return (
-        isinstance(function, FunctionType)
-        and hasattr(torch._C._VariableFunctions, name)
-        and function.__module__.split(".")[0] != "torch"
-    )
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Constants that a framework creates while it builds a model follow torch's default type."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the frameworks' deprecation and accelerator warnings, which a user of the artifact cannot act on.
-
-    torch 2.13 hides the deprecation of torch.jit from users by its category, torch 2.15 shows it at every call.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.captureWarnings(False)
-        yield

@@ -24,11 +24,12 @@ from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFr
 from mlip_deploy.artifact.fixtures import Original, structures
 from mlip_deploy.artifact.reader import SUFFIXES
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import Adapted, Progress, quiet, torchs_own_functions, write_artifact
+from mlip_deploy.exporters.interface import Adapted
+from mlip_deploy.exporters.settings import quiet, torchs_own_functions
+from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.operators import load_operators
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Result, stress_from_virial
-
-UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
 
 def export_module(
@@ -41,7 +42,7 @@ def export_module(
     message_passing_layers: int = 0,
     parallel: Parallel = "local",
     dtype: Dtype = "float32",
-    energy_frame: EnergyFrame = UNKNOWN_FRAME,
+    energy_frame: EnergyFrame | None = None,
     license: str = "unknown",
     citation: str = "none",
     backend: BackendKind = "torchscript",
@@ -61,7 +62,7 @@ def export_module(
         parallel: "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
             message-passing layer; "halo" for one that needs ghosts with edges of their own.
         dtype: of the artifact. The fixtures hold float64 results and the module's noise in float32.
-        energy_frame: with what the energies may be compared.
+        energy_frame: with what the energies may be compared; unknown when it is left out.
         backend: "torchscript", or "aotinductor" for code compiled for this torch and processor.
 
     Returns:
@@ -99,7 +100,7 @@ def export_module(
         message_passing_layers=message_passing_layers,
         parallel=parallel,
         operators=["mlip::ghost_gather"] if parallel == "exchange" else [],
-        energy_frame=energy_frame,
+        energy_frame=energy_frame or EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda kind: _in_type(module, kind),
         original=Original(

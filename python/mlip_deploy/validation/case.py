@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.progress import Progress
 
 Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested"]
 
@@ -124,5 +125,5 @@ class Case:
     """unique in its suite; also the name of its stored outcome"""
     purpose: str
     """one line: what would be wrong with a model or a deployment that fails"""
-    run: Callable[[Context, Callable[[str], None]], Outcome]
+    run: Callable[[Context, Progress], Outcome]
     """(context, progress) -> outcome; raises MLIPError for wrong input only, never for a bad model"""

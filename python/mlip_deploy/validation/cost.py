@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ase import Atoms
 from mlip_deploy.bench.measure import in_process, peak_memory
 from mlip_deploy.bench.report import machine
 from mlip_deploy.engines import ENGINES
+from mlip_deploy.progress import Progress
 from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
 from mlip_deploy.validation.physics.tools import fixture_structures, reported
 
@@ -33,7 +33,7 @@ def cases(context: Context) -> list[Case]:
     return [Case(SUITE, "time and memory", PURPOSE, _run)]
 
 
-def _run(context: Context, progress: Callable[[str], None]) -> Outcome:
+def _run(context: Context, progress: Progress) -> Outcome:
     crystal = fixture_structures(context)["sheared crystal"]
     frames = [crystal.repeat(repeat) for repeat in REPEATS]
     sizes = [len(atoms) for atoms in frames]
@@ -118,7 +118,8 @@ run             {warm_up} post no
 
 
 def _lammps(path: Path, atoms: Atoms, threads: int) -> float:
-    from mlip_deploy.engines.lammps import instance, write_data
+    from mlip_deploy.engines.lammps import instance
+    from mlip_deploy.engines.lammps_files import write_data
 
     lammps = instance()
     with tempfile.TemporaryDirectory(prefix="mlip-cost-") as directory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from mlip_deploy.artifact.fixtures import Structure
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Result
 from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series, unmeasured
 
@@ -68,7 +69,7 @@ def check(
     path: str | Path,
     engines: Sequence[str],
     ranks: Sequence[int],
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = lambda message: None,
     shuffled_ids: bool = False,
     device: str = "cpu",
 ) -> FidelityReport:
@@ -198,7 +199,7 @@ def cases(context: Context) -> list[Case]:
         name = engine + (f", {ranks} rank(s)" if engine == "lammps" else "")
         name += ", shuffled and gapped ids" if shuffled_ids else ""
 
-        def run(context: Context, progress: Callable[[str], None]) -> Outcome:
+        def run(context: Context, progress: Progress) -> Outcome:
             report = check(context.artifact.path, [engine], [ranks], progress, shuffled_ids, context.hardware.device)
             return _outcome(report, name, engine)
 
@@ -278,7 +279,7 @@ def _whole(found: Comparison) -> Check:
     return unmeasured(f"{found.structure} ({found.n_atoms} atoms)", found.verdict, found.reason)
 
 
-def _precision(context: Context, progress: Callable[[str], None]) -> Outcome:
+def _precision(context: Context, progress: Progress) -> Outcome:
     dtype = context.artifact.contract.dtype
     other = "float64" if dtype == "float32" else "float32"
     reason = f"this file computes in {dtype}. Export with --dtype {other} and validate that file beside it"

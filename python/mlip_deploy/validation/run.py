@@ -13,21 +13,20 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mlip_deploy
-from mlip_deploy.artifact.gate import REQUIRED_SUITES, VERSIONED, Signature, release
 from mlip_deploy.artifact.reader import file_sha256
+from mlip_deploy.artifact.validation_record import REQUIRED_SUITES, VERSIONED, Signature, release
 from mlip_deploy.bench.report import machine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
+from mlip_deploy.progress import Progress
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, Verdict, unmeasured
-
-Progress = Callable[[str], None]
 
 SUITES = {
     "fidelity": "mlip_deploy.validation.fidelity",

@@ -54,7 +54,7 @@ class Family:
         """
         if not self.installed:
             raise MLIPError(f"the package '{self.package}' is not installed. Type: {self.install}")
-        from mlip_deploy.exporters.interface import quiet
+        from mlip_deploy.exporters.settings import quiet
 
         with quiet():  # frameworks call torch.jit when they are imported
             adapted: Adapted = importlib.import_module(f"mlip_deploy.exporters.families.{self.name}.adapter").adapt(

@@ -26,11 +26,13 @@ from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import CompiledFor, Contract
 from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.reader import records
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import TORCH_DTYPE, Progress, records
+from mlip_deploy.exporters.interface import TORCH_DTYPE
 from mlip_deploy.exporters.targets.slice_gradients import join_slice_gradients
 from mlip_deploy.files import replacing
 from mlip_deploy.operators import load_operators
+from mlip_deploy.progress import Progress
 
 N_NODES, N_OWNED, N_EDGES = 67, 61, 409
 """Sizes of the traced example: ghosts among the nodes, and primes, which are no width of features."""

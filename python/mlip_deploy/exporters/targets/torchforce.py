@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import Dtype
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModel, Progress, default_dtype, quiet
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModel
+from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.operators import load_operators
+from mlip_deploy.progress import Progress
 
 SUFFIX = ".torchforce.pt"
 RECORD = "mlip/torchforce.json"

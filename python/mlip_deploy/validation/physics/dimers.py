@@ -14,9 +14,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array
 from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
-from mlip_deploy.validation.physics.tools import Progress, case, evaluate, outcome, tested_elements
+from mlip_deploy.validation.physics.tools import case, evaluate, outcome, tested_elements
 
 SHORTEST, LONGEST, POINTS = 0.5, 2.5, 33
 """Distances in sums of covalent radii."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array
 from mlip_deploy.validation.case import Case, Context, Curve, Outcome, Series
-from mlip_deploy.validation.physics.tools import Progress, bounds, case, judged, outcome, periodic_structure, reported
+from mlip_deploy.validation.physics.tools import bounds, case, judged, outcome, periodic_structure, reported
 
 STEPS = 100
 """of the longer time step; twice as many of half its length"""
@@ -98,7 +99,8 @@ def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -
     """Total energy (eV) of each step, from rest."""
     import tempfile
 
-    from mlip_deploy.engines.lammps import run, write_data
+    from mlip_deploy.engines.lammps import run
+    from mlip_deploy.engines.lammps_files import write_data
 
     with tempfile.TemporaryDirectory(prefix="mlip-dynamics-") as directory:
         frame = write_data(atoms, Path(directory) / "data.lammps")

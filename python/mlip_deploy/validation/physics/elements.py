@@ -7,10 +7,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
+from mlip_deploy.progress import Progress
 from mlip_deploy.validation.case import Case, Context, Outcome
 from mlip_deploy.validation.physics.stencil import LENGTH, POINTS, integral, step_for
 from mlip_deploy.validation.physics.tools import (
-    Progress,
     bounds,
     case,
     displaced,

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from ase import Atoms
 
 from mlip_deploy.artifact.tolerances import Tolerance
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.physics.tools import (
-    Progress,
     bounds,
     case,
     displaced,

@@ -12,10 +12,10 @@ from mlip_deploy.artifact.fixtures import structures
 from mlip_deploy.artifact.tolerances import Tolerance, tolerance
 from mlip_deploy.engines import many_evaluator
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 
-Progress = Callable[[str], None]
 Body = Callable[[Context, Progress], Outcome]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable
 from pathlib import Path
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, Verdict
 from mlip_deploy.validation.properties.recipe import Measurement, Recipe, Setting, UnfinishedError
 from mlip_deploy.validation.reference.datasets import MissingDataError
@@ -67,7 +67,7 @@ def _cases_of(recipe: Recipe, context: Context) -> list[Case]:
 
 
 def _without_run(recipe: Recipe, verdict: Verdict, reason: str) -> Case:
-    def run(context: Context, progress: Callable[[str], None]) -> Outcome:
+    def run(context: Context, progress: Progress) -> Outcome:
         return _outcome(recipe, recipe.name, context, _unmeasured(recipe, "", verdict, reason))
 
     return Case(SUITE, recipe.name, recipe.purpose, run)
@@ -76,7 +76,7 @@ def _without_run(recipe: Recipe, verdict: Verdict, reason: str) -> Case:
 def _case(recipe: Recipe, material: str) -> Case:
     name = f"{recipe.name}-{material}".replace(" ", "-")
 
-    def run(context: Context, progress: Callable[[str], None]) -> Outcome:
+    def run(context: Context, progress: Progress) -> Outcome:
         if recipe.needs_stress and context.engine == "openmm":
             checks = _unmeasured(recipe, material, "not-applicable", "OpenMM gives no stress")
             return _outcome(recipe, name, context, checks)

@@ -59,7 +59,8 @@ run             {steps}
 
 
 def _lammps(setting: Setting, atoms: Atoms, temperature: float, timestep: float, steps: int, every: int) -> Array:
-    from mlip_deploy.engines.lammps import run, write_data
+    from mlip_deploy.engines.lammps import run
+    from mlip_deploy.engines.lammps_files import write_data
 
     setting.directory.mkdir(parents=True, exist_ok=True)
     frame = write_data(atoms, setting.directory / "data.lammps")

@@ -18,6 +18,7 @@ from ase.optimize import FIRE
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import evaluator
+from mlip_deploy.progress import Progress
 from mlip_deploy.validation.case import Curve, Hardware
 
 
@@ -54,7 +55,7 @@ class Setting:
     directory: Path
     """a folder of its own, for the recipe to make if it writes files"""
     hardware: Hardware
-    progress: Callable[[str], None]
+    progress: Progress
 
     def calculator(self) -> EngineCalculator:
         return EngineCalculator(self)

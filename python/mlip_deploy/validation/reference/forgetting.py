@@ -7,11 +7,12 @@ than a fifth: foundation models lose what fine-tuning data do not contain ("cata
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Check, unmeasured
 
@@ -66,6 +67,6 @@ def force_errors(labels: Sequence[Array], results: Sequence[Result]) -> Array:
     return np.array([np.abs(found.forces - label).mean() for label, found in zip(labels, results, strict=True)])
 
 
-def announced(base: Artifact, progress: Callable[[str], None]) -> Callable[[str], None]:
+def announced(base: Artifact, progress: Progress) -> Progress:
     """Progress that says that the model before fine-tuning is meant."""
     return lambda message: progress(f"zero-shot ({base.path.name}): {message}")

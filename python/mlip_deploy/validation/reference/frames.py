@@ -15,7 +15,6 @@ from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.errors import MLIPError
 
 TERMS = ("functional", "hubbard_u", "corrections", "dispersion")
-UNKNOWN = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 DECLARATION = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
 AS_IS, SHIFT, NO_FORCES = "as-is", "shift", "energies-only"
 
@@ -116,7 +115,7 @@ def agree(
     kind = request.kind or next(iter(data))
     frame = data[kind]
     if request.declared is not None:
-        if frame not in (UNKNOWN, request.declared):
+        if frame not in (EnergyFrame.unknown(), request.declared):
             raise MLIPError(
                 f"--frame declares {request.declared.describe()}, but '{data_name}' declares {frame.describe()}. "
                 f"Leave the declaration out"

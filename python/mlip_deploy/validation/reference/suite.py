@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Case, Check, Context, Curve, Hardware, Outcome, Series
 from mlip_deploy.validation.reference import forgetting
 from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (
     NO_FORCES,
-    UNKNOWN,
     Agreement,
     agree,
     parse_declaration,
@@ -59,7 +59,7 @@ def cases(context: Context) -> list[Case]:
 
 
 def _case(name: str) -> Case:
-    def run(context: Context, progress: Callable[[str], None]) -> Outcome:
+    def run(context: Context, progress: Progress) -> Outcome:
         reference = load(context.artifact, name, context.elements, context.frame)
         results = predict(context.artifact, reference, context.engine, context.hardware, progress)
         outcome = judge(reference, results, context.engine)
@@ -98,7 +98,7 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
     else:
         file = read_extxyz(Path(name))
         frames, same_potentials, notes = file.frames, True, []
-        declared: EnergyFrame = parse_declaration(file.declared) if file.declared else UNKNOWN
+        declared: EnergyFrame = parse_declaration(file.declared) if file.declared else EnergyFrame.unknown()
         energies = {"raw": declared}
         _require_forces(name, frames, request.energies_only)
     kept = elements or (contract.elements if name in DATASETS else ())
@@ -135,7 +135,7 @@ def _require_forces(name: str, frames: list[Labelled], energies_only: bool) -> N
 
 
 def predict(
-    artifact: Artifact, reference: Reference, engine: str, hardware: Hardware, progress: Callable[[str], None]
+    artifact: Artifact, reference: Reference, engine: str, hardware: Hardware, progress: Progress
 ) -> list[Result]:
     """The artifact's results in an engine, in the order of the frames."""
     evaluate = evaluator(engine)
@@ -224,7 +224,7 @@ def _forgetting(
     name: str,
     reference: Reference,
     results: Sequence[Result],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> list[Check]:
     """The model before fine-tuning on the same labels, each in its own energy frame."""
     try:

@@ -24,7 +24,8 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.chgnet.plain import CHGNetEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
-from mlip_deploy.exporters.interface import Adapted, quiet
+from mlip_deploy.exporters.interface import Adapted
+from mlip_deploy.exporters.settings import quiet
 from mlip_deploy.result import VOIGT, Result
 
 CITATION = (
@@ -37,7 +38,6 @@ FRAMES = {
     "0.2.0": EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="MP2020", dispersion="none"),
     "r2scan": EnergyFrame(functional="r2SCAN (MP-r2SCAN)", hubbard_u="none", corrections="unknown", dispersion="none"),
 }
-UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 # The embedding has rows for these, too, but the training data have no atom of them.
 UNTRAINED = ("Po", "At", "Rn", "Fr", "Ra")
 GPA = 160.21766208  # CHGNet's own conversion from eV/Å³ to GPa
@@ -78,7 +78,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         message_passing_layers=int(model.n_conv),
         parallel="halo",
         operators=[],
-        energy_frame=FRAMES[source] if packaged else UNKNOWN_FRAME,
+        energy_frame=FRAMES[source] if packaged else EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda dtype: CHGNetEnergy(copy.deepcopy(model).to(dtype), numbers),
         original=Original(

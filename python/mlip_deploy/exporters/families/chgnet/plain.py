@@ -48,7 +48,7 @@ class CHGNetEnergy(nn.Module):
         self.n_layers = int(model.n_conv)
         self.layers = nn.ModuleList(
             [
-                Layer(atom, bond, angle)
+                CHGNetLayer(atom, bond, angle)
                 for atom, bond, angle in zip(
                     model.atom_conv_layers[:-1], model.bond_conv_layers, model.angle_layers, strict=True
                 )
@@ -187,7 +187,7 @@ class AngularBasis(nn.Module):
         return torch.cat([constant, torch.sin(phase), torch.cos(phase)], dim=1) * self.norm
 
 
-class Layer(nn.Module):
+class CHGNetLayer(nn.Module):
     """One interaction block: atoms, then bonds, then angles."""
 
     def __init__(self, atoms: Any, bonds: Any, angles: Any):

@@ -30,8 +30,9 @@ from mlip_deploy.exporters.families.mace.elements import restrict
 from mlip_deploy.exporters.families.mace.fused import FusedMACEEnergy
 from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
-from mlip_deploy.exporters.interface import Adapted, default_dtype, quiet
+from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import Result
 
 CITATION = (
@@ -62,7 +63,9 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     known = [chemical_symbols[int(z)] for z in model.atomic_numbers]
     elements = keep_elements(known, options.elements, name)
     exported = restrict(model, [known.index(symbol) for symbol in elements]) if elements != known else model
-    license_, frame = FOUNDATION.get(name, ("unknown", _UNKNOWN_FRAME)) if not Path(source).is_file() else _OF_A_FILE
+    license_, frame = (
+        FOUNDATION.get(name, ("unknown", EnergyFrame.unknown())) if not Path(source).is_file() else _OF_A_FILE
+    )
     return Adapted(
         identity=ModelIdentity(
             family="mace", name=name, source_sha256=file_sha256(path), license=license_, citation=CITATION
@@ -125,8 +128,7 @@ def _mp(functional: str, hubbard_u: str) -> EnergyFrame:
     return EnergyFrame(functional=functional, hubbard_u=hubbard_u, corrections="none", dispersion="none")
 
 
-_UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
-_OF_A_FILE = ("unknown", _UNKNOWN_FRAME)
+_OF_A_FILE = ("unknown", EnergyFrame.unknown())
 _MPTRJ = _mp("PBE (MPtrj)", "MP2020 values")
 _OFF = EnergyFrame(functional="ωB97M/def2-TZVPPD (SPICE)", hubbard_u="none", corrections="none", dispersion="D3(BJ)")
 _ASL = "ASL (academic, https://github.com/gabor1/ASL)"
@@ -141,7 +143,7 @@ FOUNDATION = {
     "mace-matpes-pbe-0": (_ASL, _mp("PBE (MatPES)", "none")),
     "mace-matpes-r2scan-0": (_ASL, _mp("r2SCAN (MatPES)", "none")),
     # The energy frame of these two depends on the head, and the heads are not described with the models.
-    **dict.fromkeys(("mh-0", "mh-1"), (_ASL, _UNKNOWN_FRAME)),
+    **dict.fromkeys(("mh-0", "mh-1"), (_ASL, EnergyFrame.unknown())),
     **{f"off-{size}": (_ASL, _OFF) for size in ("small", "medium", "large")},
 }
 """Licence and energy frame as published with the models; `off-*` are MACE-OFF23. docs/families.md has the sources."""

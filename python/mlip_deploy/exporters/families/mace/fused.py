@@ -21,10 +21,10 @@ from mlip_deploy.exporters.layers.equivariant import (
     EquivariantLinear,
     NotFusible,
     add_blocks,
-    radial_table,
     rows_with_ghosts,
     to_blocks,
 )
+from mlip_deploy.exporters.layers.radial_table import radial_table
 
 FUSIBLE = {
     "RealAgnosticInteractionBlock",
@@ -62,7 +62,7 @@ class FusedMACEEnergy(nn.Module):
                 layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
                 continue
             table = _tabulated(model, interaction) if tabulate else None
-            layers.append(Layer(interaction, product, features, table, self.n_elements, dtype))
+            layers.append(FusedMACELayer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
         self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
         for readout in model.readouts:
@@ -106,7 +106,7 @@ class ReadoutLinear(nn.Module):
         return torch.matmul(x, self.matrix) + self.bias
 
 
-class Layer(nn.Module):
+class FusedMACELayer(nn.Module):
     """One interaction and product block.
 
     Args:

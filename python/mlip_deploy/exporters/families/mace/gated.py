@@ -24,7 +24,7 @@ NONLINEAR = "RealAgnosticResidualNonLinearInteractionBlock"
 
 
 class NonLinearLayer(nn.Module):
-    """One gated interaction and its product block, with the interface of `mace_fused.Layer`.
+    """One gated interaction and its product block, with the interface of `fused.FusedMACELayer`.
 
     Args:
         interaction, product: MACE's.

@@ -178,7 +178,7 @@ class EnergySum(nn.Module):
         return self.isolated[node_types[:n_owned]] + (self.scale * total.double() + self.shift)
 
 
-class Layer(nn.Module):
+class MACELayer(nn.Module):
     """One interaction and product block.
 
     Args:
@@ -234,7 +234,7 @@ class MACEEnergy(nn.Module):
         self.edge_features = EdgeFeatures(model)
         self.embedding = model.node_embedding
         blocks = zip(model.interactions, model.products, strict=True)
-        self.layers = nn.ModuleList([Layer(i, p, gather=k > 0) for k, (i, p) in enumerate(blocks)])
+        self.layers = nn.ModuleList([MACELayer(i, p, gather=k > 0) for k, (i, p) in enumerate(blocks)])
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ CITATIONS = {
         "doi:10.1038/s41467-023-36329-y"
     ),
 }
-UNKNOWN_FRAME = EnergyFrame(functional="unknown", hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 PACKAGE_SUFFIX = ".nequip.zip"
 
 
@@ -113,7 +112,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         message_passing_layers=len(interactions),
         parallel="exchange" if interactions else "local",
         operators=_operators(options.fuse) if interactions else [],
-        energy_frame=UNKNOWN_FRAME,
+        energy_frame=EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
         original=Original(

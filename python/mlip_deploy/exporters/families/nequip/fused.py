@@ -19,9 +19,9 @@ from mlip_deploy.exporters.layers.equivariant import (
     Gate,
     NotFusible,
     add_blocks,
-    radial_table,
     rows_with_ghosts,
 )
+from mlip_deploy.exporters.layers.radial_table import radial_table
 
 BEFORE = {
     "NodeTypeEmbed": "type_embed",

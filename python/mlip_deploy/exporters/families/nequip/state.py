@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from mlip_deploy.exporters.interface import default_dtype, quiet
+from mlip_deploy.exporters.settings import default_dtype, quiet
 
 COMPILER = ("capture_dynamic_output_shape_ops", "capture_scalar_outputs")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.families.sevennet.adapter import SevenNetEnergy
+from mlip_deploy.exporters.families.sevennet.plain import SevenNetEnergy
 from mlip_deploy.exporters.interface import EdgeGradientModel
 
 CHUNK = 2048

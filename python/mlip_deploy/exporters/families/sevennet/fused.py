@@ -18,10 +18,10 @@ from mlip_deploy.exporters.layers.equivariant import (
     Gate,
     NotFusible,
     add_blocks,
-    radial_table,
     rows_with_ghosts,
     to_blocks,
 )
+from mlip_deploy.exporters.layers.radial_table import radial_table
 
 
 class FusedSevenNetEnergy(nn.Module):

@@ -1,0 +1,69 @@
+"""`mlip info`: show an artifact's contract."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.table import Table
+
+from mlip_deploy.artifact.gate import line_to_type, problem
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.cli.console import console, escape
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--json", action="store_true", help="the contract as it is stored")
+
+
+def run(options: argparse.Namespace) -> int:
+    artifact = Artifact(options.file)
+    contract = artifact.contract
+    if options.json:
+        print(contract.to_json())
+        return 0
+    fixtures = artifact.fixtures()
+    signature = artifact.signature()
+    if signature is None:
+        validated = f"no. Type: {line_to_type(artifact)}"
+    else:
+        doubts = {engine: problem(artifact, engine) for engine in signature.engines}
+        stale = "; ".join(f"not for {engine}: {doubt}" for engine, doubt in doubts.items() if doubt)
+        tested = f", physics with {len(signature.elements)} of {len(contract.elements)} elements"
+        validated = (
+            signature.describe() + tested + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")
+        )
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    noise = fixtures.float32_noise
+    compiled_for = f", compiled for {contract.compiled_for.describe()}" if contract.compiled_for else ""
+    for name, value in [
+        ("model", f"{contract.model.name} ({contract.model.family}), licence {contract.model.license}"),
+        ("citation", contract.model.citation),
+        ("source", f"sha256 {contract.model.source_sha256}"),
+        ("written by", f"{contract.producer.package} {contract.producer.version}, torch {contract.producer.torch}"),
+        ("back end", f"{contract.backend}, {contract.dtype}{compiled_for}"),
+        ("elements", f"{len(contract.elements)}: {' '.join(contract.elements)}"),
+        (
+            "range",
+            f"cutoff {contract.cutoff:g} Å, {contract.message_passing_layers} message-passing layers, "
+            f"interaction range {contract.interaction_range:g} Å",
+        ),
+        ("parallel", contract.parallel),
+        ("energies", contract.energy_frame.describe()),
+        ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
+        ("extras", ", ".join(contract.extras) or "none"),
+        ("operators", ", ".join(contract.operators) or "none"),
+        (
+            "fixtures",
+            f"{len(fixtures.structures)} structures from {fixtures.reference}; float32 noise "
+            f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³, "
+            f"isolated atom {fixtures.isolated_atom_noise:.1e} eV",
+        ),
+        ("validated", validated),
+    ]:
+        table.add_row(name, escape(value))
+    console.print(table)
+    return 0

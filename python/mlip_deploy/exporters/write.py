@@ -1,0 +1,62 @@
+"""Write an artifact: the model for its back end, the contract and the fixtures, in one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mlip_deploy.artifact.contract import (
+    BackendKind,
+    Contract,
+    Dtype,
+)
+from mlip_deploy.artifact.fixtures import build_fixtures
+from mlip_deploy.exporters.interface import (
+    TORCH_DTYPE,
+    Adapted,
+    EdgeGradientModel,
+    EdgeGradientModelWithExtras,
+)
+from mlip_deploy.exporters.settings import default_dtype, quiet
+from mlip_deploy.exporters.targets import aotinductor, torchscript
+from mlip_deploy.operators import load_operators
+from mlip_deploy.progress import Progress
+
+
+def write_artifact(
+    adapted: Adapted,
+    output: Path,
+    dtype: Dtype,
+    progress: Progress,
+    backend: BackendKind = "torchscript",
+) -> Contract:
+    """Script or compile `adapted`, and save it with its contract and fixtures.
+
+    The file appears under its name only when it is complete.
+
+    Raises:
+        MLIPError: what the back end cannot do with this model.
+    """
+    if adapted.operators:
+        load_operators()
+    contract = adapted.contract(dtype)
+    if backend == "aotinductor":
+        contract = aotinductor.contract_of(contract)
+    with quiet():
+        fixtures = build_fixtures(adapted.original, adapted.elements, progress)
+    with default_dtype(TORCH_DTYPE[dtype]), quiet():
+        wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
+        model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        if backend == "aotinductor":
+            files = aotinductor.compile_model(model, contract, progress)
+            aotinductor.save(files, output, contract, fixtures, model)
+            return contract
+        progress(f"scripting the model in {dtype}")
+        methods = ["energies", "extras"] if adapted.extras else ["energies"]
+        frozen = torch.jit.freeze(adapted.scripted(model), preserved_attrs=methods)
+    progress(f"writing {output}")
+    torchscript.save(frozen, output, contract, fixtures)
+    return contract

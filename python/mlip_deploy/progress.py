@@ -1,0 +1,12 @@
+"""How long work tells what it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str], None]
+"""Takes one line of text: "lammps: phonons of Si". The command line shows it, a script may log it or drop it."""
+
+
+def silent(message: str) -> None:
+    """Say nothing."""
