@@ -1,4 +1,4 @@
-#include "core/device_step.h"
+#include "model/device_step.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
@@ -8,7 +8,7 @@
 #include <string>
 #include <type_traits>
 
-#include "core/backend.h"
+#include "model/backend.h"
 
 namespace mlip {
 namespace {

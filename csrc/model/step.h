@@ -12,7 +12,7 @@
 
 #include "core/exchange.h"
 #include "core/graph.h"
-#include "core/model.h"
+#include "model/model.h"
 
 namespace mlip {
 

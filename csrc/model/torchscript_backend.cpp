@@ -4,8 +4,8 @@
 
 #include <optional>
 
-#include "core/backend.h"
 #include "core/error.h"
+#include "model/backend.h"
 
 namespace mlip {
 namespace {

@@ -1,4 +1,4 @@
-#include "core/exchange_relay.h"
+#include "model/exchange_relay.h"
 
 #include <condition_variable>
 #include <exception>

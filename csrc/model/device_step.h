@@ -14,7 +14,7 @@
 
 #include <memory>
 
-#include "core/step.h"
+#include "model/step.h"
 
 namespace mlip {
 

@@ -1,5 +1,5 @@
 // Reads artifacts, and evaluates graphs with the back end that the contract names.
-#include "core/model.h"
+#include "model/model.h"
 
 #include <ATen/ATen.h>
 #include <ATen/DeviceAccelerator.h>
@@ -18,12 +18,12 @@
 #include <iterator>
 #include <optional>
 
-#include "core/backend.h"
 #include "core/error.h"
-#include "core/exchange_relay.h"
-#include "core/python_gil.h"
 #include "core/sha256.h"
 #include "gpu/torch_context.h"
+#include "model/backend.h"
+#include "model/exchange_relay.h"
+#include "model/python_gil.h"
 
 namespace mlip {
 namespace {

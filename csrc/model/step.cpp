@@ -1,10 +1,10 @@
-#include "core/step.h"
+#include "model/step.h"
 
 #include <cmath>
 #include <string>
 
-#include "core/device_step.h"
 #include "core/error.h"
+#include "model/device_step.h"
 
 namespace mlip {
 namespace {

@@ -7,8 +7,8 @@
 
 #include <stdexcept>
 
-#include "core/backend.h"
 #include "core/error.h"
+#include "model/backend.h"
 
 namespace mlip {
 namespace {

@@ -10,8 +10,8 @@
 #include "core/contract.h"
 #include "core/exchange.h"
 #include "core/graph.h"
-#include "core/out_of_memory.h"
 #include "core/signature.h"
+#include "model/out_of_memory.h"
 
 namespace mlip {
 

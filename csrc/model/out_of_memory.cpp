@@ -1,4 +1,4 @@
-#include "core/out_of_memory.h"
+#include "model/out_of_memory.h"
 
 #include <cstdio>
 #include <new>
