@@ -19,8 +19,8 @@
 
 #include "core/edge_harmonics_recurrences.h"
 #include "core/edge_harmonics_shared.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 namespace mlip {
 namespace {

@@ -30,8 +30,8 @@
 
 #include "core/edge_tensor_product_kernels.h"
 #include "core/edge_tensor_product_plan.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"

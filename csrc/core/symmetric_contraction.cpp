@@ -19,8 +19,8 @@
 
 #include "core/edge_tensor_product_kernels.h"
 #include "core/symmetric_contraction_kernels.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 namespace mlip {
 

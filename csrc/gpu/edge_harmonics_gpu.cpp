@@ -6,8 +6,8 @@
 #include <string>
 
 #include "core/edge_harmonics_shared.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 namespace mlip::gpu {
 namespace {

@@ -10,9 +10,9 @@
 
 #include "core/edge_tensor_product_plan.h"
 #include "gpu/edge_tensor_product_arguments.h"
-#include "gpu/edges_by_node.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/edges_by_node.h"
+#include "operators/gpu.h"
 
 namespace mlip::gpu {
 namespace {

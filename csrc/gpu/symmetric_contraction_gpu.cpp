@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "core/symmetric_contraction_kernels.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
 #include "gpu/symmetric_contraction_arguments.h"
+#include "operators/gpu.h"
 
 namespace mlip::gpu {
 namespace {

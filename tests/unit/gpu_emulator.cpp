@@ -17,8 +17,8 @@
 #include <regex>
 
 #include "core/error.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 namespace {
 

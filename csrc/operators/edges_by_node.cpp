@@ -1,4 +1,4 @@
-#include "gpu/edges_by_node.h"
+#include "operators/edges_by_node.h"
 
 #include <ATen/ATen.h>
 
