@@ -1,6 +1,6 @@
 """Write C++ that defines the text of each given file: python embed_text.py OUTPUT FILE...
 
-`gpu/edge_harmonics.cu` becomes `mlip::gpu::edge_harmonics_text`. `#pragma once` and includes are left out: these texts
+`operators/edge_harmonics/edge_harmonics.cu` becomes `mlip::gpu::edge_harmonics_text`. `#pragma once` and includes are left out: these texts
 are joined into one before they are compiled.
 """
 

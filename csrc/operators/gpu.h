@@ -1,5 +1,5 @@
 // The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in core/edge_tensor_product.cpp,
-// core/edge_harmonics.cpp and core/symmetric_contraction.cpp.
+// operators/edge_harmonics/edge_harmonics.cpp and core/symmetric_contraction.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

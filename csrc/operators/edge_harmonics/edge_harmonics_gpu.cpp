@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <string>
 
-#include "core/edge_harmonics_shared.h"
 #include "gpu/runtime.h"
+#include "operators/edge_harmonics/edge_harmonics_shared.h"
 #include "operators/gpu.h"
 
 namespace mlip::gpu {

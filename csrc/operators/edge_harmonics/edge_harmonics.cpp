@@ -17,9 +17,9 @@
 #include <cmath>
 #include <vector>
 
-#include "core/edge_harmonics_recurrences.h"
-#include "core/edge_harmonics_shared.h"
 #include "gpu/runtime.h"
+#include "operators/edge_harmonics/edge_harmonics_recurrences.h"
+#include "operators/edge_harmonics/edge_harmonics_shared.h"
 #include "operators/gpu.h"
 
 namespace mlip {
