@@ -17,9 +17,9 @@
 
 #include <vector>
 
-#include "core/edge_tensor_product_kernels.h"
 #include "core/symmetric_contraction_kernels.h"
 #include "gpu/runtime.h"
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/gpu.h"
 
 namespace mlip {

@@ -1,5 +1,6 @@
-// The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in core/edge_tensor_product.cpp,
-// operators/edge_harmonics/edge_harmonics.cpp and core/symmetric_contraction.cpp.
+// The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in
+// operators/edge_tensor_product/edge_tensor_product.cpp, operators/edge_harmonics/edge_harmonics.cpp and
+// core/symmetric_contraction.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -28,9 +28,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "core/edge_tensor_product_kernels.h"
-#include "core/edge_tensor_product_plan.h"
 #include "gpu/runtime.h"
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
+#include "operators/edge_tensor_product/edge_tensor_product_plan.h"
 #include "operators/gpu.h"
 
 #ifndef INTRA_OP_PARALLEL

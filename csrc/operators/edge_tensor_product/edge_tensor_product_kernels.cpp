@@ -1,5 +1,5 @@
 // Which compiled instruction set runs (see edge_tensor_product_kernels.h).
-#include "core/edge_tensor_product_kernels.h"
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 
 #include <atomic>
 #include <cstring>

@@ -8,9 +8,9 @@
 #include <mutex>
 #include <string>
 
-#include "core/edge_tensor_product_plan.h"
-#include "gpu/edge_tensor_product_arguments.h"
 #include "gpu/runtime.h"
+#include "operators/edge_tensor_product/edge_tensor_product_arguments.h"
+#include "operators/edge_tensor_product/edge_tensor_product_plan.h"
 #include "operators/edges_by_node.h"
 #include "operators/gpu.h"
 

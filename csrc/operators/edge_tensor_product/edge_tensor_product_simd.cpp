@@ -1,7 +1,7 @@
 // The loops of `mlip::edge_tensor_product`, compiled once per instruction set: see simd.h for what may not be used
 // here.
-#include "core/edge_tensor_product_kernels.h"
 #include "core/symmetric_contraction_kernels.h"
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/simd.h"
 
 namespace mlip {
