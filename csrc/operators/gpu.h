@@ -1,6 +1,6 @@
 // The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in
 // operators/edge_tensor_product/edge_tensor_product.cpp, operators/edge_harmonics/edge_harmonics.cpp and
-// core/symmetric_contraction.cpp.
+// operators/symmetric_contraction/symmetric_contraction.cpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +11,8 @@
 
 namespace mlip {
 
-/// @throws c10::Error when shapes or types do not fit each other. (core/symmetric_contraction.cpp)
+/// @throws c10::Error when shapes or types do not fit each other.
+/// (operators/symmetric_contraction/symmetric_contraction.cpp)
 void check_contraction(const at::Tensor& features, const at::Tensor& types, const at::Tensor& factors,
                        const at::Tensor& terms, std::int64_t n_outputs, const at::Tensor& coefficients);
 

@@ -1,8 +1,8 @@
 // The loops of `mlip::edge_tensor_product`, compiled once per instruction set: see simd.h for what may not be used
 // here.
-#include "core/symmetric_contraction_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/simd.h"
+#include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 
 namespace mlip {
 namespace {

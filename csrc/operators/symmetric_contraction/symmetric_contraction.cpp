@@ -17,10 +17,10 @@
 
 #include <vector>
 
-#include "core/symmetric_contraction_kernels.h"
 #include "gpu/runtime.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/gpu.h"
+#include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 
 namespace mlip {
 

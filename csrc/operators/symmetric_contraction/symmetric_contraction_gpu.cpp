@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "core/symmetric_contraction_kernels.h"
 #include "gpu/runtime.h"
-#include "gpu/symmetric_contraction_arguments.h"
 #include "operators/gpu.h"
+#include "operators/symmetric_contraction/symmetric_contraction_arguments.h"
+#include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 
 namespace mlip::gpu {
 namespace {

@@ -3,8 +3,8 @@
 //
 // Channels are the outer loop and atoms the inner one, so that the coefficients of a vector of channels stay in the
 // first cache while they serve one atom after the other.
-#include "core/symmetric_contraction_kernels.h"
 #include "operators/simd.h"
+#include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 
 namespace mlip {
 namespace {
