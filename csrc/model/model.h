@@ -3,14 +3,12 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/contract.h"
 #include "core/exchange.h"
 #include "core/graph.h"
-#include "core/signature.h"
 #include "model/out_of_memory.h"
 
 namespace mlip {
@@ -77,19 +75,6 @@ class Model {
   double seconds_in_backend_ = 0.0;
   FittedStep fitted_;
 };
-
-/// The contract of a file, without loading the model. @throws Error like Model's constructor.
-Contract read_contract(const std::string& path);
-
-/// What `mlip validate --sign` wrote into a file, and whether it holds.
-struct Validation {
-  std::optional<Signature> signature;
-  std::string problem;  ///< why the file has not been shown to work here; "" if it has
-};
-
-/// Reads the whole file if it is signed. @throws Error for a file that cannot be read or a foreign signature.
-/// @param engine "lammps", say, and the release that is running, "2025.7.22"
-Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 
 /// GPUs that torch sees in this process.
 int cuda_device_count();
