@@ -70,7 +70,7 @@ class InPlaceStep {
   virtual const double* forces() const = 0;
 };
 
-/// How a step is taken: one class on the CPU (step.cpp), one on the model's device (device_step.cpp).
+/// How a step is taken: one class on the CPU (host_step.cpp), one on the model's device (device_step.cpp).
 class StepImplementation {
  public:
   virtual ~StepImplementation() = default;
