@@ -1,7 +1,7 @@
 """Write C++ that defines the text of each given file: python embed_text.py OUTPUT FILE...
 
-`operators/edge_harmonics/edge_harmonics.cu` becomes `mlip::gpu::edge_harmonics_text`. `#pragma once` and includes are left out: these texts
-are joined into one before they are compiled.
+`edge_harmonics.cu` becomes `mlip::gpu::edge_harmonics_text`. `#pragma once` and includes are left out: these texts are
+joined into one before they are compiled.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@
 namespace mlip {
 namespace {
 
-thread_local Exchange* active_exchange = nullptr;
-
 /// A contiguous tensor as the rows that an Exchange works on.
 FeatureRows as_rows(const torch::Tensor& tensor, std::int64_t n_owned) {
   TORCH_CHECK(tensor.scalar_type() == torch::kFloat32 || tensor.scalar_type() == torch::kFloat64,
@@ -103,11 +101,6 @@ torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
 }
 
 }  // namespace
-
-ExchangeScope::ExchangeScope(Exchange* exchange) : previous_(active_exchange) { active_exchange = exchange; }
-ExchangeScope::~ExchangeScope() { active_exchange = previous_; }
-Exchange* ExchangeScope::active() { return active_exchange; }
-
 }  // namespace mlip
 
 TORCH_LIBRARY(mlip, library) {

@@ -1,6 +1,5 @@
-// The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in
-// operators/edge_tensor_product/edge_tensor_product.cpp, operators/edge_harmonics/edge_harmonics.cpp and
-// operators/symmetric_contraction/symmetric_contraction.cpp.
+// The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in the operators' own files
+// (edge_harmonics.cpp, edge_tensor_product.cpp, symmetric_contraction.cpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,15 +7,6 @@
 #include <cstdint>
 #include <tuple>
 #include <vector>
-
-namespace mlip {
-
-/// @throws c10::Error when shapes or types do not fit each other.
-/// (operators/symmetric_contraction/symmetric_contraction.cpp)
-void check_contraction(const at::Tensor& features, const at::Tensor& types, const at::Tensor& factors,
-                       const at::Tensor& terms, std::int64_t n_outputs, const at::Tensor& coefficients);
-
-}  // namespace mlip
 
 namespace mlip::gpu {
 

@@ -10,8 +10,6 @@
 
 #define MLIP_CONCATENATE_(a, b) a##b
 #define MLIP_CONCATENATE(a, b) MLIP_CONCATENATE_(a, b)
-#define MLIP_STRING_(a) #a
-#define MLIP_STRING(a) MLIP_STRING_(a)
 #define MLIP_INLINE inline __attribute__((always_inline))
 #define MLIP_INLINE_LAMBDA __attribute__((always_inline))
 

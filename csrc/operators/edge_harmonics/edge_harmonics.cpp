@@ -9,8 +9,7 @@
 //   Y_l,m = N_lm P_lm c_m,  Y_l,-m = N_lm P_lm s_m,  N_lm² = (2 - [m = 0]) (2l+1) (l-m)! / (l+m)!
 //
 // A direction that does not exist (two atoms on one spot) is zero, as in e3nn. The gradient uses dP_lm / du_y =
-// P_l,m+1. CPUs and GPUs (csrc/gpu) have kernels; other devices, and the tests, take the same recurrences over torch's
-// operators.
+// P_l,m+1. CPUs and GPUs have kernels; other devices, and the tests, take the same recurrences over torch's operators.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 

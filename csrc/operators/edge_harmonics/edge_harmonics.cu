@@ -1,6 +1,5 @@
 // GPU kernels of `mlip::edge_harmonics`: a thread for each edge. Compiled at run time behind the recurrences of
-// operators/edge_harmonics/edge_harmonics_recurrences.h and what edge_harmonics_gpu.cpp writes: `real`, `l_max`, and
-// `harmonic_norm`.
+// edge_harmonics_recurrences.h and what edge_harmonics_gpu.cpp writes: `real`, `l_max`, and `harmonic_norm`.
 
 struct EdgeHarmonicsArguments {
   long long n_edges;

@@ -19,8 +19,8 @@
 // read in place; others are put in order first. float32 or float64, all tensors alike.
 //
 // The CPU has kernels of its own, for the pass back too (gradients of features, harmonics and radial; sums over
-// neighbours go to one buffer per thread, so there are no atomics and no race), and so have GPUs: csrc/gpu. Other
-// devices compute the same from torch's own operators, which is also the reference that the tests use:
+// neighbours go to one buffer per thread, so there are no atomics and no race), and so have GPUs. Other devices compute
+// the same from torch's own operators, which is also the reference that the tests use:
 // `mlip::edge_tensor_product_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
@@ -32,6 +32,7 @@
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
 #include "operators/gpu.h"
+#include "operators/instruction_sets.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
@@ -185,12 +186,7 @@ struct CpuCall {
     }
   }
 
-  static const TensorProductKernels<T>& kernels() {
-    if constexpr (std::is_same_v<T, float>)
-      return instruction_set().float32;
-    else
-      return instruction_set().float64;
-  }
+  static const TensorProductKernels<T>& kernels() { return *instruction_set().kernels<T>().edge_tensor_product; }
 
   /// body(chunk, first centre, last centre + 1, scratch)
   template <typename Body>
@@ -315,22 +311,6 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
                                   table, step);
 }
 
-// ---- instruction sets: for tests and measurements ------------------------------------------------------------
-
-std::vector<std::string> supported_instruction_sets() {
-  int count = 0;
-  const InstructionSet* const* sets = instruction_sets(count);
-  std::vector<std::string> names;
-  for (int k = 0; k < count; ++k)
-    if (sets[k]->supported()) names.emplace_back(sets[k]->name);
-  return names;
-}
-
-void choose_instruction_set(const std::string& name) {
-  TORCH_CHECK(use_instruction_set(name.c_str()), "instruction set '", name,
-              "' is not one of this processor's: ", c10::Join(", ", supported_instruction_sets()));
-}
-
 }  // namespace
 }  // namespace mlip
 
@@ -347,8 +327,6 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
       "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]",
       mlip::reference);
-  library.def("instruction_sets() -> str[]", mlip::supported_instruction_sets);
-  library.def("use_instruction_set(str name) -> ()", mlip::choose_instruction_set);
 }
 
 TORCH_LIBRARY_IMPL(mlip, CPU, library) {

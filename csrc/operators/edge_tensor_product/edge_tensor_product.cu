@@ -1,5 +1,4 @@
-// GPU kernels of `mlip::edge_tensor_product`; the formula is in
-// operators/edge_tensor_product/edge_tensor_product_kernels.h.
+// GPU kernels of `mlip::edge_tensor_product`; the formula is in edge_tensor_product_kernels.h.
 //
 // Compiled at run time behind edge_tensor_product_arguments.h and the description of one convolution, which
 // edge_tensor_product_gpu.cpp writes:

@@ -10,7 +10,7 @@
 // Layout: component-major. A block of irreps `channels x l` is stored as [2l+1][channels], so that one value of c
 // multiplies a row of neighbouring channels: the loops over channels vectorise, and nothing is kept per edge.
 //
-// One source file is compiled once per instruction set; `edge_tensor_product_kernels()` picks at run time.
+// edge_tensor_product_simd.cpp is compiled once per instruction set; instruction_sets.h says which one runs.
 #pragma once
 
 #include <cstdint>
@@ -91,27 +91,5 @@ struct TensorProductKernels {
   void (*backward)(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients,
                    std::int64_t begin, std::int64_t end, T* scratch);
 };
-
-template <typename T>
-struct SymmetricContractionKernels;
-
-struct InstructionSet {
-  const char* name;
-  bool (*supported)();
-  TensorProductKernels<float> float32;
-  TensorProductKernels<double> float64;
-  const SymmetricContractionKernels<float>* contraction32;  ///< see symmetric_contraction_kernels.h
-  const SymmetricContractionKernels<double>* contraction64;
-};
-
-/// All that this library was compiled with, the fastest first. `portable` runs anywhere, and so does `portable_wide`,
-/// which builds with tests have behind it: the form of AVX-512 in the instructions of any processor.
-const InstructionSet* const* instruction_sets(int& count);
-
-/// The one in use: the fastest that this processor has, unless `use_instruction_set` chose another.
-const InstructionSet& instruction_set();
-
-/// @return false when there is none of that name or the processor lacks it.
-bool use_instruction_set(const char* name);
 
 }  // namespace mlip

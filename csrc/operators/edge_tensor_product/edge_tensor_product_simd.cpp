@@ -2,7 +2,6 @@
 // here.
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/simd.h"
-#include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 
 namespace mlip {
 namespace {
@@ -421,29 +420,13 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
     backward_range<T, false>(problem, gradients, begin, end, scratch);
 }
 
-bool supported() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
 }  // namespace
 
-extern const SymmetricContractionKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float32);
-extern const SymmetricContractionKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float64);
-extern const InstructionSet MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _instruction_set);
-const InstructionSet MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _instruction_set) = {
-    MLIP_STRING(MLIP_INSTRUCTION_SET),
-    supported,
-    {forward<float>, backward<float>},
-    {forward<double>, backward<double>},
-    &MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float32),
-    &MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float64),
-};
+extern const TensorProductKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float32);
+extern const TensorProductKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float64);
+const TensorProductKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float32) = {
+    forward<float>, backward<float>};
+const TensorProductKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float64) = {
+    forward<double>, backward<double>};
 
 }  // namespace mlip

@@ -9,41 +9,22 @@
 //   terms         int64 [n_terms, 2], sorted: output component, monomial
 //   coefficients  [n_elements, n_blocks, n_terms, 16]: of channels in blocks of 16, the last one padded
 //
-// The gradient is that of the features. The CPU has kernels of its own, and so have GPUs: csrc/gpu. Other devices
-// compute the same from torch's operators, which is also the reference that the tests use:
-// `mlip::symmetric_contraction_reference`.
+// The gradient is that of the features. The CPU has kernels of its own, and so have GPUs. Other devices compute the
+// same from torch's operators, which is also the reference that the tests use: `mlip::symmetric_contraction_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
 #include <vector>
 
 #include "gpu/runtime.h"
-#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/gpu.h"
+#include "operators/instruction_sets.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
+#include "operators/symmetric_contraction/symmetric_contraction_shared.h"
 
 namespace mlip {
 
 using torch::Tensor;
-
-void check_contraction(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
-                       std::int64_t n_outputs, const Tensor& coefficients) {
-  TORCH_CHECK(features.dim() == 3 && types.dim() == 1 && types.size(0) == features.size(0),
-              "symmetric_contraction: features must be [n_atoms, n_components, channels] with a type for each atom");
-  TORCH_CHECK(factors.dim() == 2 && factors.size(1) >= 1 && factors.size(1) <= highest_degree,
-              "symmetric_contraction: monomials of degree ", factors.size(1), ", expected 1 to ", highest_degree);
-  TORCH_CHECK(terms.dim() == 2 && terms.size(1) == 2 && n_outputs > 0,
-              "symmetric_contraction: terms must be [n_terms, 2], for at least one output");
-  const std::int64_t n_blocks = (features.size(2) + channel_block - 1) / channel_block;
-  TORCH_CHECK(coefficients.dim() == 4 && coefficients.size(1) == n_blocks && coefficients.size(2) == terms.size(0) &&
-                  coefficients.size(3) == channel_block,
-              "symmetric_contraction: coefficients are ", coefficients.sizes(), ", expected [n_elements, ", n_blocks,
-              ", ", terms.size(0), ", ", channel_block, "]");
-  TORCH_CHECK(features.is_floating_point() && coefficients.scalar_type() == features.scalar_type(),
-              "symmetric_contraction: features and coefficients must have one floating-point type");
-  for (const Tensor* index : {&types, &factors, &terms})
-    TORCH_CHECK(index->scalar_type() == torch::kInt64, "symmetric_contraction: indices must be int64");
-}
 
 namespace {
 
@@ -120,10 +101,7 @@ struct CpuCall {
   }
 
   static const SymmetricContractionKernels<T>& kernels() {
-    if constexpr (std::is_same_v<T, float>)
-      return *instruction_set().contraction32;
-    else
-      return *instruction_set().contraction64;
+    return *instruction_set().kernels<T>().symmetric_contraction;
   }
 
   /// body(first atom, last atom + 1, scratch)

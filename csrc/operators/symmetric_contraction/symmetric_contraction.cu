@@ -1,5 +1,4 @@
-// GPU kernels of `mlip::symmetric_contraction`; the formula is in
-// operators/symmetric_contraction/symmetric_contraction_kernels.h.
+// GPU kernels of `mlip::symmetric_contraction`; the formula is in symmetric_contraction_kernels.h.
 //
 // Compiled at run time behind symmetric_contraction_arguments.h and what symmetric_contraction_gpu.cpp writes: `real`,
 // `degree`, `channel_block`. A thread has one channel of one atom, with the components of its features, and in the pass

@@ -10,6 +10,7 @@
 #include "operators/gpu.h"
 #include "operators/symmetric_contraction/symmetric_contraction_arguments.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
+#include "operators/symmetric_contraction/symmetric_contraction_shared.h"
 
 namespace mlip::gpu {
 namespace {

@@ -135,11 +135,11 @@ void backward(const SymmetricContractionProblem<T>& problem, const T* output_gra
 
 }  // namespace
 
-extern const SymmetricContractionKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float32);
-extern const SymmetricContractionKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float64);
-const SymmetricContractionKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float32) = {
+extern const SymmetricContractionKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _symmetric_contraction_float32);
+extern const SymmetricContractionKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _symmetric_contraction_float64);
+const SymmetricContractionKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _symmetric_contraction_float32) = {
     forward<float>, backward<float>};
-const SymmetricContractionKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _contraction_float64) = {
+const SymmetricContractionKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _symmetric_contraction_float64) = {
     forward<double>, backward<double>};
 
 }  // namespace mlip
