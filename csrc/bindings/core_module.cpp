@@ -8,10 +8,10 @@
 
 #include "core/contract.h"
 #include "core/error.h"
-#include "core/model.h"
 #include "core/neighbours.h"
-#include "core/step.h"
 #include "core/units.h"
+#include "model/model.h"
+#include "model/step.h"
 
 namespace py = pybind11;
 

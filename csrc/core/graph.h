@@ -25,6 +25,12 @@
 
 namespace mlip {
 
+/// Memory that a buffer holds, bytes.
+template <typename Value>
+double bytes_of(const std::vector<Value>& values) {
+  return static_cast<double>(values.capacity() * sizeof(Value));
+}
+
 struct GraphSize {
   std::int64_t n_owned = 0;
   std::int64_t n_nodes = 0;

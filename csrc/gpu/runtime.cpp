@@ -1,9 +1,8 @@
-// NVIDIA's run-time compiler and driver, found in the process, and the cache of compiled kernels.
+// NVIDIA's run-time compiler, found in the process, the cache of compiled kernels, and their launch.
 #include "gpu/runtime.h"
 
 #include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -18,22 +17,11 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "gpu/driver.h"
+#include "gpu/shared_library.h"
 
 namespace mlip::gpu {
 namespace {
-
-/// Function `name` of an open library as a pointer to `Function`.
-template <typename Function>
-void find(void* library, const char* name, Function*& function) {
-  function = reinterpret_cast<Function*>(dlsym(library, name));
-  if (function == nullptr) throw Error(std::string("GPU kernels: no function ") + name + " in NVIDIA's libraries");
-}
-
-void* open_first(std::initializer_list<const char*> names) {
-  for (const char* name : names)
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL)) return library;
-  return nullptr;
-}
 
 // ---- the compiler (nvrtc.h) ----------------------------------------------------------------------------------
 
@@ -69,54 +57,34 @@ const Compiler& compiler() {
   return found;
 }
 
-// ---- the driver (cuda.h) -------------------------------------------------------------------------------------
+// ---- the driver and torch ------------------------------------------------------------------------------------
 
-struct Driver {
-  int (*load)(void** module, const void* image);
-  int (*function)(void** function, void* module, const char* name);
-  int (*launch)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
-                unsigned block_z, unsigned shared_bytes, void* stream, void** arguments, void** extra);
-  int (*error_text)(int code, const char** text);
-  int (*attribute)(int* value, int attribute, int device);
-  int (*context_device)(int* device);
+/// What kernels are loaded, and launched on torch's stream, with.
+struct Launcher {
+  const Driver* nvidia = driver();
   /// torch's, in its stable C interface: the stream that its own kernels go to.
   int (*current_stream)(std::int32_t device, void** stream);
 
-  Driver() {
-    void* const library = open_first({"libcuda.so.1"});
-    if (library == nullptr) throw Error("GPU kernels: NVIDIA's driver (libcuda.so.1) is not found");
-    find(library, "cuModuleLoadData", load);
-    find(library, "cuModuleGetFunction", function);
-    find(library, "cuLaunchKernel", launch);
-    find(library, "cuGetErrorString", error_text);
-    find(library, "cuDeviceGetAttribute", attribute);
-    find(library, "cuCtxGetDevice", context_device);
+  Launcher() {
+    if (nvidia == nullptr) throw Error("GPU kernels: NVIDIA's driver (libcuda.so.1) is not found");
     void* const torch = open_first({"libtorch_cuda.so"});
     if (torch == nullptr) throw Error("GPU kernels: this torch is no CUDA build (libtorch_cuda.so is not found)");
     find(torch, "aoti_torch_get_current_cuda_stream", current_stream);
-  }
-
-  void check(int code, const char* what) const {
-    if (code == 0) return;
-    const char* text = nullptr;
-    error_text(code, &text);
-    throw Error(std::string("GPU kernels: ") + what +
-                " failed: " + (text != nullptr ? text : "CUDA error " + std::to_string(code)));
   }
 
   /// "sm_90" for the GPU whose context is current.
   std::string architecture() const {
     constexpr int major_attribute = 75, minor_attribute = 76;
     int device = 0, major = 0, minor = 0;
-    check(context_device(&device), "cuCtxGetDevice");
-    check(attribute(&major, major_attribute, device), "cuDeviceGetAttribute");
-    check(attribute(&minor, minor_attribute, device), "cuDeviceGetAttribute");
+    nvidia->check(nvidia->context_device(&device), "cuCtxGetDevice");
+    nvidia->check(nvidia->attribute(&major, major_attribute, device), "cuDeviceGetAttribute");
+    nvidia->check(nvidia->attribute(&minor, minor_attribute, device), "cuDeviceGetAttribute");
     return "sm_" + std::to_string(major) + std::to_string(minor);
   }
 };
 
-const Driver& driver() {
-  static const Driver found;
+const Launcher& launcher() {
+  static const Launcher found;
   return found;
 }
 
@@ -163,11 +131,12 @@ class CudaKernel : public Kernel {
     if (n_blocks == 0) return;
     const c10::DeviceGuard guard(device_);
     void* stream = nullptr;
-    driver().check(driver().current_stream(device_.index(), &stream), "torch's current stream");
+    const Driver& nvidia = *launcher().nvidia;
+    nvidia.check(launcher().current_stream(device_.index(), &stream), "the look-up of torch's current stream");
     void* parameters[] = {const_cast<void*>(arguments)};
-    driver().check(driver().launch(function_, static_cast<unsigned>(n_blocks), 1, 1, static_cast<unsigned>(n_threads),
-                                   1, 1, static_cast<unsigned>(shared_bytes), stream, parameters, nullptr),
-                   "the launch of a kernel");
+    nvidia.check(nvidia.launch(function_, static_cast<unsigned>(n_blocks), 1, 1, static_cast<unsigned>(n_threads), 1, 1,
+                               static_cast<unsigned>(shared_bytes), stream, parameters, nullptr),
+                 "the launch of a kernel");
   }
 
  private:
@@ -182,14 +151,15 @@ class CudaRuntime : public Runtime {
     auto& found = kernels_[{source, name, device.index()}];
     if (found) return found;
     const c10::DeviceGuard guard(device);
+    const Driver& nvidia = *launcher().nvidia;
     // Modules live as long as the process: models come and go, and mostly come back.
     auto& module = modules_[{source, device.index()}];
     if (module == nullptr) {
-      const std::string code = compiled_or_cached(source, driver().architecture());
-      driver().check(driver().load(&module, code.data()), "loading compiled kernels");
+      const std::string code = compiled_or_cached(source, launcher().architecture());
+      nvidia.check(nvidia.load(&module, code.data()), "loading compiled kernels");
     }
     void* function = nullptr;
-    driver().check(driver().function(&function, module, name.c_str()), "looking up a kernel");
+    nvidia.check(nvidia.function(&function, module, name.c_str()), "looking up a kernel");
     return found = std::make_shared<CudaKernel>(function, device);
   }
 
@@ -248,7 +218,7 @@ bool has_kernels(at::Device device) {
   static const std::string missing = [] {
     try {
       compiler();
-      driver();
+      launcher();
       return std::string();
     } catch (const Error& failure) {
       return std::string(failure.what());

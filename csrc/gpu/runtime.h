@@ -1,8 +1,8 @@
 // Kernels for GPUs, compiled when a model first needs them and launched on torch's stream.
 //
-// The sources (*.cu in this folder) are part of the library as text. NVIDIA's run-time compiler, which comes with every
-// CUDA build of torch, compiles them for the GPU that is there and for the very model: its components, channels and
-// Clebsch-Gordan coefficients are constants of the code. So neither a CUDA toolkit nor a list of architectures is
+// The sources (*.cu beside each operator) are part of the library as text. NVIDIA's run-time compiler, which comes with
+// every CUDA build of torch, compiles them for the GPU that is there and for the very model: its components, channels
+// and Clebsch-Gordan coefficients are constants of the code. So neither a CUDA toolkit nor a list of architectures is
 // needed when this library is built, and one build serves CPU and CUDA. Compiled code is kept in the user's cache
 // folder.
 //

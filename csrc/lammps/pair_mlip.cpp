@@ -8,6 +8,7 @@
 #include "atom.h"
 #include "citeme.h"
 #include "comm.h"
+#include "core/archive.h"
 #include "core/elements.h"
 #include "core/error.h"
 #include "domain.h"

@@ -17,10 +17,10 @@
 #include <string>
 #include <vector>
 
-#include "core/model.h"
-#include "core/step.h"
 #include "core/units.h"
 #include "ghost_exchange.h"
+#include "model/model.h"
+#include "model/step.h"
 #include "pair.h"
 
 namespace LAMMPS_NS {

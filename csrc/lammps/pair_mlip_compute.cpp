@@ -207,8 +207,7 @@ void PairMLIP::finish() {
 }
 
 double PairMLIP::memory_usage() {
-  const auto bytes = [](const auto& values) { return static_cast<double>(values.capacity() * sizeof(values[0])); };
-  return Pair::memory_usage() + bytes(candidates_.centres) + bytes(candidates_.first) + bytes(candidates_.neighbours) +
-         bytes(candidates_.node_of) + bytes(node_types_) + bytes(atom_of_node_) + bytes(owner_of_atom_) +
-         step_->bytes();
+  return Pair::memory_usage() + mlip::bytes_of(candidates_.centres) + mlip::bytes_of(candidates_.first) +
+         mlip::bytes_of(candidates_.neighbours) + mlip::bytes_of(candidates_.node_of) + mlip::bytes_of(node_types_) +
+         mlip::bytes_of(atom_of_node_) + mlip::bytes_of(owner_of_atom_) + step_->bytes();
 }

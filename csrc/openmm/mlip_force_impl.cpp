@@ -13,6 +13,7 @@
 #include <string>
 
 #include "artifact_bytes.h"
+#include "core/archive.h"
 #include "core/error.h"
 #include "core/sha256.h"
 #include "core/units.h"

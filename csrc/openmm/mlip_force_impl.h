@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "core/model.h"
 #include "core/neighbours.h"
-#include "core/step.h"
 #include "mlip_force.h"
+#include "model/model.h"
+#include "model/step.h"
 #include "platform_arrays.h"
 
 namespace mlip_openmm {

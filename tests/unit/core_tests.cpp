@@ -10,13 +10,13 @@
 #include "core/contract.h"
 #include "core/elements.h"
 #include "core/error.h"
-#include "core/exchange_relay.h"
 #include "core/graph.h"
-#include "core/model.h"
 #include "core/neighbours.h"
 #include "core/sha256.h"
 #include "core/signature.h"
 #include "core/units.h"
+#include "model/exchange_relay.h"
+#include "model/model.h"
 #include "unit/expect.h"
 
 namespace {

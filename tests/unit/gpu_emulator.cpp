@@ -1,5 +1,5 @@
-// Runs the GPU kernels of csrc/gpu on a CPU, for tests on machines without a GPU: the very texts that NVIDIA's compiler
-// gets are compiled by the host's, behind a few definitions, and executed thread by thread.
+// Runs the GPU kernels of csrc/operators on a CPU, for tests on machines without a GPU: the very texts that NVIDIA's
+// compiler gets are compiled by the host's, behind a few definitions, and executed thread by thread.
 //
 // The lanes of a warp are coroutines that meet at each shuffle, as they do on a GPU; a lane that ends while others wait
 // is an error. Shared memory holds NaN before a block runs. Warps run one after the other: the kernels use no barrier
@@ -17,8 +17,8 @@
 #include <regex>
 
 #include "core/error.h"
-#include "gpu/operators.h"
 #include "gpu/runtime.h"
+#include "operators/gpu.h"
 
 namespace {
 

@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
-#include "core/backend.h"
 #include "core/neighbours.h"
-#include "core/out_of_memory.h"
-#include "core/step.h"
+#include "model/backend.h"
+#include "model/out_of_memory.h"
+#include "model/step.h"
 #include "unit/expect.h"
 
 namespace {

@@ -33,7 +33,7 @@ void test_stack(void* driver) {
     expect(depth() == 2 && current() == 100, "and again that of GPU 0");
     of_driver<void(int)>(driver, "fake_fail")(102);
     expect_error([] { const TorchContext third{at::Device("cuda:2")}; },
-                 "cuDevicePrimaryCtxRetain failed with CUDA error 2");
+                 "GPU: cuDevicePrimaryCtxRetain failed: out of memory");
     expect(depth() == 2, "what failed is not on the stack");
     const TorchContext again{at::Device("cuda:0")};
     expect(of_driver<int()>(driver, "fake_retained")() == 2, "a context is retained once");

@@ -1,7 +1,7 @@
 """Read an artifact's contract and fixtures without importing torch.
 
 An artifact is a TorchScript archive, or a package of AOTInductor (both are zip files), that carries
-`mlip/contract.json` and `mlip/fixtures.json` as extra files. csrc/core/model.cpp makes the same distinctions between
+`mlip/contract.json` and `mlip/fixtures.json` as extra files. csrc/core/archive.cpp makes the same distinctions between
 files that are not artifacts.
 """
 
@@ -53,7 +53,7 @@ class Artifact:
         """Of every record but the signature, so that signing changes nothing and any other edit does.
 
         In the order of the names (bytes): name, a zero byte, the length as eight bytes (little end first), content.
-        csrc/core/model.cpp computes the same.
+        csrc/core/archive.cpp computes the same.
         """
         digest = hashlib.sha256()
         with zipfile.ZipFile(self.path) as archive:

@@ -124,7 +124,7 @@ class EdgeTensorProduct(nn.Module):
 def pack_tensor_product(original: Any) -> tuple[list[int], Tensor]:
     """The constants of `mlip::edge_tensor_product`: paths, nine numbers each, and flat coefficients.
 
-    See csrc/core/edge_tensor_product.cpp for the numbers.
+    See csrc/operators/edge_tensor_product/edge_tensor_product.cpp for the numbers.
     """
     irreps_in, irreps_edge, irreps_out = original.irreps_in1, original.irreps_in2, original.irreps_out
     outputs = _output_of_each_entry(irreps_out)

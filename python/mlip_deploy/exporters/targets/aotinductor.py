@@ -2,8 +2,8 @@
 
 The forward and the backward pass are traced together into one graph of torch's and mlip's operators, in which all
 counts of atoms and edges are symbols; AOTInductor writes C++ for it, and the result runs without Python. The
-operators of mlip are called as they are (csrc/core); here they only get what a trace needs, their shapes.
-csrc/core/aotinductor_backend.cpp runs the file.
+operators of mlip are called as they are (csrc/operators); here they only get what a trace needs, their shapes.
+csrc/model/aotinductor_backend.cpp runs the file.
 """
 
 from __future__ import annotations

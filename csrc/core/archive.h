@@ -1,0 +1,28 @@
+// The records of an artifact: what a file says about its model, read without loading it.
+//
+// An artifact is a zip archive in the form of torch. python/mlip_deploy/artifact.py reads the same records.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/contract.h"
+#include "core/signature.h"
+
+namespace mlip {
+
+/// The contract of a file, without loading the model. @throws Error for a missing, truncated or foreign file, and for a
+/// contract that is not known.
+Contract read_contract(const std::string& path);
+
+/// What `mlip validate --sign` wrote into a file, and whether it holds.
+struct Validation {
+  std::optional<Signature> signature;
+  std::string problem;  ///< why the file has not been shown to work here; "" if it has
+};
+
+/// Reads the whole file if it is signed. @throws Error for a file that cannot be read or a foreign signature.
+/// @param engine "lammps", say, and the release that is running, "2025.7.22"
+Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
+
+}  // namespace mlip

@@ -1,0 +1,240 @@
+#include "model/device_step.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <type_traits>
+
+#include "model/backend.h"
+
+namespace mlip {
+namespace {
+
+/// A copy of an array on the device.
+template <typename Value>
+at::Tensor upload(const Value* values, at::IntArrayRef sizes, at::ScalarType type, at::Device device) {
+  // `copy` since the tensor must not depend on the caller's memory where the device is the CPU.
+  return at::from_blob(const_cast<Value*>(values), sizes, type).to(device, type, /*non_blocking=*/false, /*copy=*/true);
+}
+
+template <typename Value>
+at::Tensor upload(const std::vector<Value>& values, at::Device device) {
+  static_assert(std::is_same_v<Value, int> || std::is_same_v<Value, std::int64_t>);
+  return upload(values.data(), {static_cast<std::int64_t>(values.size())}, c10::CppTypeToScalarType<Value>::value,
+                device);
+}
+
+/// Results side by side in one tensor, so that one copy brings them all to the host.
+class Download {
+ public:
+  void add(const at::Tensor& values, std::vector<double>& target) {
+    parts_.push_back(values.to(at::kDouble).reshape({-1}));
+    targets_.push_back(&target);
+  }
+
+  void finish() {
+    const at::Tensor all = at::cat(parts_).to(at::kCPU).contiguous();
+    const double* next = all.const_data_ptr<double>();
+    for (std::size_t k = 0; k < parts_.size(); ++k) {
+      targets_[k]->assign(next, next + parts_[k].numel());
+      next += parts_[k].numel();
+    }
+  }
+
+ private:
+  std::vector<at::Tensor> parts_;
+  std::vector<std::vector<double>*> targets_;
+};
+
+class DeviceStep : public StepImplementation, public InPlaceStep {
+ public:
+  explicit DeviceStep(Model& model) : model_(model), device_(model.device()) {
+    model_.guarded(size_, [&] {
+      rows_ = upload(virial_rows.data(), {9}, at::kInt, device_);
+      columns_ = upload(virial_columns.data(), {9}, at::kInt, device_);
+    });
+  }
+
+  void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                      std::int64_t n_owned) override {
+    size_ = {n_owned, static_cast<std::int64_t>(node_types.size()), -1};
+    n_atoms_ = candidates.n_atoms();
+    model_.guarded(size_, [&] {
+      node_types_ = upload(node_types, device_);
+      node_of_ = upload(candidates.node_of, device_).to(at::kLong);
+      neighbours_ = upload(candidates.neighbours, device_);
+      const at::Tensor first = upload(candidates.first, device_);
+      const auto n_centres = static_cast<std::int64_t>(candidates.centres.size());
+      centres_ = upload(candidates.centres, device_)
+                     .repeat_interleave(first.narrow(0, 1, n_centres) - first.narrow(0, 0, n_centres), std::nullopt,
+                                        candidates.n_candidates());
+      if (positions_.defined()) found_at_ = positions_.clone();
+      images_ = at::Tensor();
+      if (candidates.images.empty()) return;
+      images_ = upload(candidates.images, device_);
+      shifts_ = upload(candidates.shifts.data(), {static_cast<std::int64_t>(candidates.shifts.size()), 3}, at::kDouble,
+                       device_);
+    });
+  }
+
+  std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
+    find_edges(uploaded(positions), length_in_angstrom);
+    return size_.n_edges;
+  }
+
+  void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
+                StepResult& result) override {
+    run(find_edges(uploaded(positions), length_in_angstrom), wanted, exchange, result);
+  }
+
+  InPlaceStep* in_place(std::int64_t n_atoms) override {
+    model_.guarded({}, [&] { positions_ = of_atoms(n_atoms, 3); });
+    return this;
+  }
+
+  double* positions() override { return positions_.mutable_data_ptr<double>(); }
+
+  double farthest_move() override {
+    if (positions_.numel() == 0) return 0.0;
+    double squared = 0.0;
+    model_.guarded(size_, [&] { squared = (positions_ - found_at_).square_().sum(1).max().item<double>(); });
+    return std::sqrt(squared);
+  }
+
+  void evaluate_in_place(const StepRequest& wanted, StepResult& result) override {
+    run(find_edges(positions_, 1.0), wanted, nullptr, result);
+  }
+
+  const double* forces() const override { return forces_.const_data_ptr<double>(); }
+
+  double bytes() const override {
+    double total = 0.0;
+    for (const at::Tensor& tensor :
+         {node_types_, node_of_, centres_, neighbours_, images_, shifts_, positions_, found_at_, forces_})
+      if (tensor.defined()) total += static_cast<double>(tensor.nbytes());
+    constexpr std::size_t edge_bytes = 2 * sizeof(std::int64_t) + 6 * sizeof(double);  // index, vector, gradient
+    return total + static_cast<double>(edge_bytes) * static_cast<double>(std::max<std::int64_t>(size_.n_edges, 0));
+  }
+
+ private:
+  struct Edges {
+    at::Tensor index;    ///< int64 [2, n_edges] node of centre and neighbour
+    at::Tensor vectors;  ///< float64 [n_edges, 3] r_ij, Å
+  };
+
+  void run(const Edges& edges, const StepRequest& wanted, Exchange* exchange, StepResult& result) {
+    const Contract& contract = model_.contract();
+    result.clear();
+    result.n_edges = size_.n_edges;
+    std::vector<double> virial;
+    std::vector<double> extras;
+    model_.with_backend(size_, exchange, [&](Backend& backend) {
+      const ModelInputs inputs{node_types_, size_.n_owned, edges.index,
+                               edges.vectors.to(scalar_type(contract.precision))};
+      const auto [energies, gradients] = backend.run(inputs, wanted.gradients());
+      const at::Tensor values = wanted.extras ? backend.run_extras(inputs) : at::Tensor();
+      c10::NoGradGuard no_grad;
+      check_count(energies, size_.n_owned, "atomic_energies", contract.model_name);
+      Download download;
+      download.add(energies, result.atomic_energies);
+      if (wanted.extras) {
+        check_count(values, size_.n_owned * static_cast<std::int64_t>(contract.extras.size()), "extras",
+                    contract.model_name);
+        download.add(values.t(), extras);
+      }
+      if (wanted.gradients()) {
+        check_count(gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
+        const at::Tensor g = gradients.to(at::kDouble);
+        if (wanted.forces && positions_.defined()) forces_ = sum_of_forces(edges, g);
+        if (wanted.forces && !positions_.defined()) download.add(sum_of_forces(edges, g), result.forces);
+        if (wanted.virial) download.add(edges.vectors.t().matmul(g).neg(), virial);
+        if (wanted.atom_virials) download.add(atom_virials(edges, g), result.atom_virials);
+        if (wanted.centroid_virials) download.add(centroid_virials(edges, g), result.centroid_virials);
+      }
+      download.finish();
+    });
+    if (wanted.virial) std::copy(virial.begin(), virial.end(), result.virial.begin());
+    if (wanted.extras)
+      for (std::size_t k = 0; k < contract.extras.size(); ++k) {
+        const auto first = extras.begin() + static_cast<std::ptrdiff_t>(k) * size_.n_owned;
+        result.extras.emplace_back(first, first + size_.n_owned);
+      }
+    model_.check_energies(result.atomic_energies);
+  }
+
+  at::Tensor uploaded(const double* positions) {
+    at::Tensor x;
+    model_.guarded(size_, [&] { x = upload(positions, {n_atoms_, 3}, at::kDouble, device_); });
+    return x;
+  }
+
+  /// @param x float64 [engine atoms, 3]
+  Edges find_edges(const at::Tensor& x, double length_in_angstrom) {
+    size_.n_edges = -1;
+    Edges edges;
+    model_.guarded(size_, [&] {
+      // In place: with the skin there are two to three candidates for every edge.
+      at::Tensor vectors = x.index_select(0, neighbours_).sub_(x.index_select(0, centres_)).mul_(length_in_angstrom);
+      if (images_.defined()) vectors.add_(shifts_.index_select(0, images_));
+      const double cutoff = model_.contract().cutoff;
+      const at::Tensor kept = vectors.square().sum(1).lt(cutoff * cutoff).nonzero().select(1, 0);
+      edges.vectors = vectors.index_select(0, kept);
+      edges.index = at::stack({node_of_.index_select(0, centres_.index_select(0, kept)),
+                               node_of_.index_select(0, neighbours_.index_select(0, kept))});
+    });
+    size_.n_edges = edges.vectors.size(0);
+    return edges;
+  }
+
+  at::Tensor of_atoms(std::int64_t n_atoms, std::int64_t width) const {
+    return at::zeros({n_atoms, width}, at::TensorOptions(device_).dtype(at::kDouble));
+  }
+  at::Tensor of_nodes(std::int64_t width) const { return of_atoms(size_.n_nodes, width); }
+
+  // As the loops of graph.cpp.
+
+  at::Tensor sum_of_forces(const Edges& edges, const at::Tensor& g) const {
+    return of_nodes(3).index_add_(0, edges.index[0], g).index_add_(0, edges.index[1], g, -1);
+  }
+
+  at::Tensor atom_virials(const Edges& edges, const at::Tensor& g) const {
+    const at::Tensor& r = edges.vectors;
+    const at::Tensor a = rows_.narrow(0, 0, 6);
+    const at::Tensor b = columns_.narrow(0, 0, 6);
+    const at::Tensor half = r.index_select(1, a)
+                                .mul_(g.index_select(1, b))
+                                .addcmul_(r.index_select(1, b), g.index_select(1, a))
+                                .mul_(-0.25);
+    return of_nodes(6).index_add_(0, edges.index[0], half).index_add_(0, edges.index[1], half);
+  }
+
+  at::Tensor centroid_virials(const Edges& edges, const at::Tensor& g) const {
+    const at::Tensor whole = edges.vectors.index_select(1, rows_).mul_(g.index_select(1, columns_));
+    return of_nodes(9).index_add_(0, edges.index[1], whole, -1);
+  }
+
+  Model& model_;
+  at::Device device_;
+  at::Tensor rows_;     // int32 [9] of the virial's components
+  at::Tensor columns_;  // int32 [9]
+  GraphSize size_;      // n_edges: of the last step, -1 where they are not counted yet
+  std::int64_t n_atoms_ = 0;
+  at::Tensor node_types_;  // int64 [n_nodes]
+  at::Tensor node_of_;     // int64 [n_atoms]
+  at::Tensor centres_;     // int32 [n_candidates] engine index
+  at::Tensor neighbours_;  // int32 [n_candidates] engine index
+  at::Tensor images_;      // int32 [n_candidates] row of shifts_; undefined without images
+  at::Tensor shifts_;      // float64 [n_images, 3] Å
+  at::Tensor positions_;   // float64 [n_atoms, 3] Å, in place only
+  at::Tensor found_at_;    // float64 [n_atoms, 3] Å, of the candidates, in place only
+  at::Tensor forces_;      // float64 [n_nodes, 3] eV/Å, of the last step with forces
+};
+
+}  // namespace
+
+std::unique_ptr<StepImplementation> make_device_step(Model& model) { return std::make_unique<DeviceStep>(model); }
+
+}  // namespace mlip

@@ -1,0 +1,59 @@
+#include "model/host_step.h"
+
+namespace mlip {
+namespace {
+
+class HostStep : public StepImplementation {
+ public:
+  explicit HostStep(Model& model) : model_(model) {}
+
+  void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                      std::int64_t n_owned) override {
+    candidates_ = &candidates;
+    graph_.node_types = node_types;
+    graph_.n_owned = n_owned;
+  }
+
+  std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
+    refresh_edges(*candidates_, positions, length_in_angstrom, model_.contract().cutoff, graph_);
+    return graph_.n_edges();
+  }
+
+  void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
+                StepResult& result) override {
+    result.clear();
+    result.n_edges = count_edges(positions, length_in_angstrom);
+    model_.evaluate(graph_, evaluation_, exchange, wanted.gradients());
+    if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
+    result.atomic_energies = evaluation_.atomic_energies;
+    const auto& gradients = evaluation_.edge_gradients;
+    const auto sum_of_nodes = [&](std::vector<double>& sums, std::size_t width, auto add_edges) {
+      sums.assign(width * static_cast<std::size_t>(graph_.n_nodes()), 0.0);
+      add_edges(graph_, gradients, sums.data());
+    };
+    if (wanted.forces) sum_of_nodes(result.forces, 3, add_forces);
+    if (wanted.virial) result.virial = virial(graph_, gradients);
+    if (wanted.atom_virials) sum_of_nodes(result.atom_virials, 6, add_atom_virials);
+    if (wanted.centroid_virials) sum_of_nodes(result.centroid_virials, 9, add_centroid_virials);
+  }
+
+  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
+
+  double bytes() const override {
+    // The gradients are counted before the first evaluation too.
+    return bytes_of(graph_.node_types) + bytes_of(graph_.centres) + bytes_of(graph_.neighbours) +
+           2 * bytes_of(graph_.vectors) + bytes_of(evaluation_.atomic_energies);
+  }
+
+ private:
+  Model& model_;
+  const CandidateEdges* candidates_ = nullptr;
+  Graph graph_;
+  Evaluation evaluation_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepImplementation> make_host_step(Model& model) { return std::make_unique<HostStep>(model); }
+
+}  // namespace mlip

@@ -1,0 +1,13 @@
+// Steps whose edges are written into a Graph and summed by loops over it, on the CPU (graph.h).
+#pragma once
+
+#include <memory>
+
+#include "model/step.h"
+
+namespace mlip {
+
+/// @param model must outlive the returned object
+std::unique_ptr<StepImplementation> make_host_step(Model& model);
+
+}  // namespace mlip

@@ -1,0 +1,217 @@
+// Evaluates graphs with the back end that the contract names.
+#include "model/model.h"
+
+#include <ATen/ATen.h>
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <torch/cuda.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "core/archive.h"
+#include "core/error.h"
+#include "core/torch_errors.h"
+#include "gpu/torch_context.h"
+#include "model/backend.h"
+#include "model/exchange_relay.h"
+#include "model/python_gil.h"
+
+namespace mlip {
+namespace {
+
+at::Device find_device(const std::string& name) {
+  const bool have_cuda = torch::cuda::is_available();
+  if (name == "auto" && !have_cuda) return at::Device(at::kCPU);
+  if (name != "auto" && name != "cpu" && name != "cuda" && name.rfind("cuda:", 0) != 0)
+    throw Error("device: '" + name + "' is not one of cpu, cuda, cuda:N, auto");
+  const at::Device device =
+      translate_errors("device: '" + name + "'", [&] { return at::Device(name == "auto" ? "cuda" : name); });
+  if (device.is_cuda() && !have_cuda)
+    throw Error("device: '" + name +
+                "' asked for, but torch " TORCH_VERSION
+                " finds no CUDA device. Use 'device cpu'; a GPU needs its driver and a CUDA build of torch, "
+                "and mlip doctor says which is missing");
+  if (device.has_index() && device.is_cuda() && device.index() >= static_cast<int>(torch::cuda::device_count()))
+    throw Error("device: '" + name + "' asked for, there are " + std::to_string(torch::cuda::device_count()) +
+                " CUDA devices");
+  // By its number: what is current may be another one at each call.
+  if (device.is_cuda() && !device.has_index()) return at::Device(at::kCUDA, at::accelerator::getDeviceIndex());
+  return device;
+}
+
+ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
+  // from_blob does not copy; on the CPU the int64 inputs are used in place.
+  auto view = [](const std::vector<std::int64_t>& values) {
+    return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
+                         at::kLong);
+  };
+  return {view(graph.node_types).to(device), graph.n_owned,
+          at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
+          at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
+              .to(device, scalar_type(precision))};
+}
+
+/// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
+void copy_result(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model,
+                 std::vector<double>& out) {
+  check_count(tensor, expected, name, model);
+  const at::Tensor dense = tensor.to(at::kCPU, at::kDouble).contiguous();
+  out.assign(dense.data_ptr<double>(), dense.data_ptr<double>() + expected);
+}
+
+/// Peak of the memory in use on a device since the process began, bytes; 0 on the CPU, where torch does not count.
+std::int64_t peak_memory(at::Device device) {
+  if (device.is_cpu()) return 0;
+  constexpr auto aggregate = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes[aggregate].peak;
+}
+
+/// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
+Graph warm_up_graph(double cutoff) {
+  Graph graph;
+  graph.n_owned = 1;
+  graph.node_types = {0, 0};
+  const double vector[3] = {0.5 * cutoff, 0.0, 0.0};
+  graph.add_edge(0, 1, vector);
+  return graph;
+}
+
+/// Stands in for an engine during the warm-up and notes how wide the exchanged features are.
+class WidthProbe : public Exchange {
+ public:
+  void gather(const FeatureRows& rows) override {
+    const std::int64_t bytes = rows.width * (rows.precision == Precision::float32 ? 4 : 8);
+    widest = std::max(widest, bytes);
+    std::memcpy(static_cast<char*>(rows.data) + bytes, rows.data, static_cast<std::size_t>(bytes));
+  }
+  void scatter_add(const FeatureRows&) override {}
+  std::int64_t widest = 0;
+};
+
+}  // namespace
+
+void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
+  if (tensor.numel() != expected)
+    throw Error(model + ": the model returned " + std::to_string(tensor.numel()) + " values of " + name +
+                ", expected " + std::to_string(expected));
+}
+
+Model::Model(const std::string& path, const ModelOptions& options) : contract_(read_contract(path)), path_(path) {
+  if (options.threads < 0) throw Error("threads: expected a positive number, found " + std::to_string(options.threads));
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  // What is compiled for a device runs on no other.
+  const bool follow_file = options.device == "auto" && contract_.compiled_for;
+  const std::string wanted = follow_file ? contract_.compiled_for->device : options.device;
+  const at::Device device = find_device(
+      options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
+  device_ = device.str();
+  backend_ = translate_errors("'" + path + "'", [&] {
+    const gpu::TorchContext current(device);
+    return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path, contract_, device)
+                                                         : load_torchscript(path, device);
+  });
+
+  warm_up();
+}
+
+Model::Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device)
+    : contract_(std::move(contract)), device_(find_device(device).str()), backend_(std::move(backend)) {
+  warm_up();
+}
+
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+
+void Model::warm_up() {
+  Evaluation discarded;
+  const Graph graph = warm_up_graph(contract_.cutoff);
+  WidthProbe probe;
+  for (int repeat = 0; repeat < 2; ++repeat) evaluate(graph, discarded, &probe);
+  exchange_bytes_ = probe.widest;
+  seconds_in_backend_ = 0.0;
+  fitted_ = {};
+}
+
+void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
+  translate_errors(contract_.model_name, [&] {
+    try {
+      const gpu::TorchContext current{at::Device(device_)};
+      body();
+    } catch (const std::exception& failure) {
+      const auto explained = explain_out_of_memory(failure, device_, size, fitted_);
+      if (explained) throw Error(contract_.model_name + ": " + *explained);
+      throw;
+    }
+  });
+}
+
+void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body) {
+  if (size.n_nodes > size.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
+    throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+  guarded(size, [&] {
+    PythonGilRelease no_gil;
+    const auto run = [&](Exchange* active) {
+      ExchangeScope scope(active);
+      body(*backend_);
+    };
+    const auto start = std::chrono::steady_clock::now();
+    if (exchange != nullptr && !at::Device(device_).is_cpu())
+      exchange_on_this_thread(*exchange, [&](Exchange& relay) { run(&relay); });
+    else
+      run(exchange);
+    seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  });
+  if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};
+}
+
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
+  std::pair<at::Tensor, at::Tensor> outputs;
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    outputs = backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
+  });
+  copy_result(outputs.first, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+  result.edge_gradients.clear();
+  if (with_gradients)
+    copy_result(outputs.second, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  check_energies(result.atomic_energies);
+}
+
+void Model::check_energies(const std::vector<double>& energies) const {
+  double total = 0.0;
+  for (double energy : energies) total += energy;
+  if (!std::isfinite(total))
+    throw Error(contract_.model_name +
+                ": the energy is not finite. Two atoms may sit on the same spot, or the "
+                "simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
+}
+
+void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange) {
+  const std::size_t n_extras = contract_.extras.size();
+  if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
+  at::Tensor values;
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
+  });
+  extras.resize(n_extras);
+  for (std::size_t k = 0; k < n_extras; ++k)
+    copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
+                contract_.model_name, extras[k]);
+}
+
+int cuda_device_count() { return static_cast<int>(torch::cuda::device_count()); }
+
+std::string device_on_node(const std::string& device, int process_on_node, int n_devices) {
+  if (n_devices < 1 || (device != "cuda" && device != "auto")) return device;
+  return "cuda:" + std::to_string(process_on_node % n_devices);
+}
+
+const char* compiled_torch_version() { return TORCH_VERSION; }
+
+int model_threads() { return at::get_num_threads(); }
+
+}  // namespace mlip

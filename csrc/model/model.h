@@ -1,0 +1,92 @@
+// A model loaded from an artifact, ready to evaluate graphs. Knows no engine; hides the back end.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/contract.h"
+#include "core/exchange.h"
+#include "core/graph.h"
+#include "model/out_of_memory.h"
+
+namespace mlip {
+
+class Backend;
+
+struct ModelOptions {
+  std::string device = "cpu";  ///< "cpu", "cuda", "cuda:N" or "auto" (CUDA if there is one)
+  int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
+  int process_on_node = -1;    ///< of several: "cuda" and "auto" then mean its own GPU (see device_on_node); -1: alone
+};
+
+class Model {
+ public:
+  /// Load and warm up: the first evaluation afterwards is as fast as the later ones.
+  /// Loading a compiled file (back end aotinductor) runs the code in it.
+  /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, and for code that
+  ///         was compiled for another machine.
+  Model(const std::string& path, const ModelOptions& options);
+  /// Behind a back end of one's own, such as a test's, which runs on `device`.
+  Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device);
+  ~Model();
+  Model(Model&&) noexcept;
+
+  const Contract& contract() const { return contract_; }
+  const std::string& path() const { return path_; }
+  const std::string& device() const { return device_; }
+
+  /// Energies and edge gradients of a graph.
+  /// @param exchange the engine's communication when the graph has ghosts and the contract says `exchange`;
+  ///                 must be passed on every rank, with or without atoms
+  /// @param with_gradients false leaves `result.edge_gradients` empty, and out the backward pass if the back end can
+  ///                 (TorchScript, with the method `energies` of python/mlip_deploy/export/wrapper.py)
+  /// @throws Error, also for energies that are not finite.
+  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
+
+  /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
+  /// With an exchange this is collective, like `evaluate`.
+  void evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange = nullptr);
+
+  /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
+  std::int64_t exchange_bytes() const { return exchange_bytes_; }
+
+  /// Wall-clock seconds in `with_backend` since construction: what the bare model call costs.
+  double seconds_in_backend() const { return seconds_in_backend_; }
+
+  // For the parts of the core that hold tensors themselves (backend.h).
+
+  /// Call `body`, which works on a graph of this size. @throws Error for what torch throws, memory that ran out too.
+  void guarded(const GraphSize& size, const std::function<void()>& body);
+  /// `guarded`, with the exchange in place, Python's lock released and the clock running.
+  void with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body);
+  /// @throws Error for atomic energies (eV) that are not finite.
+  void check_energies(const std::vector<double>& energies) const;
+
+ private:
+  void warm_up();
+
+  Contract contract_;
+  std::string path_;
+  std::string device_;
+  std::unique_ptr<Backend> backend_;
+  std::int64_t exchange_bytes_ = 0;
+  double seconds_in_backend_ = 0.0;
+  FittedStep fitted_;
+};
+
+/// GPUs that torch sees in this process.
+int cuda_device_count();
+
+/// The device of one of several processes on a node: "cuda", and "auto" where there are GPUs, become the GPU whose
+/// number is the process's, counted anew after the last; anything else stays.
+std::string device_on_node(const std::string& device, int process_on_node, int n_devices);
+
+/// The torch version that this library was compiled against, "2.13.0".
+const char* compiled_torch_version();
+
+/// Number of CPU threads that a model uses now.
+int model_threads();
+
+}  // namespace mlip

@@ -1,0 +1,70 @@
+#include "model/step.h"
+
+#include <cmath>
+#include <string>
+
+#include "core/error.h"
+#include "model/device_step.h"
+#include "model/host_step.h"
+
+namespace mlip {
+
+void StepResult::clear() {
+  n_edges = 0;
+  virial = {};
+  for (auto* values : {&atomic_energies, &forces, &atom_virials, &centroid_virials}) values->clear();
+  extras.clear();
+}
+
+EdgesOn parse_edges_on(const std::string& name) {
+  if (name == "auto") return EdgesOn::by_model;
+  if (name == "host") return EdgesOn::host;
+  if (name == "device") return EdgesOn::device;
+  throw Error("edges: '" + name + "' is not one of auto, host, device");
+}
+
+StepEvaluator::StepEvaluator(Model& model, EdgesOn edges_on) : model_(model) {
+  if (edges_on == EdgesOn::host || (edges_on == EdgesOn::by_model && model.device() == "cpu"))
+    implementation_ = make_host_step(model);
+  else
+    implementation_ = make_device_step(model);
+}
+
+StepEvaluator::~StepEvaluator() = default;
+
+void StepEvaluator::set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                                   std::int64_t n_owned) {
+  candidates_ = &candidates;
+  implementation_->set_candidates(candidates, node_types, n_owned);
+}
+
+// Here and not at the edges, which a GPU computes without a word to the host.
+void StepEvaluator::check_positions(const double* positions) const {
+  for (std::int64_t atom = 0; atom < candidates_->n_atoms(); ++atom) {
+    if (candidates_->node_of[atom] < 0) continue;
+    for (int axis = 0; axis < 3; ++axis)
+      if (!std::isfinite(positions[3 * atom + axis]))
+        throw Error(
+            "atom positions are not finite (NaN or infinity). The simulation has blown up: check the starting "
+            "structure, minimise it, or use a smaller timestep");
+  }
+}
+
+std::int64_t StepEvaluator::count_edges(const double* positions, double length_in_angstrom) {
+  check_positions(positions);
+  return implementation_->count_edges(positions, length_in_angstrom);
+}
+
+const StepResult& StepEvaluator::evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
+                                          Exchange* exchange) {
+  check_positions(positions);
+  implementation_->evaluate(positions, length_in_angstrom, wanted, exchange, result_);
+  return result_;
+}
+
+double StepEvaluator::bytes() const {
+  return implementation_->bytes() + bytes_of(result_.atomic_energies) + bytes_of(result_.forces) +
+         bytes_of(result_.atom_virials) + bytes_of(result_.centroid_virials);
+}
+
+}  // namespace mlip

@@ -1,0 +1,344 @@
+// The operator `mlip::edge_tensor_product`: an equivariant convolution in one pass over the edges.
+//
+//   edge_tensor_product(features [n_nodes, n_features], harmonics [n_edges, n_harmonics], radial, edge_index [2,
+//   n_edges],
+//                       n_owned, paths, coefficients, table, step) -> outputs, each [n_owned, 2l+1, channels]
+//
+// It gathers the neighbours' features, multiplies them with the edges' harmonics and radial weights along the paths of
+// a 'uvu' tensor product, and sums over the neighbours of each centre; no message of an edge is ever stored. The
+// formula and the component-major layout are in edge_tensor_product_kernels.h.
+//
+//   paths         int[], nine numbers for each path (not a tensor: the outputs' shapes follow from them):
+//                 l1, l2, l3, channels, first value of the block in features, in harmonics, in weights,
+//                 output tensor, first channel in it
+//   coefficients  flat, [2l1+1, 2l2+1, 2l3+1] for each path: Clebsch-Gordan coefficients times path normalisation
+//   radial        weights [n_edges, n_weights]; or, when `table` is not empty, distances [n_edges] in Å
+//   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i
+//
+// Neighbours may be any node, centres are owned. Edges stored centre by centre, as every engine here stores them, are
+// read in place; others are put in order first. float32 or float64, all tensors alike.
+//
+// The CPU has kernels of its own, for the pass back too (gradients of features, harmonics and radial; sums over
+// neighbours go to one buffer per thread, so there are no atomics and no race), and so have GPUs. Other devices compute
+// the same from torch's own operators, which is also the reference that the tests use:
+// `mlip::edge_tensor_product_reference`.
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "gpu/runtime.h"
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
+#include "operators/edge_tensor_product/edge_tensor_product_plan.h"
+#include "operators/gpu.h"
+#include "operators/instruction_sets.h"
+
+#ifndef INTRA_OP_PARALLEL
+#error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
+#endif
+
+namespace mlip {
+namespace {
+
+using torch::Tensor;
+
+// ---- reference -----------------------------------------------------------------------------------------------
+
+/// The same from torch's operators: any device, differentiable, and slow.
+std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                              const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
+                              const Tensor& coefficients, const Tensor& table, double step) {
+  const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
+  plan.check(features, harmonics, radial, edge_index, coefficients, table);
+  const Tensor gathered = features.index_select(0, edge_index[1]);
+  Tensor weights = radial;
+  if (table.numel() > 0) {
+    const Tensor position = radial / step;
+    const Tensor interval = position.detach().to(torch::kInt64).clamp(0, table.size(0) - 1);
+    const Tensor s = (position - interval).unsqueeze(1);
+    const Tensor rows = table.index_select(0, interval);
+    weights = rows.select(1, 5);
+    for (int power = 4; power >= 0; --power) weights = weights * s + rows.select(1, power);
+  }
+  std::vector<Tensor> outputs;
+  for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
+    outputs.push_back(torch::zeros({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
+  for (const EdgeTensorProductPlan::Path& path : plan.paths) {
+    const Tensor x =
+        gathered.narrow(1, path.features, path.n1() * path.channels).unflatten(1, {path.n1(), path.channels});
+    const Tensor y = harmonics.narrow(1, path.harmonics, path.n2());
+    const Tensor c = coefficients.narrow(0, path.coefficients, path.n1() * path.n2() * path.n3())
+                         .reshape({path.n1(), path.n2(), path.n3()});
+    const Tensor coupling = torch::einsum("abc,eb->eac", {c, y});
+    const Tensor message =
+        torch::einsum("eac,eau->ecu", {coupling, x}) * weights.narrow(1, path.weights, path.channels).unsqueeze(1);
+    Tensor total = torch::zeros({n_owned, path.n3(), path.channels}, features.options());
+    total = total.index_add(0, edge_index[0], message);
+    const std::int64_t after = plan.output_channels[path.output] - path.output_offset - path.channels;
+    outputs[path.output] = outputs[path.output] + torch::constant_pad_nd(total, {path.output_offset, after});
+  }
+  return outputs;
+}
+
+// ---- CPU -----------------------------------------------------------------------------------------------------
+
+/// The edges of each centre. Checks every index: the kernels trust them.
+struct EdgesByCentre {
+  std::vector<std::int64_t> first;  ///< [n_owned + 1]
+  std::vector<std::int64_t> order;  ///< [n_edges], empty when the edges are in order already
+
+  EdgesByCentre(const Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) : first(n_owned + 1, 0) {
+    const std::int64_t n_edges = edge_index.size(1);
+    const std::int64_t* centres = edge_index.data_ptr<std::int64_t>();
+    const std::int64_t* neighbours = centres + n_edges;
+    bool valid = true, sorted = true;
+    std::int64_t previous = 0;
+    for (std::int64_t e = 0; e < n_edges; ++e) {
+      valid &= centres[e] >= 0 && centres[e] < n_owned && neighbours[e] >= 0 && neighbours[e] < n_nodes;
+      if (!valid) break;
+      sorted &= centres[e] >= previous;
+      previous = centres[e];
+      ++first[centres[e] + 1];
+    }
+    TORCH_CHECK_INDEX(valid, "edge_tensor_product: an edge has a centre outside [0, ", n_owned,
+                      ") or a neighbour outside [0, ", n_nodes, ")");
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    if (sorted) return;
+    order.resize(n_edges);
+    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+    for (std::int64_t e = 0; e < n_edges; ++e) order[next[centres[e]]++] = e;
+  }
+
+  /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
+  std::vector<std::int64_t> chunks() const {
+    constexpr std::int64_t fewest_edges = 64;  // less is not worth waking a thread
+    const std::int64_t n_edges = first.back();
+    const std::int64_t n_owned = static_cast<std::int64_t>(first.size()) - 1;
+    const std::int64_t n = std::clamp<std::int64_t>(n_edges / fewest_edges, 1, at::get_num_threads());
+    std::vector<std::int64_t> bounds(n + 1, n_owned);
+    bounds[0] = 0;
+    for (std::int64_t k = 1; k < n; ++k)
+      bounds[k] = std::lower_bound(first.begin(), first.end() - 1, n_edges * k / n) - first.begin();
+    return bounds;
+  }
+};
+
+/// Contiguous inputs and the kernels' view of them.
+template <typename T>
+struct CpuCall {
+  Tensor features, harmonics, radial, edge_index, table;
+  EdgeTensorProductPlan plan;
+  EdgesByCentre edges;
+  std::vector<T> coefficients;
+  std::vector<TensorProductPath<T>> paths;
+  std::vector<std::int64_t> output_sizes;
+  TensorProductProblem<T> problem{};
+
+  CpuCall(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index_,
+          std::int64_t n_owned, at::IntArrayRef packed_paths, const Tensor& packed_coefficients, const Tensor& table_,
+          double step)
+      : features(features_.contiguous()),
+        harmonics(harmonics_.contiguous()),
+        radial(radial_.contiguous()),
+        edge_index(edge_index_.contiguous()),
+        table(table_.contiguous()),
+        plan(packed_paths, features, harmonics, packed_coefficients),
+        edges(edge_index, n_owned, features.size(0)) {
+    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
+    lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
+    for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
+      output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
+    problem.paths = paths.data();
+    problem.n_paths = static_cast<int>(paths.size());
+    problem.first_edge = edges.first.data();
+    problem.edge_order = edges.order.empty() ? nullptr : edges.order.data();
+    problem.neighbours = edge_index.data_ptr<std::int64_t>() + edge_index.size(1);
+    problem.features = features.data_ptr<T>();
+    problem.n_features = features.size(1);
+    problem.harmonics = harmonics.data_ptr<T>();
+    problem.n_harmonics = harmonics.size(1);
+    problem.n_weights = plan.n_weights;
+    problem.radial = radial.data_ptr<T>();
+    problem.table = table.numel() > 0 ? table.data_ptr<T>() : nullptr;
+    problem.n_intervals = table.size(0);
+    problem.inverse_step = 1.0 / step;
+    problem.output_sizes = output_sizes.data();
+    problem.n_outputs = static_cast<int>(output_sizes.size());
+  }
+
+  /// From [n1, n2, n3] to rows [n2] of padded [n1 * n3].
+  void lay_out_coefficients(const T* packed) {
+    std::size_t size = 0;
+    for (const EdgeTensorProductPlan::Path& path : plan.paths)
+      size += path.n2() * coupling_stride(path.n1(), path.n3());
+    coefficients.assign(size, T(0));
+    T* rows = coefficients.data();
+    for (const EdgeTensorProductPlan::Path& path : plan.paths) {
+      const std::int64_t stride = coupling_stride(path.n1(), path.n3());
+      for (std::int64_t m1 = 0; m1 < path.n1(); ++m1)
+        for (std::int64_t m2 = 0; m2 < path.n2(); ++m2)
+          for (std::int64_t m3 = 0; m3 < path.n3(); ++m3) rows[m2 * stride + m1 * path.n3() + m3] = *packed++;
+      paths.push_back({static_cast<int>(path.n1()), static_cast<int>(path.n2()), static_cast<int>(path.n3()),
+                       path.channels, path.features, path.harmonics, path.weights, static_cast<int>(path.output),
+                       plan.output_channels[path.output], path.output_offset, rows});
+      rows += path.n2() * stride;
+    }
+  }
+
+  static const TensorProductKernels<T>& kernels() { return *instruction_set().kernels<T>().edge_tensor_product; }
+
+  /// body(chunk, first centre, last centre + 1, scratch)
+  template <typename Body>
+  void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
+    const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
+    at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<T> scratch(scratch_size(problem));
+      for (std::int64_t chunk = begin; chunk < end; ++chunk)
+        body(chunk, bounds[chunk], bounds[chunk + 1], scratch.data());
+    });
+  }
+};
+
+std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                                const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
+                                const Tensor& coefficients, const Tensor& table, double step) {
+  std::vector<Tensor> outputs;
+  AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product", [&] {
+    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    std::vector<scalar_t*> pointers;
+    for (std::size_t k = 0; k < call.output_sizes.size(); ++k) {
+      outputs.push_back(
+          torch::empty({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features.options()));
+      pointers.push_back(outputs.back().data_ptr<scalar_t>());
+    }
+    call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end, scalar_t* scratch) {
+      call.kernels().forward(call.problem, pointers.data(), begin, end, scratch);
+    });
+  });
+  return outputs;
+}
+
+/// -> gradients of features (empty when not wanted), harmonics, radial
+std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const Tensor& features,
+                                                const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
+                                                at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table,
+                                                double step, bool features_wanted) {
+  const std::int64_t n_owned = gradients[0].size(0);
+  Tensor features_gradient =
+      torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
+  Tensor harmonics_gradient = torch::empty(harmonics.sizes(), harmonics.options());
+  Tensor radial_gradient = torch::empty(radial.sizes(), radial.options());
+  AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product_backward", [&] {
+    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    std::vector<Tensor> dense;
+    std::vector<const scalar_t*> pointers;
+    call.plan.check_gradients(gradients, n_owned, features.scalar_type());
+    for (std::size_t k = 0; k < gradients.size(); ++k) {
+      dense.push_back(gradients[k].contiguous());
+      pointers.push_back(dense.back().data_ptr<scalar_t>());
+    }
+    const std::vector<std::int64_t> bounds = call.edges.chunks();
+    const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
+    std::vector<Tensor> buffers{features_gradient};
+    while (features_wanted && static_cast<std::int64_t>(buffers.size()) < n_chunks)
+      buffers.push_back(torch::zeros_like(features_gradient));
+    std::vector<scalar_t*> feature_pointers(n_chunks, nullptr);
+    for (std::int64_t chunk = 0; features_wanted && chunk < n_chunks; ++chunk)
+      feature_pointers[chunk] = buffers[chunk].data_ptr<scalar_t>();
+    call.for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end, scalar_t* scratch) {
+      const TensorProductGradients<scalar_t> targets{pointers.data(), feature_pointers[chunk],
+                                                     harmonics_gradient.data_ptr<scalar_t>(),
+                                                     radial_gradient.data_ptr<scalar_t>()};
+      call.kernels().backward(call.problem, targets, begin, end, scratch);
+    });
+    for (std::size_t k = 1; k < buffers.size(); ++k) features_gradient.add_(buffers[k]);
+  });
+  return {features_gradient, harmonics_gradient, radial_gradient};
+}
+
+// ---- autograd ------------------------------------------------------------------------------------------------
+
+// The count is a SymInt, as in ghost_gather.cpp.
+std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
+                                     const Tensor& coefficients, const Tensor& table, double step);
+
+class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
+                                                const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
+                                                c10::SymInt n_owned, at::IntArrayRef paths, const Tensor& coefficients,
+                                                const Tensor& table, double step) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::edge_tensor_product", "")
+                               .typed<decltype(forward_autograd)>();
+    context->save_for_backward({features, harmonics, radial, edge_index, coefficients, table});
+    context->saved_data["paths"] = paths;
+    context->saved_data["step"] = step;
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::edge_tensor_product_backward", "")
+                               .typed<decltype(backward_cpu)>();
+    const auto saved = context->get_saved_variables();
+    const bool features_wanted = context->needs_input_grad(0);
+    const auto [features, harmonics, radial] =
+        op.call(gradients, saved[0], saved[1], saved[2], saved[3], context->saved_data["paths"].toIntVector(), saved[4],
+                saved[5], context->saved_data["step"].toDouble(), features_wanted);
+    return {features_wanted ? features : Tensor(),
+            harmonics,
+            radial,
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor(),
+            Tensor()};
+  }
+};
+
+std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
+                                     const Tensor& coefficients, const Tensor& table, double step) {
+  if (!features.is_cpu() && !gpu::has_kernels(features.device()))
+    return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step);
+  return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
+                                  table, step);
+}
+
+}  // namespace
+}  // namespace mlip
+
+// `mlip` itself is opened in ghost_gather.cpp.
+TORCH_LIBRARY_FRAGMENT(mlip, library) {
+  library.def(
+      "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt n_owned, "
+      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]");
+  library.def(
+      "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
+      "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted) "
+      "-> (Tensor, Tensor, Tensor)");
+  library.def(
+      "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
+      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]",
+      mlip::reference);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CPU, library) {
+  library.impl("edge_tensor_product", mlip::forward_cpu);
+  library.impl("edge_tensor_product_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CUDA, library) {
+  library.impl("edge_tensor_product", mlip::gpu::edge_tensor_product);
+  library.impl("edge_tensor_product_backward", mlip::gpu::edge_tensor_product_backward);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("edge_tensor_product", mlip::reference); }
+
+TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("edge_tensor_product", mlip::forward_autograd); }

@@ -1,0 +1,251 @@
+// GPU kernels of `mlip::edge_tensor_product`; the formula is in edge_tensor_product_kernels.h.
+//
+// Compiled at run time behind edge_tensor_product_arguments.h and the description of one convolution, which
+// edge_tensor_product_gpu.cpp writes:
+//
+//   real            float or double
+//   n_features, n_harmonics, n_weights, n_blocks, n_slots; tabulated
+//   Block<B>        a block of node features [n1][channels]; the paths [first_path, last_path) read it
+//   Path<P>         sizes and offsets of a path, and its Clebsch-Gordan sums, one line for each coefficient that is
+//                   not zero:
+//     to_output(y, x, out)        out[m3] += Σ C[m1, m2, m3] y[m2] x[m1]
+//     to_features(y, g, gx)       gx[m1]  += Σ C[m1, m2, m3] y[m2] g[m3]
+//     to_harmonics(x, g, gy)      gy[m2]  += Σ C[m1, m2, m3] x[m1] g[m3]
+//
+// A lane of a warp holds one channel, a warp 32 channels of one block: a "slot". Sums over neighbours stay in
+// registers: the pass forward has a warp for each centre and slot, the gradient of the features one for each neighbour
+// and slot, over edges sorted by neighbour. What an edge gets (gradients of its harmonics and its distance) is summed
+// over the channels of all blocks by one warp. So nothing is stored per edge that is not an input or a result, there is
+// no atomic operation, and results do not depend on the order in which warps run.
+
+namespace {
+
+using mlip::gpu::EdgeTensorProductArguments;
+
+constexpr int warp_size = 32;
+
+__device__ __forceinline__ long long warp_index() {
+  return (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
+}
+
+/// The value in all lanes becomes its sum over the lanes.
+__device__ __forceinline__ real sum_of_lanes(real value) {
+  for (int distance = warp_size / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+/// The radial weights of one edge: stored, or polynomials of the distance.
+struct Radial {
+  const real* row;  ///< weights, or coefficients of the interval of the distance
+  real s;           ///< position in the interval, 0 to 1
+
+  __device__ __forceinline__ Radial(const EdgeTensorProductArguments& a, long long edge) : s(0) {
+    const real* const radial = static_cast<const real*>(a.radial);
+    if constexpr (tabulated) {
+      // In double: the interval's number can be several hundred, and the position is a difference.
+      const double position = static_cast<double>(__ldg(radial + edge)) * a.inverse_step;
+      long long interval = static_cast<long long>(position);
+      if (interval > a.n_intervals - 1) interval = a.n_intervals - 1;
+      if (interval < 0) interval = 0;  // of a distance that is not a number, which `s` still is
+      s = static_cast<real>(position - static_cast<double>(interval));
+      row = static_cast<const real*>(a.table) + interval * 6 * n_weights;
+    } else {
+      row = radial + edge * n_weights;
+    }
+  }
+
+  __device__ __forceinline__ real weight(int k) const {
+    if constexpr (!tabulated) return __ldg(row + k);
+    real w = __ldg(row + 5 * n_weights + k);
+    for (int power = 4; power >= 0; --power) w = w * s + __ldg(row + power * n_weights + k);
+    return w;
+  }
+
+  /// -> weight; `slope` becomes its derivative with respect to s.
+  __device__ __forceinline__ real weight(int k, real& slope) const {
+    if constexpr (!tabulated) return __ldg(row + k);
+    slope = __ldg(row + 5 * n_weights + k);
+    real w = slope * s + __ldg(row + 4 * n_weights + k);
+    for (int power = 3; power >= 0; --power) {
+      slope = slope * s + w;
+      w = w * s + __ldg(row + power * n_weights + k);
+    }
+    return w;
+  }
+};
+
+template <int N>
+__device__ __forceinline__ void load(const real* source, int stride, real (&values)[N]) {
+#pragma unroll
+  for (int m = 0; m < N; ++m) values[m] = __ldg(source + m * stride);
+}
+
+/// The components of an output's gradient that path P added to.
+template <int P>
+__device__ __forceinline__ void load_gradient(const EdgeTensorProductArguments& a, long long centre, int u,
+                                              real (&g)[Path<P>::n3]) {
+  load(static_cast<const real*>(a.output_gradients[Path<P>::output]) + centre * Path<P>::output_size +
+           Path<P>::output_offset + u,
+       Path<P>::output_channels, g);
+}
+
+// ---- forward -------------------------------------------------------------------------------------------------
+
+template <int P, int last>
+__device__ __forceinline__ void add_messages(const Radial& radial, int u, const real* x, const real* y, real* sums) {
+  if constexpr (P < last) {
+    using This = Path<P>;
+    const real weight = radial.weight(This::weights + u);
+    real weighted[This::n1];
+#pragma unroll
+    for (int m1 = 0; m1 < This::n1; ++m1) weighted[m1] = weight * x[m1];
+    This::to_output(y + This::harmonics, weighted, sums + This::first_sum);
+    add_messages<P + 1, last>(radial, u, x, y, sums);
+  }
+}
+
+template <int P, int last>
+__device__ __forceinline__ void store(const EdgeTensorProductArguments& a, long long centre, int u, const real* sums) {
+  if constexpr (P < last) {
+    using This = Path<P>;
+    real* const out =
+        static_cast<real*>(a.outputs[This::output]) + centre * This::output_size + This::output_offset + u;
+#pragma unroll
+    for (int m3 = 0; m3 < This::n3; ++m3) out[m3 * This::output_channels] = sums[This::first_sum + m3];
+    store<P + 1, last>(a, centre, u, sums);
+  }
+}
+
+template <int B>
+__device__ __forceinline__ void convolve(const EdgeTensorProductArguments& a, long long centre, int slot, int lane) {
+  if constexpr (B < n_blocks) {
+    using This = Block<B>;
+    if (slot >= This::n_slots) return convolve<B + 1>(a, centre, slot - This::n_slots, lane);
+    const int u = slot * warp_size + lane;
+    if (u >= This::channels) return;
+    real sums[This::n_sums] = {};
+    const long long end = a.first_of_centre[centre + 1];
+    for (long long position = a.first_of_centre[centre]; position < end; ++position) {
+      const long long edge = a.centre_order ? a.centre_order[position] : position;
+      real x[This::n1], y[n_harmonics];
+      load(static_cast<const real*>(a.features) + a.neighbours[edge] * n_features + This::features + u, This::channels,
+           x);
+      load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
+      add_messages<This::first_path, This::last_path>(Radial(a, edge), u, x, y, sums);
+    }
+    store<This::first_path, This::last_path>(a, centre, u, sums);
+  }
+}
+
+// ---- gradient of the features --------------------------------------------------------------------------------
+
+template <int P, int last>
+__device__ __forceinline__ void add_to_features(const EdgeTensorProductArguments& a, const Radial& radial,
+                                                long long centre, int u, const real* y, real* gx) {
+  if constexpr (P < last) {
+    using This = Path<P>;
+    real g[This::n3];
+    load_gradient<P>(a, centre, u, g);
+    const real weight = radial.weight(This::weights + u);
+#pragma unroll
+    for (int m3 = 0; m3 < This::n3; ++m3) g[m3] *= weight;
+    This::to_features(y + This::harmonics, g, gx);
+    add_to_features<P + 1, last>(a, radial, centre, u, y, gx);
+  }
+}
+
+template <int B>
+__device__ __forceinline__ void gather_gradients(const EdgeTensorProductArguments& a, long long node, int slot,
+                                                 int lane) {
+  if constexpr (B < n_blocks) {
+    using This = Block<B>;
+    if (slot >= This::n_slots) return gather_gradients<B + 1>(a, node, slot - This::n_slots, lane);
+    const int u = slot * warp_size + lane;
+    if (u >= This::channels) return;
+    real gx[This::n1] = {};
+    const long long end = a.first_of_neighbour[node + 1];
+    for (long long position = a.first_of_neighbour[node]; position < end; ++position) {
+      const long long edge = a.neighbour_order[position];
+      real y[n_harmonics];
+      load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
+      add_to_features<This::first_path, This::last_path>(a, Radial(a, edge), a.centres[edge], u, y, gx);
+    }
+    real* const target = static_cast<real*>(a.features_gradient) + node * n_features + This::features + u;
+#pragma unroll
+    for (int m1 = 0; m1 < This::n1; ++m1) target[m1 * This::channels] = gx[m1];
+  }
+}
+
+// ---- gradients of an edge's harmonics and radial weights ------------------------------------------------------
+
+template <int P, int last>
+__device__ __forceinline__ void add_to_edge(const EdgeTensorProductArguments& a, const Radial& radial, long long edge,
+                                            long long centre, int u, const real* x, const real* y, real* gy,
+                                            real& slope_sum) {
+  if constexpr (P < last) {
+    using This = Path<P>;
+    real g[This::n3], per_harmonic[This::n2] = {};
+    load_gradient<P>(a, centre, u, g);
+    This::to_harmonics(x, g, per_harmonic);
+    real slope = 0, weight_gradient = 0;
+    const real weight = radial.weight(This::weights + u, slope);
+#pragma unroll
+    for (int m2 = 0; m2 < This::n2; ++m2) {
+      weight_gradient += y[This::harmonics + m2] * per_harmonic[m2];
+      gy[This::harmonics + m2] += weight * per_harmonic[m2];
+    }
+    if constexpr (tabulated)
+      slope_sum += slope * weight_gradient;
+    else
+      static_cast<real*>(a.radial_gradient)[edge * n_weights + This::weights + u] = weight_gradient;
+    add_to_edge<P + 1, last>(a, radial, edge, centre, u, x, y, gy, slope_sum);
+  }
+}
+
+template <int B>
+__device__ __forceinline__ void add_blocks_to_edge(const EdgeTensorProductArguments& a, const Radial& radial,
+                                                   long long edge, int lane, const real* y, real* gy, real& slope_sum) {
+  if constexpr (B < n_blocks) {
+    using This = Block<B>;
+    const real* const row = static_cast<const real*>(a.features) + a.neighbours[edge] * n_features + This::features;
+    for (int u = lane; u < This::channels; u += warp_size) {
+      real x[This::n1];
+      load(row + u, This::channels, x);
+      add_to_edge<This::first_path, This::last_path>(a, radial, edge, a.centres[edge], u, x, y, gy, slope_sum);
+    }
+    add_blocks_to_edge<B + 1>(a, radial, edge, lane, y, gy, slope_sum);
+  }
+}
+
+}  // namespace
+
+extern "C" __global__ void convolution(const EdgeTensorProductArguments a) {
+  const long long warp = warp_index();
+  if (warp < a.n_owned * n_slots)
+    convolve<0>(a, warp / n_slots, static_cast<int>(warp % n_slots), static_cast<int>(threadIdx.x % warp_size));
+}
+
+extern "C" __global__ void convolution_to_features(const EdgeTensorProductArguments a) {
+  const long long warp = warp_index();
+  if (warp < a.n_nodes * n_slots)
+    gather_gradients<0>(a, warp / n_slots, static_cast<int>(warp % n_slots), static_cast<int>(threadIdx.x % warp_size));
+}
+
+extern "C" __global__ void convolution_to_edges(const EdgeTensorProductArguments a) {
+  const long long edge = warp_index();
+  if (edge >= a.n_edges) return;
+  const int lane = static_cast<int>(threadIdx.x % warp_size);
+  real y[n_harmonics], gy[n_harmonics] = {}, slope_sum = 0;
+  load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
+  add_blocks_to_edge<0>(a, Radial(a, edge), edge, lane, y, gy, slope_sum);
+#pragma unroll
+  for (int m = 0; m < n_harmonics; ++m) {
+    const real total = sum_of_lanes(gy[m]);
+    if (lane == 0) static_cast<real*>(a.harmonics_gradient)[edge * n_harmonics + m] = total;
+  }
+  if constexpr (tabulated) {
+    const real total = sum_of_lanes(slope_sum);
+    if (lane == 0) static_cast<real*>(a.radial_gradient)[edge] = total * static_cast<real>(a.inverse_step);
+  }
+}

@@ -1,0 +1,276 @@
+// The host's side of edge_tensor_product.cu: writes the description of a convolution that the kernels are compiled
+// with, and launches them.
+#include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
+
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "gpu/runtime.h"
+#include "operators/edge_tensor_product/edge_tensor_product_arguments.h"
+#include "operators/edge_tensor_product/edge_tensor_product_plan.h"
+#include "operators/edges_by_node.h"
+#include "operators/gpu.h"
+
+namespace mlip::gpu {
+namespace {
+
+using at::Tensor;
+
+constexpr int warp_size = 32, warps_per_block = 4;
+
+/// The convolution's constants: everything that its code depends on.
+struct Description {
+  EdgeTensorProductPlan plan;
+  std::int64_t n_features, n_harmonics;
+  bool tabulated;
+  at::ScalarType type;
+  const double* coefficients;  ///< [n1, n2, n3] of each path, one after the other
+};
+
+/// A block of node features and the numbers of the paths that read it.
+struct FeatureBlock {
+  std::int64_t features, n1, channels;
+  std::vector<std::size_t> paths;
+  std::int64_t n_slots() const { return (channels + warp_size - 1) / warp_size; }
+};
+
+std::vector<FeatureBlock> feature_blocks(const EdgeTensorProductPlan& plan) {
+  std::vector<FeatureBlock> blocks;
+  for (std::size_t p = 0; p < plan.paths.size(); ++p) {
+    const auto& path = plan.paths[p];
+    for (std::size_t q = 0; q < p; ++q)
+      TORCH_CHECK(plan.paths[q].output != path.output ||
+                      plan.paths[q].output_offset + plan.paths[q].channels <= path.output_offset ||
+                      path.output_offset + path.channels <= plan.paths[q].output_offset,
+                  "edge_tensor_product: paths ", q, " and ", p, " add to the same channels, which GPUs cannot do");
+    const auto same = [&](const FeatureBlock& block) {
+      return block.features == path.features && block.n1 == path.n1() && block.channels == path.channels;
+    };
+    auto block = std::find_if(blocks.begin(), blocks.end(), same);
+    if (block == blocks.end()) block = blocks.insert(blocks.end(), {path.features, path.n1(), path.channels, {}});
+    block->paths.push_back(p);
+  }
+  return blocks;
+}
+
+std::string constant(const char* name, std::int64_t value) {
+  return std::string("  static constexpr int ") + name + " = " + std::to_string(value) + ";\n";
+}
+
+/// A function of a path: one line `target[...] += C * a[...] * b[...]` for each coefficient that is not zero.
+template <typename Line>
+std::string sums(const Description& description, const EdgeTensorProductPlan::Path& path, const char* head,
+                 Line&& line) {
+  std::string text = std::string("  static __device__ __forceinline__ void ") + head + " {\n";
+  const double* c = description.coefficients + path.coefficients;
+  for (std::int64_t m1 = 0; m1 < path.n1(); ++m1)
+    for (std::int64_t m2 = 0; m2 < path.n2(); ++m2)
+      for (std::int64_t m3 = 0; m3 < path.n3(); ++m3, ++c) {
+        if (*c == 0.0) continue;
+        char value[40];  // hexadecimal: exact
+        std::snprintf(value, sizeof value, description.type == at::kFloat ? "%af" : "%a", *c);
+        text += "    " + line(m1, m2, m3, std::string("real(") + value + ")") + ";\n";
+      }
+  return text + "  }\n";
+}
+
+std::string element(const char* array, std::int64_t index) {
+  return std::string(array) + "[" + std::to_string(index) + "]";
+}
+
+/// The text that edge_tensor_product.cu is compiled behind.
+std::string describe(const Description& description, const std::vector<FeatureBlock>& blocks, std::int64_t n_slots) {
+  const EdgeTensorProductPlan& plan = description.plan;
+  std::string text = real_type(description.type);
+  text += "namespace {\n";
+  text += std::string("constexpr bool tabulated = ") + (description.tabulated ? "true" : "false") + ";\n";
+  text += "constexpr int n_features = " + std::to_string(description.n_features) +
+          ", n_harmonics = " + std::to_string(description.n_harmonics) +
+          ", n_weights = " + std::to_string(plan.n_weights) + ", n_blocks = " + std::to_string(blocks.size()) +
+          ", n_slots = " + std::to_string(n_slots) + ";\n";
+  text += "template <int B> struct Block;\ntemplate <int P> struct Path;\n";
+  std::size_t n_described = 0;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    std::int64_t n_sums = 0;
+    const std::size_t first_path = n_described;
+    for (const std::size_t p : blocks[b].paths) {
+      const auto& path = plan.paths[p];
+      const std::int64_t output_channels = plan.output_channels[path.output];
+      text += "template <> struct Path<" + std::to_string(n_described++) + "> {\n" + constant("n1", path.n1()) +
+              constant("n2", path.n2()) + constant("n3", path.n3()) + constant("harmonics", path.harmonics) +
+              constant("weights", path.weights) + constant("first_sum", n_sums) + constant("output", path.output) +
+              constant("output_size", path.n3() * output_channels) + constant("output_channels", output_channels) +
+              constant("output_offset", path.output_offset);
+      text += sums(description, path, "to_output(const real* y, const real* x, real* out)",
+                   [](auto m1, auto m2, auto m3, const std::string& c) {
+                     return element("out", m3) + " += " + c + " * " + element("y", m2) + " * " + element("x", m1);
+                   });
+      text += sums(description, path, "to_features(const real* y, const real* g, real* gx)",
+                   [](auto m1, auto m2, auto m3, const std::string& c) {
+                     return element("gx", m1) + " += " + c + " * " + element("y", m2) + " * " + element("g", m3);
+                   });
+      text += sums(description, path, "to_harmonics(const real* x, const real* g, real* gy)",
+                   [](auto m1, auto m2, auto m3, const std::string& c) {
+                     return element("gy", m2) + " += " + c + " * (" + element("x", m1) + " * " + element("g", m3) + ")";
+                   });
+      text += "};\n";
+      n_sums += path.n3();
+    }
+    text += "template <> struct Block<" + std::to_string(b) + "> {\n" + constant("features", blocks[b].features) +
+            constant("n1", blocks[b].n1) + constant("channels", blocks[b].channels) +
+            constant("n_slots", blocks[b].n_slots()) + constant("n_sums", n_sums) +
+            constant("first_path", static_cast<std::int64_t>(first_path)) +
+            constant("last_path", static_cast<std::int64_t>(n_described)) + "};\n";
+  }
+  return text + "}  // namespace\n";
+}
+
+/// The kernels of one convolution.
+struct Convolution {
+  std::int64_t n_slots = 0;
+  std::shared_ptr<const Kernel> forward, to_features, to_edges;
+};
+
+/// Kernels by what they were compiled from. The coefficients lie on the device: reading them at every call would make
+/// the host wait, so they are known by their memory, and read anew once that memory was given back.
+class Convolutions {
+ public:
+  Convolution find(const EdgeTensorProductPlan& plan, at::IntArrayRef paths, const Tensor& features,
+                   const Tensor& harmonics, const Tensor& coefficients, bool tabulated) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase_if(known_, [](const Known& known) { return known.coefficients.expired(); });
+    for (const Known& known : known_)
+      if (known.coefficients._unsafe_get_target() == coefficients.storage().unsafeGetStorageImpl() &&
+          known.offset == coefficients.storage_offset() && known.paths == paths && known.tabulated == tabulated &&
+          known.n_features == features.size(1) && known.n_harmonics == harmonics.size(1))
+        return known.convolution;
+    const Tensor values = coefficients.to(at::kCPU, at::kDouble).contiguous();
+    const std::vector<FeatureBlock> blocks = feature_blocks(plan);
+    Convolution made;
+    for (const FeatureBlock& block : blocks) made.n_slots += block.n_slots();
+    const std::string source = edge_tensor_product_arguments_text +
+                               describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
+                                         values.const_data_ptr<double>()},
+                                        blocks, made.n_slots) +
+                               edge_tensor_product_text;
+    made.forward = runtime().kernel(source, "convolution", features.device());
+    made.to_features = runtime().kernel(source, "convolution_to_features", features.device());
+    made.to_edges = runtime().kernel(source, "convolution_to_edges", features.device());
+    known_.push_back({coefficients.storage().getWeakStorageImpl(), coefficients.storage_offset(), paths.vec(),
+                      tabulated, features.size(1), harmonics.size(1), made});
+    return made;
+  }
+
+ private:
+  struct Known {
+    c10::weak_intrusive_ptr<c10::StorageImpl> coefficients;
+    std::int64_t offset;
+    std::vector<std::int64_t> paths;
+    bool tabulated;
+    std::int64_t n_features, n_harmonics;
+    Convolution convolution;
+  };
+  std::mutex mutex_;
+  std::vector<Known> known_;
+};
+
+/// Contiguous inputs, checked, and what all three kernels are passed.
+struct Call {
+  Tensor features, harmonics, radial, table;
+  EdgeTensorProductPlan plan;
+  std::shared_ptr<EdgesByNode> edges;
+  Convolution convolution;
+  EdgeTensorProductArguments arguments{};
+
+  Call(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index,
+       std::int64_t n_owned, at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table_, double step)
+      : features(features_.contiguous()),
+        harmonics(harmonics_.contiguous()),
+        radial(radial_.contiguous()),
+        table(table_.contiguous()),
+        plan(paths, features, harmonics, coefficients) {
+    plan.check(features, harmonics, radial, edge_index, coefficients, table);
+    TORCH_CHECK(plan.output_channels.size() <= most_outputs, "edge_tensor_product: ", plan.output_channels.size(),
+                " outputs, at most ", most_outputs, " on a GPU");
+    edges = EdgesByNode::of(edge_index, n_owned, features.size(0));
+    static Convolutions convolutions;
+    convolution = convolutions.find(plan, paths, features, harmonics, coefficients, table.numel() > 0);
+
+    const std::int64_t n_edges = edge_index.size(1);
+    arguments.n_owned = n_owned;
+    arguments.n_nodes = features.size(0);
+    arguments.n_edges = n_edges;
+    arguments.n_intervals = table.size(0);
+    arguments.inverse_step = 1.0 / step;
+    arguments.centres = indices(edges->edge_index);
+    arguments.neighbours = arguments.centres + n_edges;
+    arguments.first_of_centre = indices(edges->first_of_centre);
+    arguments.centre_order = edges->centre_order.defined() ? indices(edges->centre_order) : nullptr;
+    arguments.features = features.const_data_ptr();
+    arguments.harmonics = harmonics.const_data_ptr();
+    arguments.radial = radial.const_data_ptr();
+    arguments.table = table.const_data_ptr();
+  }
+
+  static const long long* indices(const Tensor& tensor) {
+    static_assert(sizeof(long long) == sizeof(std::int64_t));
+    return reinterpret_cast<const long long*>(tensor.const_data_ptr<std::int64_t>());
+  }
+
+  void launch(const Kernel& kernel, std::int64_t n_warps) const {
+    kernel.launch((n_warps + warps_per_block - 1) / warps_per_block, warps_per_block * warp_size, 0, &arguments);
+  }
+};
+
+}  // namespace
+
+std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+                                        const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
+                                        const Tensor& coefficients, const Tensor& table, double step) {
+  const c10::DeviceGuard guard(features.device());
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+  std::vector<Tensor> outputs;
+  for (std::size_t k = 0; k < call.plan.output_channels.size(); ++k) {
+    // Zeros: there may be channels to which no path adds.
+    outputs.push_back(
+        at::zeros({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features.options()));
+    call.arguments.outputs[k] = outputs.back().mutable_data_ptr();
+  }
+  call.launch(*call.convolution.forward, n_owned * call.convolution.n_slots);
+  return outputs;
+}
+
+std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList gradients, const Tensor& features,
+                                                                const Tensor& harmonics, const Tensor& radial,
+                                                                const Tensor& edge_index, at::IntArrayRef paths,
+                                                                const Tensor& coefficients, const Tensor& table,
+                                                                double step, bool features_wanted) {
+  const c10::DeviceGuard guard(features.device());
+  const std::int64_t n_owned = gradients[0].size(0);
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+  call.plan.check_gradients(gradients, n_owned, features.scalar_type());
+  std::vector<Tensor> dense;
+  for (std::size_t k = 0; k < gradients.size(); ++k) {
+    dense.push_back(gradients[k].contiguous());
+    call.arguments.output_gradients[k] = dense.back().const_data_ptr();
+  }
+  // Zeros where a kernel may leave something out: features that no path reads, weights that no path has.
+  Tensor features_gradient = at::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
+  Tensor harmonics_gradient = at::empty(harmonics.sizes(), harmonics.options());
+  Tensor radial_gradient = at::zeros(radial.sizes(), radial.options());
+  call.arguments.features_gradient = features_gradient.mutable_data_ptr();
+  call.arguments.harmonics_gradient = harmonics_gradient.mutable_data_ptr();
+  call.arguments.radial_gradient = radial_gradient.mutable_data_ptr();
+  call.launch(*call.convolution.to_edges, call.arguments.n_edges);
+  if (features_wanted) {
+    call.arguments.first_of_neighbour = Call::indices(call.edges->first_of_neighbour());
+    call.arguments.neighbour_order = Call::indices(call.edges->neighbour_order());
+    call.launch(*call.convolution.to_features, call.arguments.n_nodes * call.convolution.n_slots);
+  }
+  return {features_gradient, harmonics_gradient, radial_gradient};
+}
+
+}  // namespace mlip::gpu

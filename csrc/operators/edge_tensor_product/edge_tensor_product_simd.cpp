@@ -1,0 +1,432 @@
+// The loops of `mlip::edge_tensor_product`, compiled once per instruction set: see simd.h for what may not be used
+// here.
+#include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
+#include "operators/simd.h"
+
+namespace mlip {
+namespace {
+
+/// Values in 128 bits: the part of a vector inside which values can be exchanged at full speed.
+template <typename T>
+constexpr int block = 16 / sizeof(T);
+
+/// Both halves of a vector added, until one block is left.
+template <typename T, int L>
+MLIP_INLINE typename Vector<T, block<T>>::type fold(typename Vector<T, L>::type v) {
+  if constexpr (L == block<T>) {
+    return v;
+  } else {
+    union {
+      typename Vector<T, L>::type whole;
+      typename Vector<T, L / 2>::type half[2];
+    } parts{v};
+    return fold<T, L / 2>(parts.half[0] + parts.half[1]);
+  }
+}
+
+/// Sums over the lanes of `block` vectors at once: sums[k] = Σ_lanes vectors[k].
+template <typename T>
+MLIP_INLINE void sum_lanes(const T* vectors, T* sums) {
+  constexpr int L = lanes<T>;
+  using V = Vector<T, L>;
+  if constexpr (block<T> == 4) {
+    const auto a = fold<T, L>(V::load(vectors)), b = fold<T, L>(V::load(vectors + L));
+    const auto c = fold<T, L>(V::load(vectors + 2 * L)), d = fold<T, L>(V::load(vectors + 3 * L));
+    using I = typename Vector<int32_t, 4>::type;
+    const auto ab = __builtin_shuffle(a, b, I{0, 2, 4, 6}) + __builtin_shuffle(a, b, I{1, 3, 5, 7});
+    const auto cd = __builtin_shuffle(c, d, I{0, 2, 4, 6}) + __builtin_shuffle(c, d, I{1, 3, 5, 7});
+    Vector<T, 4>::store(sums, __builtin_shuffle(ab, cd, I{0, 2, 4, 6}) + __builtin_shuffle(ab, cd, I{1, 3, 5, 7}));
+  } else {
+    const auto a = fold<T, L>(V::load(vectors)), b = fold<T, L>(V::load(vectors + L));
+    using I = typename Vector<int64_t, 2>::type;
+    Vector<T, 2>::store(sums, __builtin_shuffle(a, b, I{0, 2}) + __builtin_shuffle(a, b, I{1, 3}));
+  }
+}
+
+// ---- radial weights ------------------------------------------------------------------------------------------
+
+/// The weights of one edge: stored, or polynomials of the distance.
+template <typename T, bool tabulated>
+struct Radial;
+
+template <typename T>
+struct Radial<T, false> {
+  const T* weights;
+  T* gradients;  ///< null in the forward pass
+
+  MLIP_INLINE Radial(const TensorProductProblem<T>& problem, int64_t edge, int64_t, T* all_gradients)
+      : weights(problem.radial + edge * problem.n_weights),
+        gradients(all_gradients ? all_gradients + edge * problem.n_weights : nullptr) {}
+  template <typename V>
+  MLIP_INLINE typename V::type value(int64_t k) const {
+    return V::load(weights + k);
+  }
+  /// Takes dE/dw and returns w.
+  template <typename V>
+  MLIP_INLINE typename V::type value(int64_t k, const typename V::type& gradient) {
+    V::store(gradients + k, gradient);
+    return V::load(weights + k);
+  }
+  MLIP_INLINE void finish(T*, int64_t) const {}
+};
+
+template <typename T>
+struct Radial<T, true> {
+  const T* coefficients;
+  const T* next;  ///< those of the next edge, asked for early: they lie anywhere in a table of megabytes
+  int64_t stride;
+  T s, inverse_step;
+  typename Vector<T, lanes<T>>::type slope_sums = {};
+
+  MLIP_INLINE Radial(const TensorProductProblem<T>& problem, int64_t edge, int64_t next_edge, T*)
+      : stride(problem.n_weights), inverse_step(static_cast<T>(problem.inverse_step)) {
+    double position;
+    coefficients = interval(problem, edge, position);
+    s = static_cast<T>(position);
+    next = interval(problem, next_edge, position);
+  }
+  /// The coefficients of the interval of an edge's distance, and the position in it from 0 to 1.
+  static MLIP_INLINE const T* interval(const TensorProductProblem<T>& problem, int64_t edge, double& position) {
+    // In float64: k can be several hundred, and the position is a difference.
+    position = static_cast<double>(problem.radial[edge]) * problem.inverse_step;
+    int64_t k = static_cast<int64_t>(position);
+    if (k >= problem.n_intervals) k = problem.n_intervals - 1;
+    position -= static_cast<double>(k);
+    return problem.table + k * 6 * problem.n_weights;
+  }
+  MLIP_INLINE void prefetch(int64_t k) const {
+    for (int power = 0; power < 6; ++power) __builtin_prefetch(next + power * stride + k, 0, 2);
+  }
+  template <typename V>
+  MLIP_INLINE typename V::type value(int64_t k) const {
+    prefetch(k);
+    const T* c = coefficients + k;
+    auto w = V::load(c + 5 * stride);
+    for (int power = 4; power >= 0; --power) w = w * s + V::load(c + power * stride);
+    return w;
+  }
+  template <typename V>
+  MLIP_INLINE typename V::type value(int64_t k, const typename V::type& gradient) {
+    prefetch(k);
+    const T* c = coefficients + k;
+    auto slope = V::load(c + 5 * stride);
+    auto w = slope * s + V::load(c + 4 * stride);
+    for (int power = 3; power >= 0; --power) {
+      slope = slope * s + w;
+      w = w * s + V::load(c + power * stride);
+    }
+    V::add_to(slope_sums, slope * gradient);
+    return w;
+  }
+  /// dE/dr of the edge.
+  MLIP_INLINE void finish(T* gradients, int64_t edge) const {
+    T total = 0;
+    for (int lane = 0; lane < lanes<T>; ++lane) total += slope_sums[lane];
+    gradients[edge] = total * inverse_step;
+  }
+};
+
+// ---- one path of one edge ------------------------------------------------------------------------------------
+
+/// c[m1 * n3 + m3] = Σ_m2 C[m2][m1 * n3 + m3] Y[m2]
+template <typename T>
+MLIP_INLINE void couple(const TensorProductPath<T>& path, const T* harmonics, T* coupling) {
+  constexpr int L = lanes<T>;
+  using V = Vector<T, L>;
+  const int64_t stride = coupling_stride(path.n1, path.n3);
+  for (int64_t k = 0; k < path.n1 * path.n3; k += L) {
+    auto sum = V::load(path.coefficients + k) * harmonics[0];
+    for (int m2 = 1; m2 < path.n2; ++m2) sum += V::load(path.coefficients + m2 * stride + k) * harmonics[m2];
+    V::store(coupling + k, sum);
+  }
+}
+
+/// What c passes on to the harmonics: harmonic_sums[m2] += C[m2][k] coupling_gradient[k], lanes summed later.
+/// `coupling_gradient` is zero where padded.
+template <typename T>
+MLIP_INLINE void uncouple(const TensorProductPath<T>& path, const T* coupling_gradient, T* harmonic_sums) {
+  constexpr int L = lanes<T>;
+  using V = Vector<T, L>;
+  const int64_t stride = coupling_stride(path.n1, path.n3);
+  for (int m2 = 0; m2 < path.n2; ++m2) {
+    auto sum = V::load(harmonic_sums + m2 * L);
+    for (int64_t k = 0; k < path.n1 * path.n3; k += L)
+      sum += V::load(path.coefficients + m2 * stride + k) * V::load(coupling_gradient + k);
+    V::store(harmonic_sums + m2 * L, sum);
+  }
+}
+
+template <typename T, int N1, int N3, typename R>
+void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const R& radial, T* out) {
+  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+  for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+    using V = decltype(v);
+    const auto weight = radial.template value<V>(weights + u);
+    typename V::type weighted[N1];
+    for (int m1 = 0; m1 < N1; ++m1) weighted[m1] = V::load(x + m1 * channels + u) * weight;
+    for (int m3 = 0; m3 < N3; ++m3) {
+      auto sum = V::load(out + m3 * stride + u);
+      for (int m1 = 0; m1 < N1; ++m1) sum += weighted[m1] * coupling[m1 * N3 + m3];
+      V::store(out + m3 * stride + u, sum);
+    }
+  });
+}
+
+/// l2 = 0: c is a multiple of the unit matrix.
+template <typename T, int N, typename R>
+void forward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const R& radial, T* out) {
+  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+  for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+    using V = decltype(v);
+    const auto weight = radial.template value<V>(weights + u) * factor;
+    for (int m = 0; m < N; ++m)
+      V::store(out + m * stride + u, V::load(out + m * stride + u) + weight * V::load(x + m * channels + u));
+  });
+}
+
+/// Σ_u a[m1][u] g[m3][u] for `tile` columns m3: one vector of partial sums each, at sums[m1 * N3 + m3].
+template <typename T, int N1, int N3, int tile>
+MLIP_INLINE void outer_products(int64_t channels, const T* a, const T* g, int64_t stride, int m3, T* sums) {
+  constexpr int L = lanes<T>;
+  using V = Vector<T, L>;
+  typename V::type partial[tile][N1] = {};
+  for_channels<T, false>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+    using W = decltype(v);
+    typename W::type gradient[tile];
+    for (int t = 0; t < tile; ++t) gradient[t] = W::load(g + (m3 + t) * stride + u);
+    for (int m1 = 0; m1 < N1; ++m1) {
+      const auto value = W::load(a + m1 * channels + u);
+      for (int t = 0; t < tile; ++t) W::add_to(partial[t][m1], value * gradient[t]);
+    }
+  });
+  for (int t = 0; t < tile; ++t)
+    for (int m1 = 0; m1 < N1; ++m1) V::store(sums + (m1 * N3 + m3 + t) * L, partial[t][m1]);
+}
+
+/// Per path: g = dE/dout; dE/dw to `radial`; gx += dE/dx (when wanted); dE/dY to `harmonic_sums`.
+template <typename T, int N1, int N3, typename R>
+void backward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
+                   T* harmonic_sums, T* scratch) {
+  constexpr int L = lanes<T>;
+  constexpr int padded = (N1 * N3 + 15) / 16 * 16;
+  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+  T* const sums = scratch;                         // [padded] vectors
+  T* const coupling_gradient = sums + padded * L;  // [padded]
+  T* const weighted = coupling_gradient + padded;  // [N1][channels]
+  // back[m1] = Σ_m3 c[m1][m3] g[m3];  dE/dw = Σ_m1 x[m1] back[m1];  dE/dx[m1] = w back[m1]
+  for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+    using V = decltype(v);
+    typename V::type back[N1];
+    {
+      const auto gradient = V::load(g + u);
+      for (int m1 = 0; m1 < N1; ++m1) back[m1] = gradient * coupling[m1 * N3];
+    }
+    for (int m3 = 1; m3 < N3; ++m3) {
+      const auto gradient = V::load(g + m3 * stride + u);
+      for (int m1 = 0; m1 < N1; ++m1) back[m1] += gradient * coupling[m1 * N3 + m3];
+    }
+    auto weight_gradient = V::load(x + u) * back[0];
+    for (int m1 = 1; m1 < N1; ++m1) weight_gradient += V::load(x + m1 * channels + u) * back[m1];
+    const auto weight = radial.template value<V>(weights + u, weight_gradient);
+    for (int m1 = 0; m1 < N1; ++m1) V::store(weighted + m1 * channels + u, V::load(x + m1 * channels + u) * weight);
+    if (gx)
+      for (int m1 = 0; m1 < N1; ++m1)
+        V::store(gx + m1 * channels + u, V::load(gx + m1 * channels + u) + weight * back[m1]);
+  });
+  // dE/dc[m1][m3] = Σ_u w x[m1] g[m3], in tiles of columns whose partial sums stay in registers
+  constexpr int tile = N3 < 12 / (N1 + 1) ? N3 : 12 / (N1 + 1);
+  int m3 = 0;
+  for (; m3 + tile <= N3; m3 += tile) outer_products<T, N1, N3, tile>(channels, weighted, g, stride, m3, sums);
+  if constexpr (N3 % tile != 0) outer_products<T, N1, N3, N3 % tile>(channels, weighted, g, stride, m3, sums);
+  for (int k = N1 * N3; k < padded; ++k) coupling_gradient[k] = 0;
+  constexpr int whole = (N1 * N3 + block<T> - 1) / block<T> * block<T>;
+  for (int k = N1 * N3; k < whole; ++k) Vector<T, L>::store(sums + k * L, typename Vector<T, L>::type{});
+  for (int k = 0; k < whole; k += block<T>) sum_lanes(sums + k * L, coupling_gradient + k);
+  uncouple(path, coupling_gradient, harmonic_sums);
+}
+
+/// Paths with a component count beyond those compiled (l > 3): the same sums with loop bounds known at run time.
+template <typename T, typename R>
+void forward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const R& radial, T* out) {
+  using V = Vector<T, 1>;
+  for (int64_t u = 0; u < path.channels; ++u) {
+    const T weight = radial.template value<V>(path.weights + u);
+    for (int m1 = 0; m1 < path.n1; ++m1)
+      for (int m3 = 0; m3 < path.n3; ++m3)
+        out[m3 * path.output_channels + u] += weight * x[m1 * path.channels + u] * coupling[m1 * path.n3 + m3];
+  }
+}
+
+template <typename T, typename R>
+void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
+                  T* harmonic_sums, T* scratch) {
+  using V = Vector<T, 1>;
+  T* const coupling_gradient = scratch;
+  for (int64_t k = 0; k < coupling_stride(path.n1, path.n3); ++k) coupling_gradient[k] = 0;
+  for (int64_t u = 0; u < path.channels; ++u) {
+    T weight_gradient = 0;
+    for (int m1 = 0; m1 < path.n1; ++m1)
+      for (int m3 = 0; m3 < path.n3; ++m3)
+        weight_gradient += coupling[m1 * path.n3 + m3] * x[m1 * path.channels + u] * g[m3 * path.output_channels + u];
+    const T weight = radial.template value<V>(path.weights + u, weight_gradient);
+    for (int m1 = 0; m1 < path.n1; ++m1)
+      for (int m3 = 0; m3 < path.n3; ++m3) {
+        const T weighted = weight * g[m3 * path.output_channels + u];
+        coupling_gradient[m1 * path.n3 + m3] += weighted * x[m1 * path.channels + u];
+        if (gx) gx[m1 * path.channels + u] += weighted * coupling[m1 * path.n3 + m3];
+      }
+  }
+  uncouple(path, coupling_gradient, harmonic_sums);
+}
+
+/// Calls body(constant N1, constant N3) for the compiled component counts, or `otherwise`.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+template <typename Body, typename Otherwise>
+MLIP_INLINE void with_components(int n1, int n3, Body&& body, Otherwise&& otherwise) {
+  auto second = [&](auto first) MLIP_INLINE_LAMBDA {
+    switch (n3) {
+      case 1:
+        return body(first, Constant<1>{});
+      case 3:
+        return body(first, Constant<3>{});
+      case 5:
+        return body(first, Constant<5>{});
+      case 7:
+        return body(first, Constant<7>{});
+      default:
+        return otherwise();
+    }
+  };
+  switch (n1) {
+    case 1:
+      return second(Constant<1>{});
+    case 3:
+      return second(Constant<3>{});
+    case 5:
+      return second(Constant<5>{});
+    case 7:
+      return second(Constant<7>{});
+    default:
+      return otherwise();
+  }
+}
+
+// ---- all edges of a range of centres -------------------------------------------------------------------------
+
+template <typename T>
+MLIP_INLINE int64_t edge_at(const TensorProductProblem<T>& problem, int64_t position) {
+  return problem.edge_order ? problem.edge_order[position] : position;
+}
+
+template <typename T, bool tabulated>
+void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
+  T* const coupling = scratch;
+  const int64_t last = problem.first_edge[end];
+  for (int64_t i = begin; i < end; ++i) {
+    for (int k = 0; k < problem.n_outputs; ++k) {
+      T* row = outputs[k] + i * problem.output_sizes[k];
+      for (int64_t u = 0; u < problem.output_sizes[k]; ++u) row[u] = 0;
+    }
+    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
+      const int64_t edge = edge_at(problem, position);
+      const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
+      const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
+      const Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
+                                        nullptr);
+      for (int p = 0; p < problem.n_paths; ++p) {
+        const TensorProductPath<T>& path = problem.paths[p];
+        const T* x = row + path.features;
+        T* out = outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
+        couple(path, harmonics + path.harmonics, coupling);
+        with_components(
+            path.n1, path.n3,
+            [&](auto n1, auto n3) {
+              if constexpr (n1.value == n3.value && n1.value > 1) {
+                if (path.n2 == 1) return forward_scalar_path<T, n1.value>(path, coupling[0], x, radial, out);
+              }
+              forward_path<T, n1.value, n3.value>(path, coupling, x, radial, out);
+            },
+            [&] { forward_any(path, coupling, x, radial, out); });
+      }
+    }
+  }
+}
+
+template <typename T, bool tabulated>
+void backward_range(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients, int64_t begin,
+                    int64_t end, T* scratch) {
+  constexpr int L = lanes<T>;
+  const int64_t n_harmonics = problem.n_harmonics;
+  T* const harmonic_sums = scratch;
+  T* const coupling = harmonic_sums + L * n_harmonics;
+  T* rest = coupling;
+  const int64_t last = problem.first_edge[end];
+  for (int p = 0; p < problem.n_paths; ++p) {
+    T* behind = coupling + coupling_stride(problem.paths[p].n1, problem.paths[p].n3);
+    if (behind > rest) rest = behind;
+  }
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
+      const int64_t edge = edge_at(problem, position);
+      const int64_t neighbour = problem.neighbours[edge];
+      const T* row = problem.features + neighbour * problem.n_features;
+      const T* harmonics = problem.harmonics + edge * n_harmonics;
+      T* row_gradient = gradients.features ? gradients.features + neighbour * problem.n_features : nullptr;
+      Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
+                                  gradients.radial);
+      for (int64_t m = 0; m < L * n_harmonics; ++m) harmonic_sums[m] = 0;
+      for (int p = 0; p < problem.n_paths; ++p) {
+        const TensorProductPath<T>& path = problem.paths[p];
+        const T* x = row + path.features;
+        const T* g = gradients.outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
+        T* gx = row_gradient ? row_gradient + path.features : nullptr;
+        T* sums = harmonic_sums + L * path.harmonics;
+        couple(path, harmonics + path.harmonics, coupling);
+        with_components(
+            path.n1, path.n3,
+            [&](auto n1, auto n3) {
+              backward_path<T, n1.value, n3.value>(path, coupling, x, radial, g, gx, sums, rest);
+            },
+            [&] { backward_any(path, coupling, x, radial, g, gx, sums, rest); });
+      }
+      radial.finish(gradients.radial, edge);
+      T* gy = gradients.harmonics + edge * n_harmonics;
+      for (int64_t m = 0; m < n_harmonics; ++m) {
+        T total = 0;
+        for (int lane = 0; lane < L; ++lane) total += harmonic_sums[m * L + lane];
+        gy[m] = total;
+      }
+    }
+  }
+}
+
+template <typename T>
+void forward(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
+  if (problem.table)
+    forward_range<T, true>(problem, outputs, begin, end, scratch);
+  else
+    forward_range<T, false>(problem, outputs, begin, end, scratch);
+}
+
+template <typename T>
+void backward(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients, int64_t begin,
+              int64_t end, T* scratch) {
+  if (problem.table)
+    backward_range<T, true>(problem, gradients, begin, end, scratch);
+  else
+    backward_range<T, false>(problem, gradients, begin, end, scratch);
+}
+
+}  // namespace
+
+extern const TensorProductKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float32);
+extern const TensorProductKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float64);
+const TensorProductKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float32) = {
+    forward<float>, backward<float>};
+const TensorProductKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_tensor_product_float64) = {
+    forward<double>, backward<double>};
+
+}  // namespace mlip

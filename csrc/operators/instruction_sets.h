@@ -1,0 +1,42 @@
+// The instruction sets that the loops of operators are compiled for, and which one runs.
+//
+// Each *_simd.cpp is compiled once per instruction set (CMakeLists.txt, simd.h); the processor decides at run time.
+// For tests and measurements, `mlip::instruction_sets` names those that it has and `mlip::use_instruction_set` picks
+// one.
+#pragma once
+
+#include <type_traits>
+
+namespace mlip {
+
+template <typename T>
+struct TensorProductKernels;  // edge_tensor_product_kernels.h
+template <typename T>
+struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
+
+/// What all operators have for one type, float or double.
+template <typename T>
+struct OperatorKernels {
+  const TensorProductKernels<T>* edge_tensor_product;
+  const SymmetricContractionKernels<T>* symmetric_contraction;
+};
+
+struct InstructionSet {
+  const char* name;
+  OperatorKernels<float> float32;
+  OperatorKernels<double> float64;
+  bool (*supported)();  ///< by this processor
+
+  template <typename T>
+  const OperatorKernels<T>& kernels() const {
+    if constexpr (std::is_same_v<T, float>)
+      return float32;
+    else
+      return float64;
+  }
+};
+
+/// The one in use: the fastest that this processor has, unless `mlip::use_instruction_set` chose another.
+const InstructionSet& instruction_set();
+
+}  // namespace mlip
