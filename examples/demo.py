@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 
 from mlip_deploy.environment.doctor import examine
 from mlip_deploy.files import write_text
-from mlip_deploy.report.page import Page, add_fidelity
+from mlip_deploy.report.page import Page
 from mlip_deploy.validation.fidelity import FidelityReport
+from mlip_deploy.validation.report.fidelity import add_fidelity
 
 EXAMPLES = Path(__file__).resolve().parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))

@@ -26,7 +26,7 @@ std::string read_record(caffe2::serialize::PyTorchStreamReader& reader, const st
   return std::string(static_cast<const char*>(data.get()), size);
 }
 
-/// Of every record but the signature, as Artifact.content_sha256 of python/mlip_deploy/artifact.py says.
+/// Of every record but the signature, as Artifact.content_sha256 of python/mlip_deploy/artifact/reader.py says.
 std::string content_sha256(caffe2::serialize::PyTorchStreamReader& reader) {
   auto names = reader.getAllRecords();
   std::sort(names.begin(), names.end());

@@ -1,6 +1,6 @@
 // The records of an artifact: what a file says about its model, read without loading it.
 //
-// An artifact is a zip archive in the form of torch. python/mlip_deploy/artifact.py reads the same records.
+// An artifact is a zip archive in the form of torch. python/mlip_deploy/artifact/reader.py reads the same records.
 #pragma once
 
 #include <optional>

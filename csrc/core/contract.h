@@ -1,7 +1,7 @@
 // The contract: everything that an engine must know about a model, read from the artifact.
 //
 // An artifact (`name.mlip.pt`, `name.mlip.pt2`) carries it as the JSON record `mlip/contract.json`. The Python side
-// writes and checks the same fields (python/mlip_deploy/contract.py); the JSON keys are the member names below.
+// writes and checks the same fields (python/mlip_deploy/artifact/contract.py); the JSON keys are the member names below.
 #pragma once
 
 #include <optional>

@@ -1,6 +1,6 @@
 // The signature of an artifact: what `mlip validate --sign` showed, and whether it holds in an engine as it is here.
 //
-// It is the JSON record `mlip/validation.json`, which python/mlip_deploy/signature.py writes and judges in the same
+// It is the JSON record `mlip/validation.json`, which python/mlip_deploy/artifact/gate.py writes and judges in the same
 // way.
 #pragma once
 

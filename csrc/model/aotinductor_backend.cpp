@@ -1,4 +1,4 @@
-// Runs a package of AOTInductor: machine code, written by python/mlip_deploy/export/aotinductor.py.
+// Runs a package of AOTInductor: machine code, written by python/mlip_deploy/exporters/targets/aotinductor.py.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/csrc/inductor/aoti_torch/utils.h>

@@ -41,7 +41,7 @@ class Model {
   /// @param exchange the engine's communication when the graph has ghosts and the contract says `exchange`;
   ///                 must be passed on every rank, with or without atoms
   /// @param with_gradients false leaves `result.edge_gradients` empty, and out the backward pass if the back end can
-  ///                 (TorchScript, with the method `energies` of python/mlip_deploy/export/wrapper.py)
+  ///                 (TorchScript, with the method `energies` of python/mlip_deploy/exporters/interface.py)
   /// @throws Error, also for energies that are not finite.
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
 

@@ -1,4 +1,4 @@
-// Runs a TorchScript archive: written by python/mlip_deploy/export/wrapper.py.
+// Runs a TorchScript archive: written by python/mlip_deploy/exporters/targets/torchscript.py.
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 

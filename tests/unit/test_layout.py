@@ -1,7 +1,8 @@
-"""The floors of csrc: what a folder may include. Arrows go down, so that no change of an engine reaches an operator."""
+"""The floors of csrc and of python: what a folder may include or import. Arrows go down, never up or in a circle."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -52,5 +53,57 @@ def test_includes_go_down() -> None:
         f"csrc/{file} includes {included}"
         for file, included in found
         if folder(included) not in ALLOWED[folder(file)] | {folder(file)}
+    ]
+    assert not upwards, "\n".join(upwards)
+
+
+# ---- Python -------------------------------------------------------------------------------------------------------
+
+PACKAGE = Path(__file__).parents[2] / "python" / "mlip_deploy"
+
+FLOORS = [
+    {"_core", "errors", "files", "progress", "result", "operators"},
+    {"artifact"},
+    {"ase", "openmm", "report"},
+    {"engines", "exporters"},
+    {"environment"},
+    {"bench"},
+    {"validation"},
+    {"comparison"},
+    {"cli"},
+]
+"""Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""
+
+
+def imports() -> list[tuple[str, str, str]]:
+    """Every import of one module by another, those inside functions too: (file, its package, imported package)."""
+    found = []
+    for source in sorted(PACKAGE.rglob("*.py")):
+        file = source.relative_to(PACKAGE)
+        if file.name == "__init__.py" and len(file.parts) == 1:
+            continue  # the face of the package names what users call
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            packages = {name.split(".")[1] for name in names if name.startswith("mlip_deploy.") and name.count(".")}
+            known = set.union(*FLOORS)
+            found += [(str(file), file.parts[0].removesuffix(".py"), package) for package in packages & known]
+    return found
+
+
+def test_every_module_of_python_has_its_floor() -> None:
+    found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__init__", "__pycache__"} <= set.union(*FLOORS)
+
+
+def test_imports_go_down() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    found = imports()
+    assert ("cli/check.py", "cli", "artifact") in found  # they are seen at all
+    upwards = [
+        f"{file} imports {package}" for file, own, package in found if own != package and floor[package] >= floor[own]
     ]
     assert not upwards, "\n".join(upwards)

@@ -9,10 +9,11 @@ from conftest import mlip
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.report.page import reproducible
 from mlip_deploy.validation import fidelity
 from mlip_deploy.validation import run as run_module
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.report.summary import page
 from mlip_deploy.validation.run import validate
 

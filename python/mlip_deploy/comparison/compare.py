@@ -15,9 +15,10 @@ from mlip_deploy.comparison.audit import Flag, audit, energy_distances, force_di
 from mlip_deploy.comparison.cross import CrossPrediction, cross_predict, start_structures
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve
 from mlip_deploy.result import Result
 from mlip_deploy.validation import properties
-from mlip_deploy.validation.case import CPU, Context, Curve, Hardware, Outcome
+from mlip_deploy.validation.case import CPU, Context, Hardware, Outcome
 from mlip_deploy.validation.reference import suite as reference
 from mlip_deploy.validation.reference.datasets import DATASETS
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlip_deploy.validation.case import Curve, Verdict
-    from mlip_deploy.validation.fidelity import FidelityReport
+    from mlip_deploy.report.content import Curve, Verdict
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }
@@ -153,34 +152,3 @@ def _cell(text: str) -> str:
     except ValueError:
         return f"<td>{_escape(text)}</td>"
     return f'<td class="number">{text}</td>'
-
-
-def add_fidelity(page: Page, report: FidelityReport) -> None:
-    """The parity table of one artifact, one row for each structure in each engine."""
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1e}"
-
-    page.table(
-        ["engine", "ranks", "structure", "atoms", "ΔE / eV/atom", "ΔE_i / eV", "ΔF / eV/Å", "Δσ / eV/Å³", "verdict"],
-        [
-            [
-                c.engine,
-                str(c.ranks),
-                c.structure,
-                str(c.n_atoms),
-                number(c.energy_per_atom),
-                number(c.atomic_energies),
-                number(c.forces),
-                number(c.stress),
-                c.verdict,
-            ]
-            for c in report.comparisons
-        ],
-        caption=(
-            f"{report.artifact} ({report.dtype}, sha256 {report.sha256[:12]}…) against {report.reference} in float64. "
-            f"Tolerances: {report.tolerance_energy_per_atom:.1e} eV/atom "
-            f"({report.tolerance_isolated_atom:.1e} eV for an isolated atom), {report.tolerance_forces:.1e} eV/Å, "
-            f"{report.tolerance_stress:.1e} eV/Å³."
-        ),
-    )

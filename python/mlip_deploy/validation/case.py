@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.progress import Progress
-
-Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested"]
+from mlip_deploy.report.content import Curve, Verdict
 
 
 class _Strict(BaseModel):
@@ -45,26 +44,6 @@ def unmeasured(quantity: str, verdict: Verdict, reason: str, unit: str = "", sou
     return Check(
         quantity=quantity, value=None, unit=unit, threshold=None, source=source, verdict=verdict, reason=reason
     )
-
-
-class Series(_Strict):
-    label: str
-    x: list[float]
-    y: list[float]
-    style: Literal["line", "points"] = "line"
-
-
-class Curve(_Strict):
-    """A plot of the report."""
-
-    title: str
-    x_label: str
-    y_label: str
-    series: list[Series]
-    diagonal: bool = False
-    """draw y = x, for parity plots"""
-    logarithmic: bool = False
-    """both axes"""
 
 
 class Outcome(_Strict):

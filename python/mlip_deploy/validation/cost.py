@@ -18,7 +18,8 @@ from mlip_deploy.bench.measure import in_process, peak_memory
 from mlip_deploy.bench.report import machine
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.progress import Progress
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.report.content import Curve, Series
+from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.physics.tools import fixture_structures, reported
 
 SUITE = "cost"

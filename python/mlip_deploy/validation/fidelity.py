@@ -14,8 +14,9 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series, unmeasured
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 
 RANKS = (1, 2, 4)
 """MPI rank counts of the suite, for LAMMPS."""

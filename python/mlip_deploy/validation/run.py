@@ -26,7 +26,8 @@ from mlip_deploy.bench.report import machine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.progress import Progress
-from mlip_deploy.validation.case import Case, Check, Context, Outcome, Verdict, unmeasured
+from mlip_deploy.report.content import Verdict
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 
 SUITES = {
     "fidelity": "mlip_deploy.validation.fidelity",

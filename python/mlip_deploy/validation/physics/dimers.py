@@ -15,8 +15,9 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.physics.tools import case, evaluate, outcome, tested_elements
 
 SHORTEST, LONGEST, POINTS = 0.5, 2.5, 33

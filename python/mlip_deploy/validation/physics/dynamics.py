@@ -14,8 +14,9 @@ import numpy as np
 from ase import Atoms
 
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Context, Curve, Outcome, Series
+from mlip_deploy.validation.case import Case, Context, Outcome
 from mlip_deploy.validation.physics.tools import bounds, case, judged, outcome, periodic_structure, reported
 
 STEPS = 100

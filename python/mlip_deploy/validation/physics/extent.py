@@ -8,8 +8,9 @@ from ase.data import atomic_numbers, covalent_radii
 from ase.units import Bohr, Hartree
 
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Outcome, Series
+from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.physics.tools import (
     bounds,
     case,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
-from mlip_deploy.validation.case import Case, Check, Context, Outcome, Verdict
+from mlip_deploy.report.content import Verdict
+from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.properties.recipe import Measurement, Recipe, Setting, UnfinishedError
 from mlip_deploy.validation.reference.datasets import MissingDataError
 

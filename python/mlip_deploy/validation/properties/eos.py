@@ -12,7 +12,7 @@ from ase.eos import EquationOfState, birchmurnaghan
 from ase.units import GPa
 from ase.utils.deltacodesdft import delta
 
-from mlip_deploy.validation.case import Curve, Series
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.properties.recipe import (
     Measurement,
     Metric,

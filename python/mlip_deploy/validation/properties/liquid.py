@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Curve, Series
 from mlip_deploy.validation.properties.dynamics import simulate
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, UnfinishedError, of_elements
 from mlip_deploy.validation.reference.readers import Labelled, read_set

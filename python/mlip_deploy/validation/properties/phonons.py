@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validation.case import Curve, Series
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.properties.eos import fit
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, of_elements, percent
 

@@ -19,7 +19,8 @@ from ase.optimize import FIRE
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import evaluator
 from mlip_deploy.progress import Progress
-from mlip_deploy.validation.case import Curve, Hardware
+from mlip_deploy.report.content import Curve
+from mlip_deploy.validation.case import Hardware
 
 
 class UnfinishedError(Exception):

@@ -15,8 +15,9 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
+from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array, Result
-from mlip_deploy.validation.case import Case, Check, Context, Curve, Hardware, Outcome, Series
+from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome
 from mlip_deploy.validation.reference import forgetting
 from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (

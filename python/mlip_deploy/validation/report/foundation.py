@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlip_deploy.report.content import Verdict
 from mlip_deploy.report.page import Page, measured
-from mlip_deploy.validation.case import Check, Verdict
+from mlip_deploy.validation.case import Check
 from mlip_deploy.validation.reference.suite import DOMAIN
 from mlip_deploy.validation.run import Validation
 
