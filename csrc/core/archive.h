@@ -1,6 +1,6 @@
 // The records of an artifact: what a file says about its model, read without loading it.
 //
-// An artifact is a zip archive in the form of torch. python/mlip_deploy/artifact/reader.py reads the same records.
+// core/sealed_archive.h verifies them; python/mlip_deploy/artifact/reader.py reads the same.
 #pragma once
 
 #include <optional>
@@ -11,8 +11,8 @@
 
 namespace mlip {
 
-/// The contract of a file, without loading the model. @throws Error for a missing, truncated or foreign file, and for a
-/// contract that is not known.
+/// The contract of a file, once every byte of it is verified; the model is not loaded. @throws Error for a missing,
+/// damaged or foreign file, and for a contract that is not known.
 Contract read_contract(const std::string& path);
 
 /// What `mlip validate --sign` wrote into a file, and whether it holds.
@@ -21,7 +21,7 @@ struct Validation {
   std::string problem;  ///< why the file has not been shown to work here; "" if it has
 };
 
-/// Reads the whole file if it is signed. @throws Error for a file that cannot be read or a foreign signature.
+/// Verifies the whole file. @throws Error for a file that is damaged or a foreign signature.
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
 Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 

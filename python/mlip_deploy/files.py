@@ -1,30 +1,72 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and a failure leaves nothing behind."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from mlip_deploy.errors import MLIPError
+
+CURES = {
+    errno.ENOSPC: "Free some space there, or name a file on another disk",
+    errno.EDQUOT: "Free some space there, or name a file on another disk",
+    errno.EFBIG: "The limit on the size of files is too low (ulimit -f)",
+}
+OTHER_CURE = "Name a file in a folder that you may write to"
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[str]:
-    """A name beside the final one to write to, then renamed. A failure leaves an existing file as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of `path` when the block ends without an exception.
+
+    It stands hidden beside `path` until then, and is removed whatever stops the block. A symbolic link stays one: the
+    file that it points to is replaced. An existing file keeps its permissions. What is not a regular file, such as
+    /dev/stdout, is written to at the end.
+
+    Raises:
+        MLIPError: when the file cannot be written; `path` is as it was then.
+    """
+    target = Path(os.path.realpath(path))
+    special = target.exists() and not target.is_file()
+    temporary: Path | None = None
     try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not special:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.gettempdir()) if special else target.parent
+        # torch knows a package by its suffix
+        temporary = folder / f".mlip-{secrets.token_hex(8)}{target.suffix}"
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # some disks say only now that they are full
+        if special:
+            with open(temporary, "rb") as source, open(target, "wb") as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+            temporary = None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MLIPError(
+            f"'{path}' cannot be written: {reason}. {CURES.get(error.errno or 0, OTHER_CURE)}; nothing was changed"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    with replacing(path) as temporary:
-        Path(temporary).write_text(text)
+    """Replace a file by a text (UTF-8). Raises MLIPError when it cannot be written."""
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -9,6 +9,7 @@ import openmm
 import pytest
 import torch
 import toy_models
+from archives import rewritten
 from ase import Atoms
 from ase.build import bulk
 from conftest import mlip
@@ -36,17 +37,22 @@ def local(artifacts):
 
 
 def edited(source, target, record, change):
-    """A copy of an artifact with one JSON record changed; None in place of `change` leaves the record out."""
+    """A copy of an artifact with one JSON record changed."""
+
+    def change_record(contents):
+        values = json.loads(contents[f"extra/{record}"])
+        change(values)
+        contents[f"extra/{record}"] = json.dumps(values).encode()
+
+    return rewritten(source, target, change_record)
+
+
+def foreign_package(source, target):
+    """A copy without what mlip-deploy writes into it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
-            content = old.read(entry)
-            if entry.filename.endswith(record):
-                if change is None:
-                    continue
-                values = json.loads(content)
-                change(values)
-                content = json.dumps(values).encode()
-            new.writestr(entry, content)
+            if "/extra/mlip/" not in entry.filename:
+                new.writestr(entry, old.read(entry))
     return target
 
 
@@ -345,7 +351,7 @@ def test_damaged(local, tmp_path):
     path = tmp_path / "half.mlip.pt2"
     content = local.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    foreign = edited(local, tmp_path / "foreign.pt2", CONTRACT_RECORD, None)
+    foreign = foreign_package(local, tmp_path / "foreign.pt2")
     for file, words in (
         (path, "is truncated or damaged"),
         (foreign, "is a package of torch.export without a contract"),

@@ -4,29 +4,26 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from archives import rewritten
 from ase.build import bulk
 from conftest import mlip
 
 from mlip_deploy.artifact.fixtures import Fixtures
-from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, Artifact
+from mlip_deploy.artifact.reader import FIXTURES_RECORD, Artifact
 from mlip_deploy.engines import ENGINES, evaluator
 from mlip_deploy.errors import MLIPError
 
 
 def rewrite_fixtures(source, target, change):
     """The same model with other fixtures."""
-    records = {CONTRACT_RECORD: "", FIXTURES_RECORD: ""}
-    from mlip_deploy.operators import load_operators
 
-    load_operators()
-    module = torch.jit.load(str(source), _extra_files=records)
-    fixtures = json.loads(records[FIXTURES_RECORD])
-    change(fixtures)
-    Fixtures.model_validate(fixtures)
-    records = {CONTRACT_RECORD: records[CONTRACT_RECORD].decode(), FIXTURES_RECORD: json.dumps(fixtures)}
-    torch.jit.save(module, str(target), _extra_files=records)
-    return target
+    def change_record(contents):
+        fixtures = json.loads(contents[f"extra/{FIXTURES_RECORD}"])
+        change(fixtures)
+        Fixtures.model_validate(fixtures)
+        contents[f"extra/{FIXTURES_RECORD}"] = json.dumps(fixtures).encode()
+
+    return rewritten(source, target, change_record)
 
 
 def shift_energy(fixtures):

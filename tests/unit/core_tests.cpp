@@ -1,5 +1,5 @@
-// The core without Python, without a model: contract, graph, neighbour list, units, signature. Exits with the number of
-// failures.
+// The core without Python, without a model: contract, graph, neighbour list, units, checksums, signature. Exits with
+// the number of failures.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/contract.h"
+#include "core/crc32.h"
 #include "core/elements.h"
 #include "core/error.h"
 #include "core/graph.h"
@@ -220,6 +221,19 @@ void test_sha256() {
   }
 }
 
+void test_crc32() {
+  // The check value of the catalogue of CRCs (CRC-32/ISO-HDLC), and lengths around the eight bytes of a turn.
+  expect(mlip::crc32("123456789") == 0xcbf43926u, "CRC-32 of 123456789");
+  expect(mlip::crc32("") == 0, "CRC-32 of nothing");
+  for (const std::size_t n : {1, 7, 8, 9, 16, 31}) {
+    std::string whole;
+    for (std::size_t k = 0; k < n; ++k) whole += static_cast<char>(37 * k + 200);
+    std::uint32_t bytewise = 0;
+    for (char byte : whole) bytewise = mlip::crc32(std::string_view(&byte, 1), bytewise);
+    expect(mlip::crc32(whole) == bytewise, "CRC-32 in pieces of " + std::to_string(n) + " bytes");
+  }
+}
+
 void test_signature() {
   const std::string text = R"({"schema": "1.0", "verdict": "pass", "content_sha256": "ab", "suites": ["fidelity"],
     "engines": ["ase", "lammps"], "elements": ["H"], "versions": {"torch": "2.13.0", "lammps": "2025.7.22"},
@@ -309,6 +323,7 @@ int main() {
   test_kept_candidates();
   test_units();
   test_sha256();
+  test_crc32();
   test_signature();
   test_device_on_node();
   test_exchange_relay();

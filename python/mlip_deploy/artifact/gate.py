@@ -7,18 +7,15 @@ say so, and `pair_style mlip strict yes` refuses it. csrc/core/signature.h reads
 
 from __future__ import annotations
 
-import copy
-import os
-import shutil
-import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlip_deploy.artifact.reader import SIGNATURE_RECORD, Artifact
+from mlip_deploy.artifact.sealed_archive import SealedArchive, write
 from mlip_deploy.artifact.validation_record import ENGINE_PACKAGES, Signature, release
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import replacing
 
 
 class UnvalidatedWarning(UserWarning):
@@ -64,39 +61,11 @@ def sign(artifact: Artifact, signature: Signature) -> None:
     """Write the record into the file, in place of an older one; the file changes in one step.
 
     Raises:
-        MLIPError: if the file is not the one that was validated, or its folder cannot be written to.
+        MLIPError: if the file is not the one that was validated, or cannot be written.
     """
-    if signature.content_sha256 != artifact.content_sha256():
+    archive = SealedArchive(artifact.path)
+    if signature.content_sha256 != archive.content_sha256():
         raise MLIPError(f"'{artifact.path}' changed while it was validated. Type: {line_to_type(artifact)}")
-    try:
-        handle, temporary = tempfile.mkstemp(dir=artifact.path.parent, prefix=f".{artifact.path.name}.")
-    except OSError as error:
-        raise MLIPError(
-            f"--sign: no file can be made beside '{artifact.path}' ({error.strerror}). Sign a copy"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(artifact.path) as old, zipfile.ZipFile(file, "w") as new:
-            for entry in old.infolist():
-                if entry.filename.partition("/")[2] != f"extra/{SIGNATURE_RECORD}":
-                    _write_aligned(new, file.tell(), entry, old.read(entry))
-            folder = old.namelist()[0].partition("/")[0]
-            record = zipfile.ZipInfo(f"{folder}/extra/{SIGNATURE_RECORD}")  # dated 1980, so that bytes repeat
-            _write_aligned(new, file.tell(), record, signature.model_dump_json(by_alias=True, indent=1).encode())
-        shutil.copymode(artifact.path, temporary)
-        os.replace(temporary, artifact.path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-ALIGNMENT = 64
-"""bytes; torch maps tensors from records that begin at a multiple of it"""
-
-
-def _write_aligned(archive: zipfile.ZipFile, offset: int, entry: zipfile.ZipInfo, content: bytes) -> None:
-    """Write a record whose header begins at `offset`, padded as torch does it (an extra field "FB")."""
-    entry = copy.copy(entry)
-    header = 30 + len(entry.filename.encode()) + 4
-    padding = -(offset + header) % ALIGNMENT
-    entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-    archive.writestr(entry, content)
+    record = signature.model_dump_json(by_alias=True, indent=1).encode()
+    with replacing(artifact.path) as file:
+        write(file, archive.read_all() | {f"extra/{SIGNATURE_RECORD}": record})

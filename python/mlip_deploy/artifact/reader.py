@@ -1,15 +1,13 @@
 """Read an artifact's contract and fixtures without importing torch.
 
 An artifact is a TorchScript archive, or a package of AOTInductor (both are zip files), that carries
-`mlip/contract.json` and `mlip/fixtures.json` as extra files. csrc/core/archive.cpp makes the same distinctions between
-files that are not artifacts.
+`mlip/contract.json` and `mlip/fixtures.json` as extra files; `sealed_archive` verifies it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
 from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.sealed_archive import EXPORT_LINE, SealedArchive
 from mlip_deploy.artifact.validation_record import Signature
 from mlip_deploy.errors import MLIPError
 
@@ -25,13 +24,15 @@ SUFFIX = SUFFIXES["torchscript"]
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
 SIGNATURE_RECORD = "mlip/validation.json"
-EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
 
 Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact. Raises MLIPError for a file that is not one."""
+    """The readable parts of an artifact. The whole file is verified each time that a part is read.
+
+    Raises MLIPError for a file that is not an artifact, or is damaged.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -50,66 +51,21 @@ class Artifact:
 
     def signature(self) -> Signature | None:
         """What `mlip validate --sign` wrote; None for a file that nobody signed."""
-        with zipfile.ZipFile(self.path) as archive:
-            entry = _records(archive).get(f"extra/{SIGNATURE_RECORD}")
-            return None if entry is None else _parse(Signature, archive.read(entry), self.path)
+        record = SealedArchive(self.path).own.get(f"extra/{SIGNATURE_RECORD}")
+        return None if record is None else _parse(Signature, record, self.path)
 
     def content_sha256(self) -> str:
         """Of every record but the signature, so that signing changes nothing and any other edit does.
 
-        In the order of the names (bytes): name, a zero byte, the length as eight bytes (little end first), content.
-        csrc/core/archive.cpp computes the same.
+        It is the SHA-256 of the manifest (see `sealed_archive`); csrc/core/archive.cpp computes the same.
         """
-        digest = hashlib.sha256()
-        with zipfile.ZipFile(self.path) as archive:
-            for name, entry in sorted(_records(archive).items(), key=lambda item: item[0].encode()):
-                if name != f"extra/{SIGNATURE_RECORD}":
-                    content = archive.read(entry)
-                    digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content)
-        return digest.hexdigest()
+        return SealedArchive(self.path).content_sha256()
 
     def _record(self, name: str) -> bytes:
-        path = self.path
-        not_an_artifact = f"'{path}' is not an artifact of mlip-deploy (*{SUFFIX}). Write one with: {EXPORT_LINE}"
-        if not path.exists():
-            raise MLIPError(f"'{path}': no such file. Write one with: {EXPORT_LINE}")
-        if path.is_dir():
-            raise MLIPError(f"'{path}' is a folder, not an artifact (*{SUFFIX})")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = _records(archive)
-                if f"extra/{name}" in names:
-                    return archive.read(names[f"extra/{name}"])
-        except (zipfile.BadZipFile, OSError) as error:
-            with path.open("rb") as file:
-                starts_like_zip = file.read(4) == b"PK\x03\x04"
-            if starts_like_zip:
-                raise MLIPError(
-                    f"'{path}' is truncated or damaged ({path.stat().st_size} bytes). Copy it again, or write it anew: "
-                    f"{EXPORT_LINE}"
-                ) from error
-            raise MLIPError(not_an_artifact) from error
-        if "constants.pkl" in names:
-            raise MLIPError(
-                f"'{path}' is a TorchScript file without a contract: mlip-deploy did not write it. Export the model's "
-                f"checkpoint instead: {EXPORT_LINE}"
-            )
-        if "archive_format" in names:
-            raise MLIPError(
-                f"'{path}' is a package of torch.export without a contract: mlip-deploy did not write it. Export the "
-                f"model's checkpoint instead: {EXPORT_LINE}"
-            )
-        if "data.pkl" in names:
-            raise MLIPError(
-                f"'{path}' is a PyTorch checkpoint, not an exported model. Export it first: "
-                f"mlip export sevennet {path} -o NAME{SUFFIX}"
-            )
-        raise MLIPError(not_an_artifact)
-
-
-def _records(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Name in the archive of each record; torch puts all below a folder called as the file was when it was written."""
-    return {entry.partition("/")[2]: entry for entry in archive.namelist()}
+        own = SealedArchive(self.path).own
+        if f"extra/{name}" not in own:
+            raise MLIPError(f"'{self.path}' has no record 'extra/{name}'. Write it anew: {EXPORT_LINE}")
+        return own[f"extra/{name}"]
 
 
 def file_sha256(path: str | Path) -> str:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ase import Atoms
 from mlip_deploy.bench.frameworks import Framework, framework_runner, torch_device
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.signals import unwind_on_signals
 
 ENGINES = ("ase", "lammps")
 WARM_UP = 2
@@ -184,9 +186,39 @@ def peak_memory_per_atom(case: Workload, contestant: Contestant) -> float | None
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    """Call in a fresh process, which ends with the call, whatever ends it.
+
+    Raises:
+        MLIPError: if the process died, besides what the function raises.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        returned, value = receiver.recv()
+    except EOFError:
+        process.join()
+        raise MLIPError(f"a process of the measurement ended with status {process.exitcode}") from None
+    except BaseException:
+        process.terminate()
+        process.join()
+        raise
+    process.join()
+    if not returned:
+        raise value
+    return value
+
+
+def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    unwind_on_signals()
+    with sender:
+        try:
+            answer = True, function(*arguments)
+        except Exception as error:
+            answer = False, error
+        sender.send(answer)
 
 
 def peak_memory(device: str = "cpu") -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from mlip_deploy.environment.gpus import driver, gpus
+from mlip_deploy.files import replacing
 
 
 def table(records: list[dict[str, Any]], compared: bool) -> Table:
@@ -90,7 +91,8 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     axes.set_xticks(np.arange(len(records)), labels)
     axes.set_ylabel("10³ atom·steps / s")
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
     pyplot.close(figure)
 
 

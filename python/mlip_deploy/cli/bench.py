@@ -26,6 +26,7 @@ from mlip_deploy.bench.scaling import measure_scaling
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.cli.options import comma_separated
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
         "scalings": scalings,
     }
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+        write_text(arguments.json, json.dumps(report, indent=1))
     if arguments.plot:
         plot(records, arguments.plot)
     return 0

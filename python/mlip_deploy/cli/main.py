@@ -10,6 +10,7 @@ import mlip_deploy
 from mlip_deploy.cli import bench, check, compare, deploy, doctor, export, info, validate
 from mlip_deploy.cli.console import errors, escape
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.signals import unwind_on_signals
 
 COMMANDS: dict[str, tuple[ModuleType, str, str]] = {
     "export": (export, "write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"),
@@ -42,6 +43,8 @@ COMMANDS: dict[str, tuple[ModuleType, str, str]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 for a failed check or a wrong input, 2 for a wrong command line (argparse)."""
+    if arguments is None:  # then this process is the command, and nobody else's
+        unwind_on_signals()
     options = parser().parse_args(arguments)
     try:
         code: int = options.run(options)

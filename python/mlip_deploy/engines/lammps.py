@@ -8,7 +8,9 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -63,8 +65,9 @@ def run(
     for name, value in (variables or {}).items():
         command += ["-var", name, str(value)]
     process = subprocess.Popen(
-        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     lines = []
     try:
         if echo:
@@ -74,8 +77,7 @@ def run(
                 lines.append(line)
         output = "".join(lines) + (process.communicate(timeout=timeout)[0] or "")
     except BaseException:
-        process.kill()
-        process.wait()
+        _stop(process)
         raise
     if process.returncode != 0:
         raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}")
@@ -228,8 +230,9 @@ class Session:
             command = [*launcher(self._ranks), "-nonbuf", "-log", "none"]
             pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
             self._process = subprocess.Popen(
-                command, cwd=self._folder.name, stderr=subprocess.STDOUT, text=True, bufsize=1, **pipes
-            )
+                command, cwd=self._folder.name, stderr=subprocess.STDOUT, text=True, bufsize=1,
+                start_new_session=True, **pipes,
+            )  # fmt: skip
             self._end = weakref.finalize(self, _end, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -243,11 +246,24 @@ class Session:
                     return [float(word) for word in line.split()[1:]]
                 lines.append(line)
         except BaseException:  # such as Ctrl-C: `close` is not to wait for a structure that nobody wants
-            self._process.kill()
+            _stop(self._process)
             raise
         output = "".join(lines)
         status = self._process.wait()
         raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a process that leads a session, and all that it started: the wheel's `lmp` starts another program."""
+    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+PATIENCE = 5.0
+"""s that mpiexec has to end its ranks"""
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import platform
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mlip_deploy.artifact.contract import CompiledFor, Contract
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.reader import records
+from mlip_deploy.artifact.sealed_archive import write_zip
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import TORCH_DTYPE
 from mlip_deploy.exporters.targets.slice_gradients import join_slice_gradients
@@ -90,13 +92,13 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> t
         with _elapsed(progress, f"compiling {len(graph.graph.nodes)} operators for {contract.compiled_for.describe()}"):
             files = _compile(graph, inputs, options)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-        for file in files:
-            shutil.copy(file, temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process was as fast
-            shutil.rmtree(temporary)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            for file in files:
+                shutil.copy(file, complete)
+            with suppress(OSError):  # another process was as fast
+                complete.rename(folder)
     return sorted(map(str, folder.iterdir())), operators
 
 
@@ -104,9 +106,12 @@ def save(files: list[Any], output: Path, contract: Contract, fixtures: Fixtures,
     """Write the package, once it has computed what `model` computes. Raises MLIPError if it does not."""
     from torch.export.pt2_archive._package import package_pt2
 
-    with replacing(output) as temporary:
-        package_pt2(temporary, aoti_files={"model": files}, extra_files=records(contract, fixtures))
-        _compare(temporary, model, contract)
+    buffer = io.BytesIO()
+    package_pt2(buffer, aoti_files={"model": files}, extra_files=records(contract, fixtures))
+    with replacing(output) as file:
+        write_zip(file, buffer)
+        file.flush()
+        _compare(file.name, model, contract)
 
 
 AGREEMENT = {"float32": 1e-3, "float64": 1e-9}

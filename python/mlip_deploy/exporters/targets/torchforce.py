@@ -7,8 +7,8 @@ custom operator. Elements are not part of what TorchForce gives: they are stored
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mlip_deploy.artifact.contract import Dtype
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModel
 from mlip_deploy.exporters.settings import default_dtype, quiet
+from mlip_deploy.files import replacing
 from mlip_deploy.operators import load_operators
 from mlip_deploy.progress import Progress
 
@@ -242,14 +243,11 @@ def write_torchforce(
         "outputs_forces": forces,
     }
     progress(f"writing {output}")
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with quiet():
-            torch.jit.save(scripted, str(temporary), _extra_files={RECORD: json.dumps(record, indent=1)})
-        os.replace(temporary, output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()  # torch aborts the process when a disk is full
+    with quiet():
+        torch.jit.save(scripted, buffer, _extra_files={RECORD: json.dumps(record, indent=1)})
+    with replacing(output) as file:
+        file.write(buffer.getvalue())
 
 
 def _remove_ghost_gather(scripted: torch.jit.ScriptModule, name: str) -> None:

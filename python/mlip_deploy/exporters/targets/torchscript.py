@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import torch
 
-from mlip_deploy.artifact.contract import (
-    Contract,
-)
+from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.reader import records
+from mlip_deploy.artifact.sealed_archive import write_zip
 from mlip_deploy.exporters.settings import quiet
 from mlip_deploy.files import replacing
 
@@ -26,5 +26,9 @@ def operators_of(module: torch.jit.ScriptModule) -> set[str]:
 
 
 def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:
-    with replacing(output) as temporary, quiet():
-        torch.jit.save(module, temporary, _extra_files=records(contract, fixtures))
+    """Raises MLIPError when the file cannot be written."""
+    buffer = io.BytesIO()  # torch aborts the process when a disk is full
+    with quiet():
+        torch.jit.save(module, buffer, _extra_files=records(contract, fixtures))
+    with replacing(output) as file:
+        write_zip(file, buffer)
