@@ -7,8 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy import __version__
-from mlip_deploy.artifact.contract import Contract, EnergyFrame, ModelIdentity, Producer
+from mlip_deploy.artifact.contract import (
+    ANGSTROM_EV,
+    ENERGY_AND_FORCES,
+    Contract,
+    EnergyFrame,
+    ModelIdentity,
+    Producer,
+)
 from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.format import SCHEMA
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.exporters import export_module
 from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
@@ -95,18 +103,27 @@ def write(
     """An artifact of any energy model for these elements, right or wrong, with the fixtures of another."""
     layers = 0 if parallel == "local" else HaloEnergy.LAYERS
     contract = Contract(
+        schema=SCHEMA,
+        requires=[],
         producer=Producer(package="mlip-deploy", version=__version__, torch=str(torch.__version__)),
         model=ModelIdentity(
             family="toy", name=f"toy-{parallel}", source_sha256="0" * 64, license="MIT", citation="A toy. No journal."
         ),
+        backend="torchscript",
         elements=ELEMENTS,
         cutoff=cutoff,
         message_passing_layers=layers,
         interaction_range=cutoff * max(1, layers),
         dtype=dtype,
+        units=ANGSTROM_EV,
         parallel=parallel,
+        collectives=[],
+        inputs=[],
+        settings=[],
+        outputs=ENERGY_AND_FORCES,
+        atomic_energies_meaningful=True,
         energy_frame=NO_FRAME,
-        operators=[],
+        operators={},
     )
     model = wrap(energy.to(TORCH_DTYPE[dtype])).eval()
     save(torch.jit.freeze(torch.jit.script(model)), path, contract, fixtures)

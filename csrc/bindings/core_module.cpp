@@ -8,6 +8,7 @@
 
 #include "core/contract.h"
 #include "core/error.h"
+#include "core/format.h"
 #include "core/neighbours.h"
 #include "core/units.h"
 #include "model/model.h"
@@ -109,6 +110,18 @@ PYBIND11_MODULE(_core, module) {
   module.def("model_threads", &mlip::model_threads);
   module.def("check_contract",
              [](const std::string& json, const std::string& source) { mlip::parse_contract(json, source); });
+  module.def(
+      "format",
+      [] {
+        py::dict operators;
+        for (const auto& known : mlip::format::operators)
+          operators[py::str(std::string(known.name))] = py::make_tuple(known.oldest, known.newest);
+        py::list features;
+        for (const auto& feature : mlip::format::features) features.append(py::str(std::string(feature)));
+        return py::make_tuple(py::make_tuple(mlip::format::schema_major, mlip::format::schema_minor), features,
+                              operators);
+      },
+      "-> ((major, minor) of the schema, features, {operator: (oldest, newest version)}): csrc/core/format.h");
   module.attr("EV_IN_KJ_PER_MOL") = mlip::units::ev_in_kj_per_mol;
   module.attr("EV_IN_KCAL_PER_MOL") = mlip::units::ev_in_kcal_per_mol;
 }

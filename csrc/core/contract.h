@@ -1,9 +1,11 @@
 // The contract: everything that an engine must know about a model, read from the artifact.
 //
 // An artifact (`name.mlip.pt`, `name.mlip.pt2`) carries it as the JSON record `mlip/contract.json`. The Python side
-// writes and checks the same fields (python/mlip_deploy/artifact/contract.py); the JSON keys are the member names below.
+// writes and checks the same fields (python/mlip_deploy/artifact/contract.py); docs/compatibility.md says which files a
+// reader accepts, tests/contracts.json holds the rules that both sides are tested with.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,7 +36,7 @@ struct CompiledFor {
 };
 
 struct Contract {
-  std::string schema;         ///< "major.minor"; another major is refused
+  std::string schema;         ///< "major.minor"
   std::string producer;       ///< package and version that wrote the file
   std::string torch_version;  ///< torch that wrote the file
   BackendKind backend = BackendKind::torchscript;
@@ -47,19 +49,22 @@ struct Contract {
   std::vector<std::string> elements;  ///< chemical symbols; the position is the type index
   double cutoff = 0.0;                ///< Å
   int message_passing_layers = 0;
-  double interaction_range = 0.0;  ///< Å, cutoff times layers
+  double interaction_range = 0.0;  ///< Å, cutoff times layers, and at least the cutoff
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
-  std::string energy_frame;            ///< functional, U, corrections and dispersion in one line
-  std::vector<std::string> extras;     ///< names of further values of every atom, such as "magmoms"
-  std::vector<std::string> operators;  ///< custom operators that the graph calls
+  std::string energy_frame;                ///< functional, U, corrections and dispersion in one line
+  std::vector<std::string> extras;         ///< names of further values of every atom, such as "magmoms"
+  bool atomic_energies_meaningful = true;  ///< false where their sum alone means something
+  std::map<std::string, int> operators;    ///< custom operators that the graph calls, with the version of each
 
   /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.
   int type_index(const std::string& symbol) const;
 };
 
 /// Parse and check the JSON text. @param source names the file in messages.
-/// @throws Error for malformed JSON, a missing or unknown key, another major schema, a wrong value.
+/// Keys that are not known are ignored in a contract of a later minor schema, and refused in any other.
+/// @throws Error for malformed JSON, a missing or unknown key, a wrong value, another major schema, a feature that the
+/// file requires and this library does not know, an operator that it does not have in the file's version.
 Contract parse_contract(const std::string& json, const std::string& source);
 
 const char* to_string(BackendKind backend);

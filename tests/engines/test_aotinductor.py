@@ -17,7 +17,7 @@ from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from torch import nn
 
 from mlip_deploy import _core
-from mlip_deploy.artifact.contract import CompiledFor
+from mlip_deploy.artifact.contract import ENERGY_AND_FORCES, CompiledFor, Output
 from mlip_deploy.artifact.gate import problem, sign
 from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
 from mlip_deploy.artifact.validation_record import Signature
@@ -193,7 +193,7 @@ def test_wrong_forces_fail_the_check(local, tmp_path):
     artifact = Artifact(local)
     contract = artifact.contract
     model = PushedApart(toy_models.LocalEnergy(contract.cutoff)).eval()
-    files = aotinductor.compile_model(model, contract, lambda message: None)
+    files, _ = aotinductor.compile_model(model, contract, lambda message: None)
     path = tmp_path / "wrong.mlip.pt2"
     aotinductor.save(files, path, contract, artifact.fixtures(), model)
     done = mlip("check", path, "--engines", "ase")
@@ -380,9 +380,8 @@ def test_wrong_command_line(arguments, words):
 
 
 def test_extras_are_refused(toy_local):
-    contract = Artifact(toy_local).contract.model_copy(
-        update={"outputs": ["atomic_energies", "edge_gradients", "magmoms"]}
-    )
+    moments = Output(name="magmoms", unit="mu_B", scope="atom")
+    contract = Artifact(toy_local).contract.model_copy(update={"outputs": [*ENERGY_AND_FORCES, moments]})
     with pytest.raises(
         MLIPError, match=r"outputs beside energy and forces \(magmoms\).*Leave out --backend aotinductor"
     ):

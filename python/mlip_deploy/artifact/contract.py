@@ -1,21 +1,37 @@
-"""The contract: what an engine must know about a model. C++ reads the same JSON (csrc/core/contract.h)."""
+"""The contract: what an engine must know about a model. C++ reads the same JSON (csrc/core/contract.h).
+
+A contract is strict where it is made: a wrong value or an unknown key is an error. `parse_contract` reads one of a
+file, which may be of another version; docs/compatibility.md says what it then accepts. Both sides are tested with the
+rules in tests/contracts.json.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import re
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-SCHEMA = "1.0"
+from mlip_deploy.artifact.format import FEATURES, OPERATORS, SCHEMA, SCHEMA_MAJOR, SCHEMA_MINOR
+from mlip_deploy.errors import MLIPError
+
 Dtype = Literal["float32", "float64"]
 Parallel = Literal["local", "exchange", "halo"]
 BackendKind = Literal["torchscript", "aotinductor"]
 
 
-class _Strict(BaseModel):
-    """Unknown keys are errors: a file that says more than this version understands is not ours to run."""
+Scope = Literal["atom", "system", "edge"]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+MOST_LAYERS = 1000
+ROUNDING = 1e-9
+"""Relative, of the interaction range, which is a product of two numbers of the file."""
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors where a contract is made; keys without a default have to be in every file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Producer(_Strict):
@@ -27,14 +43,18 @@ class Producer(_Strict):
 class ModelIdentity(_Strict):
     family: str
     name: str
-    source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    source_sha256: str
+    """of the checkpoint, 64 lower-case hexadecimal digits"""
     license: str
     citation: str
 
 
 class Units(_Strict):
-    length: Literal["angstrom"] = "angstrom"
-    energy: Literal["eV"] = "eV"
+    length: Literal["angstrom"]
+    energy: Literal["eV"]
+
+
+ANGSTROM_EV = Units(length="angstrom", energy="eV")
 
 
 class Input(_Strict):
@@ -45,14 +65,77 @@ class Input(_Strict):
     value: str
 
 
+class Setting(_Strict):
+    """A value of the whole system that an engine gives at run time, such as its charge."""
+
+    name: str
+    kind: Literal["number", "integer", "choice"]
+    unit: str | None = None
+    """of a number; None where it has none"""
+    range: tuple[float, float] | None = None
+    """least and largest number"""
+    choices: list[str] | None = None
+    default: float | int | str | None = None
+    """None for a setting that has to be given"""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Setting:
+        if (self.kind == "choice") != bool(self.choices):
+            raise ValueError(
+                f"setting '{self.name}' of kind {self.kind} {'with' if self.choices else 'without'} choices"
+            )
+        if self.kind == "choice" and (self.range or self.unit):
+            raise ValueError(f"setting '{self.name}' is a choice, which has no range and no unit")
+        if self.range and not self.range[0] < self.range[1]:
+            raise ValueError(f"setting '{self.name}' has the empty range {self.range}")
+        if self.default is not None and not self.accepts(self.default):
+            raise ValueError(f"setting '{self.name}' has the default {self.default!r}, which it does not accept")
+        return self
+
+    def accepts(self, value: float | int | str) -> bool:
+        """Whether a value is one of the choices, or a number of the kind and in the range."""
+        if self.kind == "choice":
+            return value in (self.choices or [])
+        if isinstance(value, str) or (self.kind == "integer" and value != int(value)):
+            return False
+        return self.range is None or self.range[0] <= value <= self.range[1]
+
+
+class Output(_Strict):
+    """A value that the model computes."""
+
+    name: str
+    unit: str
+    scope: Scope
+    """what one value belongs to"""
+
+    def describe(self) -> str:
+        return f"{self.name} ({self.unit}, {self.scope})"
+
+
+ENERGY_AND_FORCES = [
+    Output(name="atomic_energies", unit="eV", scope="atom"),
+    Output(name="edge_gradients", unit="eV/angstrom", scope="edge"),
+]
+"""The outputs of every model."""
+
+
+class Domain(_Strict):
+    """Where the model was trained."""
+
+    record: str
+    """of the archive that describes it, below mlip/"""
+
+
 class CompiledFor(_Strict):
     """Where compiled code runs."""
 
     torch: str
     """minor release, "2.13" """
-    device: Literal["cpu", "cuda"]
-    processor: Literal["x86-64", "x86-64-v3", "x86-64-v4"]
-    """least level of the CPU's instruction set"""
+    device: str
+    """"cpu" or "cuda\""""
+    processor: str
+    """least level of the CPU's instruction set: "x86-64", "x86-64-v3" or "x86-64-v4\""""
 
     def describe(self) -> str:
         return f"torch {self.torch}, {self.device}, {self.processor}"
@@ -77,43 +160,101 @@ class EnergyFrame(_Strict):
 
 
 class Contract(_Strict):
-    schema_version: str = Field(default=SCHEMA, alias="schema")
+    schema_version: str = Field(alias="schema")
+    requires: list[str]
+    """Features of the format without which a reader would compute something else: one that does not know them refuses
+    the file."""
     producer: Producer
     model: ModelIdentity
-    backend: BackendKind = "torchscript"
+    backend: BackendKind
     compiled_for: CompiledFor | None = None
     """of the back end aotinductor, and of no other"""
-    elements: list[str] = Field(min_length=1)
+    elements: list[str]
     """Chemical symbols; the position is the type index."""
-    cutoff: float = Field(gt=0)
+    cutoff: float
     """Å"""
-    message_passing_layers: int = Field(ge=0)
-    interaction_range: float = Field(gt=0)
-    """Å: how far a displacement is felt, cutoff times layers."""
+    message_passing_layers: int
+    interaction_range: float
+    """Å: how far a displacement is felt, cutoff times layers, and at least the cutoff."""
     dtype: Dtype
-    units: Units = Units()
+    units: Units
     parallel: Parallel
-    inputs: list[Input] = []
-    outputs: list[str] = ["atomic_energies", "edge_gradients"]
+    collectives: list[str]
+    """Operations over all ranks that the graph calls, beside the exchange of ghosts that `parallel` says; each of them
+    is required."""
+    inputs: list[Input]
+    settings: list[Setting]
+    """Values that are given at run time. A file that has any requires "settings"."""
+    outputs: list[Output]
+    atomic_energies_meaningful: bool
+    """False for a model in which one atom's energy is an arbitrary share of the sum."""
     energy_frame: EnergyFrame
-    operators: list[str]
+    operators: dict[str, int]
+    """Custom operators that the graph calls, with the version of each."""
+    domain: Domain | None = None
 
     @model_validator(mode="after")
-    def _known_schema(self) -> Contract:
-        if self.schema_version.split(".")[0] != SCHEMA.split(".")[0]:
-            raise ValueError(f"schema is {self.schema_version}, this mlip-deploy reads {SCHEMA.split('.')[0]}.x")
-        if len(set(self.elements)) != len(self.elements):
-            raise ValueError("elements are listed twice")
-        if (self.backend == "aotinductor") != (self.compiled_for is not None):
+    def _rules(self) -> Contract:
+        """What must hold between the values. The same rules in the same order: csrc/core/contract.cpp."""
+        if self.settings and "settings" not in self.requires:
+            raise ValueError("'settings' is not empty, so 'requires' must name 'settings'")
+        for name in self.collectives:
+            if name not in self.requires:
+                raise ValueError(f"'collectives' names '{name}', so 'requires' must name '{name}'")
+        for name, version in self.operators.items():
+            if version < 1:
+                raise ValueError(f"'operators.{name}' is {version}, expected a positive number")
+        if not re.fullmatch("[0-9a-f]{64}", self.model.source_sha256):
             raise ValueError(
-                f"back end {self.backend} {'without' if self.compiled_for is None else 'with'} compiled_for"
+                f"'model.source_sha256' is {_dump(self.model.source_sha256)}, expected 64 lower-case hexadecimal digits"
             )
+        if (self.backend == "aotinductor") != (self.compiled_for is not None):
+            raise ValueError(f"back end {self.backend} {'with' if self.compiled_for else 'without'} 'compiled_for'")
+        if not self.elements:
+            raise ValueError("'elements' is empty")
+        for element in self.elements:
+            if not re.fullmatch("[A-Z][a-z]{0,2}", element):
+                raise ValueError(f"'elements' names '{element}', expected chemical symbols")
+        if twice := _repeated(self.elements):
+            raise ValueError(f"'elements' names '{twice}' twice")
+        if not self.cutoff > 0:
+            raise ValueError(f"'cutoff' is {_dump(self.cutoff)}, expected a positive number")
+        layers = self.message_passing_layers
+        if not 0 <= layers <= MOST_LAYERS:
+            raise ValueError(f"'message_passing_layers' is {layers}, expected 0 to {MOST_LAYERS}")
+        expected = self.cutoff * max(1, layers)
+        if abs(self.interaction_range - expected) > ROUNDING * expected:
+            raise ValueError(
+                f"'interaction_range' is {_dump(self.interaction_range)}, expected {_dump(expected)}: the cutoff times "
+                "the layers, and at least the cutoff"
+            )
+        if self.parallel == "local" and layers > 1:
+            raise ValueError(
+                f"'parallel' is \"local\" with {layers} message-passing layers, expected 'exchange' or 'halo'"
+            )
+        for fixed in self.inputs:
+            if fixed.value not in fixed.choices:
+                raise ValueError(f"input '{fixed.name}' is '{fixed.value}', expected one of {_dump(fixed.choices)}")
+        for output in ENERGY_AND_FORCES:
+            if output not in self.outputs:
+                raise ValueError(
+                    f"'outputs' lacks '{output.name}' with unit '{output.unit}' and scope '{output.scope}'"
+                )
+        if twice := _repeated([output.name for output in self.outputs]):
+            raise ValueError(f"'outputs' names '{twice}' twice")
+        if self.domain and not self.domain.record.startswith("mlip/"):
+            raise ValueError(f"'domain.record' is {_dump(self.domain.record)}, expected a record below mlip/")
         return self
 
     @property
     def extras(self) -> list[str]:
-        """Values of every atom beside energy and forces."""
-        return [name for name in self.outputs if name not in ("atomic_energies", "edge_gradients")]
+        """Names of the values of every atom beside its energy."""
+        return [output.name for output in self.outputs if output.scope == "atom" and output.name != "atomic_energies"]
+
+    @property
+    def is_newer(self) -> bool:
+        """Of a file with a later minor schema than this version's, which may have keys that this version ignores."""
+        return int(self.schema_version.split(".")[1]) > SCHEMA_MINOR
 
     def to_json(self) -> str:
         """Deterministic: the same model gives the same bytes."""
@@ -134,3 +275,130 @@ class Contract(_Strict):
                     f"({len(self.elements)} elements{known})"
                 )
         return [index[symbol] for symbol in symbols]
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+UPGRADE_LINE = "Type: pip install --upgrade mlip-deploy"
+EXPORT_LINE = "Export the model again with: mlip export"
+EXPECTED = {
+    "string_type": "a string",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+"""By the name that pydantic has for what is wrong."""
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def parse_contract(text: str | bytes, source: str) -> Contract:
+    """The contract of a file, of this version or another.
+
+    Args:
+        text: JSON.
+        source: names the file in messages.
+
+    Raises:
+        MLIPError: for malformed JSON, a missing or unknown key, a wrong value, another major schema, a feature that the
+            file requires and this version does not know, an operator that it does not have in the file's version.
+    """
+    newer = ""
+
+    def refused(what: str, advice: str = "") -> MLIPError:
+        usual = (
+            f"The file is of schema {newer}, this mlip-deploy reads {SCHEMA}. {UPGRADE_LINE}" if newer else EXPORT_LINE
+        )
+        return MLIPError(f"'{source}': contract: {what}. {advice or usual}")
+
+    try:
+        document = json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
+        raise refused(f"not valid JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise refused(f"it is {_dump(document)}, expected an object")
+
+    schema, required = document.get("schema"), document.get("requires")
+    if isinstance(schema, str):
+        if not re.fullmatch("[0-9]{1,9}[.][0-9]{1,9}", schema):
+            raise refused(f"'schema' is {_dump(schema)}, expected MAJOR.MINOR, such as \"1.0\"")
+        major, minor = map(int, schema.split("."))
+        if major != SCHEMA_MAJOR:
+            raise refused(
+                f"schema is {schema}, this mlip-deploy reads {SCHEMA_MAJOR}.x",
+                UPGRADE_LINE if major > SCHEMA_MAJOR else EXPORT_LINE,
+            )
+        newer = schema if minor > SCHEMA_MINOR else ""
+    if isinstance(required, list) and all(isinstance(name, str) for name in required):
+        unknown = ", ".join(f"'{name}'" for name in required if name not in FEATURES)
+        if unknown:
+            raise refused(f"the file requires {unknown}, which this mlip-deploy does not know", UPGRADE_LINE)
+    try:
+        contract = parse_record(Contract, document, ignore_unknown=bool(newer))
+    except ValidationError as error:
+        raise refused(_reason(error)) from error
+    for name, version in sorted(contract.operators.items()):
+        if name not in OPERATORS:
+            raise refused(f"the file needs the operator {name}, which this mlip-deploy does not have", UPGRADE_LINE)
+        oldest, newest = OPERATORS[name]
+        if not oldest <= version <= newest:
+            ours = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+            raise refused(
+                f"the file needs version {version} of the operator {name}, this mlip-deploy has {ours}",
+                UPGRADE_LINE if version > newest else EXPORT_LINE,
+            )
+    return contract
+
+
+def parse_record(model: type[Record], document: Any, ignore_unknown: bool) -> Record:
+    """A record of a file, no value of which is converted from another type.
+
+    Args:
+        document: what the record's JSON holds; loses the keys that are ignored.
+        ignore_unknown: for a file of a later minor schema.
+    """
+    try:
+        return model.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        unknown = [entry["loc"] for entry in error.errors() if entry["type"] == "extra_forbidden"]
+        if not (unknown and ignore_unknown):
+            raise
+        for *parents, key in unknown:
+            owner = document
+            for parent in parents:
+                owner = owner[parent]
+            del owner[key]
+        return model.model_validate_json(json.dumps(document), strict=True)
+
+
+def _reason(error: ValidationError) -> str:
+    """The first problem, in the words of csrc/core/contract.cpp."""
+    first = error.errors()[0]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    kind = first["type"]
+    if kind == "missing":
+        return f"missing key '{key}'"
+    if kind == "extra_forbidden":
+        return f"unknown key '{key}'"
+    if kind == "value_error":
+        return str(first["ctx"]["error"])
+    expected = first["ctx"]["expected"] if kind == "literal_error" else EXPECTED.get(kind, first["msg"])
+    return f"'{key}' is {_dump(first['input'])}, expected {expected}"
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _repeated(words: list[str]) -> str | None:
+    """The first word that is there twice."""
+    return next((word for k, word in enumerate(words) if word in words[:k]), None)

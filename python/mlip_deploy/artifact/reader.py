@@ -7,12 +7,13 @@ An artifact is a TorchScript archive, or a package of AOTInductor (both are zip 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mlip_deploy.artifact.contract import BackendKind, Contract
+from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.sealed_archive import EXPORT_LINE, SealedArchive
 from mlip_deploy.artifact.validation_record import Signature
@@ -35,11 +36,15 @@ class Artifact:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.contract = _parse(Contract, self._record(CONTRACT_RECORD), self.path)
+        self.contract = parse_contract(self.contract_text(), str(path))
+
+    def contract_text(self) -> str:
+        """The contract as it is stored: keys of a later minor schema are in it too."""
+        return self._record(CONTRACT_RECORD).decode()
 
     def fixtures(self) -> Fixtures:
         """Structures with the original framework's results, stored at export."""
-        return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path)
+        return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path, self.contract.is_newer)
 
     def sha256(self) -> str:
         return file_sha256(self.path)
@@ -67,9 +72,9 @@ def file_sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _parse(model: type[Record], text: bytes, path: Path) -> Record:
+def _parse(model: type[Record], text: bytes, path: Path, newer: bool = False) -> Record:
     try:
-        return model.model_validate_json(text)
+        return parse_record(model, json.loads(text), ignore_unknown=newer) if newer else model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     artifact = Artifact(options.file)
     contract = artifact.contract
     if options.json:
-        print(contract.to_json())
+        print(artifact.contract_text())
         return 0
     fixtures = artifact.fixtures()
     signature = artifact.signature()
@@ -43,7 +43,11 @@ def run(options: argparse.Namespace) -> int:
         ("model", f"{contract.model.name} ({contract.model.family}), licence {contract.model.license}"),
         ("citation", contract.model.citation),
         ("source", f"sha256 {contract.model.source_sha256}"),
-        ("written by", f"{contract.producer.package} {contract.producer.version}, torch {contract.producer.torch}"),
+        (
+            "written by",
+            f"{contract.producer.package} {contract.producer.version}, torch {contract.producer.torch}, "
+            f"schema {contract.schema_version}",
+        ),
         ("back end", f"{contract.backend}, {contract.dtype}{compiled_for}"),
         ("elements", f"{len(contract.elements)}: {' '.join(contract.elements)}"),
         (
@@ -54,8 +58,10 @@ def run(options: argparse.Namespace) -> int:
         ("parallel", contract.parallel),
         ("energies", contract.energy_frame.describe()),
         ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
-        ("extras", ", ".join(contract.extras) or "none"),
-        ("operators", ", ".join(contract.operators) or "none"),
+        ("outputs", ", ".join(output.describe() for output in contract.outputs)),
+        ("one atom's energy", "meaningful" if contract.atomic_energies_meaningful else "an arbitrary share of the sum"),
+        ("operators", ", ".join(f"{name} {version}" for name, version in contract.operators.items()) or "none"),
+        ("domain", contract.domain.record if contract.domain else "not recorded"),
         (
             "fixtures",
             f"{len(fixtures.structures)} structures from {fixtures.reference}; float32 noise "

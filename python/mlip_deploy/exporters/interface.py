@@ -10,15 +10,19 @@ from torch import Tensor, nn
 
 import mlip_deploy
 from mlip_deploy.artifact.contract import (
+    ANGSTROM_EV,
+    ENERGY_AND_FORCES,
     Contract,
     Dtype,
     EnergyFrame,
     Input,
     ModelIdentity,
+    Output,
     Parallel,
     Producer,
 )
 from mlip_deploy.artifact.fixtures import Original
+from mlip_deploy.artifact.format import SCHEMA
 from mlip_deploy.exporters.settings import torchs_own_functions
 
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
@@ -84,7 +88,6 @@ class Adapted:
     cutoff: float
     message_passing_layers: int
     parallel: Parallel
-    operators: list[str]
     energy_frame: EnergyFrame
     inputs: list[Input]
     energy_model: Callable[[torch.dtype], nn.Module]
@@ -93,25 +96,35 @@ class Adapted:
     script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
     small_memory_model: Callable[[torch.dtype], nn.Module] | None = None
     """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
-    extras: tuple[str, ...] = ()
-    """Names of the columns of the energy model's method `extras`, which it then must have."""
+    extras: tuple[Output, ...] = ()
+    """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
+    atomic_energies_meaningful: bool = True
+    """False for a model in which one atom's energy is an arbitrary share of the sum."""
 
     def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
         with torchs_own_functions():
             return self.script(module)
 
     def contract(self, dtype: Dtype) -> Contract:
+        """All but the operators, which the graph tells once it is there."""
         return Contract(
+            schema=SCHEMA,
+            requires=[],
             producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
             model=self.identity,
+            backend="torchscript",
             elements=self.elements,
             cutoff=self.cutoff,
             message_passing_layers=self.message_passing_layers,
             interaction_range=self.cutoff * max(1, self.message_passing_layers),
             dtype=dtype,
+            units=ANGSTROM_EV,
             parallel=self.parallel,
+            collectives=[],
             inputs=self.inputs,
-            outputs=["atomic_energies", "edge_gradients", *self.extras],
+            settings=[],
+            outputs=[*ENERGY_AND_FORCES, *self.extras],
+            atomic_energies_meaningful=self.atomic_energies_meaningful,
             energy_frame=self.energy_frame,
-            operators=self.operators,
+            operators={},
         )

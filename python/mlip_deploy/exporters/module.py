@@ -99,7 +99,6 @@ def export_module(
         cutoff=cutoff,
         message_passing_layers=message_passing_layers,
         parallel=parallel,
-        operators=["mlip::ghost_gather"] if parallel == "exchange" else [],
         energy_frame=energy_frame or EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda kind: _in_type(module, kind),

@@ -12,6 +12,8 @@ from mlip_deploy.artifact.contract import (
     Dtype,
 )
 from mlip_deploy.artifact.fixtures import build_fixtures
+from mlip_deploy.artifact.format import versions_of
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import (
     TORCH_DTYPE,
     Adapted,
@@ -38,8 +40,7 @@ def write_artifact(
     Raises:
         MLIPError: what the back end cannot do with this model.
     """
-    if adapted.operators:
-        load_operators()
+    load_operators()
     contract = adapted.contract(dtype)
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
@@ -51,12 +52,23 @@ def write_artifact(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
-            files = aotinductor.compile_model(model, contract, progress)
+            files, operators = aotinductor.compile_model(model, contract, progress)
+            contract = _with_operators(contract, operators)
             aotinductor.save(files, output, contract, fixtures, model)
             return contract
         progress(f"scripting the model in {dtype}")
         methods = ["energies", "extras"] if adapted.extras else ["energies"]
         frozen = torch.jit.freeze(adapted.scripted(model), preserved_attrs=methods)
+    contract = _with_operators(contract, torchscript.operators_of(frozen))
     progress(f"writing {output}")
     torchscript.save(frozen, output, contract, fixtures)
     return contract
+
+
+def _with_operators(contract: Contract, operators: set[str]) -> Contract:
+    if contract.parallel == "exchange" and "mlip::ghost_gather" not in operators:
+        raise MLIPError(
+            f"{contract.model.name}: parallel='exchange', but the model does not call torch.ops.mlip.ghost_gather. "
+            "Call it before every message-passing layer, or use parallel='halo'"
+        )
+    return contract.model_copy(update={"operators": versions_of(operators)})

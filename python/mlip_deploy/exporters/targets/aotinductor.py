@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import CompiledFor, Contract
 from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.reader import records
 from mlip_deploy.artifact.sealed_archive import write_zip
 from mlip_deploy.errors import MLIPError
@@ -58,14 +59,15 @@ def contract_of(contract: Contract) -> Contract:
     return Contract(**fields)
 
 
-def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> list[Any]:
+def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> tuple[list[Any], set[str]]:
     """
     Args:
         model: the model interface (`EdgeGradientModel`) in the contract's type, no parameter of which wants gradients.
         contract: from `contract_of`.
 
     Returns:
-        the files of a package. They are kept in the user's cache, so that compiling the same graph again is free.
+        the files of a package, and mlip's operators that they call. The files are kept in the user's cache, so that
+        compiling the same graph again is free.
 
     Raises:
         MLIPError: for a graph that a trace does not catch for all sizes.
@@ -73,6 +75,7 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> l
     assert contract.compiled_for is not None
     with _elapsed(progress, "tracing the model"):
         graph, inputs = _trace(model, contract)
+    operators = _operators(graph)
     options = {
         "aot_inductor.package": True,
         # Otherwise the number of threads of this process becomes a constant of the code.
@@ -82,7 +85,9 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> l
         # Otherwise the code is for this very processor.
         "cpp.march": contract.compiled_for.processor,
     }
-    folder = Path(pooch.os_cache("mlip-deploy")) / "aotinductor" / _digest(graph, inputs, options)
+    folder = (
+        Path(pooch.os_cache("mlip-deploy")) / "aotinductor" / _digest(graph, inputs, options, versions_of(operators))
+    )
     if not folder.is_dir():
         with _elapsed(progress, f"compiling {len(graph.graph.nodes)} operators for {contract.compiled_for.describe()}"):
             files = _compile(graph, inputs, options)
@@ -94,7 +99,7 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> l
                 shutil.copy(file, complete)
             with suppress(OSError):  # another process was as fast
                 complete.rename(folder)
-    return sorted(map(str, folder.iterdir()))
+    return sorted(map(str, folder.iterdir())), operators
 
 
 def save(files: list[Any], output: Path, contract: Contract, fixtures: Fixtures, model: nn.Module) -> None:
@@ -196,6 +201,13 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
     return graph, inputs
 
 
+def _operators(graph: torch.fx.GraphModule) -> set[str]:
+    """mlip's operators that a graph calls. The version of an operator is that of its backward pass too."""
+    targets = [node.target for node in graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    called = {target.name() for target in targets}  # type: ignore[no-untyped-call]
+    return {name.removesuffix("_backward") for name in called if name.startswith("mlip::")}
+
+
 # ---- shapes of what mlip's operators return -----------------------------------------------------------------------
 
 
@@ -285,9 +297,12 @@ def _compile(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[st
     return list(files)
 
 
-def _digest(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> str:
-    """Of all that the compiled code depends on: operators, constants, inputs, options, torch."""
-    digest = hashlib.sha256(repr((torch.__version__, options, [(x.shape, x.dtype) for x in inputs])).encode())
+def _digest(
+    graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any], operators: dict[str, int]
+) -> str:
+    """Of all that the compiled code depends on: operators and their versions, constants, inputs, options, torch."""
+    shapes = [(x.shape, x.dtype) for x in inputs]
+    digest = hashlib.sha256(repr((torch.__version__, options, operators, shapes)).encode())
     digest.update(graph.code.encode())
     for node in graph.graph.find_nodes(op="get_attr"):
         value = getattr(graph, node.target).detach().contiguous()

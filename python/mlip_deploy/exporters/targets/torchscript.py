@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import torch
@@ -13,6 +14,15 @@ from mlip_deploy.artifact.reader import records
 from mlip_deploy.artifact.sealed_archive import write_zip
 from mlip_deploy.exporters.settings import quiet
 from mlip_deploy.files import replacing
+
+METHODS = ("forward", "energies", "extras")
+"""What a file may hold; `forward` it must."""
+
+
+def operators_of(module: torch.jit.ScriptModule) -> set[str]:
+    """mlip's operators that the methods of a file call."""
+    graphs = [getattr(module, method).inlined_graph for method in METHODS if hasattr(module, method)]
+    return {name for graph in graphs for name in re.findall(r"\bmlip::\w+", str(graph))}
 
 
 def save(module: torch.jit.ScriptModule, output: Path, contract: Contract, fixtures: Fixtures) -> None:

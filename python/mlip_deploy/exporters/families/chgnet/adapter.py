@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import complete_cell
 
-from mlip_deploy.artifact.contract import EnergyFrame, ModelIdentity
+from mlip_deploy.artifact.contract import EnergyFrame, ModelIdentity, Output
 from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.reader import file_sha256
 from mlip_deploy.errors import MLIPError
@@ -77,7 +77,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         cutoff=float(model.graph_converter.atom_graph_cutoff),
         message_passing_layers=int(model.n_conv),
         parallel="halo",
-        operators=[],
         energy_frame=FRAMES[source] if packaged else EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda dtype: CHGNetEnergy(copy.deepcopy(model).to(dtype), numbers),
@@ -87,7 +86,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             float32=_original(model, torch.float32),
             calculator=lambda dtype, device, accelerator: _calculator(model, dtype, device),
         ),
-        extras=("magmoms",),
+        extras=(Output(name="magmoms", unit="mu_B", scope="atom"),),
     )
 
 

@@ -74,12 +74,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         cutoff=float(model.r_max),
         message_passing_layers=len(model.interactions),
         parallel="exchange",
-        operators=["mlip::ghost_gather"]
-        + (
-            ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear", "mlip::symmetric_contraction"]
-            if options.fuse
-            else []
-        ),
         energy_frame=frame,
         inputs=inputs,
         energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),

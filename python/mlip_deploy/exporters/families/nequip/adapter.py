@@ -111,7 +111,6 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         cutoff=float(model.metadata["r_max"]),
         message_passing_layers=len(interactions),
         parallel="exchange" if interactions else "local",
-        operators=_operators(options.fuse) if interactions else [],
         energy_frame=EnergyFrame.unknown(),
         inputs=[],
         energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
@@ -135,11 +134,6 @@ def _energy_model(model: Any, dtype: torch.dtype, types: list[int], interactions
         return FusedNequIPEnergy(_steps(converted), in_float64, types, tabulate=dtype == torch.float32)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
-
-
-def _operators(fuse: bool) -> list[str]:
-    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear"]
-    return ["mlip::ghost_gather", *(fused if fuse else [])]
 
 
 def _script(module: nn.Module) -> torch.jit.ScriptModule:

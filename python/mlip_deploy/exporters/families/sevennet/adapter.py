@@ -69,9 +69,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         cutoff=float(config["cutoff"]),
         message_passing_layers=layers,
         parallel="exchange",
-        operators=["mlip::ghost_gather", "mlip::edge_harmonics", "mlip::edge_tensor_product"]
-        if options.fuse
-        else ["mlip::ghost_gather"],
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
         energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),

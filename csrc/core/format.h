@@ -1,0 +1,31 @@
+// What this library reads of the artifact's format: its schema, the features that a file may require, and the versions
+// of mlip's operators. docs/compatibility.md says when a number here changes; python/mlip_deploy/artifact/format.py
+// holds the same table for readers without this library, and tests/unit/test_contract.py compares the two.
+#pragma once
+
+#include <array>
+#include <string_view>
+
+namespace mlip::format {
+
+/// A file of another major schema is refused; of a later minor one, keys that are not known are ignored.
+inline constexpr int schema_major = 1;
+inline constexpr int schema_minor = 0;
+
+/// What a contract may name in `requires`. A file that requires anything else is refused.
+inline constexpr std::array<std::string_view, 0> features = {};
+
+/// The versions of an operator, its backward pass included, that this library computes. A change that a file can tell
+/// (arguments, their meaning, the result) makes a new version; the oldest is the first that still means the same.
+struct OperatorVersions {
+  std::string_view name;
+  int oldest;
+  int newest;
+};
+
+inline constexpr OperatorVersions operators[] = {
+    {"mlip::edge_harmonics", 1, 1}, {"mlip::edge_tensor_product", 1, 1},   {"mlip::element_linear", 1, 1},
+    {"mlip::ghost_gather", 1, 1},   {"mlip::symmetric_contraction", 1, 1},
+};
+
+}  // namespace mlip::format
