@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/contract.h"
-#include "core/signature.h"
+#include "core/validation_record.h"
 
 namespace mlip {
 

@@ -13,7 +13,7 @@
 #include "core/graph.h"
 #include "core/neighbours.h"
 #include "core/sha256.h"
-#include "core/signature.h"
+#include "core/validation_record.h"
 #include "core/units.h"
 #include "model/exchange_relay.h"
 #include "model/model.h"

@@ -2,7 +2,7 @@
 
 The record `mlip/validation.json` says which suites passed, in which engines and with which versions, and the SHA-256
 of everything else in the file. A file that was edited since, or that runs under another version, is stale: engines
-say so, and `pair_style mlip strict yes` refuses it. csrc/core/signature.h reads the same record.
+say so, and `pair_style mlip strict yes` refuses it. csrc/core/validation_record.h reads the same record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-#include "core/signature.h"
+#include "core/validation_record.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
