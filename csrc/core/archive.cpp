@@ -19,20 +19,21 @@ namespace mlip {
 namespace {
 
 constexpr const char* contract_record = "extra/mlip/contract.json";
-constexpr const char* signature_record = "extra/mlip/validation.json";
+constexpr const char* validation_record = "extra/mlip/validation.json";
 
 std::string read_record(caffe2::serialize::PyTorchStreamReader& reader, const std::string& name) {
   const auto [data, size] = reader.getRecord(name);
   return std::string(static_cast<const char*>(data.get()), size);
 }
 
-/// Of every record but the signature, as Artifact.content_sha256 of python/mlip_deploy/artifact/reader.py says.
+/// Of every record but that of the validation, as Artifact.content_sha256 of python/mlip_deploy/artifact/reader.py
+/// says.
 std::string content_sha256(caffe2::serialize::PyTorchStreamReader& reader) {
   auto names = reader.getAllRecords();
   std::sort(names.begin(), names.end());
   Sha256 digest;
   for (const auto& name : names) {
-    if (name == signature_record) continue;
+    if (name == validation_record) continue;
     const std::string content = read_record(reader, name);
     std::string length(8, '\0');
     for (std::size_t k = 0; k < 8; ++k)
@@ -107,12 +108,12 @@ Validation read_validation(const std::string& path, const std::string& engine, c
     caffe2::serialize::PyTorchStreamReader reader(path);
     Validation found;
     std::string digest;
-    if (reader.hasRecord(signature_record)) {
-      found.signature = parse_signature(read_record(reader, signature_record), path);
+    if (reader.hasRecord(validation_record)) {
+      found.record = parse_validation_record(read_record(reader, validation_record), path);
       digest = content_sha256(reader);
     }
     const std::string torch_release = std::string(TORCH_VERSION).substr(0, std::string(TORCH_VERSION).find('+'));
-    found.problem = unvalidated(found.signature, digest, {engine, engine_release, torch_release});
+    found.problem = unvalidated(found.record, digest, {engine, engine_release, torch_release});
     return found;
   });
 }

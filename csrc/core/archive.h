@@ -15,13 +15,16 @@ namespace mlip {
 /// contract that is not known.
 Contract read_contract(const std::string& path);
 
-/// What `mlip validate --sign` wrote into a file, and whether it holds.
+/// What `mlip validate --record` wrote into a file, and whether it holds.
 struct Validation {
-  std::optional<Signature> signature;
+  std::optional<ValidationRecord> record;
   std::string problem;  ///< why the file has not been shown to work here; "" if it has
+
+  /// The record says that the file failed, or it does not hold here. A file without a record is not doubted.
+  bool in_doubt() const { return record && !problem.empty(); }
 };
 
-/// Reads the whole file if it is signed. @throws Error for a file that cannot be read or a foreign signature.
+/// Reads the whole file if it has a record. @throws Error for a file that cannot be read or a foreign record.
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
 Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 

@@ -16,14 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract
 from mlip_deploy.artifact.fixtures import Fixtures
-from mlip_deploy.artifact.validation_record import Signature
+from mlip_deploy.artifact.validation_record import ValidationRecord
 from mlip_deploy.errors import MLIPError
 
 SUFFIXES: dict[BackendKind, str] = {"torchscript": ".mlip.pt", "aotinductor": ".mlip.pt2"}
 SUFFIX = SUFFIXES["torchscript"]
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
-SIGNATURE_RECORD = "mlip/validation.json"
+VALIDATION_RECORD = "mlip/validation.json"
 EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -43,14 +43,21 @@ class Artifact:
     def sha256(self) -> str:
         return file_sha256(self.path)
 
-    def signature(self) -> Signature | None:
-        """What `mlip validate --sign` wrote; None for a file that nobody signed."""
+    def validation_record(self) -> ValidationRecord | None:
+        """What `mlip validate --record` wrote; None for a file that nobody has validated.
+
+        Raises:
+            MLIPError: for a record of another version.
+        """
         with zipfile.ZipFile(self.path) as archive:
-            entry = _records(archive).get(f"extra/{SIGNATURE_RECORD}")
-            return None if entry is None else _parse(Signature, archive.read(entry), self.path)
+            entry = _records(archive).get(f"extra/{VALIDATION_RECORD}")
+            if entry is None:
+                return None
+            cure = f"validate it again: mlip validate {self.path} --record -o validation"
+            return _parse(ValidationRecord, archive.read(entry), self.path, "validation record", cure)
 
     def content_sha256(self) -> str:
-        """Of every record but the signature, so that signing changes nothing and any other edit does.
+        """Of every record but that of the validation, so that recording changes nothing and any other edit does.
 
         In the order of the names (bytes): name, a zero byte, the length as eight bytes (little end first), content.
         csrc/core/archive.cpp computes the same.
@@ -58,7 +65,7 @@ class Artifact:
         digest = hashlib.sha256()
         with zipfile.ZipFile(self.path) as archive:
             for name, entry in sorted(_records(archive).items(), key=lambda item: item[0].encode()):
-                if name != f"extra/{SIGNATURE_RECORD}":
+                if name != f"extra/{VALIDATION_RECORD}":
                     content = archive.read(entry)
                     digest.update(name.encode() + b"\0" + len(content).to_bytes(8, "little") + content)
         return digest.hexdigest()
@@ -111,15 +118,18 @@ def file_sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _parse(model: type[Record], text: bytes, path: Path) -> Record:
+def _parse(
+    model: type[Record], text: bytes, path: Path, name: str = "", cure: str = f"write it anew: {EXPORT_LINE}"
+) -> Record:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+        name = name or model.__name__.lower()
+        where = ".".join(str(part) for part in first["loc"]) or name
         raise MLIPError(
-            f"'{path}': {model.__name__.lower()}: '{where}': {first['msg']}. The file may come from another version of "
-            f"mlip-deploy; write it anew: {EXPORT_LINE}"
+            f"'{path}': {name}: '{where}': {first['msg']}. The file may come from another version of "
+            f"mlip-deploy; {cure}"
         ) from error
 
 
