@@ -91,6 +91,7 @@ def write(
     cutoff: float,
     fixtures: Fixtures,
     wrap: Callable[[nn.Module], nn.Module] = EdgeGradientModel,
+    inversion_symmetric: bool | None = None,
 ) -> Path:
     """An artifact of any energy model for these elements, right or wrong, with the fixtures of another."""
     layers = 0 if parallel == "local" else HaloEnergy.LAYERS
@@ -107,6 +108,7 @@ def write(
         parallel=parallel,
         energy_frame=NO_FRAME,
         operators=[],
+        inversion_symmetric=inversion_symmetric,
     )
     model = wrap(energy.to(TORCH_DTYPE[dtype])).eval()
     save(torch.jit.freeze(torch.jit.script(model)), path, contract, fixtures)

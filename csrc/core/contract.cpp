@@ -171,6 +171,7 @@ Contract parse_contract(const std::string& text, const std::string& source) {
   contract.operators = root.get<std::vector<std::string>>("operators");
   for (const auto& output : root.get<std::vector<std::string>>("outputs"))
     if (output != "atomic_energies" && output != "edge_gradients") contract.extras.push_back(output);
+  if (document.contains("inversion_symmetric")) root.get<bool>("inversion_symmetric");  // read by mlip validate
   root.skip({"inputs"});
   root.finish();
 

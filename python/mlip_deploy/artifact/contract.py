@@ -97,6 +97,8 @@ class Contract(_Strict):
     outputs: list[str] = ["atomic_energies", "edge_gradients"]
     energy_frame: EnergyFrame
     operators: list[str]
+    inversion_symmetric: bool | None = None
+    """Mirror images have the same energy by the model's construction; None where nobody said."""
 
     @model_validator(mode="after")
     def _known_schema(self) -> Contract:

@@ -93,6 +93,8 @@ class Adapted:
     script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
     small_memory_model: Callable[[torch.dtype], nn.Module] | None = None
     """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
+    inversion_symmetric: bool | None = None
+    """Mirror images have the same energy by the model's construction; None where nobody said."""
     extras: tuple[str, ...] = ()
     """Names of the columns of the energy model's method `extras`, which it then must have."""
 
@@ -114,4 +116,5 @@ class Adapted:
             outputs=["atomic_energies", "edge_gradients", *self.extras],
             energy_frame=self.energy_frame,
             operators=self.operators,
+            inversion_symmetric=self.inversion_symmetric,
         )
