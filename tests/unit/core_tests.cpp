@@ -51,6 +51,11 @@ void test_contract() {
   expect_error(parse(replaced(contract_json(), "1.0", "2.0")), "schema is 2.0, this mlip-deploy reads 1.x");
   expect_error(parse(replaced(contract_json(), "\"cutoff\"", "\"cutof\"")), "missing key 'cutoff'");
   expect_error(parse(replaced(contract_json(), "\"inputs\": []", "\"inputs\": [], \"new\": 1")), "unknown key 'new'");
+  const auto inversion = [](const std::string& value) {
+    return replaced(contract_json(), "\"inputs\": []", "\"inputs\": [], \"inversion_symmetric\": " + value);
+  };
+  expect(mlip::parse_contract(inversion("true"), "file").cutoff == 5.0, "a key that may be left out");
+  expect_error(parse(inversion("1")), "key 'inversion_symmetric' has the wrong type");
   expect_error(parse(replaced(contract_json(), "\"MIT\"", "\"MIT\", \"extra\": 1")), "unknown key 'model.extra'");
   expect_error(parse(replaced(contract_json(), "\"exchange\"", "\"mpi\"")), "expected one of: local, exchange, halo");
   expect_error(parse(replaced(contract_json(), "5.0", "\"five\"")), "key 'cutoff' has the wrong type");
