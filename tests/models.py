@@ -7,7 +7,7 @@ import torch
 ELEMENTS = ("H", "C", "O", "Na", "Si", "Cl")
 
 
-def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0) -> Path:
+def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0, parity: bool = False) -> Path:
     """A SevenNet with 7net-0's architecture, few channels, random weights, six elements and a 4 Å cutoff."""
     from ase.data import atomic_numbers
     from sevenn.model_build import build_E3_equivariant_model
@@ -22,7 +22,8 @@ def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0) -> Path
             "chemical_species": list(ELEMENTS),
             "channel": 8,
             "num_convolution_layer": layers,
-            "irreps_manual": ["8x0e", *["8x0e+4x1e+2x2e"] * (layers - 1), "8x0e"],
+            "is_parity": parity,
+            "irreps_manual": ["8x0e", *[f"8x0e+4x1{'o' if parity else 'e'}+2x2e"] * (layers - 1), "8x0e"],
             "weight_nn_hidden_neurons": [8, 8],
             "cutoff": 4.0,
             "cutoff_function": {"cutoff_function_name": "XPLOR", "cutoff_on": 3.2},

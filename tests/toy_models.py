@@ -99,6 +99,7 @@ def write(
     cutoff: float,
     fixtures: Fixtures,
     wrap: Callable[[nn.Module], nn.Module] = EdgeGradientModel,
+    inversion_symmetric: bool | None = None,
 ) -> Path:
     """An artifact of any energy model for these elements, right or wrong, with the fixtures of another."""
     layers = 0 if parallel == "local" else HaloEnergy.LAYERS
@@ -124,6 +125,7 @@ def write(
         atomic_energies_meaningful=True,
         energy_frame=NO_FRAME,
         operators={},
+        inversion_symmetric=inversion_symmetric,
     )
     model = wrap(energy.to(TORCH_DTYPE[dtype])).eval()
     save(torch.jit.freeze(torch.jit.script(model)), path, contract, fixtures)

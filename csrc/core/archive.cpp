@@ -9,7 +9,7 @@ namespace mlip {
 namespace {
 
 constexpr const char* contract_record = "extra/mlip/contract.json";
-constexpr const char* signature_record = "extra/mlip/validation.json";
+constexpr const char* validation_record = "extra/mlip/validation.json";
 
 const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
 
@@ -29,12 +29,12 @@ Validation read_validation(const std::string& path, const std::string& engine, c
   const SealedArchive archive(path);
   Validation found;
   std::string digest;
-  if (archive.has(signature_record)) {
-    found.signature = parse_signature(archive.own(signature_record), path);
+  if (archive.has(validation_record)) {
+    found.record = parse_validation_record(archive.own(validation_record), path);
     digest = archive.content_sha256();
   }
   const std::string torch_release = std::string(TORCH_VERSION).substr(0, std::string(TORCH_VERSION).find('+'));
-  found.problem = unvalidated(found.signature, digest, {engine, engine_release, torch_release});
+  found.problem = unvalidated(found.record, digest, {engine, engine_release, torch_release});
   return found;
 }
 

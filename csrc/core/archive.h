@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/contract.h"
-#include "core/signature.h"
+#include "core/validation_record.h"
 
 namespace mlip {
 
@@ -15,13 +15,16 @@ namespace mlip {
 /// damaged or foreign file, and for a contract that is not known.
 Contract read_contract(const std::string& path);
 
-/// What `mlip validate --sign` wrote into a file, and whether it holds.
+/// What `mlip validate --record` wrote into a file, and whether it holds.
 struct Validation {
-  std::optional<Signature> signature;
+  std::optional<ValidationRecord> record;
   std::string problem;  ///< why the file has not been shown to work here; "" if it has
+
+  /// The record says that the file failed, or it does not hold here. A file without a record is not doubted.
+  bool in_doubt() const { return record && !problem.empty(); }
 };
 
-/// Verifies the whole file. @throws Error for a file that is damaged or a foreign signature.
+/// Verifies the whole file. @throws Error for a file that is damaged or a foreign record.
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
 Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
 

@@ -125,7 +125,7 @@ void PairMLIP::coeff(int narg, char** arg) {
   if (n_failed == comm->nprocs) error->all(FLERR, "pair_coeff: {}", failure);
   if (failed) error->one(FLERR, "pair_coeff, on {} of {} MPI ranks: {}", n_failed, comm->nprocs, failure);
   const auto& contract = model_->contract();
-  check_signature(arg[2]);
+  check_validation(arg[2]);
 
   if (!allocated) allocate();
   type_to_element_.assign(n_types + 1, -1);
@@ -163,22 +163,25 @@ void PairMLIP::coeff(int narg, char** arg) {
 }
 
 // Rank 0 reads the file; the others learn whether it may be used.
-void PairMLIP::check_signature(const std::string& path) {
+void PairMLIP::check_validation(const std::string& path) {
   std::string problem;
   if (comm->me == 0) {
+    bool in_doubt = true;
     // LAMMPS numbers its releases by their date: 20250722.
     const int date = lmp->num_ver;
     try {
       const auto found =
           mlip::read_validation(path, "lammps", fmt::format("{}.{}.{}", date / 10000, date / 100 % 100, date % 100));
       problem = found.problem;
-      if (problem.empty()) validated_ = found.signature->describe();
+      in_doubt = found.in_doubt();
+      if (problem.empty()) validated_ = found.record->describe();
     } catch (const mlip::Error& failure) {
       problem = failure.what();
     }
     if (!problem.empty()) {
-      problem += fmt::format(". Type: mlip validate {} --sign -o validation", path);
-      validated_ = "no: " + problem;
+      validated_ = in_doubt ? "no: " + problem : "no";
+      problem += fmt::format(". Type: mlip validate {} --record -o validation", path);
+      if (in_doubt && !strict_) error->warning(FLERR, "pair_style mlip: {}: {}", path, problem);
     }
   }
   int length = static_cast<int>(problem.size());

@@ -47,7 +47,7 @@ class PairMLIP : public Pair {
 
  private:
   void allocate();
-  void check_signature(const std::string& path);
+  void check_validation(const std::string& path);
   void check_input();
   /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
   /// take atoms out of the system in this way, and so the model does not see them. Other exclusions are errors.
@@ -64,8 +64,8 @@ class PairMLIP : public Pair {
   double halo() const;  ///< Å: how far ghosts are needed
 
   mlip::ModelOptions options_;
-  bool strict_ = false;    // refuse a file without a signature that holds here
-  std::string validated_;  // the table's line on the signature; rank 0
+  bool strict_ = false;    // refuse a file without a validation record that holds here
+  std::string validated_;  // the table's line on the validation; rank 0
   std::unique_ptr<mlip::Model> model_;
   std::unique_ptr<mlip::StepEvaluator> step_;
   mlip::units::EngineUnits units_{1.0, 1.0};

@@ -44,18 +44,20 @@ std::string find_artifact(const std::string& path) {
   return !std::filesystem::exists(path) && std::filesystem::exists(here) ? here : path;
 }
 
-/// A warning for a file that `mlip validate --sign` has not signed, or not as it is, or not for this OpenMM and torch.
+/// A warning for a file whose validation record says that it failed, or does not hold for the file as it is, this
+/// OpenMM and torch.
 /// @param name of the artifact for the user, whose file may be a temporary one
-void warn_if_unvalidated(const std::string& path, const std::string& name) {
+void warn_if_in_doubt(const std::string& path, const std::string& name) {
   std::string problem;
   try {
-    problem = mlip::read_validation(path, "openmm", OpenMM::Platform::getOpenMMVersion()).problem;
+    const auto found = mlip::read_validation(path, "openmm", OpenMM::Platform::getOpenMMVersion());
+    if (found.in_doubt()) problem = found.problem;
   } catch (const mlip::Error& failure) {
     problem = failure.what();
   }
   if (!problem.empty())
     std::cerr << "MLIPForce: warning: '" << name << "': " << problem << ". Type: mlip validate " << name
-              << " --sign -o validation" << std::endl;
+              << " --record -o validation" << std::endl;
 }
 
 std::atomic<double> total_seconds_in_models{0.0};
@@ -119,7 +121,7 @@ void MLIPForceImpl::load_model() {
   if (force.embedded) {
     const TemporaryFile file(*force.embedded);
     model_ = std::make_unique<mlip::Model>(file.path(), options);
-    if (!force.announced) warn_if_unvalidated(file.path(), force.path);
+    if (!force.announced) warn_if_in_doubt(file.path(), force.path);
   } else {
     const std::string path = find_artifact(force.path);
     mlip::read_contract(path);  // first: its errors say why a file is no artifact
@@ -129,7 +131,7 @@ void MLIPForceImpl::load_model() {
                         ", expected " + force.sha256 +
                         ". Put the old file back, or make the force anew from this one: MLIPForce(path, topology)");
     model_ = std::make_unique<mlip::Model>(path, options);
-    if (!force.announced) warn_if_unvalidated(path, path);
+    if (!force.announced) warn_if_in_doubt(path, path);
   }
   step_ = std::make_unique<mlip::StepEvaluator>(*model_);
   for (std::size_t k = 0; k < atoms_.size(); ++k) {

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from mlip_deploy import _core
-from mlip_deploy.artifact.gate import warn_if_unvalidated
+from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import stress_from_virial
@@ -24,7 +24,7 @@ class MLIPCalculator(Calculator):
         device: "cpu", "cuda", "cuda:N" or "auto".
         threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
 
-    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is.
+    Warns (ValidationRecordWarning) of a file whose validation record says that it failed, or is stale.
 
     Any mix of periodic directions; cells of any size. The stress is positive in tension and needs three periodic
     directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are properties too: they are computed when
@@ -51,7 +51,7 @@ class MLIPCalculator(Calculator):
         except _core.Error as error:
             raise MLIPError(str(error)) from error
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
-        warn_if_unvalidated(self.artifact, "ase")
+        warn_if_in_doubt(self.artifact, "ase")
 
     @property
     def contract(self) -> Any:

@@ -18,7 +18,7 @@ import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
 from openmm.app import Topology
 
-from mlip_deploy.artifact.gate import warn_if_unvalidated
+from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
@@ -42,7 +42,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         embed: carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles.
             Otherwise they hold its path and its SHA-256, and a Context refuses a file that has changed.
 
-    Warns (UnvalidatedWarning) of a file that `mlip validate --sign` has not signed, or not as it is. A Context of a
+    Warns (ValidationRecordWarning) of a file whose validation record says that it failed, or is stale. A Context of a
     force that was read from XML, or copied, warns on standard error, in C++ and Python alike.
 
     Nothing in the force can change after construction but its group and its name, so it has no
@@ -87,7 +87,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
                 ElementTree.SubElement(listed, "Atom", symbol=str(symbols[index]), index=str(index))
         if embed:
             ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
-        warn_if_unvalidated(artifact, "openmm")
+        warn_if_in_doubt(artifact, "openmm")
         root.set("announced", "1")  # so that a Context of this very force does not say it again
         # `this` is SWIG's handle, which owns the C++ object.
         self.this = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode")).this

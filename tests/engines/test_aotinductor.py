@@ -18,9 +18,9 @@ from torch import nn
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import ENERGY_AND_FORCES, CompiledFor, Output
-from mlip_deploy.artifact.gate import problem, sign
-from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
-from mlip_deploy.artifact.validation_record import Signature
+from mlip_deploy.artifact.gate import problem, write_validation_record
+from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, VALIDATION_RECORD, Artifact
+from mlip_deploy.artifact.validation_record import ValidationRecord
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters import export_module
@@ -143,13 +143,13 @@ def test_info(local):
     assert f"back end aotinductor, float64, compiled for {contract.compiled_for.describe()}" in words
 
 
-def test_a_signed_file_runs(local, tmp_path):
-    path = shutil.copy(local, tmp_path / "signed.mlip.pt2")
+def test_a_recorded_file_runs(local, tmp_path):
+    path = shutil.copy(local, tmp_path / "recorded.mlip.pt2")
     artifact = Artifact(path)
     versions = {"torch": str(torch.__version__).partition("+")[0]}
-    sign(
+    write_validation_record(
         artifact,
-        Signature(
+        ValidationRecord(
             schema="1.0", verdict="pass", content_sha256=artifact.content_sha256(), suites=["fidelity", "physics"],
             engines=["ase"], elements=["Na"], versions=versions,
         ),
@@ -157,7 +157,7 @@ def test_a_signed_file_runs(local, tmp_path):
     assert problem(Artifact(path), "ase") == ""
     compare(cluster(5), path, local)
     with zipfile.ZipFile(path) as archive:
-        assert sum(name.endswith(SIGNATURE_RECORD) for name in archive.namelist()) == 1
+        assert sum(name.endswith(VALIDATION_RECORD) for name in archive.namelist()) == 1
 
 
 def test_compiling_the_same_again_is_free(tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ def test_contract(double):
     assert contract.energy_frame.corrections == "MP2020"
     assert contract.extras == ["magmoms"]
     assert len(contract.elements) == 89
+    assert contract.inversion_symmetric is True
 
 
 # ---- a graph with ghosts ------------------------------------------------------------------------------------------

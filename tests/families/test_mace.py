@@ -133,6 +133,20 @@ def test_float64_agrees_with_mace(name, fuse, saved):
         np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_what_the_contract_says_of_mirror_images_is_so(name, saved):
+    adapted = mace.adapt(str(saved(name)), options(name))
+    (atoms, _) = structures()
+    mirrored = atoms.copy()
+    mirrored.positions *= -1.0  # a lattice is its own image
+    difference = np.abs(adapted.original.float64(mirrored).forces + adapted.original.float64(atoms).forces).max()
+    assert adapted.inversion_symmetric == (name != "without parity")
+    if adapted.inversion_symmetric:
+        assert difference < FLOAT64_SUM
+    else:
+        assert difference > 1e-6
+
+
 def test_heads_differ(saved):
     name = "three layers, two heads"
     (atoms, _) = structures()

@@ -69,8 +69,24 @@ def test_every_engine(kind, suffix, dtype, export):
     assert 1e-8 < fixtures.float32_noise.forces < 1e-3
 
 
+@pytest.mark.parametrize("parity", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_mirror_images_are_equal_with_and_without_odd_features(kind, parity, export):
+    """NequIP's `parity` chooses features; the harmonics of the edges are odd in any case."""
+    path = export(kind, "float64", parity=parity) if not parity else export(kind, "float64")
+    assert Artifact(path).contract.inversion_symmetric is True
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.2, seed=1)
+    atoms.calc = MLIPCalculator(path)
+    forces = atoms.get_forces()
+    atoms.positions *= -1.0
+    assert np.abs(forces).max() > FORCE_SIGNAL
+    np.testing.assert_allclose(atoms.get_forces(), -forces, rtol=0, atol=1e-9)
+
+
 def test_contracts(export):
     nequip, allegro = (Artifact(export(kind, "float64")).contract for kind in KINDS)
+    assert nequip.inversion_symmetric is allegro.inversion_symmetric is True
     assert (nequip.parallel, nequip.message_passing_layers, nequip.interaction_range) == ("exchange", 3, 12.0)
     assert (allegro.parallel, allegro.message_passing_layers, allegro.interaction_range) == ("local", 0, 4.0)
     assert sorted(nequip.operators) == [

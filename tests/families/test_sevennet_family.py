@@ -7,6 +7,7 @@ from ase.build import bulk
 pytest.importorskip("sevenn", reason="the package 'sevenn' is not installed. Type: pip install sevenn")
 
 from conftest import mlip
+from models import tiny_sevennet_checkpoint
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
@@ -41,6 +42,23 @@ def test_the_two_dates_are_two_models(artifacts):
     assert first.contract.model.source_sha256 != second.contract.model.source_sha256
     energies = [file.fixtures().structures[0].energy for file in (first, second)]
     assert abs(energies[0] - energies[1]) > 1e-3
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_what_the_contract_says_of_mirror_images_is_so(parity, tmp_path):
+    """SevenNet's `is_parity`: off in every packaged model."""
+    checkpoint = tiny_sevennet_checkpoint(tmp_path / "tiny.pth", parity=parity)
+    path = tmp_path / "tiny.mlip.pt"
+    done = mlip("export", "sevennet", checkpoint, "-o", path, "--dtype", "float64", "--trust-checkpoint")
+    assert done.returncode == 0, done.stderr
+    assert Artifact(path).contract.inversion_symmetric is parity
+    atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    atoms.rattle(0.3, seed=1)
+    atoms.calc = MLIPCalculator(path)
+    forces = atoms.get_forces()
+    atoms.positions *= -1.0
+    difference = np.abs(atoms.get_forces() + forces).max()
+    assert difference < 1e-9 if parity else difference > 1e-6
 
 
 # ---- --elements ---------------------------------------------------------------------------------------------------

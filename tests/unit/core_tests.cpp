@@ -1,4 +1,4 @@
-// The core without Python, without a model: contract, graph, neighbour list, units, checksums, signature. Exits with
+// The core without Python, without a model: contract, graph, neighbour list, units, checksums, validation record. Exits with
 // the number of failures.
 #include <algorithm>
 #include <array>
@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/archive.h"
 #include "core/contract.h"
 #include "core/crc32.h"
 #include "core/elements.h"
@@ -14,8 +15,8 @@
 #include "core/graph.h"
 #include "core/neighbours.h"
 #include "core/sha256.h"
-#include "core/signature.h"
 #include "core/units.h"
+#include "core/validation_record.h"
 #include "model/exchange_relay.h"
 #include "model/model.h"
 #include "unit/expect.h"
@@ -234,25 +235,39 @@ void test_crc32() {
   }
 }
 
-void test_signature() {
+void test_validation_record() {
   const std::string text = R"({"schema": "1.0", "verdict": "pass", "content_sha256": "ab", "suites": ["fidelity"],
     "engines": ["ase", "lammps"], "elements": ["H"], "versions": {"torch": "2.13.0", "lammps": "2025.7.22"},
-    "expected_failures": []})";
-  const mlip::Signature signature = mlip::parse_signature(text, "file");
-  expect(signature.describe() == "fidelity in ase, lammps (lammps 2025.7.22, torch 2.13.0)", signature.describe());
+    "expected_failures": [], "failures": []})";
+  mlip::ValidationRecord record = mlip::parse_validation_record(text, "file");
+  expect(record.passed, "the verdict");
+  expect(record.describe() == "fidelity in ase, lammps (lammps 2025.7.22, torch 2.13.0)", record.describe());
   const auto problem = [&](const std::string& digest, const mlip::Surroundings& here) {
-    return mlip::unvalidated(signature, digest, here);
+    return mlip::unvalidated(record, digest, here);
   };
-  expect(problem("ab", {"lammps", "2025.7.22", "2.13.0"}).empty(), "a signature that holds");
+  expect(problem("ab", {"lammps", "2025.7.22", "2.13.0"}).empty(), "a record that holds");
   expect(problem("ac", {"lammps", "2025.7.22", "2.13.0"}) == "it was changed after it was validated", "edited");
   expect(problem("ab", {"openmm", "8.6", "2.13.0"}) == "it was validated in ase, lammps, not in openmm", "engine");
   expect(problem("ab", {"lammps", "2026.1.1", "2.13.0"}) == "it was validated with lammps 2025.7.22, this is 2026.1.1",
          "another LAMMPS");
   expect(problem("ab", {"lammps", "2025.7.22", "2.9.0"}) == "it was validated with torch 2.13.0, this is 2.9.0",
          "another torch");
-  expect(mlip::unvalidated(std::nullopt, "", {"lammps", "1", "1"}) == "nobody has validated it", "no signature");
-  expect_error([] { mlip::parse_signature("{}", "file"); }, "file: the signature cannot be read");
-  expect_error([] { mlip::parse_signature(R"({"schema": "2.0", "verdict": "pass"})", "file"); }, "another schema");
+  expect(mlip::unvalidated(std::nullopt, "", {"lammps", "1", "1"}) == "nobody has validated it", "no record");
+  expect_error([] { mlip::parse_validation_record("{}", "file"); }, "file: the validation record cannot be read");
+  for (const char* foreign : {R"({"schema": "2.0", "verdict": "pass"})", R"({"schema": "1.0", "verdict": "maybe"})"})
+    expect_error([&] { mlip::parse_validation_record(foreign, "file"); }, "another schema");
+
+  std::string failed = text;
+  failed.replace(failed.find("\"pass\""), 6, "\"fail\"");
+  failed.replace(failed.rfind("[]"), 2, R"(["dimers: Si-Si", "ase: forces"])");
+  record = mlip::parse_validation_record(failed, "file");
+  expect(problem("ab", {"lammps", "2025.7.22", "2.13.0"}) ==
+             "it failed its validation (2 check(s), the first: dimers: Si-Si)",
+         "a verdict of fail");
+  expect(problem("ac", {"lammps", "2025.7.22", "2.13.0"}) == "it was changed after it was validated", "fail, edited");
+  expect(!mlip::Validation{std::nullopt, "nobody has validated it"}.in_doubt(), "a fresh file");
+  expect(!mlip::Validation{record, ""}.in_doubt(), "a record that holds is no doubt");
+  expect(mlip::Validation{record, "it failed"}.in_doubt(), "a failed file");
 }
 
 void test_device_on_node() {
@@ -324,7 +339,7 @@ int main() {
   test_units();
   test_sha256();
   test_crc32();
-  test_signature();
+  test_validation_record();
   test_device_on_node();
   test_exchange_relay();
   return mlip::testing::report();

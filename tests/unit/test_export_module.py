@@ -5,8 +5,10 @@ import inspect
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_models import ELEMENTS, LocalEnergy
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters import export_module
 
@@ -144,3 +146,11 @@ def test_the_hash_is_of_parameters_and_code(tmp_path):
     changed.strength[0] = 0.6
     hashes = {write(module, tmp_path / "mine.mlip.pt").model.source_sha256 for module in (Good(), Good(), changed)}
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("declared", [None, True, False])
+def test_what_is_declared_of_mirror_images_is_in_the_contract(declared, tmp_path):
+    path = tmp_path / "toy.mlip.pt"
+    export_module(LocalEnergy(3.9), path, elements=ELEMENTS, cutoff=3.9, name="toy", inversion_symmetric=declared)
+    assert Artifact(path).contract.inversion_symmetric is declared
+    MLIPCalculator(path)  # the C++ core takes the key

@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import toy_models
 from torch import Tensor, nn
 from toy_models import LocalEnergy
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.exporters.interface import EdgeGradientModel
 from mlip_deploy.validation import fidelity
 from mlip_deploy.validation.case import Context
-from mlip_deploy.validation.physics import dynamics
+from mlip_deploy.validation.physics import dimers, dynamics, tools
 from mlip_deploy.validation.run import validate
 
 CUTOFF = 3.9
@@ -163,3 +165,131 @@ def test_forces_that_lose_energy_are_red_in_dynamics(wrap, verdict, engine, fixt
     context = Context(artifact=Artifact(path), engine=engine, directory=tmp_path)
     case = next(case for case in dynamics.cases(context) if engine in case.name)
     assert case.run(context, lambda _: None).checks[0].verdict == verdict
+
+
+class Chiral(nn.Module):
+    """The local model with a triple product of the neighbours' moments, which mirror images have of the other sign."""
+
+    def __init__(self, sound: nn.Module, cutoff: float):
+        super().__init__()
+        self.sound = sound
+        self.cutoff = cutoff
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        smooth = (1.0 - (edge_vectors * edge_vectors).sum(1) / self.cutoff**2) ** 3
+        moments = []
+        for power in range(1, 4):
+            weighted = (smooth**power)[:, None] * edge_vectors
+            moments.append(torch.zeros([n_owned, 3], dtype=edge_vectors.dtype).index_add(0, edge_index[0], weighted))
+        product = (moments[0] * torch.linalg.cross(moments[1], moments[2])).sum(1)
+        energies = self.sound(node_types, n_owned, edge_index, edge_vectors)
+        return energies + 0.02 * product
+
+
+@pytest.mark.parametrize(
+    ("promised", "verdict", "reason"),
+    [
+        (True, "fail", "though the model is symmetric by construction"),
+        (False, "expected-fail", "the model's features do not know parity"),
+        (None, "expected-fail", "the contract does not say whether they may"),
+    ],
+)
+def test_mirror_images_that_differ_are_red_where_the_family_rules_it_out(
+    promised, verdict, reason, fixtures, in_ase, tmp_path
+):
+    path = toy_models.write(
+        tmp_path / "mutant.mlip.pt",
+        Chiral(LocalEnergy(CUTOFF), CUTOFF),
+        "local",
+        "float64",
+        CUTOFF,
+        fixtures,
+        inversion_symmetric=promised,
+    )
+    found = run(path, tmp_path, ["physics"])
+    (outcome,) = [outcome for outcome in found.outcomes if outcome.case == "symmetry: inversion"]
+    differing = [check for check in outcome.checks if check.verdict != "pass"]
+    assert {check.verdict for check in differing} == {verdict}
+    assert all(reason in check.reason for check in differing)
+    if promised:
+        assert red(found) == {"symmetry: inversion"}
+    else:
+        assert found.verdict == "pass", found.failures()
+
+
+class BetweenTwo(nn.Module):
+    """The local model with a further energy of each pair, a function of the distance."""
+
+    def __init__(self, sound: nn.Module, kind: str):
+        super().__init__()
+        self.sound = sound
+        self.kind = kind
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        r = torch.sqrt((edge_vectors * edge_vectors).sum(1))
+        if self.kind == "hole":
+            pair = 4.0 * torch.exp(-(((r - 3.1) / 0.2) ** 2)) - 6.0 * torch.exp(-(((r - 2.7) / 0.2) ** 2))
+        elif self.kind == "shallow hole":
+            pair = -0.05 * torch.exp(-(((r - 2.7) / 0.2) ** 2))
+        elif self.kind == "deep well":
+            pair = -30.0 * torch.exp(-(((r - 2.7) / 0.6) ** 2))
+        elif self.kind == "jump":
+            pair = -4.0 * (r < 3.2).to(r.dtype)
+        else:
+            pair = torch.zeros_like(r)
+        energies = self.sound(node_types, n_owned, edge_index, edge_vectors)
+        return energies + 0.5 * torch.zeros_like(energies).index_add(0, edge_index[0], pair)
+
+
+@pytest.mark.parametrize(
+    ("kind", "failing"),
+    [
+        ("none", []),
+        ("shallow hole", []),
+        ("hole", ["highest hump"]),
+        ("deep well", ["deepest well"]),
+        ("jump", ["largest change of a dimer's energy that its forces do not explain"]),
+    ],
+)
+def test_a_wrong_dimer_in_reach_is_red_and_named(kind, failing, fixtures, tmp_path):
+    energy = BetweenTwo(LocalEnergy(CUTOFF), kind)
+    path = toy_models.write(tmp_path / "toy.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    (case,) = dimers.cases(Context(artifact=Artifact(path), engine="ase", directory=tmp_path))
+    checks = case.run(Context(artifact=Artifact(path), engine="ase", directory=tmp_path), lambda _: None).checks
+    red_ones = [check for check in checks if check.verdict == "fail"]
+    assert [check.quantity[: len(name)] for check, name in zip(red_ones, failing, strict=True)] == failing
+    assert all("Na-Na " in check.reason for check in red_ones)
+
+
+def test_limits_grow_up_to_ten_times(fixtures, in_ase, tmp_path, monkeypatch):
+    """An engine whose numbers are ten thousand times too large, with errors of half their size's share of a limit."""
+    path = toy_models.write(tmp_path / "sound.mlip.pt", LocalEnergy(CUTOFF), "local", "float64", CUTOFF, fixtures)
+    sound = ase_engine.evaluate_many
+    factor = 1e4
+
+    def exploded(path, frames, **options):
+        results = sound(path, frames, **options)
+        return [
+            replace(
+                result,
+                energy=factor * (result.energy + 0.5 * FLOAT64.energy_per_atom * len(atoms) * (-1) ** number),
+                forces=factor * result.forces,
+            )
+            for number, (result, atoms) in enumerate(zip(results, frames, strict=True))
+        ]
+
+    monkeypatch.setattr(ase_engine, "evaluate_many", exploded)
+
+    def translation(directory):
+        found = run(path, directory, ["physics"])
+        (outcome,) = [outcome for outcome in found.outcomes if outcome.case == "symmetry: translation"]
+        return [check for check in outcome.checks if check.quantity.endswith(": energy")]
+
+    checks = translation(tmp_path / "capped")
+    assert "fail" in {check.verdict for check in checks}
+    assert all("capped at 10 times the limit for the fixtures, though the results are" in c.source for c in checks)
+    assert all(check.threshold == pytest.approx(20 * FLOAT64.energy_per_atom) for check in checks)
+    monkeypatch.setattr(tools, "MOST_GROWTH", float("inf"))
+    checks = translation(tmp_path / "unbounded")
+    assert {check.verdict for check in checks} == {"pass"}
+    assert not any("capped" in check.source for check in checks)

@@ -12,6 +12,8 @@ from mlip_deploy.validation.case import Context
 from mlip_deploy.validation.physics import cases, dimers, symmetries
 from mlip_deploy.validation.physics.stencil import POINTS, derivative, integral, step_for
 
+IN_REACH = 4
+"""checks on all dimers together"""
 STEP = 0.01
 NODES = STEP * np.array([*POINTS[:4], 0, *POINTS[4:]])
 
@@ -89,6 +91,51 @@ def test_a_dimer_with_a_hole():
     assert "keep atoms apart with ZBL" in found.reason
 
 
+def reach(energy):
+    pair, distances, energies, repulsion = curve(energy)
+    return dimers.reach(distances, energies, repulsion, 0.8 * dimers._radii(*pair))
+
+
+def verdicts(found):
+    return [check.verdict for check in dimers.judge_reach({"Si-Si": found, "H-H": reach(morse)}, noise=1e-6)]
+
+
+def test_a_dimer_in_reach():
+    found = reach(morse)
+    assert found.finite
+    assert found.hump == found.jump == 0.0
+    assert found.depth == pytest.approx(3.0, abs=0.06)  # the nearest point of the curve
+    assert found.depth_at == pytest.approx(2.3, rel=0.05)
+    assert verdicts(found) == ["pass"] * 4
+
+
+def test_a_hole_behind_a_wall_is_out_of_reach():
+    """As SevenNet-0's of helium: below 0.5 Å, behind 45 eV."""
+    found = reach(
+        lambda r: morse(r) + 30.0 * np.exp(-(((r - 2.0) / 0.1) ** 2)) - 20.0 * np.exp(-(((r - 1.8) / 0.1) ** 2))
+    )
+    assert verdicts(found) == ["pass"] * 4
+    low = reach(lambda r: morse(r) + 8.0 * np.exp(-(((r - 2.0) / 0.1) ** 2)) - 20.0 * np.exp(-(((r - 1.8) / 0.1) ** 2)))
+    assert verdicts(low)[1] == "fail"
+
+
+def test_numbers_that_are_none_fail_by_name():
+    _, distances, energies, repulsion = curve(morse)
+    repulsion[np.argmax(distances > 2.5)] = np.nan
+    found = dimers.reach(distances, energies, repulsion, 1.8)
+    checks = dimers.judge_reach({"Si-Si": found, "H-H": reach(morse)}, noise=1e-6)
+    assert [check.verdict for check in checks] == ["fail", "pass", "pass", "pass"]
+    assert checks[0].reason == "Si-Si"
+
+
+def test_an_energy_that_jumps_is_not_the_forces_work():
+    _, distances, energies, repulsion = curve(morse)
+    found = dimers.reach(distances, np.where(distances < 4.0, energies + 0.5, energies), repulsion, 1.8)
+    assert found.jump == pytest.approx(0.5, abs=0.2)
+    assert found.jump_at == pytest.approx(4.0, rel=0.06)
+    assert verdicts(found)[3] == "fail"
+
+
 def test_the_rotation_is_seen_by_lammps():
     """LAMMPS turns the first cell vector to x: a rotation alone would be undone before the model sees it."""
     atoms = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
@@ -119,7 +166,7 @@ def test_many_elements_meet_each_other_close_up(toy, tmp_path, monkeypatch):
     context = Context(artifact=Artifact(toy), engine="ase", directory=tmp_path)
     (case,) = dimers.cases(context)
     quantities = [check.quantity for check in case.run(context, lambda _: None).checks]
-    assert [name.split(":")[0] for name in quantities] == [
+    assert [name.split(":")[0] for name in quantities[IN_REACH:]] == [
         *("Na-Na", "Cl-Cl", "Si-Si"),
         *(f"{symbol} with each other element" for symbol in ("Na", "Cl", "Si")),
     ]
@@ -157,7 +204,7 @@ def test_few_elements(elements, toy, tmp_path):
     failed = [(o.case, check) for o in outcomes for check in o.checks if check.verdict == "fail"]
     assert not failed
     found = next(o for o in outcomes if o.case == "dimers")
-    assert len(found.checks) == len(elements) * (len(elements) + 1) // 2
+    assert len(found.checks) == IN_REACH + len(elements) * (len(elements) + 1) // 2
 
 
 @pytest.fixture

@@ -224,8 +224,8 @@ def test_a_file_as_output_is_named(tiny, tmp_path):
     assert "is a file. Name a folder" in done.stderr
 
 
-def test_signing_needs_both_suites(suite, context):
+def test_recording_needs_both_suites(suite, context):
     suite(only=lambda: outcome("only"))
     found = validate(context, ["physics"])
-    with pytest.raises(MLIPError, match=r"--sign: the suite.s. fidelity did not run. Type: .*--suite fidelity"):
-        found.signature()
+    with pytest.raises(MLIPError, match=r"--record: the suite.s. fidelity did not run. Type: .*--suite fidelity"):
+        found.record()

@@ -192,6 +192,8 @@ class Contract(_Strict):
     operators: dict[str, int]
     """Custom operators that the graph calls, with the version of each."""
     domain: Domain | None = None
+    inversion_symmetric: bool | None = None
+    """Mirror images have the same energy by the model's construction; None where nobody said."""
 
     @model_validator(mode="after")
     def _rules(self) -> Contract:

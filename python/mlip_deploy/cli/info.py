@@ -10,6 +10,7 @@ from rich.table import Table
 from mlip_deploy.artifact.gate import line_to_type, problem
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.cli.console import console, escape
+from mlip_deploy.errors import MLIPError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,16 +25,6 @@ def run(options: argparse.Namespace) -> int:
         print(artifact.contract_text())
         return 0
     fixtures = artifact.fixtures()
-    signature = artifact.signature()
-    if signature is None:
-        validated = f"no. Type: {line_to_type(artifact)}"
-    else:
-        doubts = {engine: problem(artifact, engine) for engine in signature.engines}
-        stale = "; ".join(f"not for {engine}: {doubt}" for engine, doubt in doubts.items() if doubt)
-        tested = f", physics with {len(signature.elements)} of {len(contract.elements)} elements"
-        validated = (
-            signature.describe() + tested + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")
-        )
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -68,8 +59,24 @@ def run(options: argparse.Namespace) -> int:
             f"{noise.energy_per_atom:.1e} eV/atom, {noise.forces:.1e} eV/Å, {noise.stress:.1e} eV/Å³, "
             f"isolated atom {fixtures.isolated_atom_noise:.1e} eV",
         ),
-        ("validated", validated),
+        ("validated", _validated(artifact)),
     ]:
         table.add_row(name, escape(value))
     console.print(table)
     return 0
+
+
+def _validated(artifact: Artifact) -> str:
+    """What the validation record says, and where it does not hold."""
+    try:
+        record = artifact.validation_record()
+    except MLIPError as error:
+        return f"no: {error}"
+    if record is None:
+        return f"no. Type: {line_to_type(artifact)}"
+    tested = f"{record.describe()}, physics with {len(record.elements)} of {len(artifact.contract.elements)} elements"
+    if record.verdict == "fail":
+        return f"no: failed in {tested}: {'; '.join(record.failures)}. Type: {line_to_type(artifact)}"
+    doubts = {engine: problem(artifact, engine) for engine in record.engines}
+    stale = "; ".join(f"not for {engine}: {doubt}" for engine, doubt in doubts.items() if doubt)
+    return tested + (f". Stale: {stale}. Type: {line_to_type(artifact)}" if stale else "")

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[ModuleType, str, str]] = {
     "validate": (
         validate,
         "run validation suites on an artifact in an engine; exit 1 when a check fails",
-        "mlip validate 7net-0.mlip.pt --suite fidelity,physics --engine lammps --sign -o validation",
+        "mlip validate 7net-0.mlip.pt --suite fidelity,physics --engine lammps --record -o validation",
     ),
     "compare": (
         compare,

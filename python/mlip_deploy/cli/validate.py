@@ -1,13 +1,14 @@
-"""`mlip validate`: run the suites, write the report, sign the file."""
+"""`mlip validate`: run the suites, write the report, record the verdict in the file."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 from rich.table import Table
 
-from mlip_deploy.artifact.gate import sign
+from mlip_deploy.artifact.gate import write_validation_record
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.validation_record import REQUIRED_SUITES
 from mlip_deploy.cli.console import console, errors, progress_line
@@ -21,6 +22,13 @@ from mlip_deploy.validation.report.summary import page
 from mlip_deploy.validation.run import MEASURED, SUITES, Validation, validate
 
 DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
+
+
+class _Renamed(argparse.Action):
+    """Says what `--sign` is called now."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error("--sign is not an option: what is written is a record. Use --record")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
     parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("--sign", action="store_true", help="write the verdict into the file if all checks pass")
+    parser.add_argument("--sign", action=_Renamed, nargs=0, help=argparse.SUPPRESS)
+    parser.add_argument("--record", action="store_true", help="write the verdict, pass or fail, into the file")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
     )
@@ -111,9 +120,9 @@ def run(options: argparse.Namespace) -> int:
         write_text(options.output / "report.html", page(validation))
     _print(validation)
     console.print(f"report: {options.output / 'report.html'}")
-    if options.sign:
-        sign(artifact, validation.signature())
-        console.print(f"signed: {options.file}")
+    if options.record:
+        write_validation_record(artifact, validation.record())
+        console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
     return 0 if validation.verdict == "pass" else 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.artifact.gate import unvalidated_ignored
+from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.result import Result
 
@@ -40,5 +40,5 @@ def evaluate_many(
 @lru_cache(maxsize=4)
 def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
     """Loaded once per file; `modified` makes a rewritten file a different one."""
-    with unvalidated_ignored():
+    with doubts_ignored():
         return MLIPCalculator(path, device=device, threads=threads)

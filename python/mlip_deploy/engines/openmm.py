@@ -12,7 +12,7 @@ from ase import Atoms
 from openmm import unit
 
 from mlip_deploy import _core
-from mlip_deploy.artifact.gate import unvalidated_ignored
+from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
@@ -93,7 +93,7 @@ def context_of(
     For checks and validation: it is silent about a file that nobody has validated yet. On the platform "Reference", or
     on "CUDA" for a model on a GPU, unless another one is named; in double precision where there is a choice.
     """
-    with unvalidated_ignored():
+    with doubts_ignored():
         system = system_of(atoms, path, device=device, threads=threads)
     if platform is None:
         names = {openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())}

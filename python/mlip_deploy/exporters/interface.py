@@ -100,6 +100,8 @@ class Adapted:
     """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
     atomic_energies_meaningful: bool = True
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
+    inversion_symmetric: bool | None = None
+    """Mirror images have the same energy by the model's construction; None where nobody said."""
 
     def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
         with torchs_own_functions():
@@ -127,4 +129,5 @@ class Adapted:
             atomic_energies_meaningful=self.atomic_energies_meaningful,
             energy_frame=self.energy_frame,
             operators={},
+            inversion_symmetric=self.inversion_symmetric,
         )

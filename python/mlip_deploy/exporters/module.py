@@ -43,6 +43,7 @@ def export_module(
     parallel: Parallel = "local",
     dtype: Dtype = "float32",
     energy_frame: EnergyFrame | None = None,
+    inversion_symmetric: bool | None = None,
     license: str = "unknown",
     citation: str = "none",
     backend: BackendKind = "torchscript",
@@ -63,6 +64,8 @@ def export_module(
             message-passing layer; "halo" for one that needs ghosts with edges of their own.
         dtype: of the artifact. The fixtures hold float64 results and the module's noise in float32.
         energy_frame: with what the energies may be compared; unknown when it is left out.
+        inversion_symmetric: whether mirror images have the same energy by construction, as in a model of distances and
+            angles. `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
         backend: "torchscript", or "aotinductor" for code compiled for this torch and processor.
 
     Returns:
@@ -100,6 +103,7 @@ def export_module(
         message_passing_layers=message_passing_layers,
         parallel=parallel,
         energy_frame=energy_frame or EnergyFrame.unknown(),
+        inversion_symmetric=inversion_symmetric,
         inputs=[],
         energy_model=lambda kind: _in_type(module, kind),
         original=Original(

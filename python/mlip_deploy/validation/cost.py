@@ -92,11 +92,11 @@ def _ase(path: Path, atoms: Atoms, threads: int) -> float:
     from ase.md.verlet import VelocityVerlet
     from ase.units import fs
 
-    from mlip_deploy.artifact.gate import unvalidated_ignored
+    from mlip_deploy.artifact.gate import doubts_ignored
     from mlip_deploy.ase import MLIPCalculator
 
     atoms = atoms.copy()
-    with unvalidated_ignored():
+    with doubts_ignored():
         atoms.calc = MLIPCalculator(path, threads=threads)
     dynamics = VelocityVerlet(atoms, TIMESTEP * fs)
     dynamics.run(WARM_UP)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import mlip_deploy
 from mlip_deploy.artifact.reader import file_sha256
-from mlip_deploy.artifact.validation_record import REQUIRED_SUITES, VERSIONED, Signature, release
+from mlip_deploy.artifact.validation_record import REQUIRED_SUITES, VERSIONED, ValidationRecord, release
 from mlip_deploy.bench.report import machine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
@@ -59,7 +59,7 @@ class Validation(_Strict):
 
     artifact: str
     content_sha256: str
-    """of the artifact without its signature"""
+    """of the artifact without its validation record"""
     model: str
     dtype: str
     energy_frame: str
@@ -86,30 +86,37 @@ class Validation(_Strict):
     def failures(self) -> list[tuple[Outcome, Check]]:
         return [(o, check) for o in self.outcomes for check in o.checks if check.verdict == "fail"]
 
-    def signature(self) -> Signature:
+    def record(self) -> ValidationRecord:
         """The record for the artifact.
 
         Raises:
             MLIPError: says what is missing.
         """
-        missing = [suite for suite in REQUIRED_SUITES if suite not in self.suites or not self.count(suite, "pass")]
+        judged = {suite: self.count(suite, "pass") + self.count(suite, "fail") for suite in self.suites}
+        missing = [suite for suite in REQUIRED_SUITES if not judged.get(suite)]
         if missing:
             raise MLIPError(
-                f"--sign: the suite(s) {', '.join(missing)} did not run. Type: mlip validate {self.artifact} --suite "
-                f"{','.join(dict.fromkeys([*REQUIRED_SUITES, *self.suites]))} --sign -o OUT"
+                f"--record: the suite(s) {', '.join(missing)} did not run. Type: mlip validate {self.artifact} --suite "
+                f"{','.join(dict.fromkeys([*REQUIRED_SUITES, *self.suites]))} --record -o OUT"
             )
-        if self.verdict != "pass":
-            raise MLIPError(f"--sign: {len(self.failures())} check(s) failed, so '{self.artifact}' is not signed")
-        fidelity = [o for o in self.outcomes if o.suite == "fidelity" and any(c.verdict == "pass" for c in o.checks)]
+        replayed = {
+            o.engine
+            for o in self.outcomes
+            if o.suite == "fidelity" and any(check.verdict in ("pass", "fail") for check in o.checks)
+        }
         expected = [f"{o.case}: {c.quantity}" for o in self.outcomes for c in o.checks if c.verdict == "expected-fail"]
-        return Signature(
-            verdict="pass",
+        failures = [f"{outcome.case}: {check.quantity}" for outcome, check in self.failures()]
+        if self.verdict == "fail" and not failures:
+            failures = [f"{suite}: nothing was judged" for suite in self.suites if not judged[suite]]
+        return ValidationRecord(
+            verdict=self.verdict,
             content_sha256=self.content_sha256,
             suites=self.suites,
-            engines=sorted({o.engine for o in fidelity}),
+            engines=sorted(replayed),
             elements=self.elements or self.model_elements,
             versions={name: self.versions[name] for name in VERSIONED},
             expected_failures=expected,
+            failures=failures,
         )
 
 

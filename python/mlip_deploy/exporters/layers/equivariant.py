@@ -22,6 +22,16 @@ class NotFusible(MLIPError):  # noqa: N818  a reason to use the framework's own 
     """A layer that the fast path does not know."""
 
 
+def keeps_parity(model: nn.Module) -> bool | None:
+    """Whether a model of e3nn's layers gives mirror images the same energy.
+
+    It does if its spherical harmonics take the edges as vectors (1o), since all layers after them know parity, and not
+    if they take them as pseudovectors (1e). None for a model without spherical harmonics.
+    """
+    harmonics: list[Any] = [module for module in model.modules() if type(module).__name__ == "SphericalHarmonics"]
+    return all(module.irreps_in[0].ir.p == -1 for module in harmonics) if harmonics else None
+
+
 def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
     """e3nn's layout [n, irreps.dim] as blocks [n, 2l+1, channels]."""
     blocks = []

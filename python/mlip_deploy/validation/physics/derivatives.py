@@ -117,7 +117,7 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
             float(difference[worst]),
             2 * noise / length + limits.forces + error,
             "eV/Å",
-            WORK.format(noise=noise, length=length, unit="Å"),
+            WORK.format(noise=noise, length=length, unit="Å") + limits.remark,
             f"atom {worst // 3} (from 0), {'xyz'[worst % 3]}: force {by_force[worst]:.6g} eV/Å, -dE/dx "
             f"{by_energy[worst]:.6g} eV/Å",
         ),
@@ -126,7 +126,7 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
             largest(base.forces.sum(axis=0)),
             len(base.forces) * limits.forces,
             "eV/Å",
-            "the fidelity bound of each force, all of one sign",
+            "the fidelity bound of each force, all of one sign" + limits.remark,
         ),
     ]
     derivatives = [derivative(np.array([-node.forces.ravel() for node in path]), step) for path in paths]
@@ -137,7 +137,7 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
             largest(jacobian - jacobian.T) / 2.0,
             NOISE_GAIN * limits.forces / step + max(bound for _, bound in derivatives),
             "eV/Å²",
-            FORCE_NOISE,
+            FORCE_NOISE + limits.remark,
             f"the forces have no potential; the largest element of the Jacobian is {largest(jacobian):.4g} eV/Å²",
         )
     )
@@ -162,6 +162,7 @@ def stresses(
 ) -> list[Check]:
     """dE = V σ : L for the six strains, where r' = r D changes by r' L ds with L = D⁻¹ dD/ds."""
     checks = []
+    limits = bounds(context, [base])
     volume = atoms.get_volume()
     length = LENGTH * step
     for c, name in enumerate(VOIGT_NAMES):
@@ -179,9 +180,9 @@ def stresses(
             judged(
                 f"stress {name}: difference from the slope of the energy, means over a path",
                 abs(by_stress - by_energy),
-                (2 * noise + work.error) / length / volume + bounds(context, [base]).stress,
+                (2 * noise + work.error) / length / volume + limits.stress,
                 "eV/Å³",
-                WORK.format(noise=noise, length=length, unit="strain") + ", over the volume",
+                WORK.format(noise=noise, length=length, unit="strain") + ", over the volume" + limits.remark,
                 f"stress {by_stress:.6g}, dE/dε/V {by_energy:.6g} eV/Å³",
             )
         )

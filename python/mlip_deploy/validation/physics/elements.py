@@ -53,16 +53,17 @@ def _run(context: Context, progress: Progress) -> Outcome:
     for k, symbol in enumerate(symbols):
         base, *moved = results[k * (1 + len(POINTS)) : (k + 1) * (1 + len(POINTS))]
         nodes = [*moved[: len(POINTS) // 2], base, *moved[len(POINTS) // 2 :]]
-        noise = len(base.forces) * noise_far_from_fixtures(context, nodes)
+        noise, remark = noise_far_from_fixtures(context, nodes)
+        limits = bounds(context, nodes)
         work = integral([float((node.forces * directions[k]).sum()) for node in nodes], step)
         by_force, by_energy = work.value / length, -(nodes[-1].energy - nodes[0].energy) / length
         checks.append(
             judged(
                 f"{symbol}: difference between the force along a random direction and the slope of the energy",
                 abs(by_force - by_energy),
-                (2 * noise + work.error) / length + np.sqrt(base.forces.size) * bounds(context, nodes).forces,
+                (2 * len(base.forces) * noise + work.error) / length + np.sqrt(base.forces.size) * limits.forces,
                 "eV/Å",
-                SOURCE,
+                SOURCE + (remark or limits.remark),
                 f"force {by_force:.6g}, slope {by_energy:.6g} eV/Å; largest force {largest(base.forces):.3g} eV/Å",
             )
         )

@@ -75,7 +75,7 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
         checks += _copies(context, label, base, replica, copies)
         if base.stress is not None and replica.stress is not None:
             difference = largest(replica.stress - base.stress)
-            checks.append(judged(f"{label}: stress", difference, 2 * limits.stress, "eV/Å³", TWICE))
+            checks.append(judged(f"{label}: stress", difference, 2 * limits.stress, "eV/Å³", TWICE + limits.remark))
     alone = results[1 + len(REPEATS) : 1 + len(REPEATS) + len(bodies)]
     for name, one, both in zip(bodies, alone, results[-len(pairs) :], strict=True):
         checks += _copies(context, f"two, {gap:.3g} Å apart: {name}", one, both, 2)
@@ -88,8 +88,8 @@ def _copies(context: Context, label: str, one: Result, many: Result, copies: int
     energy = abs(many.energy - copies * one.energy) / n
     forces = largest(many.forces - np.tile(one.forces, (copies, 1)))
     return [
-        judged(f"{label}: energy", energy, 2 * limits.energy_per_atom, "eV/atom", TWICE),
-        judged(f"{label}: forces", forces, 2 * limits.forces, "eV/Å", TWICE),
+        judged(f"{label}: energy", energy, 2 * limits.energy_per_atom, "eV/atom", TWICE + limits.remark),
+        judged(f"{label}: forces", forces, 2 * limits.forces, "eV/Å", TWICE + limits.remark),
     ]
 
 
@@ -135,7 +135,7 @@ def _locality(context: Context, progress: Progress) -> Outcome:
             largest(change[distance > 2.0 * reach]),
             2 * limits.forces,
             "eV/Å",
-            TWICE,
+            TWICE + limits.remark,
             "the contract's interaction range is too short",
         ),
     ]
@@ -148,7 +148,7 @@ def _locality(context: Context, progress: Progress) -> Outcome:
                 largest(difference[distance > reach]),
                 2 * max(limits.atomic_energies, lone_atom_bound(context)),
                 "eV",
-                TWICE,
+                TWICE + limits.remark,
                 "the contract's interaction range is too short",
             )
         )
@@ -235,7 +235,7 @@ def _jump(context: Context, label: str, scan: list[Result]) -> list[Check]:
     noise = 2 * n * max(limits.energy_per_atom, lone_atom_bound(context))
     slope = max(abs(float(scan[k].forces[2, 0])) for k in (inner, before, after))
     bend = largest(scan[before].forces - scan[inner].forces) / (SCAN[before] - SCAN[inner])
-    source = f"noise (twice the fidelity bound) and the slope inside the cutoff, over {2 * CROSSING:g} Å"
+    source = f"noise (twice the fidelity bound) and the slope inside the cutoff, over {2 * CROSSING:g} Å{limits.remark}"
     reason = "the cutoff is cut short: neighbours vanish before their contribution does"
     return [
         judged(

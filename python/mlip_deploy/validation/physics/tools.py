@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -68,17 +68,41 @@ def evaluate(context: Context, frames: Sequence[Atoms]) -> list[Result]:
     return many_evaluator(context.engine)(context.artifact.path, frames, **context.hardware._asdict())
 
 
-def bounds(context: Context, results: Sequence[Result] = ()) -> Tolerance:
+MOST_GROWTH = 10.0
+"""Limits grow up to so many times with the size of a result: a broken model whose numbers explode is not excused."""
+
+
+@dataclass(frozen=True)
+class Bounds(Tolerance):
+    """Limits, and for a report what was done to them."""
+
+    remark: str = ""
+    """to be added to the source of a threshold; "" unless the growth was capped"""
+
+
+def bounds(context: Context, results: Sequence[Result] = ()) -> Bounds:
     """How far a result in this engine may be from the exact value of the model: the bounds of fidelity.
 
     Noise grows with the numbers: for results with larger energies or forces than those of the fixtures, such as of
-    elements that the fixtures do not have, the bounds are larger in proportion.
+    elements that the fixtures do not have, the bounds are larger in proportion, up to MOST_GROWTH times.
     """
     fixtures = context.artifact.fixtures()
     known = [structure.result() for structure in fixtures.structures]
     growth = max(1.0, *(_ratio(size, results, known) for size in (_energy_per_atom, lambda r: largest(r.forces))))
     limits = tolerance(context.artifact.contract.dtype, fixtures)
-    return Tolerance(*(growth * value for value in astuple(limits)))
+    remark = _capped(f"the results are {growth:.3g} times those of the fixtures") if growth > MOST_GROWTH else ""
+    factor = min(growth, MOST_GROWTH)
+    return Bounds(
+        energy_per_atom=factor * limits.energy_per_atom,
+        atomic_energies=factor * limits.atomic_energies,
+        forces=factor * limits.forces,
+        stress=factor * limits.stress,
+        remark=remark,
+    )
+
+
+def _capped(reason: str) -> str:
+    return f"; capped at {MOST_GROWTH:g} times the limit for the fixtures, though {reason}"
 
 
 def _energy_per_atom(result: Result) -> float:
@@ -100,10 +124,16 @@ ROUNDINGS = 10.0
 """Roundings of an energy in the floating-point type, for structures unlike the fixtures, with larger numbers inside."""
 
 
-def noise_far_from_fixtures(context: Context, results: Sequence[Result]) -> float:
-    """eV/atom: the fidelity bound, that of an isolated atom, or a few roundings of the energy per atom if larger."""
+def noise_far_from_fixtures(context: Context, results: Sequence[Result]) -> tuple[float, str]:
+    """eV/atom: the fidelity bound, that of an isolated atom, or a few roundings of the energy per atom if larger.
+
+    Up to MOST_GROWTH times the larger of the two bounds; then with a remark for the source of a threshold.
+    """
+    base = max(bounds(context).energy_per_atom, lone_atom_bound(context))
     rounding = ROUNDINGS * float(np.finfo(context.artifact.contract.dtype).eps) * max(map(_energy_per_atom, results))
-    return max(bounds(context).energy_per_atom, lone_atom_bound(context), rounding)
+    if rounding <= MOST_GROWTH * base:
+        return max(base, rounding), ""
+    return MOST_GROWTH * base, _capped(f"{ROUNDINGS:g} roundings of the energy are {rounding:.2g} eV/atom")
 
 
 def judged(quantity: str, value: float, threshold: float, unit: str, source: str, reason: str = "") -> Check:

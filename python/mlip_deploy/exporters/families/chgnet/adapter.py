@@ -79,6 +79,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         parallel="halo",
         energy_frame=FRAMES[source] if packaged else EnergyFrame.unknown(),
         inputs=[],
+        inversion_symmetric=True,  # its features are functions of distances and angles
         energy_model=lambda dtype: CHGNetEnergy(copy.deepcopy(model).to(dtype), numbers),
         original=Original(
             package=f"chgnet {chgnet.__version__}",

@@ -31,7 +31,7 @@ from mlip_deploy.exporters.families.mace.fused import FusedMACEEnergy
 from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import Result
 
@@ -76,6 +76,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         parallel="exchange",
         energy_frame=frame,
         inputs=inputs,
+        inversion_symmetric=keeps_parity(model),
         energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),
         original=Original(
             package=f"mace-torch {version('mace-torch')}",

@@ -26,7 +26,7 @@ from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
 from mlip_deploy.exporters.families.nequip.state import nequip_settings
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity
 from mlip_deploy.result import VOIGT, Result
 
 CITATIONS = {
@@ -113,6 +113,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         parallel="exchange" if interactions else "local",
         energy_frame=EnergyFrame.unknown(),
         inputs=[],
+        inversion_symmetric=keeps_parity(model),
         energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
         original=Original(
             package=f"nequip {nequip.__version__}",

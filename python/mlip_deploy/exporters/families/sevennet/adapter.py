@@ -71,6 +71,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         parallel="exchange",
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
+        inversion_symmetric=bool(config["is_parity"]),
         energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
