@@ -58,7 +58,8 @@ bool is_broken_zip(const std::string& path) {
   return tail.find("PK\x05\x06") == std::string::npos;
 }
 
-const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
+/// Of a file that does not say of which family it is.
+const std::string export_line = "mlip export FAMILY SOURCE -o NAME.mlip.pt";
 
 }  // namespace
 
@@ -76,7 +77,8 @@ Contract read_contract(const std::string& path) {
       Contract contract = parse_contract(read_record(*reader, contract_record), path);
       if (scripted != (contract.backend == BackendKind::torchscript))
         throw Error("'" + path + "': the contract says back end " + to_string(contract.backend) + ", the file holds " +
-                    (scripted ? "TorchScript" : "none of it") + ". Write it anew: " + export_line);
+                    (scripted ? "TorchScript" : "none of it") + ". Write it anew: mlip export " + contract.model_family +
+                    " SOURCE -o NAME.mlip.pt");
       return contract;
     }
     if (scripted)
@@ -91,8 +93,8 @@ Contract read_contract(const std::string& path) {
                   export_line);
     if (reader->hasRecord("data.pkl"))
       throw Error("'" + path +
-                  "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet " + path +
-                  " -o NAME.mlip.pt");
+                  "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY " + path +
+                  " -o NAME.mlip.pt   (families: mlip export --list)");
   } catch (const c10::Error&) {
     if (is_broken_zip(path))
       throw Error("'" + path + "' is truncated or damaged (" +

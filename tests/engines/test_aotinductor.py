@@ -15,14 +15,13 @@ from conftest import mlip
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 from torch import nn
 
-from mlip_deploy import _core
+from mlip_deploy import _core, export_module
 from mlip_deploy.artifact.contract import CompiledFor
 from mlip_deploy.artifact.gate import problem, sign
 from mlip_deploy.artifact.reader import CONTRACT_RECORD, FIXTURES_RECORD, SIGNATURE_RECORD, Artifact
 from mlip_deploy.artifact.validation_record import Signature
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters import export_module
 from mlip_deploy.exporters.interface import EdgeGradientModel
 from mlip_deploy.exporters.targets import aotinductor
 from mlip_deploy.openmm import MLIPForce
@@ -299,7 +298,7 @@ def compiled_for(**fields):
 )
 def test_compiled_for_another_machine(change, words, local, tmp_path):
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    with pytest.raises(_core.Error, match=words):
+    with pytest.raises(MLIPError, match=words):
         _core.Potential(str(path))
 
 
@@ -324,10 +323,10 @@ def test_a_contract_of_the_other_back_end(local, toy_local, tmp_path):
         contract["compiled_for"] = CompiledFor(torch="2.13", device="cpu", processor="x86-64").model_dump()
 
     path = edited(local, tmp_path / "a.mlip.pt2", CONTRACT_RECORD, scripted)
-    with pytest.raises(_core.Error, match="the contract says back end torchscript, the file holds none of it"):
+    with pytest.raises(MLIPError, match="the contract says back end torchscript, the file holds none of it"):
         _core.Potential(str(path))
     path = edited(toy_local, tmp_path / "b.mlip.pt", CONTRACT_RECORD, compiled)
-    with pytest.raises(_core.Error, match="the contract says back end aotinductor, the file holds TorchScript"):
+    with pytest.raises(MLIPError, match="the contract says back end aotinductor, the file holds TorchScript"):
         _core.Potential(str(path))
 
 
@@ -337,7 +336,7 @@ def test_compiled_for_belongs_to_compiled_files(backend, local):
     contract["backend"] = backend
     if backend == "aotinductor":
         del contract["compiled_for"]
-    with pytest.raises(_core.Error, match="compiled_for"):
+    with pytest.raises(MLIPError, match="compiled_for"):
         _core.check_contract(json.dumps(contract), "file")
 
 
@@ -352,7 +351,7 @@ def test_damaged(local, tmp_path):
     ):
         with pytest.raises(MLIPError, match=words):
             Artifact(file)
-        with pytest.raises(_core.Error, match=words):
+        with pytest.raises(MLIPError, match=words):
             _core.Potential(str(file))
 
 

@@ -57,7 +57,7 @@ def other_zip(directory, artifact):
 CASES = [
     (missing, "no such file. Write one with: mlip export"),
     (folder, "is a folder, not an artifact"),
-    (checkpoint, "is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet"),
+    (checkpoint, "is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY"),
     (foreign_torchscript, "is a TorchScript file without a contract"),
     (truncated, r"is truncated or damaged \(\d+ bytes\). Copy it again"),
     (text, "is not an artifact of mlip-deploy"),
@@ -71,7 +71,7 @@ def test_message(make, message, tmp_path, tiny):
     path = make(tmp_path, tiny)
     with pytest.raises(MLIPError, match=message):
         Artifact(path)
-    with pytest.raises(_core.Error, match=message):
+    with pytest.raises(MLIPError, match=message):
         _core.Potential(str(path))
 
 
@@ -88,5 +88,5 @@ def test_message(make, message, tmp_path, tiny):
     ],
 )
 def test_bad_option(options, message, tiny):
-    with pytest.raises(_core.Error, match=message):
+    with pytest.raises(MLIPError, match=message):
         _core.Potential(str(tiny), **options)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.errors import MLIPError
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_both_sides_refuse(contract, mutate):
     mutate(wrong)
     with pytest.raises(ValidationError):
         Contract.model_validate(wrong)
-    with pytest.raises(_core.Error):
+    with pytest.raises(MLIPError):
         _core.check_contract(json.dumps(wrong), "file")
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy import export_module
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters import export_module
 
 
 class Base(nn.Module):

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlip_deploy.errors import MLIPError
+
 SCHEMA = "1.0"
 Dtype = Literal["float32", "float64"]
 Parallel = Literal["local", "exchange", "halo"]
@@ -129,7 +131,7 @@ class Contract(_Strict):
         for k, symbol in enumerate(symbols):
             if symbol not in index:
                 known = f": {' '.join(self.elements)}" if len(self.elements) <= 12 else ""
-                raise ValueError(
+                raise MLIPError(
                     f"atom {k} (counted from 0) is '{symbol}', not an element of {self.model.name} "
                     f"({len(self.elements)} elements{known})"
                 )

@@ -24,7 +24,8 @@ SUFFIX = SUFFIXES["torchscript"]
 CONTRACT_RECORD = "mlip/contract.json"
 FIXTURES_RECORD = "mlip/fixtures.json"
 SIGNATURE_RECORD = "mlip/validation.json"
-EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
+EXPORT_LINE = "mlip export FAMILY SOURCE -o NAME.mlip.pt"
+"""Of a file that does not say of which family it is."""
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -97,7 +98,7 @@ class Artifact:
         if "data.pkl" in names:
             raise MLIPError(
                 f"'{path}' is a PyTorch checkpoint, not an exported model. Export it first: "
-                f"mlip export sevennet {path} -o NAME{SUFFIX}"
+                f"mlip export FAMILY {path} -o NAME{SUFFIX}   (families: mlip export --list)"
             )
         raise MLIPError(not_an_artifact)
 

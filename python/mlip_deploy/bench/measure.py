@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,6 @@ from mlip_deploy.bench.frameworks import Framework, framework_runner, torch_devi
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
 
-ENGINES = ("ase", "lammps")
 WARM_UP = 2
 """Evaluations before the clock starts, or the profile."""
 
@@ -184,9 +186,19 @@ def peak_memory_per_atom(case: Workload, contestant: Contestant) -> float | None
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    """Call in a fresh process, which ends what it started when it is ended."""
+    with multiprocessing.get_context("spawn").Pool(1, initializer=_end_in_order) as pool:
         return pool.apply(function, arguments)
+
+
+def _end_in_order() -> None:
+    """SIGTERM, which the pool sends when this process is to end, is an exception: LAMMPS ends and files go with it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def peak_memory(device: str = "cpu") -> int:
