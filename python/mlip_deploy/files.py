@@ -30,8 +30,10 @@ def replacing(path: str | Path) -> Iterator[str]:
 def require_file(path: str | Path) -> None:
     """Find out before the work that a file cannot be written.
 
-    Raises:
-        MLIPError: for a folder, a device, and a file whose folder takes no files.
+    Raises
+    ------
+    MLIPError
+        For a folder, a device, and a file whose folder takes no files.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,8 +46,10 @@ def require_file(path: str | Path) -> None:
 def require_folder(path: str | Path) -> None:
     """Find out before the work that no files can be written to a folder, which need not be there yet.
 
-    Raises:
-        MLIPError: for a file, and a folder that takes no files or cannot be made.
+    Raises
+    ------
+    MLIPError
+        For a file, and a folder that takes no files or cannot be made.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():

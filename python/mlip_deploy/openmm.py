@@ -255,6 +255,4 @@ def system_of(
         system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in atoms.cell.array))
     symbols = atoms.get_chemical_symbols()
     system.addForce(MLIPForce(path, symbols, periodic=periodic, device=device, threads=threads, embed=embed))
-        MLIPForce(path, atoms.get_chemical_symbols(), periodic=periodic, device=device, threads=threads, embed=embed)
-    )
     return system

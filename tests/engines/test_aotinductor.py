@@ -368,7 +368,7 @@ def test_damaged(local, tmp_path):
 )
 def test_wrong_command_line(arguments, words):
     done = mlip("export", "sevennet", "7net-0", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert words in " ".join(done.stderr.split())
 
 
@@ -384,5 +384,5 @@ def test_extras_are_refused(toy_local):
 
 def test_roofline_needs_a_graph(local):
     done = mlip("bench", local, "--roofline", "--systems", "si64", "--engines", "ase", "--pairs", "1", "--steps", "1")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "a compiled file does not say what it computes. Give a TorchScript file" in " ".join(done.stderr.split())

@@ -250,13 +250,13 @@ def test_kept_elements(double, tmp_path):
     [
         (["9.9"], "'9.9' is neither a file nor a CHGNet model. Known models: 0.3.0, 0.2.0, r2scan"),
         (["no/such.pth.tar"], "no such checkpoint file"),
-        (["0.3.0", "--modal", "PBE"], "CHGNet models have no modalities"),
+        (["0.3.0", "--modal", "PBE"], "chgnet models have no modalities"),
         (["0.3.0", "--elements", "Na", "Po"], "chgnet-0.3.0 does not know Po. Its 89 elements: H He"),
     ],
 )
 def test_wrong_input(arguments, message, tmp_path):
     done = mlip("export", "chgnet", *arguments, "-o", tmp_path / "x.mlip.pt")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
 

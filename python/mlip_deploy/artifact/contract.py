@@ -21,12 +21,16 @@ class _Strict(BaseModel):
 
 
 class Producer(_Strict):
+    """Which package wrote the file, with which torch."""
+
     package: str
     version: str
     torch: str
 
 
 class ModelIdentity(_Strict):
+    """Which model it is, of which checkpoint, under which licence."""
+
     family: str
     name: str
     source_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -35,6 +39,8 @@ class ModelIdentity(_Strict):
 
 
 class Units(_Strict):
+    """Of all numbers of the file."""
+
     length: Literal["angstrom"] = "angstrom"
     energy: Literal["eV"] = "eV"
 
@@ -57,6 +63,7 @@ class CompiledFor(_Strict):
     """least level of the CPU's instruction set"""
 
     def describe(self) -> str:
+        """In words."""
         return f"torch {self.torch}, {self.device}, {self.processor}"
 
 
@@ -74,11 +81,14 @@ class EnergyFrame(_Strict):
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
     def describe(self) -> str:
+        """In words, for tables and messages."""
         terms = [("Hubbard U", self.hubbard_u), ("corrections", self.corrections), ("dispersion", self.dispersion)]
         return ", ".join([self.functional, *(f"{name}: {value}" for name, value in terms)])
 
 
 class Contract(_Strict):
+    """What the file says of its model."""
+
     schema_version: str = Field(default=SCHEMA, alias="schema")
     producer: Producer
     model: ModelIdentity
@@ -124,8 +134,10 @@ class Contract(_Strict):
     def types_of(self, symbols: list[str]) -> list[int]:
         """Type index of each chemical symbol.
 
-        Raises:
-            ValueError: names the first atom whose element the model does not know.
+        Raises
+        ------
+        MLIPError
+            Names the first atom whose element the model does not know.
         """
         index = {symbol: k for k, symbol in enumerate(self.elements)}
         for k, symbol in enumerate(symbols):

@@ -8,6 +8,7 @@ files that are not artifacts.
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +32,18 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact. Raises MLIPError for a file that is not one."""
+    """The readable parts of an artifact.
+
+    Parameters
+    ----------
+    path
+        File written by `mlip export`.
+
+    Raises
+    ------
+    MLIPError
+        For a file that is not an artifact, or one that is damaged; with the line that writes it anew.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -42,6 +54,7 @@ class Artifact:
         return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path)
 
     def sha256(self) -> str:
+        """Of the whole file."""
         return file_sha256(self.path)
 
     def signature(self) -> Signature | None:
@@ -109,6 +122,7 @@ def _records(archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -120,8 +134,16 @@ def _parse(model: type[Record], text: bytes, path: Path) -> Record:
         where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
         raise MLIPError(
             f"'{path}': {model.__name__.lower()}: '{where}': {first['msg']}. The file may come from another version of "
-            f"mlip-deploy; write it anew: {EXPORT_LINE}"
+            f"mlip-deploy; write it anew: {EXPORT_LINE.replace('FAMILY', _family(text))}"
         ) from error
+
+
+def _family(contract: bytes) -> str:
+    """Of a contract that is not whole, if it says so much."""
+    try:
+        return str(json.loads(contract)["model"]["family"])
+    except (ValueError, LookupError, TypeError):
+        return "FAMILY"
 
 
 def records(contract: Contract, fixtures: Fixtures) -> dict[str, str]:

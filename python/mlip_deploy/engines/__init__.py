@@ -47,8 +47,10 @@ def missing(engine: str) -> str:
 def require_engine(engine: str) -> None:
     """Find out before the work that an engine is not known or not installed.
 
-    Raises:
-        MLIPError: names the engines, or the line that installs this one.
+    Raises
+    ------
+    MLIPError
+        Names the engines, or the line that installs this one.
     """
     if engine not in ENGINES:
         raise MLIPError(f"'{engine}' is not one of {', '.join(ENGINES)}")
@@ -59,8 +61,10 @@ def require_engine(engine: str) -> None:
 def require_hardware(threads: int = 0, device: str = "cpu") -> None:
     """Find out before the work what the core would say when a model is loaded (csrc/model/model.cpp).
 
-    Raises:
-        MLIPError: for a negative number of threads, and for a device that is none or is not here.
+    Raises
+    ------
+    MLIPError
+        For a negative number of threads, and for a device that is none or is not here.
     """
     if threads < 0:
         raise MLIPError(f"threads: expected a positive number, or 0 for the engine's own choice, found {threads}")
