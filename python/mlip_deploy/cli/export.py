@@ -10,16 +10,17 @@ from rich.table import Table
 import mlip_deploy
 from mlip_deploy.cli.console import console, escape, progress_line, show
 from mlip_deploy.cli.options import symbols
-from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The keywords of `mlip_deploy.export`, and `--list`."""
-    parser.add_argument("family", nargs="?", choices=list(FAMILIES), help="framework that the model comes from")
-    parser.add_argument("source", nargs="?", help="name of a published model, or a checkpoint file")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="to be written, *.mlip.pt")
-    parser.add_argument("--list", action="store_true", help="show the families and how to install each, and exit")
+    parser.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
+    parser.add_argument("source", help="name of a published model, or a checkpoint file")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="to be written, *.mlip.pt")
+    parser.add_argument(
+        "--list", action=_ListFamilies, nargs=0, help="show the families and how to install each, and exit"
+    )
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     parser.add_argument("--modal", help="training modality, for checkpoints that have several")
     parser.add_argument("--head", help="read-out head, for models that have several")
@@ -50,13 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, and print what was written."""
-    if options.list:
-        return _list_families()
-    if not (options.family and options.source and options.output):
-        raise MLIPError(
-            "mlip export needs FAMILY, SOURCE and -o FILE. Type, for instance: mlip export sevennet 7net-0 -o "
-            "7net-0.mlip.pt. For the families: mlip export --list"
-        )
     with progress_line() as progress:
         path = mlip_deploy.export(
             options.family,
@@ -85,12 +79,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _list_families() -> int:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("family", "installed", "install with", "SOURCE"):
-        table.add_column(heading, no_wrap=heading != "SOURCE")  # a line to copy stays a line
-    for family in FAMILIES.values():
-        table.add_row(family.name, "yes" if family.installed else "no", family.install, escape(family.sources))
-    show(table)
-    console.print("A model of your own: mlip_deploy.export_module (docs/extending.md)")
-    return 0
+class _ListFamilies(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("family", "installed", "install with", "SOURCE"):
+            table.add_column(heading, no_wrap=heading != "SOURCE")  # a line to copy stays a line
+        for family in FAMILIES.values():
+            table.add_row(family.name, "yes" if family.installed else "no", family.install, escape(family.sources))
+        show(table)
+        console.print("A model of your own: mlip_deploy.export_module (docs/extending.md)")
+        parser.exit()

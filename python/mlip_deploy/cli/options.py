@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Container, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mlip_deploy.engines import ENGINES
 
@@ -32,6 +32,10 @@ class Parser(argparse.ArgumentParser):
         lists = set.union(*names.values())
         words = _joined(sys.argv[1:] if args is None else args, lists, names[symbols])
         return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse does, with the example of the command."""
+        super().error(f"{message}. For {self.epilog}" if (self.epilog or "").startswith("example") else message)
 
 
 SYMBOLS = re.compile(r"[A-Z][a-z]?([,\s]+[A-Z][a-z]?)*,?")
