@@ -77,8 +77,8 @@ Contract read_contract(const std::string& path) {
       Contract contract = parse_contract(read_record(*reader, contract_record), path);
       if (scripted != (contract.backend == BackendKind::torchscript))
         throw Error("'" + path + "': the contract says back end " + to_string(contract.backend) + ", the file holds " +
-                    (scripted ? "TorchScript" : "none of it") + ". Write it anew: mlip export " + contract.model_family +
-                    " SOURCE -o NAME.mlip.pt");
+                    (scripted ? "TorchScript" : "none of it") + ". Write it anew: mlip export " +
+                    contract.model_family + " SOURCE -o NAME.mlip.pt");
       return contract;
     }
     if (scripted)
