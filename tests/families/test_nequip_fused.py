@@ -107,7 +107,7 @@ def test_fused_is_the_same(name, source):
 def test_radial_networks_become_tables_unless_the_cutoff_depends_on_types(source):
     for name, wanted in (("even and odd irreps", True), ("cutoffs of pairs", False)):
         model = nequip.adapt(str(source(name)), ExportOptions()).energy_model(torch.float32)
-        assert {layer.tabulated for layer in model.layers} == {wanted}
+        assert {layer.convolution.tabulated for layer in model.layers} == {wanted}
 
 
 @pytest.mark.parametrize("fuse", [True, False])

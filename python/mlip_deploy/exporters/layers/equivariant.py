@@ -121,6 +121,56 @@ class EdgeTensorProduct(nn.Module):
         return outputs
 
 
+class Convolution(nn.Module):
+    """EdgeTensorProduct with the radial weights that it needs: from a table, or from the framework's network.
+
+    Args:
+        original: see EdgeTensorProduct.
+        network: radial features [n_edges, n_features] -> weights [n_edges, n_weights].
+        table: radial table and its step in Å (see `radial_table`); None to evaluate the network.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("tabulated",)
+
+    def __init__(self, original: Any, network: nn.Module, table: tuple[Tensor, float] | None):
+        super().__init__()
+        self.tabulated = table is not None
+        self.network = nn.Identity() if self.tabulated else network
+        self.product = EdgeTensorProduct(original, *table) if table else EdgeTensorProduct(original)
+
+    def forward(
+        self,
+        rows: Tensor,
+        harmonics: Tensor,
+        distances: Tensor,
+        radial: Tensor,
+        cutoff: Tensor | None,
+        edge_index: Tensor,
+        n_owned: int,
+    ) -> list[Tensor]:
+        """
+        Args:
+            rows: features of all nodes, see EdgeTensorProduct.
+            harmonics: [n_edges, (lmax+1)²].
+            distances: [n_edges], Å; read with a table.
+            radial: [n_edges, n_features], read without a table.
+            cutoff: [n_edges, 1], factor of the network's weights; None for a network that brings its own.
+            edge_index: int64 [2, n_edges], owned centre and neighbour.
+            n_owned: how many nodes are centres.
+
+        Returns:
+            Blocks [n_owned, 2l+1, channels] of the simplified output irreps.
+        """
+        weights = distances
+        if not self.tabulated:
+            weights = self.network(radial)
+            if cutoff is not None:
+                weights = weights * cutoff
+        blocks: list[Tensor] = self.product(rows, harmonics, weights, edge_index, n_owned)
+        return blocks
+
+
 def pack_tensor_product(original: Any) -> tuple[list[int], Tensor]:
     """The constants of `mlip::edge_tensor_product`: paths, nine numbers each, and flat coefficients.
 

@@ -16,8 +16,8 @@ from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
 from mlip_deploy.exporters.layers.element_layers import ElementLinear, ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
+    Convolution,
     EdgeHarmonics,
-    EdgeTensorProduct,
     EquivariantLinear,
     NotFusible,
     add_blocks,
@@ -64,7 +64,7 @@ class FusedMACEEnergy(nn.Module):
             table = _tabulated(model, interaction) if tabulate else None
             layers.append(FusedMACELayer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
-        self.needs_features = any(layer.has_density or not layer.tabulated for layer in self.layers)
+        self.needs_features = any(layer.needs_features for layer in self.layers)
         for readout in model.readouts:
             for name, child in list(readout.named_children()):
                 if type(child).__name__ == "Linear" and hasattr(child, "irreps_in"):
@@ -116,7 +116,7 @@ class FusedMACELayer(nn.Module):
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("first", "has_density", "residual", "same_for_all", "tabulated")
+    __constants__ = ("first", "has_density", "residual", "same_for_all")
     rows: Tensor
 
     def __init__(
@@ -135,7 +135,6 @@ class FusedMACELayer(nn.Module):
         self.first = embedding is not None
         self.residual = "Residual" in name
         self.has_density = "Density" in name
-        self.tabulated = table is not None
         self.linear_up: nn.Module = nn.Identity()
         self.skip: nn.Module = nn.Identity()
         rows = torch.zeros(0)
@@ -150,11 +149,9 @@ class FusedMACELayer(nn.Module):
                     skip = interaction.skip_tp(embedding, torch.eye(n_elements, dtype=dtype))
                     self.skip = ElementTables(to_blocks(skip, interaction.skip_tp.irreps_out))
         self.register_buffer("rows", rows)
-        self.radial_network = nn.Identity() if self.tabulated else interaction.conv_tp_weights
         self.density = interaction.density_fn if self.has_density else nn.Identity()
-        self.convolution = (
-            EdgeTensorProduct(interaction.conv_tp, *table) if table else EdgeTensorProduct(interaction.conv_tp)
-        )
+        self.convolution = Convolution(interaction.conv_tp, interaction.conv_tp_weights, table)
+        self.needs_features = self.has_density or not self.convolution.tabulated
         factor = 1.0 if self.has_density else 1.0 / float(interaction.avg_num_neighbors)
         self.linear = EquivariantLinear(interaction.linear, None, factor)
         self.selector: nn.Module = nn.Identity() if self.residual else ElementLinear(interaction.skip_tp)
@@ -181,8 +178,7 @@ class FusedMACELayer(nn.Module):
             rows = self.rows[node_types]
         else:
             rows = rows_with_ghosts(self.linear_up(blocks), node_types.shape[0])
-        weights = distances if self.tabulated else self.radial_network(radial) * cutoff
-        blocks = self.linear(self.convolution(rows, harmonics, weights, edge_index, n_owned))
+        blocks = self.linear(self.convolution(rows, harmonics, distances, radial, cutoff, edge_index, n_owned))
         if self.has_density:
             of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
             density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)

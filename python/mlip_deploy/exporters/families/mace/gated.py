@@ -40,8 +40,7 @@ class NonLinearLayer(nn.Module):
     def __init__(self, interaction: Any, product: Any, embedding: Tensor | None, n_elements: int, dtype: torch.dtype):
         super().__init__()
         self.first = embedding is not None
-        self.has_density = True
-        self.tabulated = False
+        self.needs_features = True
         self.linear_up: nn.Module = nn.Identity()
         rows = torch.zeros(0)
         if embedding is None:

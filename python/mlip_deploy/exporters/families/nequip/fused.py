@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.element_layers import ElementLinear
 from mlip_deploy.exporters.layers.equivariant import (
+    Convolution,
     EdgeHarmonics,
-    EdgeTensorProduct,
     EquivariantLinear,
     Gate,
     NotFusible,
@@ -60,12 +60,12 @@ class FusedNequIPEnergy(nn.Module):
         cutoff = None if self.edge_norm._per_edge_type or not tabulate else float(self.edge_norm.r_max)
         attributes = before["type_embed"].embed_module.weight.detach()[types]
         self.register_buffer("attributes", attributes)
-        fused: list[FusedLayer] = []
+        fused: list[FusedNequIPLayer] = []
         for name, layer in layers.items():
             table = None if cutoff is None else _tabulated(in_float64, name, cutoff)
-            fused.append(FusedLayer(layer, attributes, not fused, table, types))
+            fused.append(FusedNequIPLayer(layer, attributes, not fused, table, types))
         self.layers = nn.ModuleList(fused)
-        self.needs_network = any(not layer.tabulated for layer in fused)
+        self.needs_network = any(not layer.convolution.tabulated for layer in fused)
         self.after = nn.ModuleList(after)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class FusedNequIPEnergy(nn.Module):
         return data["atomic_energy"].squeeze(1)
 
 
-class FusedLayer(nn.Module):
+class FusedNequIPLayer(nn.Module):
     """One of NequIP's layers: interaction block and gate.
 
     Args:
@@ -106,7 +106,7 @@ class FusedLayer(nn.Module):
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("first", "has_norms", "has_self_connection", "tabulated")
+    __constants__ = ("first", "has_norms", "has_self_connection")
     rows: Tensor
     norms: Tensor
 
@@ -120,7 +120,6 @@ class FusedLayer(nn.Module):
                 raise NotFusible(f"a layer has a {type(module).__name__} in place of a {known}")
         self.first = first
         self.has_self_connection = block.sc is not None
-        self.tabulated = table is not None
         # One over the root of the mean number of neighbours: a factor of the linear map, or one of each element's own.
         norms = block.avg_num_neighbors_norm.norm_const.detach()
         self.has_norms = not first and norms.numel() > 1
@@ -134,9 +133,7 @@ class FusedLayer(nn.Module):
         factor = 1.0 if norms.numel() > 1 else float(norms)
         self.linear_in = nn.Identity() if first else EquivariantLinear(block.linear_1, None, factor)
         self.self_connection = ElementLinear(block.sc, attributes) if self.has_self_connection else nn.Identity()
-        self.radial_network = nn.Identity() if self.tabulated else block.edge_mlp
-        product = block.tp_scatter.tp
-        self.convolution = EdgeTensorProduct(product, *table) if table else EdgeTensorProduct(product)
+        self.convolution = Convolution(block.tp_scatter.tp, block.edge_mlp, table)
         self.linear_out = EquivariantLinear(block.linear_2)
         self.gate = Gate(original.equivariant_nonlin)
 
@@ -159,8 +156,7 @@ class FusedLayer(nn.Module):
                 norms = self.norms[types]
                 features = [block * norms for block in features]
             rows = rows_with_ghosts(features, node_types.shape[0])
-        radial = distances if self.tabulated else self.radial_network(embedding)
-        result = self.linear_out(self.convolution(rows, harmonics, radial, edge_index, n_owned))
+        result = self.linear_out(self.convolution(rows, harmonics, distances, embedding, None, edge_index, n_owned))
         if self.has_self_connection:
             result = add_blocks(result, self.self_connection(blocks, types))
         activated: list[Tensor] = self.gate(result)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.equivariant import (
+    Convolution,
     EdgeHarmonics,
-    EdgeTensorProduct,
     EquivariantLinear,
     Gate,
     NotFusible,
@@ -55,11 +55,11 @@ class FusedSevenNetEnergy(nn.Module):
         before_first = [modules[name] for name in names[names.index("edge_embedding") + 1 : first]]
         self.tables = SpeciesTables(before_first, modules, types, modal_index)
         constants = self.tables.modality
-        layers: list[nn.Module] = []
+        layers: list[FusedSevenNetLayer] = []
         for name in convolutions:
             prefix = name.partition("_")[0]
             layers.append(
-                FusedLayer(
+                FusedSevenNetLayer(
                     {n.partition("_")[2]: modules[n] for n in names if n.startswith(f"{prefix}_")},
                     name != convolutions[0],
                     constants,
@@ -67,7 +67,7 @@ class FusedSevenNetEnergy(nn.Module):
                 )
             )
         self.layers = nn.ModuleList(layers)
-        self.needs_network = any(not layer.tabulated for layer in self.layers)
+        self.needs_network = any(not layer.convolution.tabulated for layer in layers)
         last = max(k for k, n in enumerate(names) if n.startswith(f"{convolutions[-1].partition('_')[0]}_"))
         readout = names[last + 1 : names.index(rescale)]
         for name in readout:
@@ -140,7 +140,7 @@ class _SpeciesTable(nn.Module):
         return self.table[types]
 
 
-class FusedLayer(nn.Module):
+class FusedSevenNetLayer(nn.Module):
     """One interaction block of SevenNet.
 
     Args:
@@ -151,7 +151,7 @@ class FusedLayer(nn.Module):
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("has_features", "has_self_connection", "tabulated")
+    __constants__ = ("has_features", "has_self_connection")
 
     def __init__(
         self,
@@ -181,11 +181,7 @@ class FusedLayer(nn.Module):
             if self.has_self_connection:
                 self.self_connection = EquivariantLinear(modules["self_connection_intro"].linear)
         convolution = modules["convolution"]
-        self.tabulated = table is not None
-        self.radial_network = nn.Identity() if self.tabulated else convolution.weight_nn
-        self.convolution = (
-            EdgeTensorProduct(convolution.convolution, *table) if table else EdgeTensorProduct(convolution.convolution)
-        )
+        self.convolution = Convolution(convolution.convolution, convolution.weight_nn, table)
         # The sum over neighbours is divided by a constant, which the next layer's matrices take in.
         self.linear_out = _linear(modules["self_interaction_2"], constants, 1.0 / float(convolution.denominator))
         self.gate = Gate(modules["equivariant_gate"].gate)
@@ -206,8 +202,7 @@ class FusedLayer(nn.Module):
             if self.has_self_connection:
                 self_connection = self.self_connection(blocks)
             rows = rows_with_ghosts(self.linear_in(blocks), n_nodes)
-        radial = distances if self.tabulated else self.radial_network(embedding)
-        blocks = self.linear_out(self.convolution(rows, harmonics, radial, edge_index, n_owned))
+        blocks = self.linear_out(self.convolution(rows, harmonics, distances, embedding, None, edge_index, n_owned))
         if self.has_self_connection:
             blocks = add_blocks(blocks, self_connection)
         result: list[Tensor] = self.gate(blocks)
