@@ -17,7 +17,7 @@ pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Typ
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.engines import lammps
+from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.chgnet.adapter import adapt
 from mlip_deploy.exporters.families.registry import ExportOptions
@@ -182,7 +182,7 @@ run 2
 
 
 def moments_in_lammps(path, directory, ranks=1, flag=1):
-    frame = lammps.write_data(antiferromagnet(), directory / "data.lammps")
+    frame = lammps_files.write_data(antiferromagnet(), directory / "data.lammps")
     assert frame.elements == ["Mn", "O"]
     lammps.run(MOMENTS_DECK.format(path=path, flag=flag), directory, ranks=ranks)
     frames = re.split(r"ITEM: TIMESTEP\n", (directory / "moments.dump").read_text())[1:]
@@ -206,7 +206,7 @@ def test_magnetic_moments_on_two_ranks(small, tmp_path):
 
 
 def test_an_output_that_the_model_lacks(double, tmp_path):
-    lammps.write_data(antiferromagnet(), tmp_path / "data.lammps")
+    lammps_files.write_data(antiferromagnet(), tmp_path / "data.lammps")
     deck = MOMENTS_DECK.format(path=double, flag=1).replace("magmoms", "charges")
     with pytest.raises(lammps.LAMMPSError, match="charges"):
         lammps.run(deck, tmp_path)
