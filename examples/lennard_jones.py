@@ -6,8 +6,7 @@ python examples/lennard_jones.py && mlip check lj.mlip.pt
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.artifact.contract import EnergyFrame
-from mlip_deploy.exporters import export_module
+from mlip_deploy import EnergyFrame, export_module
 
 
 class LennardJones(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from ase.build import bulk
 from torch import Tensor, nn
 
-from mlip_deploy.exporters import export_module
+from mlip_deploy import export_module
 
 # Copper of Girifalco and Weizer (Phys. Rev. 114, 687, 1959), cut off smoothly
 DEPTH, RADIUS, STEEPNESS = 0.3429, 2.866, 1.3588 * 2.866  # eV, Å, 1

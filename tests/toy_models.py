@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy import __version__
+from mlip_deploy import __version__, export_module
 from mlip_deploy.artifact.contract import (
     ANGSTROM_EV,
     ENERGY_AND_FORCES,
@@ -18,7 +18,6 @@ from mlip_deploy.artifact.contract import (
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.format import SCHEMA
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.exporters import export_module
 from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
 from mlip_deploy.exporters.targets.torchscript import save
 

@@ -69,9 +69,11 @@ class Potential {
     result["n_edges"] = step.n_edges;
     if (wanted.atom_virials) result["atom_virials"] = of_atoms(step.atom_virials, 6);
     if (wanted.centroid_virials) result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
+    py::dict extras;
     for (std::size_t k = 0; k < step.extras.size(); ++k)
-      result[model_.contract().extras[k].c_str()] =
+      extras[model_.contract().extras[k].c_str()] =
           py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.extras[k].data());
+    result["extras"] = extras;
     return result;
   }
 
@@ -87,22 +89,32 @@ class Potential {
   double seconds_total_ = 0.0;
 };
 
+/// What C++ throws is what Python raises: mlip_deploy.errors.MLIPError, one class for both.
+void translate_errors() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> error_class;
+  error_class.call_once_and_store_result(
+      [] { return py::object(py::module_::import("mlip_deploy.errors").attr("MLIPError")); });
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const mlip::Error& error) {
+      py::set_error(error_class.get_stored(), error.what());
+    }
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "Evaluate an mlip-deploy artifact. Å, eV, eV/Å; see csrc/core/graph.h for signs.";
-  py::register_exception<mlip::Error>(module, "Error", PyExc_ValueError);
+  translate_errors();
 
   py::class_<Potential>(module, "Potential")
       .def(py::init<const std::string&, const std::string&, int, const std::string&>(), py::arg("path"),
            py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
-           py::arg("extras") = false, py::arg("atom_virials") = false,
-           "-> dict: energy (eV), energies [n] (eV), forces [n, 3] (eV/Å), virial [3, 3] (eV, W = -Σ r ⊗ dE/dr), "
-           "n_edges; with extras also the contract's further outputs [n]; with atom_virials also atom_virials [n, 6] "
-           "and "
-           "centroid_virials [n, 9] (eV, components as in csrc/core/graph.h)")
+           py::arg("extras") = false, py::arg("atom_virials") = false, "-> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings)
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 

@@ -11,8 +11,6 @@ namespace {
 constexpr const char* contract_record = "extra/mlip/contract.json";
 constexpr const char* validation_record = "extra/mlip/validation.json";
 
-const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
-
 }  // namespace
 
 Contract read_contract(const std::string& path) {
@@ -21,7 +19,8 @@ Contract read_contract(const std::string& path) {
   const bool scripted = archive.has("constants.pkl");
   if (scripted != (contract.backend == BackendKind::torchscript))
     throw Error("'" + path + "': the contract says back end " + to_string(contract.backend) + ", the file holds " +
-                (scripted ? "TorchScript" : "none of it") + ". Write it anew: " + export_line);
+                (scripted ? "TorchScript" : "none of it") + ". Write it anew: mlip export " + contract.model_family +
+                " SOURCE -o NAME.mlip.pt");
   return contract;
 }
 

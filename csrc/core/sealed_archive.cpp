@@ -19,7 +19,7 @@ constexpr std::string_view own_folder = "extra/mlip/";
 constexpr const char* manifest_record = "extra/mlip/manifest.txt";
 constexpr const char* validation_record = "extra/mlip/validation.json";
 
-const std::string export_line = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt";
+const std::string export_line = "mlip export FAMILY SOURCE -o NAME.mlip.pt";
 const std::string again = "Copy it again, or write it anew: " + export_line;
 
 const std::string folder = "artifact/";
@@ -255,8 +255,8 @@ void SealedArchive::foreign() const {
                 export_line);
   if (has("data.pkl"))
     throw Error("'" + path_ +
-                "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet " + path_ +
-                " -o NAME.mlip.pt");
+                "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY " + path_ +
+                " -o NAME.mlip.pt   (families: mlip export --list)");
   throw Error("'" + path_ + "' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: " + export_line);
 }
 

@@ -1,10 +1,92 @@
-"""Foundation interatomic potentials as one file, served in LAMMPS, OpenMM and ASE.
+"""Foundation interatomic potentials as one file, served in LAMMPS, OpenMM and ASE. Å, eV and eV/Å throughout.
 
-The pieces, in the order that data passes through them: `export` writes an artifact, `artifact` and `contract`
-read it, `mlip_deploy.ase`, `mlip_deploy.openmm` and LAMMPS's `pair_style mlip` run it, `engines` runs one
-structure in any of them with one result type, `validate` compares. Å, eV and eV/Å throughout.
+import mlip_deploy as mlip
+
+path = mlip.export("sevennet", "7net-0", "7net-0.mlip.pt")  # a checkpoint becomes one file
+mlip.check(path).passed                                      # does each engine compute what the original computes?
+mlip.validate(path, out="validation").passed                 # does it obey physics there?
+atoms.calc = mlip.MLIPCalculator(path)                       # ASE; for OpenMM, MLIPForce; in LAMMPS, pair_style mlip
+
+Keywords are the options of the command `mlip`. Everything is imported when it is asked for: `import mlip_deploy` takes
+no time, and torch is loaded by what needs it.
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__version__ = version("mlip-deploy")
+if TYPE_CHECKING:
+    from mlip_deploy.artifact.contract import Contract, EnergyFrame
+    from mlip_deploy.artifact.gate import ValidationRecordWarning
+    from mlip_deploy.artifact.reader import Artifact
+    from mlip_deploy.ase import MLIPCalculator
+    from mlip_deploy.comparison.compare import compare
+    from mlip_deploy.comparison.content import ModelComparison
+    from mlip_deploy.errors import MLIPError
+    from mlip_deploy.exporters.export import export
+    from mlip_deploy.exporters.module import export_module
+    from mlip_deploy.openmm import MLIPForce
+    from mlip_deploy.result import Evaluation, Result
+    from mlip_deploy.validation.fidelity import Comparison, FidelityReport, check
+    from mlip_deploy.validation.run import Validation
+    from mlip_deploy.validation.validate import validate
+
+    __version__: str
+
+__all__ = [
+    "Artifact",
+    "Comparison",
+    "Contract",
+    "EnergyFrame",
+    "Evaluation",
+    "FidelityReport",
+    "MLIPCalculator",
+    "MLIPError",
+    "MLIPForce",
+    "ModelComparison",
+    "Result",
+    "Validation",
+    "ValidationRecordWarning",
+    "__version__",
+    "check",
+    "compare",
+    "export",
+    "export_module",
+    "validate",
+]
+
+_MODULES = {
+    "Artifact": "artifact.reader",
+    "Comparison": "validation.fidelity",
+    "Contract": "artifact.contract",
+    "EnergyFrame": "artifact.contract",
+    "Evaluation": "result",
+    "FidelityReport": "validation.fidelity",
+    "MLIPCalculator": "ase",
+    "MLIPError": "errors",
+    "MLIPForce": "openmm",
+    "ModelComparison": "comparison.content",
+    "Result": "result",
+    "ValidationRecordWarning": "artifact.gate",
+    "Validation": "validation.run",
+    "check": "validation.fidelity",
+    "compare": "comparison.compare",
+    "export": "exporters.export",
+    "export_module": "exporters.module",
+    "validate": "validation.validate",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for the first time."""
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("mlip-deploy")
+    elif name in _MODULES:
+        value = getattr(import_module(f"mlip_deploy.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'mlip_deploy' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

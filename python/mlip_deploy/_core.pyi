@@ -1,12 +1,9 @@
 from collections.abc import Sequence
-from typing import Any
 
-from mlip_deploy.result import Array
+from mlip_deploy.result import Array, Evaluation
 
 EV_IN_KJ_PER_MOL: float
 EV_IN_KCAL_PER_MOL: float
-
-class Error(ValueError): ...
 
 class Potential:
     def __init__(self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto") -> None: ...
@@ -18,7 +15,7 @@ class Potential:
         periodic: Sequence[bool],
         extras: bool = False,
         atom_virials: bool = False,
-    ) -> dict[str, Any]: ...
+    ) -> Evaluation: ...
     def timings(self) -> tuple[float, float]: ...
     @property
     def device(self) -> str: ...

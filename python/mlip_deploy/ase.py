@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from mlip_deploy import _core
+from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
@@ -17,22 +17,31 @@ from mlip_deploy.result import stress_from_virial
 
 
 class MLIPCalculator(Calculator):
-    """Energy, per-atom energies, forces and stress (eV, Å) of an artifact.
+    """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
-    Args:
-        path: artifact written by `mlip export`.
-        device: "cpu", "cuda", "cuda:N" or "auto".
-        threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
+    Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
+    tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
+    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`.
 
-    Warns (ValidationRecordWarning) of a file whose validation record says that it failed, or is stale.
+    Parameters
+    ----------
+    path
+        Artifact written by `mlip export`, which also says in which precision it computes.
+    device
+        "cpu", "cuda", "cuda:N" or "auto".
+    threads
+        CPU threads inside the model, for the whole process; 0 leaves torch's setting.
 
-    Any mix of periodic directions; cells of any size. The stress is positive in tension and needs three periodic
-    directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are properties too: they are computed when
-    they are asked for, `atoms.get_magnetic_moments()`.
+    Raises
+    ------
+    MLIPError
+        For a file that is not an artifact, a device that is not here; in a calculation for an element that the model
+        does not know and for positions that are not finite.
 
-    Raises:
-        MLIPError: for a file that is not an artifact, an element that the model does not know, positions that are
-            not finite.
+    Warns
+    -----
+    ValidationRecordWarning
+        Of a file whose validation record says that it failed, or is stale.
     """
 
     implemented_properties = [  # noqa: RUF012  ASE declares it on the instance
@@ -43,19 +52,32 @@ class MLIPCalculator(Calculator):
         "stress",
     ]
 
-    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0):
+        super().__init__()  # type: ignore[no-untyped-call]
         self.artifact = Artifact(path)
-        try:
-            self.potential = _core.Potential(str(path), device=device, threads=threads)
-        except _core.Error as error:
-            raise MLIPError(str(error)) from error
+        self.potential = _core.Potential(str(path), device=device, threads=threads)
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
         warn_if_in_doubt(self.artifact, "ase")
 
     @property
-    def contract(self) -> Any:
+    def contract(self) -> Contract:
+        """What the file says of its model."""
         return self.artifact.contract
+
+    def set(self, **parameters: object) -> dict[str, object]:
+        """Refuse what ASE would store and nobody would read.
+
+        Raises
+        ------
+        MLIPError
+            For any parameter.
+        """
+        if parameters:
+            raise MLIPError(
+                f"MLIPCalculator has no parameter '{next(iter(parameters))}' to set. Make another one: "
+                "MLIPCalculator(path, device=..., threads=...)"
+            )
+        return {}
 
     def calculate(
         self,
@@ -63,24 +85,39 @@ class MLIPCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
+        """Compute what ASE asks for, into `results`: energies and forces always, extra outputs on demand.
+
+        Parameters
+        ----------
+        atoms
+            [n] atoms; the ones of the last call when left out.
+        properties
+            Of `implemented_properties`.
+        system_changes
+            What ASE found changed since the last call.
+
+        Raises
+        ------
+        MLIPError
+            For an element that the model does not know and positions that are not finite.
+        PropertyNotImplementedError
+            For the stress of atoms that are not periodic in three directions.
+        """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         system = self.atoms
         if system is None:
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         extras = [name for name in self.contract.extras if name in (properties or [])]
-        try:
-            types = self.contract.types_of(system.get_chemical_symbols())
-            values = self.potential.compute(
-                system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
-            )
-        except ValueError as error:
-            raise MLIPError(str(error)) from error
+        types = self.contract.types_of(system.get_chemical_symbols())
+        values = self.potential.compute(
+            system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
+        )
         self.results = {
             "energy": values["energy"],
             "free_energy": values["energy"],
             "energies": values["energies"],
             "forces": values["forces"],
-            **{name: values[name] for name in extras},
+            **{name: values["extras"][name] for name in extras},
         }
         if system.pbc.all():
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())

@@ -30,7 +30,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     file that it points to is replaced. An existing file keeps its permissions. What is not a regular file, such as
     /dev/stdout, is written to at the end.
 
-    Raises:
+    Raises
+    ------
         MLIPError: when the file cannot be written; `path` is as it was then.
     """
     target = Path(os.path.realpath(path))
@@ -64,6 +65,47 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def require_file(path: str | Path) -> None:
+    """Find out before the work that a file cannot be written.
+
+    Raises
+    ------
+    MLIPError
+        For a folder, a device, and a file whose folder takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MLIPError(f"'{path}' is a folder. Name a file in it")
+    if path.exists() and not path.is_file():
+        raise MLIPError(f"'{path}' is not a regular file, and would be replaced by one. Name another file")
+    _try_to_write(path.parent)
+
+
+def require_folder(path: str | Path) -> None:
+    """Find out before the work that no files can be written to a folder, which need not be there yet.
+
+    Raises
+    ------
+    MLIPError
+        For a file, and a folder that takes no files or cannot be made.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise MLIPError(f"'{path}' is a file. Name a folder")
+    _try_to_write(path)
+
+
+def _try_to_write(folder: Path) -> None:
+    """In the folder, or in the nearest one above it that is there; leaves nothing behind."""
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MLIPError(f"no file can be written in '{folder}' ({error.strerror}). Name another folder") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,11 +11,11 @@ import ctypes
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
+from ase import Atoms
 from openmm.app import Topology
 
 from mlip_deploy.artifact.gate import warn_if_in_doubt
@@ -29,28 +29,41 @@ _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
-    """An OpenMM Force evaluated from an artifact, on any platform.
-
-    Args:
-        path: artifact written by `mlip export`.
-        topology: the System's topology, or the chemical symbol of every particle of the System in order.
-        atoms: indices of the particles that the model sees, and which it alone sees; by default all of them.
-            Their order does not matter.
-        periodic: use the Context's periodic box; by default, whether the topology has one.
-        device: "cpu", "cuda", "cuda:N" or "auto".
-        threads: CPU threads inside the model, for the whole process; 0 leaves torch's setting.
-        embed: carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles.
-            Otherwise they hold its path and its SHA-256, and a Context refuses a file that has changed.
-
-    Warns (ValidationRecordWarning) of a file whose validation record says that it failed, or is stale. A Context of a
-    force that was read from XML, or copied, warns on standard error, in C++ and Python alike.
+    """An OpenMM Force evaluated from an artifact, on any platform, in OpenMM's units.
 
     Nothing in the force can change after construction but its group and its name, so it has no
     `updateParametersInContext`.
 
-    Raises:
-        MLIPError: for a file that is not an artifact, an element that the model does not know, or atoms that the
-            topology does not have.
+    Parameters
+    ----------
+    path
+        Artifact written by `mlip export`.
+    topology
+        The System's topology, or the chemical symbol of every particle of the System in order.
+    atoms
+        Indices of the particles that the model sees, and which it alone sees; by default all of them. Their order
+        does not matter.
+    periodic
+        Use the Context's periodic box; by default, whether the topology has one.
+    device
+        "cpu", "cuda", "cuda:N" or "auto".
+    threads
+        CPU threads inside the model, for the whole process; 0 leaves torch's setting.
+    embed
+        Carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles. Otherwise
+        they hold its path and its SHA-256, and a Context refuses a file that has changed.
+
+    Raises
+    ------
+    MLIPError
+        For a file that is not an artifact, an element that the model does not know, or atoms that the topology does
+        not have.
+
+    Warns
+    -----
+    ValidationRecordWarning
+        Of a file whose validation record says that it failed, or is stale. A Context of a force that was read
+        from XML, or copied, warns on standard error, in C++ and Python alike.
     """
 
     def __init__(
@@ -94,10 +107,17 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
 
     @classmethod
     def cast(cls, force: openmm.Force) -> MLIPForce:
-        """The MLIPForce that a plain Force is, such as `system.getForce(0)` returns: the same C++ object.
+        """Give the MLIPForce that a plain Force is, such as `system.getForce(0)` returns: the same C++ object.
 
-        Raises:
-            MLIPError: for any other kind of Force.
+        Parameters
+        ----------
+        force
+            Any Force of a System.
+
+        Raises
+        ------
+        MLIPError
+            For any other kind of Force.
         """
         if not cls.is_mlip_force(force):
             raise MLIPError(f"the force '{force.getName()}' is a {_type_of(force)}, not an MLIPForce")
@@ -122,10 +142,12 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
 
     @property
     def device(self) -> str:
+        """Of the model: "cpu", "cuda", "cuda:N" or "auto"."""
         return self._definition().attrib["device"]
 
     @property
     def threads(self) -> int:
+        """CPU threads inside the model; 0 leaves torch's setting."""
         return int(self._definition().attrib["threads"])
 
     @property
@@ -195,21 +217,33 @@ def _check_element(index: int, symbol: str | None, artifact: Artifact) -> None:
     if symbol not in artifact.contract.elements:
         try:
             artifact.contract.types_of([symbol])
-        except ValueError as error:
+        except MLIPError as error:
             reason = str(error).replace("atom 0 ", f"atom {index} ", 1)
             raise MLIPError(f"{reason}, see: mlip info {artifact.path}") from error
 
 
-def system_of(atoms: Any, path: str | Path, **options: Any) -> openmm.System:
-    """An OpenMM System of ASE atoms with one MLIPForce: masses, box and elements.
+def system_of(
+    atoms: Atoms, path: str | Path, device: str = "cpu", threads: int = 0, embed: bool = False
+) -> openmm.System:
+    """Make an OpenMM System of ASE atoms with one MLIPForce: masses, box and elements.
 
-    Args:
-        atoms: ase.Atoms.
-        path: artifact.
-        options: further arguments of MLIPForce.
+    Parameters
+    ----------
+    atoms
+        Periodic in all directions, with a box in OpenMM's form, or in none.
+    path
+        Artifact.
+    device
+        "cpu", "cuda", "cuda:N" or "auto".
+    threads
+        CPU threads inside the model; 0 leaves torch's setting.
+    embed
+        Carry the artifact's bytes in the force.
 
-    Raises:
-        MLIPError: for atoms that are periodic in some directions only, which OpenMM cannot describe.
+    Raises
+    ------
+    MLIPError
+        For atoms that are periodic in some directions only, which OpenMM cannot describe.
     """
     if atoms.pbc.any() and not atoms.pbc.all():
         raise MLIPError("OpenMM is periodic in all directions or in none; this structure is periodic in some")
@@ -219,5 +253,6 @@ def system_of(atoms: Any, path: str | Path, **options: Any) -> openmm.System:
     periodic = bool(atoms.pbc.all())
     if periodic:
         system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in atoms.cell.array))
-    system.addForce(MLIPForce(path, atoms.get_chemical_symbols(), periodic=periodic, **options))
+    symbols = atoms.get_chemical_symbols()
+    system.addForce(MLIPForce(path, symbols, periodic=periodic, device=device, threads=threads, embed=embed))
     return system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,30 @@ class Result:
     """[n, 3] eV/Å"""
     stress: Array | None
     """[6] eV/Å³ in Voigt order xx yy zz yz xz xy, positive in tension; None without a volume"""
+
+
+class _Evaluation(TypedDict):
+    energy: float
+    """eV"""
+    energies: Array
+    """[n] eV, of each atom"""
+    forces: Array
+    """[n, 3] eV/Å, -dE/dr"""
+    virial: Array
+    """[3, 3] eV, W = -Σ r ⊗ dE/dr over edges"""
+    n_edges: int
+    """pairs of a centre and a neighbour nearer than the cutoff"""
+    extras: dict[str, Array]
+    """[n] each, the contract's further outputs by name; empty unless they were asked for"""
+
+
+class Evaluation(_Evaluation, total=False):
+    """What `MLIPCalculator(...).potential.compute` returns for one structure of n atoms, as a dictionary."""
+
+    atom_virials: Array
+    """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
+    centroid_virials: Array
+    """[n, 9] eV, likewise"""
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

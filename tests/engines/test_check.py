@@ -78,7 +78,7 @@ def test_an_unreadable_artifact_leaves_out_alone(tmp_path):
     output = tmp_path / "out.json"
     output.write_text("old")
     (tmp_path / "bad.mlip.pt").write_text("no")
-    assert mlip("check", tmp_path / "bad.mlip.pt", "--json", output).returncode == 1
+    assert mlip("check", tmp_path / "bad.mlip.pt", "--json", output).returncode == 2
     assert output.read_text() == "old"
 
 

@@ -11,7 +11,7 @@ from openmm import unit
 from openmm_cases import context_for, context_of, energy_of, forces_of, rocksalt
 from pair_potential import crystal
 
-from mlip_deploy.engines import lammps
+from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.openmm import MLIPForce, system_of
 
 KJ_PER_EV = 96.4853321
@@ -105,7 +105,7 @@ run             12000
 def lammps_volume(pair_potential, tmp_path_factory):
     """Average volume and its error in Å³ from LAMMPS's fix npt with the same file."""
     directory = tmp_path_factory.mktemp("npt")
-    lammps.write_data(crystal(2), directory / "data.lammps")
+    lammps_files.write_data(crystal(2), directory / "data.lammps")
     lammps.run(NPT.format(path=pair_potential), directory)
     return mean_and_error(np.loadtxt(directory / "volume.txt"))
 

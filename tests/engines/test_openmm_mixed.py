@@ -8,6 +8,7 @@ from conftest import EXAMPLES
 from openmm import app, unit
 from openmm_cases import KJ, energy_of, forces_of, platform_of
 
+from mlip_deploy import MLIPError
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.openmm import MLIPForce
 
@@ -177,3 +178,18 @@ def test_mixed_system_survives_xml(solution, potential):
 def test_no_model_named():
     with pytest.raises(ValueError, match=r'Type: MLPotential\("mlip", model="NAME.mlip.pt"\)'):
         MLPotential("mlip")
+
+
+def test_unknown_options_are_refused(potential, solution, tiny):
+    known = r"'thread' is not an option of mlip. Options: device, threads, embed"
+    with pytest.raises(MLIPError, match=known):
+        MLPotential("mlip", model=tiny, thread=2)
+    with pytest.raises(MLIPError, match=f"createSystem: {known}"):
+        potential.createSystem(solution.topology, thread=2)
+    with pytest.raises(MLIPError, match="'linkAtomDistances' is not an option"):
+        potential.createSystem(solution.topology, linkAtomDistances=[])
+    with pytest.raises(MLIPError, match=f"createMixedSystem: {known}"):
+        potential.createMixedSystem(solution.topology, solution.system, SOLUTE, thread=2)
+    # of the embedding, which a mixed System has
+    mixed = potential.createMixedSystem(solution.topology, solution.system, SOLUTE, linkAtomDistances=[], threads=1)
+    assert [MLIPForce.cast(f).threads for f in mixed.getForces() if MLIPForce.is_mlip_force(f)] == [1]

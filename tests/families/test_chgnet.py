@@ -17,7 +17,7 @@ pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Typ
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.engines import lammps
+from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.chgnet.adapter import adapt
 from mlip_deploy.exporters.families.registry import ExportOptions
@@ -183,7 +183,7 @@ run 2
 
 
 def moments_in_lammps(path, directory, ranks=1, flag=1):
-    frame = lammps.write_data(antiferromagnet(), directory / "data.lammps")
+    frame = lammps_files.write_data(antiferromagnet(), directory / "data.lammps")
     assert frame.elements == ["Mn", "O"]
     lammps.run(MOMENTS_DECK.format(path=path, flag=flag), directory, ranks=ranks)
     frames = re.split(r"ITEM: TIMESTEP\n", (directory / "moments.dump").read_text())[1:]
@@ -207,7 +207,7 @@ def test_magnetic_moments_on_two_ranks(small, tmp_path):
 
 
 def test_an_output_that_the_model_lacks(double, tmp_path):
-    lammps.write_data(antiferromagnet(), tmp_path / "data.lammps")
+    lammps_files.write_data(antiferromagnet(), tmp_path / "data.lammps")
     deck = MOMENTS_DECK.format(path=double, flag=1).replace("magmoms", "charges")
     with pytest.raises(lammps.LAMMPSError, match="charges"):
         lammps.run(deck, tmp_path)
@@ -251,13 +251,13 @@ def test_kept_elements(double, tmp_path):
     [
         (["9.9"], "'9.9' is neither a file nor a CHGNet model. Known models: 0.3.0, 0.2.0, r2scan"),
         (["no/such.pth.tar"], "no such checkpoint file"),
-        (["0.3.0", "--modal", "PBE"], "CHGNet models have no modalities"),
+        (["0.3.0", "--modal", "PBE"], "chgnet models have no modalities"),
         (["0.3.0", "--elements", "Na", "Po"], "chgnet-0.3.0 does not know Po. Its 89 elements: H He"),
     ],
 )
 def test_wrong_input(arguments, message, tmp_path):
     done = mlip("export", "chgnet", *arguments, "-o", tmp_path / "x.mlip.pt")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -13,7 +13,7 @@ from ase.build import bulk
 from conftest import EXAMPLES, mlip
 from openmm import app, unit
 
-from mlip_deploy.engines import lammps
+from mlip_deploy.engines import lammps, lammps_files
 
 pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Type: pip install chgnet")
 
@@ -76,7 +76,7 @@ def test_openmm_zbl_is_lammps_zbl(tmp_path):
     for distance in (0.4, 0.9, 1.5):  # Å
         context.setPositions([[0, 0, 0], [0.1 * distance, 0, 0]])
         found = context.getState(forces=True).getForces(asNumpy=True)._value[0, 0] / 964.8533212  # eV/Å
-        lammps.write_data(Atoms("NaCl", positions=[[0, 0, 0], [distance, 0, 0]]), tmp_path / "data.lammps")
+        lammps_files.write_data(Atoms("NaCl", positions=[[0, 0, 0], [distance, 0, 0]]), tmp_path / "data.lammps")
         log = lammps.run(
             "units metal\nboundary f f f\natom_modify map yes\nread_data data.lammps\npair_style zbl 3.0 3.5\n"
             "pair_coeff 1 1 11 11\n"
@@ -94,7 +94,7 @@ def test_lammps(directory, ranks, tmp_path):
     (fragment,) = pieces("lammps")
     atoms = bulk("MnO", "rocksalt", a=4.45, cubic=True)
     atoms.rattle(0.05, seed=1)
-    assert lammps.write_data(atoms, tmp_path / "data.lammps").elements == ["Mn", "O"]
+    assert lammps_files.write_data(atoms, tmp_path / "data.lammps").elements == ["Mn", "O"]
     (tmp_path / "chgnet.mlip.pt").symlink_to(directory / "chgnet.mlip.pt")
     log = lammps.run(f"units metal\nread_data data.lammps\n{fragment}fix nve all nve\nrun 10\n", tmp_path, ranks=ranks)
     totals = [float(value) for value in re.findall(r"^ +(?:0|10) +\S+ +(\S+) *$", log, flags=re.MULTILINE)]

@@ -11,7 +11,7 @@ from ase.build import bulk
 from conftest import EXAMPLES
 from tolerances import FORCE_SIGNAL
 
-from mlip_deploy.engines import lammps
+from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.validation.fidelity import check
 
 # The example keeps ε and σ in float32, as torch does by default; LAMMPS is given the same numbers.
@@ -66,7 +66,7 @@ def test_every_engine(lj):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_against_lammps_own_pair_style(lj, tmp_path, ranks):
-    frame = lammps.write_data(liquid(), tmp_path / "data.lammps")
+    frame = lammps_files.write_data(liquid(), tmp_path / "data.lammps")
     assert frame.elements == ["Ar", "Ne"]
     results = {}
     for name, pair in {"ours": f"pair_style mlip\npair_coeff * * {lj} Ar Ne", "lj_cut": LJ_CUT}.items():

@@ -227,6 +227,6 @@ def test_wrong_files(name, content, message, tmp_path):
     if name:
         path.write_bytes(content)
     done = mlip("export", "nequip", path, "-o", tmp_path / "out.mlip.pt")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out.mlip.pt").exists()

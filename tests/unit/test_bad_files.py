@@ -1,5 +1,6 @@
 """Files that are not artifacts: Python and C++ say the same thing, with the line to type."""
 
+import json
 import zipfile
 
 import pytest
@@ -57,7 +58,7 @@ def other_zip(directory, artifact):
 CASES = [
     (missing, "no such file. Write one with: mlip export"),
     (folder, "is a folder, not an artifact"),
-    (checkpoint, "is a PyTorch checkpoint, not an exported model. Export it first: mlip export sevennet"),
+    (checkpoint, "is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY"),
     (foreign_torchscript, "is a TorchScript file without a contract"),
     (truncated, r"is truncated or damaged \(\d+ bytes\). Copy it again"),
     (text, "is not an artifact of mlip-deploy"),
@@ -71,8 +72,23 @@ def test_message(make, message, tmp_path, tiny):
     path = make(tmp_path, tiny)
     with pytest.raises(MLIPError, match=message):
         Artifact(path)
-    with pytest.raises(_core.Error, match=message):
+    with pytest.raises(MLIPError, match=message):
         _core.Potential(str(path))
+
+
+def test_the_line_to_type_names_the_family_of_the_file(tmp_path, tiny):
+    """A contract that cannot be read whole still says where the model came from."""
+    path = tmp_path / "newer.mlip.pt"
+    with zipfile.ZipFile(tiny) as old, zipfile.ZipFile(path, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith("mlip/contract.json"):
+                contract = json.loads(content)
+                contract["model"]["family"], contract["cutoff"] = "mace", "far"
+                content = json.dumps(contract).encode()
+            new.writestr(entry, content)
+    with pytest.raises(MLIPError, match=r"write it anew: mlip export mace SOURCE -o NAME.mlip.pt"):
+        Artifact(path)
 
 
 @pytest.mark.parametrize(
@@ -88,5 +104,5 @@ def test_message(make, message, tmp_path, tiny):
     ],
 )
 def test_bad_option(options, message, tiny):
-    with pytest.raises(_core.Error, match=message):
+    with pytest.raises(MLIPError, match=message):
         _core.Potential(str(tiny), **options)

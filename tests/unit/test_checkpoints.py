@@ -59,7 +59,7 @@ def test_trust_runs_it(tmp_path, trace):
 def test_no_family_runs_it(family, tmp_path, trace):
     torch.save({"config": {}, "model": Malicious(trace)}, tmp_path / "model.pth")
     done = mlip("export", family, tmp_path / "model.pth", "-o", tmp_path / "out.mlip.pt")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--trust-checkpoint" in done.stderr
     assert not trace.exists()
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from toy_models import ELEMENTS, LocalEnergy
 
+from mlip_deploy import export_module
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters import export_module
 
 
 class Base(nn.Module):

@@ -38,7 +38,7 @@ from mlip_deploy.errors import MLIPError
 def attempt(open_file):
     try:
         open_file()
-    except (MLIPError, _core.Error) as error:
+    except MLIPError as error:
         return str(error)
     return None
 

@@ -16,6 +16,7 @@ from toy_models import LocalEnergy, fixtures_of, write
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.errors import MLIPError
 
 RESULTS = ("energy", "energies", "forces", "virial", "atom_virials", "centroid_virials")
 
@@ -37,8 +38,11 @@ def assert_same(path: Path, pair: tuple[_core.Potential, _core.Potential], atoms
     host, device = (compute(potential, path, atoms, extras) for potential in pair)
     assert device.keys() == host.keys()
     assert device["n_edges"] == host["n_edges"]
-    for name in (*RESULTS, *Artifact(path).contract.extras):
+    assert list(host["extras"]) == Artifact(path).contract.extras
+    for name in RESULTS:
         np.testing.assert_allclose(device[name], host[name], rtol=FLOAT64_SUM, atol=FLOAT64_SUM, err_msg=name)
+    for name, values in host["extras"].items():
+        np.testing.assert_allclose(device["extras"][name], values, rtol=FLOAT64_SUM, atol=FLOAT64_SUM, err_msg=name)
     return host
 
 
@@ -77,12 +81,12 @@ def test_candidates_are_kept_while_atoms_move(toy_local: Path) -> None:
 @pytest.mark.parametrize("edges", ["host", "device"])
 def test_positions_that_are_not_finite(edges: str, toy_local: Path) -> None:
     atoms = Atoms("NaCl", positions=[[0, 0, 0], [np.nan, 0, 2]])
-    with pytest.raises(_core.Error, match=r"position of atom 1 .* is not finite"):
+    with pytest.raises(MLIPError, match=r"position of atom 1 .* is not finite"):
         compute(_core.Potential(str(toy_local), edges=edges), toy_local, atoms)
 
 
 def test_an_unknown_place_for_edges(toy_local: Path) -> None:
-    with pytest.raises(_core.Error, match="edges: 'gpu' is not one of auto, host, device"):
+    with pytest.raises(MLIPError, match="edges: 'gpu' is not one of auto, host, device"):
         _core.Potential(str(toy_local), edges="gpu")
 
 
@@ -106,7 +110,7 @@ def test_memory_that_runs_out_is_explained(edges: str, tmp_path: Path) -> None:
     path = write(tmp_path / "greedy.mlip.pt", Greedy(LocalEnergy(3.9)), "local", "float64", 3.9, fixtures_of(tmp_path))
     potential = _core.Potential(str(path), edges=edges)
     compute(potential, path, Atoms("Na4", positions=2.5 * np.eye(4, 3)))
-    with pytest.raises(_core.Error) as failure:
+    with pytest.raises(MLIPError) as failure:
         compute(potential, path, Atoms("Na5", positions=3.0 * np.arange(5)[:, None] * [[1, 0, 0]]))
     assert "toy-local: out of memory on cpu with 5 atoms and 8 edges; 8000000000000000 bytes more" in str(failure.value)
     assert "Use a smaller system, or LAMMPS with MPI ranks on more nodes" in str(failure.value)

@@ -12,7 +12,6 @@ from pair_potential import crystal
 from tolerances import FLOAT64_SUM
 from toy_models import export
 
-from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.comparison import cross
 from mlip_deploy.comparison.audit import audit
@@ -80,7 +79,7 @@ def test_the_command_writes_one_table_matrix_and_flags(
 
 
 def test_the_matrix_is_zero_where_a_model_predicts_itself(models: list[Path], start: Path, tmp_path: Path) -> None:
-    found = compare([Artifact(path) for path in models], tmp_path, structures=start).cross_prediction
+    found = compare(models, out=tmp_path, structures=start).cross_prediction
     forces = np.array(found.forces)
     assert np.diag(forces) == pytest.approx([0.0, 0.0], abs=FLOAT64_SUM)
     assert (forces[~np.eye(2, dtype=bool)] > 1e-3).all()
@@ -94,7 +93,7 @@ def test_two_copies_of_one_model_agree_everywhere(pair_potential: Path, tmp_path
     copy.write_bytes(pair_potential.read_bytes())
     start = tmp_path / "copper.extxyz"
     write(start, crystal(2), format="extxyz")
-    found = compare([Artifact(pair_potential), Artifact(copy)], tmp_path, structures=start).cross_prediction
+    found = compare([pair_potential, copy], out=tmp_path, structures=start).cross_prediction
     assert np.abs(found.forces).max() < FLOAT64_SUM
     assert found.disagreement[0].largest < FLOAT64_SUM
 
@@ -110,16 +109,16 @@ def test_an_audit_needs_models_that_agree() -> None:
 
 
 def test_wrong_input_is_named(models: list[Path], labels: Path, start: Path, tmp_path: Path) -> None:
-    first, second = (Artifact(path) for path in models)
+    first, second = models
     with pytest.raises(MLIPError, match=r"two artifacts or more\. For one, type: mlip validate"):
-        compare([first], tmp_path)
+        compare([first], out=tmp_path)
     with pytest.raises(MLIPError, match="--frame was given 3 times for 2 models"):
-        compare([first, second], tmp_path, frames=["raw"] * 3)
+        compare([first, second], out=tmp_path, frame=["raw"] * 3)
     with pytest.raises(MLIPError, match=r"toy-local\.mlip\.pt: --frame mp2020: .* carries the energies: raw"):
-        compare([first, second], tmp_path, references=[str(labels)], frames=["mp2020"])
+        compare([first, second], out=tmp_path, reference=[labels], frame=["mp2020"])
     with pytest.raises(MLIPError, match="no model-wide known element among Fe"):
-        compare([first, second], tmp_path, elements=["Fe"])
+        compare([first, second], out=tmp_path, elements=["Fe"])
     molecule = tmp_path / "molecule.xyz"
     molecule.write_text("1\n\nNa 0 0 0\n")
     with pytest.raises(MLIPError, match="structure 1 is not periodic in all directions"):
-        compare([first, second], tmp_path, structures=molecule)
+        compare([first, second], out=tmp_path, structures=molecule)

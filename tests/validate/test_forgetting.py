@@ -165,11 +165,11 @@ def test_few_scattered_structures_do_not_count_as_forgetting() -> None:
             "--tuned-on a.extxyz needs the model before it was tuned.",
         ),
         (["--suite", "reference", "--base", "MODEL"], "is compared on reference data. Add: --tuned-on FILE"),
-        (["--suite", "physics", "--base", "MODEL", "--reference", "wbm"], "nothing reads it. Add: --suite reference"),
+        (["--suite", "physics", "--base", "MODEL", "--reference", "wbm"], "nothing reads it. Add: --suites reference"),
     ],
 )
 def test_wrong_input_is_named(arguments: list[str], message: str, tiny: Path, tmp_path: Path) -> None:
     words = [str(tiny) if word == "MODEL" else word for word in arguments]
     done = mlip("validate", tiny, *words, "-o", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in " ".join(done.stderr.split())

@@ -66,7 +66,7 @@ def test_a_device_that_is_none(command, pair_potential, tmp_path):
     files = [pair_potential] * (2 if command == "compare" else 1)
     more = ["--suite", "physics"] if command == "validate" else []
     done = mlip(command, *files, *more, "--device", "gpu", "-o", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "device: 'gpu' is not one of cpu, cuda, cuda:N, auto" in " ".join(done.stderr.split())
 
 

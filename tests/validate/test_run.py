@@ -195,14 +195,14 @@ def test_fidelity_shows_the_forces_that_it_compared(context):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["MODEL", "--suite", "cost"], "--suite cost measures and judges nothing. Add a suite, such as fidelity"),
+        (["MODEL", "--suite", "cost"], "--suites cost measures and judges nothing. Add a suite, such as fidelity"),
         (["nothing.mlip.pt"], "no such file"),
         (
             ["MODEL", "--suite", "fidelity,alchemy"],
             "'alchemy' is not one of fidelity, physics, reference, properties, cost",
         ),
         (["MODEL", "--recipes", "nowhere"], "--recipes nowhere: no such folder"),
-        (["MODEL", "--suite", ","], "--suite is empty. Name some of fidelity, physics"),
+        (["MODEL", "--suite", ","], "--suites is empty. Name some of fidelity, physics"),
         (
             ["MODEL", "--elements", "Na,Xx"],
             "--elements Na,Xx: 'Xx' is not an element of tiny (6 elements, see: mlip info",
@@ -211,7 +211,7 @@ def test_fidelity_shows_the_forces_that_it_compared(context):
 )
 def test_wrong_input(arguments, message, tiny, tmp_path):
     done = mlip("validate", *[tiny if word == "MODEL" else word for word in arguments], "-o", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
@@ -220,7 +220,7 @@ def test_wrong_input(arguments, message, tiny, tmp_path):
 def test_a_file_as_output_is_named(tiny, tmp_path):
     (tmp_path / "out").write_text("mine")
     done = mlip("validate", tiny, "-o", tmp_path / "out")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "is a file. Name a folder" in done.stderr
 
 

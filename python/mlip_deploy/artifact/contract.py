@@ -35,12 +35,16 @@ class _Strict(BaseModel):
 
 
 class Producer(_Strict):
+    """Which package wrote the file, with which torch."""
+
     package: str
     version: str
     torch: str
 
 
 class ModelIdentity(_Strict):
+    """Which model it is, of which checkpoint, under which licence."""
+
     family: str
     name: str
     source_sha256: str
@@ -50,6 +54,8 @@ class ModelIdentity(_Strict):
 
 
 class Units(_Strict):
+    """Of all numbers of the file."""
+
     length: Literal["angstrom"]
     energy: Literal["eV"]
 
@@ -110,6 +116,7 @@ class Output(_Strict):
     """what one value belongs to"""
 
     def describe(self) -> str:
+        """In words."""
         return f"{self.name} ({self.unit}, {self.scope})"
 
 
@@ -138,6 +145,7 @@ class CompiledFor(_Strict):
     """least level of the CPU's instruction set: "x86-64", "x86-64-v3" or "x86-64-v4\""""
 
     def describe(self) -> str:
+        """In words."""
         return f"torch {self.torch}, {self.device}, {self.processor}"
 
 
@@ -155,11 +163,14 @@ class EnergyFrame(_Strict):
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
     def describe(self) -> str:
+        """In words, for tables and messages."""
         terms = [("Hubbard U", self.hubbard_u), ("corrections", self.corrections), ("dispersion", self.dispersion)]
         return ", ".join([self.functional, *(f"{name}: {value}" for name, value in terms)])
 
 
 class Contract(_Strict):
+    """What the file says of its model."""
+
     schema_version: str = Field(alias="schema")
     requires: list[str]
     """Features of the format without which a reader would compute something else: one that does not know them refuses
@@ -265,14 +276,16 @@ class Contract(_Strict):
     def types_of(self, symbols: list[str]) -> list[int]:
         """Type index of each chemical symbol.
 
-        Raises:
-            ValueError: names the first atom whose element the model does not know.
+        Raises
+        ------
+        MLIPError
+            Names the first atom whose element the model does not know.
         """
         index = {symbol: k for k, symbol in enumerate(self.elements)}
         for k, symbol in enumerate(symbols):
             if symbol not in index:
                 known = f": {' '.join(self.elements)}" if len(self.elements) <= 12 else ""
-                raise ValueError(
+                raise MLIPError(
                     f"atom {k} (counted from 0) is '{symbol}', not an element of {self.model.name} "
                     f"({len(self.elements)} elements{known})"
                 )
@@ -306,7 +319,8 @@ def parse_contract(text: str | bytes, source: str) -> Contract:
         text: JSON.
         source: names the file in messages.
 
-    Raises:
+    Raises
+    ------
         MLIPError: for malformed JSON, a missing or unknown key, a wrong value, another major schema, a feature that the
             file requires and this version does not know, an operator that it does not have in the file's version.
     """

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, molecule
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
@@ -173,6 +172,8 @@ def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     Deterministic, made from elements that the model knows. Atoms are displaced by a tenth of an Ångström or so,
     which makes forces of the order of 1 eV/Å: large enough that a wrong one shows.
     """
+    from ase.build import bulk, molecule  # with SciPy behind it, which reading a file does not need
+
     random = np.random.default_rng(20240711)
     first, second = next(
         (pair for pair in [("Na", "Cl"), ("Si", "O"), ("O", "H")] if set(pair) <= set(elements)),

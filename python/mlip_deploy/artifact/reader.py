@@ -31,7 +31,15 @@ Record = TypeVar("Record", bound=BaseModel)
 class Artifact:
     """The readable parts of an artifact. The whole file is verified each time that a part is read.
 
-    Raises MLIPError for a file that is not an artifact, or is damaged.
+    Parameters
+    ----------
+    path
+        File written by `mlip export`.
+
+    Raises
+    ------
+    MLIPError
+        For a file that is not an artifact, or one that is damaged; with the line that writes it anew.
     """
 
     def __init__(self, path: str | Path):
@@ -47,13 +55,16 @@ class Artifact:
         return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path, self.contract.is_newer)
 
     def sha256(self) -> str:
+        """Of the whole file."""
         return file_sha256(self.path)
 
     def validation_record(self) -> ValidationRecord | None:
         """What `mlip validate --record` wrote; None for a file that nobody has validated.
 
-        Raises:
-            MLIPError: for a record of another version.
+        Raises
+        ------
+        MLIPError
+            For a record of another version.
         """
         record = SealedArchive(self.path).own.get(f"extra/{VALIDATION_RECORD}")
         if record is None:
@@ -76,6 +87,7 @@ class Artifact:
 
 
 def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -85,7 +97,7 @@ def _parse(
     path: Path,
     newer: bool = False,
     name: str = "",
-    cure: str = f"write it anew: {EXPORT_LINE}",
+    cure: str = "",
 ) -> Record:
     try:
         return parse_record(model, json.loads(text), ignore_unknown=newer) if newer else model.model_validate_json(text)
@@ -93,6 +105,7 @@ def _parse(
         first = error.errors()[0]
         name = name or model.__name__.lower()
         where = ".".join(str(part) for part in first["loc"]) or name
+        cure = cure or f"write it anew: {EXPORT_LINE}"
         raise MLIPError(
             f"'{path}': {name}: '{where}': {first['msg']}. The file may come from another version of "
             f"mlip-deploy; {cure}"

@@ -24,7 +24,7 @@ OWN = "extra/mlip/"
 MANIFEST = "extra/mlip/manifest.txt"
 VALIDATION = "extra/mlip/validation.json"
 
-EXPORT_LINE = "mlip export sevennet CHECKPOINT -o NAME.mlip.pt"
+EXPORT_LINE = "mlip export FAMILY SOURCE -o NAME.mlip.pt"
 AGAIN = f"Copy it again, or write it anew: {EXPORT_LINE}"
 
 FOLDER = "artifact/"
@@ -272,6 +272,6 @@ class SealedArchive:
         if "data.pkl" in self.names:
             return MLIPError(
                 f"'{self._path}' is a PyTorch checkpoint, not an exported model. Export it first: "
-                f"mlip export sevennet {self._path} -o NAME.mlip.pt"
+                f"mlip export FAMILY {self._path} -o NAME.mlip.pt   (families: mlip export --list)"
             )
         return self._not_an_artifact()

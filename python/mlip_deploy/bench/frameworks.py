@@ -12,14 +12,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.bench import ACCELERATORS
 from mlip_deploy.errors import MLIPError
-
-ACCELERATORS = {
-    "cueq": ("cuequivariance_torch", "pip install cuequivariance-torch cuequivariance-ops-torch-cu13"),
-    "flash": ("flashTP_e3nn", "pip install git+https://github.com/SNU-ARC/flashTP"),
-    "oeq": ("openequivariance", "pip install openequivariance"),
-}
-"""Packages that frameworks put in place of their own layers: what is imported, and the line to type without it."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.signals import unwind_on_signals
 
-ENGINES = ("ase", "lammps")
 WARM_UP = 2
 """Evaluations before the clock starts, or the profile."""
 

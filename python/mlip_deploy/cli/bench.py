@@ -6,44 +6,35 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.bench.frameworks import ACCELERATORS, parse_framework
-from mlip_deploy.bench.measure import (
-    ENGINES,
-    Contestant,
-    Workload,
-    compare,
-    in_process,
-    measure,
-    peak_memory_per_atom,
-)
-from mlip_deploy.bench.report import label, machine, plot, roofline_table, scaling_table, table
-from mlip_deploy.bench.roofline import roofline
-from mlip_deploy.bench.scaling import measure_scaling
-from mlip_deploy.bench.systems import build_system
-from mlip_deploy.cli.options import comma_separated
+from mlip_deploy.bench import ACCELERATORS, ENGINES
+from mlip_deploy.cli.console import STANDARD_OUTPUT, errors, require_json, show, write_json
+from mlip_deploy.cli.options import add_device, add_engines, add_json, comma_separated, counts
+from mlip_deploy.engines import require_engine, require_hardware
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.files import write_text
+from mlip_deploy.files import require_file
+
+if TYPE_CHECKING:
+    from mlip_deploy.bench.measure import Contestant
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to measure, and where the numbers go."""
     parser.description = (
         "Measure an artifact's speed and memory, alone or against another one, pair by pair in one run."
     )
-    parser.add_argument("file", help="artifact written by `mlip export`")
+    parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
     parser.add_argument(
         "--systems",
         type=comma_separated,
         default=["si64", "si216", "si512"],
         help="comma-separated: si64 si216 si512 si1728 (diamond), nacl64 ... (rocksalt), water192 ... (1 g/cm³)",
     )
-    parser.add_argument("--engines", type=comma_separated, default=["ase"], help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--threads", type=_counts, default=[1], help="CPU threads in the model, such as 1,2")
-    parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("--ranks", type=_counts, default=[1], help="MPI ranks, for LAMMPS, such as 1,2")
+    add_engines(parser, ENGINES, ["ase"])
+    parser.add_argument("--threads", type=counts, default=[1], help="CPU threads in the model, such as 1,2")
+    add_device(parser)
+    parser.add_argument("--ranks", type=counts, default=[1], help="MPI ranks, for LAMMPS, such as 1,2")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each contestant, taken in turn")
     parser.add_argument("--steps", type=int, default=2, help="steps in one sample")
     parser.add_argument(
@@ -71,18 +62,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also measure what N threads and N ranks gain in LAMMPS, beside N separate processes",
     )
-    parser.add_argument("--json", type=Path, help="write every sample there")
+    add_json(parser, "every sample")
     parser.add_argument("--plot", type=Path, help="write a bar chart there (PNG, PDF or SVG)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print a table, write what was asked for. Returns the exit status."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a log has room for the whole table
+    from mlip_deploy.bench.measure import Workload, compare, in_process, measure, peak_memory_per_atom
+    from mlip_deploy.bench.report import label, machine, plot, roofline_table, scaling_table, table
+    from mlip_deploy.bench.roofline import roofline
+    from mlip_deploy.bench.scaling import measure_scaling
+    from mlip_deploy.bench.systems import build_system
+
     for engine in arguments.engines:
         if engine not in ENGINES:
             raise MLIPError(f"--engines: '{engine}' is not one of {', '.join(ENGINES)}")
+        require_engine(engine)
     if arguments.pairs < 1 or arguments.steps < 1:
         raise MLIPError("--pairs and --steps must be positive")
     if arguments.scaling is not None and arguments.scaling < 2:
@@ -91,6 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
         for option, value in (("--roofline", arguments.roofline), ("--scaling", arguments.scaling)):
             if value:
                 raise MLIPError(f"{option} measures CPUs, found --device {arguments.device}. Leave out one of them")
+    require_hardware(device=arguments.device)
+    require_json(arguments.json)
+    if arguments.plot:
+        require_file(arguments.plot)
     contestants = _contestants(arguments)
     for system in arguments.systems:
         build_system(system)
@@ -107,40 +106,42 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.device != "cpu":
         found = machine()
         versions = f"torch {found['torch']}, driver {found['driver'] or 'not found'}"
-        console.print("\n".join([*found["gpus"], versions]), highlight=False)
+        errors.print("\n".join([*found["gpus"], versions]))
     records = []
     for case in cases:
-        console.print(f"[dim]{label(asdict(case))} ...", highlight=False)
+        errors.print(f"[dim]{label(asdict(case))} ...")
         measurements = in_process(measure, case, contestants, arguments.pairs, arguments.steps)
         if not arguments.no_memory and case.engine == "ase":
             for measurement, contestant in zip(measurements, contestants, strict=True):
                 measurement.peak_memory_per_atom = in_process(peak_memory_per_atom, case, contestant)
         records.append({"case": asdict(case), **compare(case, measurements)})
-    console.print(table(records, len(contestants) > 1))
+    tables = [table(records, len(contestants) > 1)]
+    file = str(arguments.file)
     rooflines = []
     if arguments.roofline:
         for system in arguments.systems:
-            console.print(f"[dim]{system}, counting operations ...", highlight=False)
-            rooflines.append(in_process(roofline, arguments.file, system))
-        console.print(roofline_table(rooflines))
+            errors.print(f"[dim]{system}, counting operations ...")
+            rooflines.append(in_process(roofline, file, system))
+        tables.append(roofline_table(rooflines))
     scalings = []
     if arguments.scaling:
         for system in arguments.systems:
-            console.print(f"[dim]{system}, threads, ranks and separate processes in turn ...", highlight=False)
-            scalings.append(
-                measure_scaling(arguments.file, system, arguments.scaling, arguments.pairs, arguments.steps)
-            )
-        console.print(scaling_table(scalings))
+            errors.print(f"[dim]{system}, threads, ranks and separate processes in turn ...")
+            scalings.append(measure_scaling(file, system, arguments.scaling, arguments.pairs, arguments.steps))
+        tables.append(scaling_table(scalings))
+    if arguments.json != STANDARD_OUTPUT:
+        for one in tables:
+            show(one)
     report = {
         "machine": machine(),
-        "file": arguments.file,
+        "file": file,
         "against": arguments.against,
         "records": records,
         "rooflines": rooflines,
         "scalings": scalings,
     }
     if arguments.json:
-        write_text(arguments.json, json.dumps(report, indent=1))
+        write_json(arguments.json, json.dumps(report, indent=1))
     if arguments.plot:
         plot(records, arguments.plot)
     return 0
@@ -148,18 +149,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
-    Artifact(arguments.file)
-    contestants: list[Contestant] = [arguments.file]
+    from mlip_deploy.artifact.reader import Artifact
+    from mlip_deploy.bench.frameworks import parse_framework
+
+    file = str(arguments.file)
+    Artifact(file)
+    contestants: list[Contestant] = [file]
     for other in arguments.against:
-        framework = parse_framework(other, arguments.file, arguments.trust_checkpoint)
+        framework = parse_framework(other, file, arguments.trust_checkpoint)
         if framework is None:
             Artifact(other)
         contestants.append(framework or other)
     return contestants
-
-
-def _counts(text: str) -> list[int]:
-    counts = [int(part) for part in comma_separated(text)]
-    if not counts or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of positive numbers")
-    return counts

@@ -4,53 +4,58 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.cli.console import console, errors, escape, progress_line
-from mlip_deploy.errors import MLIPError
-from mlip_deploy.files import write_text
+import mlip_deploy
+from mlip_deploy.cli.console import (
+    STANDARD_OUTPUT,
+    console,
+    errors,
+    escape,
+    progress_line,
+    require_json,
+    show,
+    write_json,
+)
+from mlip_deploy.cli.options import add_device, add_engines, add_json, counts
+from mlip_deploy.engines import ENGINES
+
+if TYPE_CHECKING:
+    from mlip_deploy.validation.fidelity import FidelityReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--engines", default="ase,lammps,openmm", help="default: ase,lammps,openmm")
-    parser.add_argument("--ranks", default="1,2", help="MPI ranks for LAMMPS; default: 1,2")
-    parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write every number to OUT")
+    """The keywords of `mlip_deploy.check`."""
+    parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
+    add_engines(parser, ENGINES, ENGINES)
+    parser.add_argument("--ranks", type=counts, default=[1, 2], help="MPI ranks for LAMMPS; default: 1,2")
+    add_device(parser)
+    add_json(parser, "every number")
 
 
 def run(options: argparse.Namespace) -> int:
-    from mlip_deploy.engines import ENGINES
-
-    engines = options.engines.split(",")
-    for engine in engines:
-        if engine not in ENGINES:
-            raise MLIPError(f"--engines {options.engines}: '{engine}' is not one of {', '.join(ENGINES)}")
-    try:
-        ranks = [int(text) for text in options.ranks.split(",")]
-    except ValueError:
-        ranks = [0]
-    if min(ranks) < 1:
-        raise MLIPError(f"--ranks {options.ranks}: expected numbers such as 1,2")
-    if options.json and options.json.is_dir():
-        raise MLIPError(f"--json {options.json} is a folder. Name a file in it")
-
-    Artifact(options.file)  # complain about the file before loading any engine
-    from mlip_deploy.validation.fidelity import check
-
-    with progress_line() as step:
-        report = check(options.file, engines, ranks, step, device=options.device)
+    """Check, and print one line for each engine and number of ranks. Returns 1 if not all is within tolerance."""
+    require_json(options.json)
+    with progress_line() as progress:
+        report = mlip_deploy.check(
+            options.file, options.engines, options.ranks, device=options.device, progress=progress
+        )
     if options.json:
-        write_text(options.json, report.model_dump_json(indent=1) + "\n")
+        write_json(options.json, report.model_dump_json(indent=1))
+    if options.json != STANDARD_OUTPUT:
+        _print(report)
+    return 0 if report.passed else 1
 
+
+def _print(report: FidelityReport) -> None:
     table = Table(title=f"{report.artifact}: {report.model} in {report.dtype} against {report.reference} in float64")
     for heading in ("engine", "ranks", "structures", "ΔE eV/atom", "lone atom eV", "ΔF eV/Å", "Δσ eV/Å³", "verdict"):
         table.add_column(heading, justify="left" if heading in ("engine", "verdict") else "right")
     for engine, n_ranks in dict.fromkeys((c.engine, c.ranks) for c in report.comparisons):
         rows = [c for c in report.comparisons if (c.engine, c.ranks) == (engine, n_ranks)]
-        applicable = [c for c in rows if c.verdict != "not-applicable"]
+        tested = [c for c in rows if c.verdict in ("pass", "fail")]
         failed = [c for c in rows if c.verdict == "fail"]
 
         def worst(values: list[float | None]) -> str:
@@ -60,12 +65,12 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(
             engine,
             str(n_ranks),
-            f"{len(applicable)} of {len(rows)}",
-            worst([c.energy_per_atom for c in applicable if c.n_atoms > 1]),
-            worst([c.energy_per_atom for c in applicable if c.n_atoms == 1]),
-            worst([c.forces for c in applicable]),
-            worst([c.stress for c in applicable]),
-            "[red]fail[/]" if failed else "[green]pass[/]",
+            f"{len(tested)} of {len(rows)}",
+            worst([c.energy_per_atom for c in tested if c.n_atoms > 1]),
+            worst([c.energy_per_atom for c in tested if c.n_atoms == 1]),
+            worst([c.forces for c in tested]),
+            worst([c.stress for c in tested]),
+            "[red]fail[/]" if failed else "[green]pass[/]" if tested else "[yellow]not tested[/]",
         )
     table.add_section()
     table.add_row(
@@ -78,11 +83,14 @@ def run(options: argparse.Namespace) -> int:
         f"{report.tolerance_stress:.1e}",
         "",
     )
-    console.print(table)
+    show(table)
     for comparison in report.comparisons:
         where = f"{comparison.engine}, {comparison.ranks} rank(s), {comparison.structure}"
         if comparison.verdict == "fail":
             errors.print(f"[red]fail[/] {where}: {escape(comparison.reason)}")
         elif comparison.verdict == "not-applicable":
             console.print(f"[dim]not applicable: {where}: {comparison.reason}[/]")
-    return 0 if report.passed else 1
+    for engine, reason in dict.fromkeys((c.engine, c.reason) for c in report.comparisons if c.verdict == "not-tested"):
+        console.print(f"[yellow]not tested[/]: {engine}: {escape(reason)}")
+    if not any(comparison.verdict in ("pass", "fail") for comparison in report.comparisons):
+        errors.print("[red]nothing was tested[/], so nothing shows that this is the original model")

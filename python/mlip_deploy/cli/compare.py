@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.cli.console import console, progress_line
-from mlip_deploy.cli.options import comma_separated
-from mlip_deploy.comparison.compare import ModelComparison, compare
-from mlip_deploy.comparison.page import matrices, number, page
-from mlip_deploy.engines import ENGINES
-from mlip_deploy.files import write_text
-from mlip_deploy.validation.case import Hardware
+import mlip_deploy
+from mlip_deploy.cli.console import console, progress_line, show
+from mlip_deploy.cli.options import add_engine, add_hardware, symbols
+
+if TYPE_CHECKING:
+    from mlip_deploy.comparison.content import ModelComparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The keywords of `mlip_deploy.compare`."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="artifacts, two or more")
     parser.add_argument(
         "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
@@ -29,42 +29,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as for mlip validate; once for all models, or once for each in their order",
     )
     parser.add_argument("--properties", action="store_true", help="also run the property recipes")
-    parser.add_argument("--recipes", type=Path, metavar="DIR", help="folder with further recipes")
-    parser.add_argument("--elements", default="", help="comma-separated; default: a few that all models know")
+    parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="folder with further recipes")
+    parser.add_argument(
+        "--elements",
+        type=symbols,
+        default=[],
+        metavar="Si,O",
+        help="comma-separated; default: a few that all models know",
+    )
     parser.add_argument(
         "--structures", type=Path, metavar="FILE", help="where sampling starts, any format of ASE; default: crystals"
     )
-    parser.add_argument("--engine", choices=ENGINES, default="ase", help="default: ase")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model")
-    parser.add_argument("--device", default="cpu", help="of the models: cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results")
+    add_engine(parser, "ase")
+    add_hardware(parser, "models")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of results")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, print the table, write compare.json and compare.html. Returns the exit status."""
-    elements = comma_separated(options.elements)
+    """Compare, and print the tables."""
     with progress_line() as progress:
-        found = compare(
-            [Artifact(path) for path in options.files],
-            options.output,
-            references=options.reference,
-            frames=options.frame,
-            with_properties=options.properties,
+        found = mlip_deploy.compare(
+            options.files,
+            out=options.out,
+            reference=options.reference,
+            frame=options.frame,
+            properties=options.properties,
             recipes=options.recipes,
-            elements=elements,
+            elements=options.elements,
             structures=options.structures,
             engine=options.engine,
-            hardware=Hardware(options.threads, options.device),
+            threads=options.threads,
+            device=options.device,
             progress=progress,
         )
-    write_text(options.output / "compare.json", found.model_dump_json(indent=1) + "\n")
-    write_text(options.output / "compare.html", page(found))
     _print(found)
-    console.print(f"report: {options.output / 'compare.html'}")
+    console.print(f"report: {options.out / 'compare.html'}")
     return 0
 
 
 def _print(found: ModelComparison) -> None:
+    from mlip_deploy.comparison.page import matrices, number
+
     if found.rows:
         table = Table(box=None, pad_edge=False)
         for heading in ("case", "quantity", "unit"):
@@ -73,7 +78,7 @@ def _print(found: ModelComparison) -> None:
             table.add_column(name, justify="right")
         for row in found.rows:
             table.add_row(row.case, row.quantity, row.unit, *(number(value) for value in row.values))
-        console.print(table)
+        show(table)
     for title, unit, matrix in matrices(found.cross_prediction):
         table = Table(box=None, pad_edge=False, title=f"cross-prediction: {title} / {unit}", title_justify="left")
         table.add_column("predicts \\ sampled by")
@@ -81,7 +86,7 @@ def _print(found: ModelComparison) -> None:
             table.add_column(name, justify="right")
         for name, values in zip(found.models, matrix, strict=True):
             table.add_row(name, *(number(value) for value in values))
-        console.print(table)
+        show(table)
     for d in found.cross_prediction.disagreement:
         text = f"disagreement on {d.element}: mean {d.mean:.3f}, largest {d.largest:.3f} eV/Å ({d.where})"
         console.print(text, markup=False)

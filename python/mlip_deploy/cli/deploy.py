@@ -8,9 +8,11 @@ from pathlib import Path
 from mlip_deploy.environment.build_plugin import build, find_mpi
 from mlip_deploy.environment.lammps_headers import NotUsableError, find_lammps
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import require_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of the one engine that is compiled against."""
     engines = parser.add_subparsers(dest="engine", required=True)
     lammps = engines.add_parser("lammps", help="build pair_style mlip for your own LAMMPS")
     lammps.add_argument(
@@ -20,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where LAMMPS was installed (with include/lammps), or its source tree (with src/pair.h)",
     )
-    lammps.add_argument("--output", type=Path, metavar="DIR", help="folder for mlipplugin.so (default: DIR/lib/mlip)")
+    lammps.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder for mlipplugin.so (default: DIR/lib/mlip)"
+    )
     lammps.add_argument(
         "--mpi-include", type=Path, metavar="DIR", help="folder of the mpi.h that LAMMPS was built with"
     )
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise MLIPError(str(error)) from error
     mpi = find_mpi(lammps, arguments.mpi_include)
     output = (arguments.output or root / "lib" / "mlip").resolve()
+    require_folder(output)
     library = build(lammps, mpi, output)
     print(f"built     {library}")
     print(f"for       LAMMPS {lammps.version} in {lammps.include}")

@@ -6,7 +6,7 @@ import argparse
 
 from rich.table import Table
 
-from mlip_deploy.cli.console import console, escape, progress_line
+from mlip_deploy.cli.console import escape, progress_line, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Examine, and print. Returns 1 when there is a problem."""
     from mlip_deploy.environment.doctor import examine
 
     with progress_line() as step:
@@ -27,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
         if not finding.ok:
             table.add_row("", f"[red]{escape(finding.problem)}[/]")
             table.add_row("", f"type: [bold]{escape(finding.remedy)}[/]")
-    console.print(table)
+    show(table)
     return 0 if all(finding.ok for finding in findings) else 1

@@ -7,23 +7,26 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mlip_deploy.artifact.reader import SUFFIX, SUFFIXES
-from mlip_deploy.cli.console import console, escape, progress_line
-from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-
-TORCHFORCE_SUFFIX = ".torchforce.pt"
+import mlip_deploy
+from mlip_deploy.cli.console import console, escape, progress_line, show
+from mlip_deploy.cli.options import symbols
+from mlip_deploy.exporters.families.registry import FAMILIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("family", nargs="?", choices=list(FAMILIES), help="framework that the model comes from")
-    parser.add_argument("source", nargs="?", help="name of a published model, or a checkpoint file")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"to be written, *{SUFFIX}")
-    parser.add_argument("--list", action="store_true", help="show the families and how to install each, and exit")
+    """The keywords of `mlip_deploy.export`, and `--list`."""
+    parser.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
+    parser.add_argument("source", help="name of a published model, or a checkpoint file")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="to be written, *.mlip.pt")
+    parser.add_argument(
+        "--list", action=_ListFamilies, nargs=0, help="show the families and how to install each, and exit"
+    )
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default: float32")
     parser.add_argument("--modal", help="training modality, for checkpoints that have several")
     parser.add_argument("--head", help="read-out head, for models that have several")
-    parser.add_argument("--elements", nargs="+", default=[], metavar="El", help="keep only these; default: all")
+    parser.add_argument(
+        "--elements", type=symbols, default=[], metavar="Si,O", help="comma-separated: keep only these; default: all"
+    )
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=list(SUFFIXES),
+        choices=["torchscript", "aotinductor"],
         default="torchscript",
         help="aotinductor: code compiled for this torch and processor, *.mlip.pt2; default: torchscript",
     )
@@ -47,57 +50,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.list:
-        return _list_families()
-    if not (options.family and options.source and options.output):
-        raise MLIPError(
-            "mlip export needs FAMILY, SOURCE and -o FILE. Type, for instance: mlip export sevennet 7net-0 -o "
-            f"7net-0{SUFFIX}. For the families: mlip export --list"
-        )
-    torchforce = options.target == "torchforce"
-    if torchforce and options.backend != "torchscript":
-        raise MLIPError(f"--target torchforce is TorchScript. Leave out --backend {options.backend}")
-    suffix = TORCHFORCE_SUFFIX if torchforce else SUFFIXES[options.backend]
-    if not options.output.name.endswith(suffix):
-        stem = options.output.name.split(".")[0]
-        compiled = ", or add --backend aotinductor" if options.output.name.endswith(SUFFIXES["aotinductor"]) else ""
-        raise MLIPError(f"-o {options.output}: file names end in {suffix} here. Type: -o {stem}{suffix}{compiled}")
-    with progress_line() as step:
-        step("loading torch and the framework")
-        from mlip_deploy.exporters.targets.torchforce import write_torchforce
-        from mlip_deploy.exporters.write import write_artifact
-
-        fuse = not options.no_fuse and not torchforce  # TorchForce files hold no custom operator
-        adapted = FAMILIES[options.family].adapt(
+    """Export, and print what was written."""
+    with progress_line() as progress:
+        path = mlip_deploy.export(
+            options.family,
             options.source,
-            ExportOptions(
-                modal=options.modal,
-                head=options.head,
-                fuse=fuse,
-                elements=tuple(options.elements),
-                trust_checkpoint=options.trust_checkpoint,
-            ),
+            options.output,
+            dtype=options.dtype,
+            elements=options.elements,
+            modal=options.modal,
+            head=options.head,
+            fuse=not options.no_fuse,
+            trust_checkpoint=options.trust_checkpoint,
+            backend=options.backend,
+            target=options.target,
+            progress=progress,
         )
-        if torchforce:
-            write_torchforce(adapted, options.output, options.dtype, step)
-        else:
-            write_artifact(adapted, options.output, options.dtype, step, options.backend)
-    size = options.output.stat().st_size / 1e6
+    written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"
+    if options.target == "torchforce":
+        console.print(f"{written}: {options.source} of {options.family} for TorchForce, {options.dtype}")
+        return 0
+    contract = mlip_deploy.Artifact(path).contract
     console.print(
-        f"{options.output} ({size:.1f} MB): {adapted.identity.name}, {len(adapted.elements)} elements, cutoff "
-        f"{adapted.cutoff:g} Å, {options.dtype}"
+        f"{written}: {contract.model.name}, {len(contract.elements)} elements, cutoff {contract.cutoff:g} Å, "
+        f"{contract.dtype}"
     )
-    if not torchforce:
-        console.print(f"next: mlip check {options.output}")
+    console.print(f"next: mlip check {path}")
     return 0
 
 
-def _list_families() -> int:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("family", "installed", "install with", "SOURCE"):
-        table.add_column(heading, no_wrap=heading != "SOURCE")  # a line to copy stays a line
-    for family in FAMILIES.values():
-        table.add_row(family.name, "yes" if family.installed else "no", family.install, escape(family.sources))
-    console.print(table)
-    console.print("A model of your own: mlip_deploy.exporters.export_module (docs/extending.md)")
-    return 0
+class _ListFamilies(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("family", "installed", "install with", "SOURCE"):
+            table.add_column(heading, no_wrap=heading != "SOURCE")  # a line to copy stays a line
+        for family in FAMILIES.values():
+            table.add_row(family.name, "yes" if family.installed else "no", family.install, escape(family.sources))
+        show(table)
+        console.print("A model of your own: mlip_deploy.export_module (docs/extending.md)")
+        parser.exit()

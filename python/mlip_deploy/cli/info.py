@@ -9,20 +9,27 @@ from rich.table import Table
 
 from mlip_deploy.artifact.gate import line_to_type, problem
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.cli.console import console, escape
+from mlip_deploy.cli.console import STANDARD_OUTPUT, escape, require_json, show, write_json
+from mlip_deploy.cli.options import add_json
 from mlip_deploy.errors import MLIPError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--json", action="store_true", help="the contract as it is stored")
+    """The file."""
+    parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
+    add_json(parser, "the contract")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Print the contract in words."""
+    from mlip_deploy.artifact.reader import Artifact
+
+    require_json(options.json)
     artifact = Artifact(options.file)
     contract = artifact.contract
     if options.json:
-        print(artifact.contract_text())
+        write_json(options.json, contract.to_json())
+    if options.json == STANDARD_OUTPUT:
         return 0
     fixtures = artifact.fixtures()
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -62,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         ("validated", _validated(artifact)),
     ]:
         table.add_row(name, escape(value))
-    console.print(table)
+    show(table)
     return 0
 
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.table import Table
 
-from mlip_deploy.artifact.gate import write_validation_record
-from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.artifact.validation_record import REQUIRED_SUITES
-from mlip_deploy.cli.console import console, errors, progress_line
-from mlip_deploy.cli.options import comma_separated
-from mlip_deploy.engines import ENGINES
-from mlip_deploy.errors import MLIPError
-from mlip_deploy.files import write_text
-from mlip_deploy.report.page import VERDICTS
-from mlip_deploy.validation.case import Context, Hardware
-from mlip_deploy.validation.report.summary import page
-from mlip_deploy.validation.run import MEASURED, SUITES, Validation, validate
+import mlip_deploy
+from mlip_deploy.cli.console import console, errors, progress_line, show
+from mlip_deploy.cli.options import add_engine, add_hardware, comma_separated, symbols
+from mlip_deploy.validation.suites import DEFAULT_SUITES, SUITES
 
-DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
+if TYPE_CHECKING:
+    from mlip_deploy.validation.run import Validation
 
 
 class _Renamed(argparse.Action):
@@ -32,16 +25,20 @@ class _Renamed(argparse.Action):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The keywords of `mlip_deploy.validate`."""
     parser.add_argument("file", type=Path, help="artifact written by `mlip export`")
     parser.add_argument(
+        "--suites",
         "--suite",
-        default=",".join(DEFAULT_SUITES),
+        type=comma_separated,
+        default=list(DEFAULT_SUITES),
+        metavar="SUITES",
         help=f"comma-separated, of {', '.join(SUITES)}; default: {','.join(DEFAULT_SUITES)}",
     )
+    add_engine(parser, "lammps", "where physics and properties run, ")
     parser.add_argument(
-        "--engine", choices=ENGINES, default="lammps", help="where physics and properties run; default: lammps"
+        "--elements", type=symbols, default=[], metavar="Si,O", help="comma-separated; default: all of the model's"
     )
-    parser.add_argument("--elements", default="", help="comma-separated; default: all of the model's")
     parser.add_argument("--use", help="what the model is wanted for; printed in the report")
     parser.add_argument(
         "--reference", action="append", default=[], metavar="FILE|NAME", help="reference data; may be repeated"
@@ -56,84 +53,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frame", help="conversion of the reference energies to the model's energy frame")
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads in the model; default: the engine's own")
-    parser.add_argument("--device", default="cpu", help="of the model: cpu (default), cuda, cuda:N or auto")
+    add_hardware(parser)
     parser.add_argument("--sign", action=_Renamed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument("--record", action="store_true", help="write the verdict, pass or fail, into the file")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
+        "-o", "--out", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit status: 1 when a check failed.
-
-    Raises:
-        MLIPError: for wrong input.
-    """
-    suites = comma_separated(options.suite)
-    for suite in suites:
-        if suite not in SUITES:
-            raise MLIPError(f"--suite {options.suite}: '{suite}' is not one of {', '.join(SUITES)}")
-    if not suites:
-        raise MLIPError(f"--suite is empty. Name some of {', '.join(SUITES)}")
-    if not set(suites) - set(MEASURED):
-        raise MLIPError(
-            f"--suite {options.suite} measures and judges nothing. Add a suite, such as fidelity, or type: "
-            f"mlip bench {options.file}"
-        )
-    if options.output.exists() and not options.output.is_dir():
-        raise MLIPError(f"-o {options.output} is a file. Name a folder")
-    if options.recipes is not None and not options.recipes.is_dir():
-        raise MLIPError(f"--recipes {options.recipes}: no such folder")
-    if options.tuned_on and options.base is None:
-        raise MLIPError(f"--tuned-on {options.tuned_on[0]} needs the model before it was tuned. Add: --base FILE")
-    if options.base is not None and not (options.reference or options.tuned_on):
-        raise MLIPError(f"--base {options.base} is compared on reference data. Add: --tuned-on FILE --reference NAME")
-    if options.base is not None and "reference" not in suites:
-        raise MLIPError(f"--base {options.base}: nothing reads it. Add: --suite reference")
-    artifact = Artifact(options.file)
-    elements = comma_separated(options.elements)
-    contract = artifact.contract
-    unknown = [symbol for symbol in elements if symbol not in contract.elements]
-    if unknown:
-        raise MLIPError(
-            f"--elements {options.elements}: '{unknown[0]}' is not an element of {contract.model.name} "
-            f"({len(contract.elements)} elements, see: mlip info {options.file})"
-        )
-    context = Context(
-        artifact=artifact,
-        engine=options.engine,
-        directory=options.output,
-        elements=elements,
-        use=options.use,
-        reference=options.reference,
-        base=Artifact(options.base) if options.base is not None else None,
-        tuned_on=options.tuned_on,
-        frame=options.frame,
-        hardware=Hardware(options.threads, options.device),
-        recipes=options.recipes,
-    )
+    """Validate, and print the verdict. Returns 1 when a check failed."""
     with progress_line() as progress:
-        validation = validate(context, suites, progress)
-        progress("writing the report")
-        write_text(options.output / "report.html", page(validation))
+        validation = mlip_deploy.validate(
+            options.file,
+            options.suites,
+            out=options.out,
+            engine=options.engine,
+            elements=options.elements,
+            use=options.use,
+            reference=options.reference,
+            base=options.base,
+            tuned_on=options.tuned_on,
+            frame=options.frame,
+            recipes=options.recipes,
+            threads=options.threads,
+            device=options.device,
+            record=options.record,
+            progress=progress,
+        )
     _print(validation)
-    console.print(f"report: {options.output / 'report.html'}")
+    console.print(f"report: {options.out / 'report.html'}")
     if options.record:
-        write_validation_record(artifact, validation.record())
         console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
-    return 0 if validation.verdict == "pass" else 1
+    return 0 if validation.passed else 1
 
 
 def _print(validation: Validation) -> None:
+    from mlip_deploy.report.page import VERDICTS
+
     table = Table(title=f"{validation.artifact}: {validation.model} in {validation.dtype}")
     table.add_column("suite")
     for verdict in VERDICTS:
         table.add_column(verdict, justify="right")
     for suite in validation.suites:
         table.add_row(suite, *(str(validation.count(suite, verdict)) for verdict in VERDICTS))
-    console.print(table)
+    show(table)
     for outcome, check in validation.failures():
         text = f"{outcome.suite}, {outcome.case}: {check.quantity}: {_reason(check.value, check.threshold, check.unit)}"
         errors.print("fail " + text + (f" ({check.reason})" if check.reason else ""), style="red", markup=False)

@@ -8,99 +8,122 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.io import read
-from pydantic import BaseModel
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.comparison.audit import Flag, audit, energy_distances, force_distances
-from mlip_deploy.comparison.cross import CrossPrediction, cross_predict, start_structures
+from mlip_deploy.comparison.content import ModelComparison, Row
+from mlip_deploy.comparison.cross import cross_predict, start_structures
+from mlip_deploy.comparison.page import page
+from mlip_deploy.engines import require_engine, require_hardware
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.progress import Progress
+from mlip_deploy.files import require_folder, write_text
+from mlip_deploy.progress import Progress, silent
 from mlip_deploy.report.content import Curve
 from mlip_deploy.result import Result
-from mlip_deploy.validation import properties
-from mlip_deploy.validation.case import CPU, Context, Hardware, Outcome
-from mlip_deploy.validation.reference import suite as reference
+from mlip_deploy.validation.case import Context, Hardware, Outcome
+from mlip_deploy.validation.properties import cases as property_cases
 from mlip_deploy.validation.reference.datasets import DATASETS
-
-
-class Row(BaseModel):
-    """One number of every model."""
-
-    case: str
-    quantity: str
-    unit: str
-    values: list[float | None]
-    verdicts: list[str]
-
-
-class ModelComparison(BaseModel):
-    models: list[str]
-    files: list[str]
-    sha256: list[str]
-    frames: list[str]
-    """energy frame of each"""
-    engine: str
-    rows: list[Row]
-    curves: list[Curve]
-    notes: list[str]
-    cross_prediction: CrossPrediction
-    flags: list[Flag]
+from mlip_deploy.validation.reference.suite import Reference, energy_differences, judge, load, predict
 
 
 def compare(
-    artifacts: Sequence[Artifact],
-    directory: Path,
-    references: Sequence[str] = (),
-    frames: Sequence[str] = (),
-    with_properties: bool = False,
-    recipes: Path | None = None,
+    files: Sequence[str | Path],
+    *,
+    out: str | Path,
+    reference: Sequence[str | Path] = (),
+    frame: Sequence[str] = (),
+    properties: bool = False,
+    recipes: str | Path | None = None,
     elements: Sequence[str] = (),
-    structures: Path | None = None,
+    structures: str | Path | None = None,
     engine: str = "ase",
-    hardware: Hardware = CPU,
-    progress: Progress = lambda message: None,
+    threads: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
 ) -> ModelComparison:
     """Run reference sets, property recipes and cross-prediction for two or more artifacts.
 
-    Args:
-        frames: `--frame` of all models, or one for each.
+    `out` then holds `compare.json` and `compare.html`.
 
-    Raises:
-        MLIPError: for fewer than two artifacts and whatever the suites refuse; the model is named.
+    Parameters
+    ----------
+    files
+        Artifacts, two or more.
+    out
+        Folder of results.
+    reference
+        Reference data, by name or as files in extended XYZ.
+    frame
+        Conversion of the reference energies to the models' energy frames: of all models, or one for each.
+    properties
+        Also run the property recipes.
+    recipes
+        Folder with further recipes.
+    elements
+        Chemical symbols to sample and test with; a few that all models know when empty.
+    structures
+        File, in any format of ASE, where sampling starts; crystals when it is left out.
+    engine
+        "ase", "lammps" or "openmm".
+    threads
+        CPU threads in the models; 0 is the engine's own choice.
+    device
+        Of the models: "cpu", "cuda", "cuda:N" or "auto".
+    progress
+        Called with a line of text before each piece of work.
+
+    Returns
+    -------
+    ModelComparison
+        Table, curves, cross-prediction and conspicuous labels.
+
+    Raises
+    ------
+    MLIPError
+        For fewer than two artifacts, an engine that is not installed, a device that is not here, a folder that cannot
+        be written to, and whatever the suites refuse; the model is named.
     """
+    require_engine(engine)
+    require_hardware(threads, device)
+    artifacts, hardware = [Artifact(path) for path in files], Hardware(threads, device)
     if len(artifacts) < 2:
         raise MLIPError("compare needs two artifacts or more. For one, type: mlip validate FILE -o OUT")
-    if len(frames) not in (0, 1, len(artifacts)):
-        raise MLIPError(f"--frame was given {len(frames)} times for {len(artifacts)} models. Give it once, or for each")
+    if len(frame) not in (0, 1, len(artifacts)):
+        raise MLIPError(f"--frame was given {len(frame)} times for {len(artifacts)} models. Give it once, or for each")
+    require_folder(out)
     names = _names(artifacts)
-    asked = [(frames[k] if len(frames) > 1 else frames[0]) if frames else None for k in range(len(artifacts))]
+    asked = [(frame[k] if len(frame) > 1 else frame[0]) if frame else None for k in range(len(artifacts))]
+    contexts = [
+        Context(
+            artifact=artifact,
+            engine=engine,
+            directory=Path(out) / f"model-{k}",
+            elements=list(elements),
+            hardware=hardware,
+            recipes=Path(recipes) if recipes is not None else None,
+        )
+        for k, artifact in enumerate(artifacts)
+    ]
+    planned = [property_cases(context) if properties else [] for context in contexts]
+    starts = _read_structures(Path(structures)) if structures else start_structures(artifacts, elements)
+
     outcomes: list[list[Outcome]] = [[] for _ in artifacts]
     flags: list[Flag] = []
-    for name in references:
+    for name in map(str, reference):
         loaded, predicted = [], []
         # of a public set, what all models know: each is to see the same structures
         kept = list(elements) or (sorted(_common(artifacts)) if name in DATASETS else [])
         for k, artifact in enumerate(artifacts):
             try:
-                loaded.append(reference.load(artifact, name, kept, asked[k]))
+                loaded.append(load(artifact, name, kept, asked[k]))
             except MLIPError as error:
                 raise MLIPError(f"{names[k]}: {error}") from error
-            predicted.append(reference.predict(artifact, loaded[k], engine, hardware, progress))
-            outcomes[k].append(reference.judge(loaded[k], predicted[k], engine))
+            predicted.append(predict(artifact, loaded[k], engine, hardware, progress))
+            outcomes[k].append(judge(loaded[k], predicted[k], engine))
         flags += _audit(loaded, predicted)
-    if with_properties:
-        for k, artifact in enumerate(artifacts):
-            context = Context(
-                artifact=artifact,
-                engine=engine,
-                directory=directory / f"model-{k}",
-                elements=list(elements),
-                hardware=hardware,
-                recipes=recipes,
-            )
-            outcomes[k] += [case.run(context, progress) for case in properties.cases(context)]
-    starts = _read_structures(structures) if structures else start_structures(artifacts, elements)
-    return ModelComparison(
+    for k, context in enumerate(contexts):
+        outcomes[k] += [case.run(context, progress) for case in planned[k]]
+    found = ModelComparison(
         models=names,
         files=[artifact.path.name for artifact in artifacts],
         sha256=[artifact.sha256() for artifact in artifacts],
@@ -111,9 +134,12 @@ def compare(
         notes=[
             f"{names[k]}, {o.case}: {note}" for k, of_model in enumerate(outcomes) for o in of_model for note in o.notes
         ],
-        cross_prediction=cross_predict(artifacts, engine, starts, directory, hardware, progress),
+        cross_prediction=cross_predict(artifacts, engine, starts, Path(out), hardware, progress),
         flags=flags,
     )
+    write_text(Path(out) / "compare.json", found.model_dump_json(indent=1) + "\n")
+    write_text(Path(out) / "compare.html", page(found))
+    return found
 
 
 def _common(artifacts: Sequence[Artifact]) -> set[str]:
@@ -137,10 +163,10 @@ def _read_structures(path: Path) -> list[tuple[str, Atoms]]:
     return [(f"structure {number}", atoms) for number, atoms in enumerate(frames, start=1)]
 
 
-def _audit(loaded: Sequence[reference.Reference], predicted: Sequence[Sequence[Result]]) -> list[Flag]:
+def _audit(loaded: Sequence[Reference], predicted: Sequence[Sequence[Result]]) -> list[Flag]:
     frames = loaded[0].frames
     names = [labelled.name for labelled in frames]
-    pairs = [reference.energy_differences(one, results)[:2] for one, results in zip(loaded, predicted, strict=True)]
+    pairs = [energy_differences(one, results)[:2] for one, results in zip(loaded, predicted, strict=True)]
     label, model = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
     flags = audit(loaded[0].name, names, *energy_distances(label, model), "energy", "eV/atom")
     having = [k for k, labelled in enumerate(frames) if labelled.forces is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlip_deploy.comparison.compare import ModelComparison
+from mlip_deploy.comparison.content import ModelComparison
 from mlip_deploy.comparison.cross import CrossPrediction
 from mlip_deploy.report.page import Page
 

@@ -47,17 +47,27 @@ def run(
 ) -> str:
     """Run an input script and return what LAMMPS printed.
 
-    Args:
-        script: text of the input script.
-        directory: where LAMMPS runs and leaves its files (`in.lammps`, `log.lammps`, dumps).
-        ranks: MPI ranks.
-        variables: `-var` definitions.
-        timeout: seconds until LAMMPS is killed.
-        echo: also print LAMMPS's output as it comes.
-        arguments: further arguments of `lmp`, such as ("-partition", "4x1").
+    Parameters
+    ----------
+    script
+        Text of the input script.
+    directory
+        Where LAMMPS runs and leaves its files (`in.lammps`, `log.lammps`, dumps).
+    ranks
+        MPI ranks.
+    variables
+        `-var` definitions.
+    timeout
+        Seconds until LAMMPS is killed.
+    echo
+        Also print LAMMPS's output as it comes.
+    arguments
+        Further arguments of `lmp`, such as ("-partition", "4x1").
 
-    Raises:
-        LAMMPSError: with LAMMPS's error message.
+    Raises
+    ------
+    LAMMPSError
+        With LAMMPS's error message.
     """
     directory = Path(directory)
     (directory / "in.lammps").write_text(script)
@@ -131,9 +141,12 @@ def evaluate_many(
 
     On one rank it stays open for the next call with the same file and threads: a relaxation costs one start of LAMMPS.
 
-    Args:
-        frames: of any composition, cell and periodicity.
-        ids: LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
+    Parameters
+    ----------
+    frames
+        Of any composition, cell and periodicity.
+    ids
+        LAMMPS atom ids of each frame, in the order of its atoms; 1 to n when absent.
     """
     results: dict[int, Result] = {}
     with _session(Path(path).resolve(), ranks, threads, device) as session:
@@ -167,11 +180,16 @@ class Session:
 
     It starts with the first structure, and ends with `close`, with the object, or with this Python.
 
-    Args:
-        path: artifact.
-        ranks: MPI ranks.
-        threads: CPU threads in the model.
-        device: of the model: "cpu", "cuda", "cuda:N" or "auto".
+    Parameters
+    ----------
+    path
+        Artifact.
+    ranks
+        MPI ranks.
+    threads
+        CPU threads in the model.
+    device
+        Of the model: "cpu", "cuda", "cuda:N" or "auto".
     """
 
     def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1, device: str = "cpu"):
@@ -185,9 +203,12 @@ class Session:
     def evaluate(self, atoms: Atoms, ids: Sequence[int] | None = None) -> Result:
         """Of `atoms`, with LAMMPS atom ids in the order of its atoms, 1 to n when absent.
 
-        Raises:
-            MLIPError: for an element that the model does not know, or a position that is not finite.
-            LAMMPSError: with LAMMPS's message; the process has ended then.
+        Raises
+        ------
+        MLIPError
+            For an element that the model does not know, or a position that is not finite.
+        LAMMPSError
+            With LAMMPS's message; the process has ended then.
         """
         unknown = set(atoms.get_chemical_symbols()) - set(self._elements)
         if unknown:

@@ -7,6 +7,7 @@ file with every other potential: torch and the core are loaded only when a Syste
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,35 @@ from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
 
 from mlip_deploy.errors import MLIPError
 
+OPTIONS = ("device", "threads", "embed")
+"""Of MLIPForce, which MLPotential and its methods take too."""
+
 
 class MLIPPotentialImplFactory(MLPotentialImplFactory):  # type: ignore[misc]
     """Makes the implementation behind MLPotential("mlip", model=...)."""
 
     def createImpl(self, name: str, model: str | Path | None = None, **options: Any) -> MLPotentialImpl:  # noqa: N802
-        """
-        Args:
-            name: "mlip".
-            model: artifact written by `mlip export`.
-            options: `device`, `threads`, `embed` of MLIPForce.
+        """Make the implementation behind a potential.
+
+        Parameters
+        ----------
+        name
+            "mlip".
+        model
+            Artifact written by `mlip export`.
+        options
+            `device`, `threads`, `embed` of MLIPForce.
+
+        Raises
+        ------
+        MLIPError
+            Without a model, and for any other option.
         """
         if model is None:
             raise MLIPError(
                 f'MLPotential("{name}") needs an artifact. Type: MLPotential("{name}", model="NAME.mlip.pt")'
             )
+        _refuse(f'MLPotential("{name}", ...)', [option for option in options if option not in OPTIONS])
         return MLIPPotentialImpl(model, options)
 
 
@@ -51,18 +66,42 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     ) -> None:
         """Add the MLIPForce. It is periodic if the topology or the System is.
 
-        Args:
-            arguments: those of createSystem or createMixedSystem; `device`, `threads` and `embed` override the
-                potential's, others belong to openmm-ml's embedding.
+        Parameters
+        ----------
+        topology
+            Of the whole System.
+        system
+            Gets the force.
+        atoms
+            Indices of the atoms that the model sees; None for all.
+        forceGroup
+            Of the force.
+        arguments
+            Those of createSystem or createMixedSystem; `device`, `threads` and `embed` override the potential's. In a
+            mixed System others belong to openmm-ml's embedding.
+
+        Raises
+        ------
+        MLIPError
+            For an option that is not known; in a mixed System for one that is almost one of ours.
         """
         from mlip_deploy.openmm import MLIPForce
 
-        known = {key: value for key, value in arguments.items() if key in ("device", "threads", "embed")}
+        others = [name for name in arguments if name not in OPTIONS]
+        if atoms is None:
+            _refuse("createSystem", others)
+        _refuse("createMixedSystem", [name for name in others if get_close_matches(name.lower(), OPTIONS, cutoff=0.8)])
+        known = {key: value for key, value in arguments.items() if key in OPTIONS}
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         force = MLIPForce(self.model, topology, atoms=atoms, periodic=periodic, **{**self.options, **known})
         force.setForceGroup(forceGroup)
         system.addForce(force)
 
     def getMLLongRange(self) -> bool:  # noqa: N802
-        """Message passing ends at the contract's interaction range: no electrostatics beyond it."""
+        """Answer no. Message passing ends at the contract's interaction range: no electrostatics beyond it."""
         return False
+
+
+def _refuse(call: str, unknown: list[str]) -> None:
+    if unknown:
+        raise MLIPError(f"{call}: '{unknown[0]}' is not an option of mlip. Options: {', '.join(OPTIONS)}")

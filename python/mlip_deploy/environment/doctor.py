@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mlip_deploy.engines.lammps_plugin import REBUILD_LINE, build_info, torch_mismatch
+from mlip_deploy.exporters.families.registry import FAMILIES, Family
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def examine() -> list[Finding]:
             findings.append(check())
         except Exception as error:  # a doctor must not fall ill of the patient's disease
             findings.append(Finding(item, "", f"{type(error).__name__}: {error}", REBUILD_LINE))
-    return findings
+    return findings + [_family(family) for family in FAMILIES.values()]
 
 
 def _installed(package: str) -> str | None:
@@ -134,9 +135,10 @@ def _openmm() -> Finding:
     return Finding("OpenMM", found)
 
 
-def _families() -> Finding:
-    version = _installed("sevenn")
-    return Finding("exporters", f"sevennet (sevenn {version})" if version else "none (to export: pip install sevenn)")
+def _family(family: Family) -> Finding:
+    """No problem where it is missing: only those who export need it."""
+    found = f"{family.package} {family.version() or ''}".rstrip() if family.installed else "not installed"
+    return Finding(f"export {family.name}", found if family.installed else f"{found}. To export: {family.install}")
 
 
 CHECKS: list[tuple[str, Callable[[], Finding]]] = [
@@ -147,5 +149,4 @@ CHECKS: list[tuple[str, Callable[[], Finding]]] = [
     ("MPI", _mpi),
     ("pair_style mlip", _pair_style),
     ("OpenMM", _openmm),
-    ("exporters", _families),
 ]

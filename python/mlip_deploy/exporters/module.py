@@ -27,8 +27,9 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
+from mlip_deploy.files import require_file
 from mlip_deploy.operators import load_operators
-from mlip_deploy.progress import Progress
+from mlip_deploy.progress import Progress, silent
 from mlip_deploy.result import Result, stress_from_virial
 
 
@@ -47,38 +48,61 @@ def export_module(
     license: str = "unknown",
     citation: str = "none",
     backend: BackendKind = "torchscript",
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> Contract:
     """Write a module of your own as an artifact.
 
-    Args:
-        module: `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
-            arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
-            the type of `edge_vectors`: its parameters and floating-point buffers are converted.
-        output: file to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
-        elements: chemical symbols in the order of the type index.
-        cutoff: Å; every pair nearer than this is an edge.
-        name: of the model, for tables and messages.
-        message_passing_layers: 0 when an atomic energy depends on the atom's own edges alone.
-        parallel: "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
-            message-passing layer; "halo" for one that needs ghosts with edges of their own.
-        dtype: of the artifact. The fixtures hold float64 results and the module's noise in float32.
-        energy_frame: with what the energies may be compared; unknown when it is left out.
-        inversion_symmetric: whether mirror images have the same energy by construction, as in a model of distances and
-            angles. `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
-        backend: "torchscript", or "aotinductor" for code compiled for this torch and processor.
+    Parameters
+    ----------
+    module
+        `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
+        arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
+        the type of `edge_vectors`: its parameters and floating-point buffers are converted.
+    output
+        File to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
+    elements
+        Chemical symbols in the order of the type index.
+    cutoff
+        Å; every pair nearer than this is an edge.
+    name
+        Of the model, for tables and messages.
+    message_passing_layers
+        0 when an atomic energy depends on the atom's own edges alone.
+    parallel
+        "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
+        message-passing layer; "halo" for one that needs ghosts with edges of their own.
+    dtype
+        Of the artifact. The fixtures hold float64 results and the module's noise in float32.
+    energy_frame
+        With what the energies may be compared; unknown when it is left out.
+    inversion_symmetric
+        Whether mirror images have the same energy by construction, as in a model of distances and angles.
+        `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
+    license
+        Of the model.
+    citation
+        Of the model, for those who publish with it.
+    backend
+        "torchscript", or "aotinductor" for code compiled for this torch and processor.
+    progress
+        Called with a line of text before each piece of work.
 
-    Returns:
-        The contract that was written.
+    Returns
+    -------
+    Contract
+        What was written of the model.
 
-    Raises:
-        MLIPError: for wrong shapes or types, energies without a gradient, code that the back end cannot compile;
-            names the line of the module's file.
+    Raises
+    ------
+    MLIPError
+        For wrong shapes or types, energies without a gradient, code that the back end cannot compile, with the line
+        of the module's file; for a file that cannot be written.
     """
     output = Path(output)
     suffix = SUFFIXES[backend]
     if not output.name.endswith(suffix):
         raise MLIPError(f"{output}: file names end in {suffix} here. Type: {output.name.split('.')[0]}{suffix}")
+    require_file(output)
     if parallel == "local" and message_passing_layers > 1:
         raise MLIPError(
             f"{name}: {message_passing_layers} message-passing layers cannot be parallel='local'. Use 'exchange' with "

@@ -49,8 +49,24 @@ def quiet() -> Iterator[None]:
     """Silence the frameworks' deprecation and accelerator warnings, which a user of the artifact cannot act on.
 
     torch 2.13 hides the deprecation of torch.jit from users by its category, torch 2.15 shows it at every call.
+    Filters, and whether warnings go to the log (`logging.captureWarnings`), are afterwards as they were.
     """
+    log = vars(logging)
+    captured = log["_warnings_showwarning"]  # the half of captureWarnings that catch_warnings does not put back
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.captureWarnings(False)
+        try:
+            yield
+        finally:
+            log["_warnings_showwarning"] = captured
+
+
+@contextlib.contextmanager
+def no_log() -> Iterator[None]:
+    """Silence what a framework logs, up to warnings, of what it was told to do."""
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
         yield
+    finally:
+        logging.disable(disabled)

@@ -16,10 +16,10 @@ from ase import Atoms
 
 from mlip_deploy.bench.measure import in_process, peak_memory
 from mlip_deploy.bench.report import machine
-from mlip_deploy.engines import ENGINES
+from mlip_deploy.engines import ENGINES, missing
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
-from mlip_deploy.validation.case import Case, Check, Context, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 from mlip_deploy.validation.physics.tools import fixture_structures, reported
 
 SUITE = "cost"
@@ -42,6 +42,9 @@ def _run(context: Context, progress: Progress) -> Outcome:
     checks: list[Check] = []
     series: list[Series] = []
     for engine in ENGINES:
+        if reason := missing(engine):
+            checks.append(unmeasured(f"{engine}: one step", "not-tested", reason))
+            continue
         progress(f"{engine}: {', '.join(map(str, sizes))} atoms, {STEPS} steps each")
         # A process of its own for each engine: its peak of memory is that of no other.
         measured = in_process(measure, engine, context.artifact.path, frames, threads)

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from mlip_deploy.artifact.fixtures import Structure
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
-from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
-from mlip_deploy.progress import Progress
+from mlip_deploy.engines import ENGINES, evaluator, many_evaluator, missing, require_hardware
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress, silent
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
@@ -29,7 +30,7 @@ class Comparison(BaseModel):
     ranks: int
     structure: str
     n_atoms: int
-    verdict: Literal["pass", "fail", "not-applicable"]
+    verdict: Literal["pass", "fail", "not-applicable", "not-tested"]
     energy_per_atom: float | None = None
     """|ΔE| / atoms, eV/atom"""
     atomic_energies: float | None = None
@@ -41,7 +42,7 @@ class Comparison(BaseModel):
     limit_atomic_energies: float | None = None
     """eV; the tolerance of one atom's energy, which is another one for an isolated atom"""
     reason: str = ""
-    """why it failed or does not apply"""
+    """why it failed, does not apply or was not tested"""
 
 
 class FidelityReport(BaseModel):
@@ -62,27 +63,59 @@ class FidelityReport(BaseModel):
 
     @property
     def passed(self) -> bool:
+        """Whether some structure passed and none failed."""
         verdicts = [comparison.verdict for comparison in self.comparisons]
         return "pass" in verdicts and "fail" not in verdicts
 
 
 def check(
     path: str | Path,
-    engines: Sequence[str],
-    ranks: Sequence[int],
-    progress: Progress = lambda message: None,
-    shuffled_ids: bool = False,
+    engines: Sequence[str] = ENGINES,
+    ranks: Sequence[int] = (1, 2),
+    *,
     device: str = "cpu",
+    shuffled_ids: bool = False,
+    progress: Progress = silent,
 ) -> FidelityReport:
-    """Replay the fixtures of an artifact.
+    """Replay the fixtures of an artifact in engines, and compare with the original framework's results.
 
-    Args:
-        engines: some of "ase", "lammps", "openmm".
-        ranks: MPI rank counts for LAMMPS; the others run on one.
-        progress: called with a line before each run.
-        shuffled_ids: number the atoms in LAMMPS in another order and with gaps.
-        device: of the model: "cpu", "cuda", "cuda:N" or "auto".
+    An engine that is not installed is not tested; its comparisons say so.
+
+    Parameters
+    ----------
+    path
+        Artifact written by `mlip export`.
+    engines
+        Some of "ase", "lammps", "openmm".
+    ranks
+        MPI rank counts for LAMMPS; the others run on one.
+    device
+        Of the model: "cpu", "cuda", "cuda:N" or "auto".
+    shuffled_ids
+        Number the atoms in LAMMPS in another order and with gaps.
+    progress
+        Called with a line of text before each run.
+
+    Returns
+    -------
+    FidelityReport
+        One comparison for each structure, engine and number of ranks; `passed` is true if some structure passed and
+        none failed.
+
+    Raises
+    ------
+    MLIPError
+        For a file that is not an artifact, an unknown engine, a number of ranks below 1, and a device that is none
+        or is not here: before anything runs.
     """
+    for engine in engines:
+        if engine not in ENGINES:
+            raise MLIPError(f"--engines {','.join(engines)}: '{engine}' is not one of {', '.join(ENGINES)}")
+    if not engines:
+        raise MLIPError(f"--engines is empty. Name some of {', '.join(ENGINES)}")
+    if not ranks or min(ranks) < 1:
+        raise MLIPError(f"--ranks {','.join(map(str, ranks))}: expected numbers such as 1,2")
+    require_hardware(device=device)
     artifact = Artifact(path)
     fixtures = artifact.fixtures()
     bound = tolerance(artifact.contract.dtype, fixtures)
@@ -91,6 +124,9 @@ def check(
     forces: list[tuple[float, float]] = []
     for engine in engines:
         for n_ranks in ranks if engine == "lammps" else (1,):
+            if reason := missing(engine):
+                comparisons += [_not_tested(engine, n_ranks, structure, reason) for structure in fixtures.structures]
+                continue
             progress(f"{engine}, {n_ranks} rank(s): {len(fixtures.structures)} structures")
             replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids, device)
             for structure in fixtures.structures:
@@ -137,6 +173,17 @@ def _replay(
             except ValueError as error:
                 done[structure.name] = str(error)
     return done
+
+
+def _not_tested(engine: str, ranks: int, structure: Structure, reason: str) -> Comparison:
+    return Comparison(
+        engine=engine,
+        ranks=ranks,
+        structure=structure.name,
+        n_atoms=len(structure.symbols),
+        verdict="not-tested",
+        reason=reason,
+    )
 
 
 def gapped_ids(n_atoms: int) -> list[int]:
@@ -201,7 +248,14 @@ def cases(context: Context) -> list[Case]:
         name += ", shuffled and gapped ids" if shuffled_ids else ""
 
         def run(context: Context, progress: Progress) -> Outcome:
-            report = check(context.artifact.path, [engine], [ranks], progress, shuffled_ids, context.hardware.device)
+            report = check(
+                context.artifact.path,
+                [engine],
+                [ranks],
+                device=context.hardware.device,
+                shuffled_ids=shuffled_ids,
+                progress=progress,
+            )
             return _outcome(report, name, engine)
 
         return Case("fidelity", name, "A file that computes something else here than the original model.", run)
@@ -276,7 +330,7 @@ def _parity(report: FidelityReport) -> Curve:
 
 
 def _whole(found: Comparison) -> Check:
-    """A structure without numbers: it does not apply, or the engine stopped."""
+    """A structure without numbers: it does not apply, the engine is not installed, or it stopped."""
     return unmeasured(f"{found.structure} ({found.n_atoms} atoms)", found.verdict, found.reason)
 
 

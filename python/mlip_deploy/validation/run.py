@@ -28,17 +28,7 @@ from mlip_deploy.files import write_text
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Verdict
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
-
-SUITES = {
-    "fidelity": "mlip_deploy.validation.fidelity",
-    "physics": "mlip_deploy.validation.physics",
-    "reference": "mlip_deploy.validation.reference.suite",
-    "properties": "mlip_deploy.validation.properties",
-    "cost": "mlip_deploy.validation.cost",
-}
-"""Name of each suite, and the module whose `cases(context)` are the suite's; it is imported when it is asked for."""
-MEASURED = ("cost",)
-"""Suites whose numbers differ from run to run: they judge nothing, and timing.json holds their outcomes."""
+from mlip_deploy.validation.suites import MEASURED, SUITES
 
 
 class _Strict(BaseModel):
@@ -80,10 +70,17 @@ class Validation(_Strict):
     measured: list[Outcome] = Field(default=[], exclude=True)
     """what differs from run to run, and so is not part of validation.json"""
 
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is "pass": every suite showed something, and no check failed."""
+        return self.verdict == "pass"
+
     def count(self, suite: str, verdict: Verdict) -> int:
+        """How many checks of a suite have a verdict."""
         return sum(check.verdict == verdict for o in self.outcomes if o.suite == suite for check in o.checks)
 
     def failures(self) -> list[tuple[Outcome, Check]]:
+        """Every check that failed, with the outcome that it belongs to."""
         return [(o, check) for o in self.outcomes for check in o.checks if check.verdict == "fail"]
 
     def record(self) -> ValidationRecord:

@@ -64,6 +64,9 @@ def _cases_of(recipe: Recipe, context: Context) -> list[Case]:
     if not possible:
         among = ", ".join(context.elements) or "what the model knows"
         return [_without_run(recipe, "not-applicable", f"has no material among {among}")]
+    for package in recipe.packages:
+        if importlib.util.find_spec(package) is None:
+            raise MLIPError(f"the recipe {recipe.name} needs {package}. Type: pip install {package}")
     return [_case(recipe, material) for material in possible]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_deploy.errors import MLIPError
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.properties.eos import fit
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, of_elements, percent
@@ -29,11 +28,8 @@ ROUNDING = 0.05  # THz: acoustic modes at Γ are not exactly zero
 
 
 def measure(symbol: str, setting: Setting) -> Measurement:
-    try:
-        from phonopy import Phonopy
-        from phonopy.structure.atoms import PhonopyAtoms
-    except ImportError as error:
-        raise MLIPError("phonons need phonopy. Type: pip install phonopy") from error
+    from phonopy import Phonopy
+    from phonopy.structure.atoms import PhonopyAtoms
 
     lattice, point, measured, source = MEASURED[symbol]
     calculator = setting.calculator()
@@ -105,4 +101,5 @@ RECIPE = Recipe(
     materials=of_elements(("Si", "Al"), list(MEASURED)),
     elements_of=lambda symbol: {symbol},
     measure=measure,
+    packages=("phonopy",),
 )

@@ -77,6 +77,8 @@ class Recipe:
     measure: Callable[[str, Setting], Measurement]
     needs_stress: bool = False
     """not applicable to engines without one"""
+    packages: tuple[str, ...] = ()
+    """that it imports and mlip-deploy does not bring, by their names in pip; looked for before anything runs"""
 
 
 def of_elements(default: Sequence[str], known: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:

@@ -48,14 +48,12 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: "0.3.0", "r2scan" or "0.2.0", or a file written by CHGNet's trainer.
-        options: `elements`, `trust_checkpoint`; there are no modalities and no fused operators.
+        options: `elements`, `trust_checkpoint`; there are no fused operators.
 
     Raises:
-        MLIPError: for an unknown source, a modality, elements that the model lacks, an architecture other than that of
+        MLIPError: for an unknown source, elements that the model lacks, an architecture other than that of
             the published models.
     """
-    if options.modal is not None:
-        raise MLIPError(f"--modal {options.modal}: CHGNet models have no modalities. Leave --modal out")
     path, packaged = _find(source)
     model = _load(path, options.trust_checkpoint or packaged)
     name = f"chgnet-{source}" if packaged else path.name.split(".")[0]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity
-from mlip_deploy.exporters.settings import default_dtype, quiet
+from mlip_deploy.exporters.settings import default_dtype, no_log, quiet
 from mlip_deploy.result import Result
 
 CITATION = (
@@ -53,10 +52,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             element that is wanted, has several heads and none was chosen, or has a layer without a fused form while
             `options.fuse` is true.
     """
-    if options.modal is not None:
-        raise MLIPError(
-            f"--modal {options.modal}: MACE models have heads, not modalities. Type: --head {options.modal}"
-        )
     path, name = _locate(source)
     model = _load(path, options.trust_checkpoint)
     inputs, head = _head(model, source, options.head)
@@ -168,7 +163,7 @@ def _locate(source: str) -> tuple[Path, str]:
 
 
 def _load(path: Path, trust: bool) -> Any:
-    with quiet(), _no_log(), contextlib.redirect_stdout(io.StringIO()):
+    with quiet(), no_log(), contextlib.redirect_stdout(io.StringIO()):
         model: Any = load_checkpoint(path, trust)
     if isinstance(model, dict):
         raise MLIPError(f"{path} holds the state of a training run. Give the file *.model that the run wrote beside it")
@@ -225,7 +220,7 @@ def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
 
     def evaluate(atoms: Atoms) -> Result:
         nonlocal calculator
-        with quiet(), _no_log():
+        with quiet(), no_log():
             if calculator is None:
                 calculator = _calculator(model, dtype, "cpu", None, head)
             with default_dtype(getattr(torch, dtype)):
@@ -240,13 +235,3 @@ def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
         )
 
     return evaluate
-
-
-@contextlib.contextmanager
-def _no_log() -> Iterator[None]:
-    """MACE logs, as warnings, what it was told to do."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

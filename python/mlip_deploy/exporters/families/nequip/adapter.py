@@ -52,13 +52,11 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         options: `fuse` False keeps NequIP's own layers; `elements`; `trust_checkpoint`, which a package always needs.
 
     Raises:
-        MLIPError: for a file that is not one of these or not trusted, a modality, elements that the model lacks, type
+        MLIPError: for a file that is not one of these or not trusted, elements that the model lacks, type
             names that are no elements, a layer that the adapter does not know, or one without a fused form while
             `options.fuse` is true.
     """
     path = Path(source)
-    if options.modal is not None:
-        raise MLIPError(f"--modal {options.modal}: NequIP models have no modalities. Leave --modal out")
     if not path.is_file():
         raise MLIPError(f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX})")
     if path.name.endswith(PACKAGE_SUFFIX):

@@ -1,0 +1,132 @@
+"""`mlip_deploy.export`: a model of a training framework becomes one file.
+
+torch and the framework are imported when everything that can be wrong without them has been looked at.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from mlip_deploy.artifact.contract import BackendKind, Dtype
+from mlip_deploy.artifact.reader import SUFFIXES, Artifact
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.files import require_file
+from mlip_deploy.progress import Progress, silent
+
+Target = Literal["artifact", "torchforce"]
+TORCHFORCE_SUFFIX = ".torchforce.pt"
+
+
+def export(
+    family: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    elements: Sequence[str] = (),
+    modal: str | None = None,
+    head: str | None = None,
+    fuse: bool = True,
+    trust_checkpoint: bool = False,
+    backend: BackendKind = "torchscript",
+    target: Target = "artifact",
+    progress: Progress = silent,
+) -> Path:
+    """Write a model of a training framework as one file, with its contract and reference frames.
+
+    Parameters
+    ----------
+    family
+        Framework that the model comes from: "sevennet", "chgnet", "mace" or "nequip". For a module of your own, see
+        `export_module`.
+    source
+        Name of a published model, such as "7net-0", or a checkpoint file.
+    output
+        File to write: `*.mlip.pt`, `*.mlip.pt2` for the back end aotinductor, `*.torchforce.pt` for the target
+        torchforce. It appears when it is complete; a failure leaves an older file as it was.
+    dtype
+        In which the file computes: "float32" or "float64". Its reference frames are in float64 always.
+    elements
+        Chemical symbols to keep; all of the model's when empty.
+    modal
+        Training modality, for checkpoints that have several.
+    head
+        Read-out head, for models that have several.
+    fuse
+        Put mlip's fused operators in place of the framework's own layers, which are slower.
+    trust_checkpoint
+        Load a checkpoint file that is a pickle, which runs the code in it.
+    backend
+        "torchscript", or "aotinductor" for code compiled for this torch and processor.
+    target
+        "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
+    progress
+        Called with a line of text before each piece of work.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    MLIPError
+        For a family that is not known or not installed, a source that is unknown or an artifact already, an option
+        that does not fit the model, a file that cannot be written, and what the back end cannot do with this model.
+    """
+    output = Path(output)
+    for name, value, known in (
+        ("family", family, tuple(FAMILIES)),
+        ("--dtype", dtype, get_args(Dtype)),
+        ("--backend", backend, tuple(SUFFIXES)),
+        ("--target", target, get_args(Target)),
+    ):
+        if value not in known:
+            raise MLIPError(f"{name}: '{value}' is not one of {', '.join(known)}")
+    if target == "torchforce" and backend != "torchscript":
+        raise MLIPError(f"--target torchforce is TorchScript. Leave out --backend {backend}")
+    suffix = TORCHFORCE_SUFFIX if target == "torchforce" else SUFFIXES[backend]
+    if not output.name.endswith(suffix):
+        stem = output.name.split(".")[0]
+        compiled = ", or add --backend aotinductor" if output.name.endswith(SUFFIXES["aotinductor"]) else ""
+        raise MLIPError(f"-o {output}: file names end in {suffix} here. Type: -o {stem}{suffix}{compiled}")
+    _refuse_artifact(Path(source))
+    require_file(output)
+    progress("loading torch and the framework")
+    # Here and not above: these take seconds.
+    from mlip_deploy.exporters.targets.torchforce import write_torchforce
+    from mlip_deploy.exporters.write import write_artifact
+
+    adapted = FAMILIES[family].adapt(
+        str(source),
+        ExportOptions(
+            modal=modal,
+            head=head,
+            fuse=fuse and target == "artifact",  # TorchForce files hold no custom operator
+            elements=tuple(elements),
+            trust_checkpoint=trust_checkpoint,
+        ),
+    )
+    if target == "torchforce":
+        write_torchforce(adapted, output, dtype, progress)
+    else:
+        write_artifact(adapted, output, dtype, progress, backend)
+    return output
+
+
+def _refuse_artifact(source: Path) -> None:
+    """A checkpoint is wanted, not what export has made of one."""
+    if not source.is_file() or not zipfile.is_zipfile(source):
+        return
+    try:
+        contract = Artifact(source).contract
+    except MLIPError:
+        return  # whatever else it is, its framework's loader says so
+    raise MLIPError(
+        f"'{source}' is an artifact already: {contract.model.name} ({contract.model.family}) in {contract.dtype}. Use "
+        f"it as it is, see: mlip info {source}. For other options export the checkpoint that it was made from"
+    )
