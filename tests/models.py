@@ -1,14 +1,19 @@
 """Small models of real families, so that tests run the whole path in a second instead of a minute."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 ELEMENTS = ("H", "C", "O", "Na", "Si", "Cl")
 
 
-def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0, parity: bool = False) -> Path:
-    """A SevenNet with 7net-0's architecture, few channels, random weights, six elements and a 4 Å cutoff."""
+def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0, parity: bool = False, **changes: Any) -> Path:
+    """A SevenNet with 7net-0's architecture, few channels, random weights, six elements and a 4 Å cutoff.
+
+    Args:
+        changes: of the configuration.
+    """
     from ase.data import atomic_numbers
     from sevenn.model_build import build_E3_equivariant_model
     from sevenn.util import load_checkpoint
@@ -32,6 +37,7 @@ def tiny_sevennet_checkpoint(path: Path, layers: int = 3, seed: int = 0, parity:
             # large enough that forces are of the order of 1 eV/Å
             "scale": [15.0] * len(ELEMENTS),
         }
+        | changes
     )
     torch.manual_seed(seed)
     model = build_E3_equivariant_model(config)

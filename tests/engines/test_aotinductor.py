@@ -308,6 +308,15 @@ def test_compiled_for_another_machine(change, words, local, tmp_path):
         _core.Potential(str(path))
 
 
+def test_an_operator_of_another_version(local, tmp_path):
+    def change(contract):
+        contract["operators"] = {"mlip::ghost_gather": 2}
+
+    path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
+    with pytest.raises(_core.Error, match="needs version 2 of the operator mlip::ghost_gather, this mlip-deploy has"):
+        _core.Potential(str(path))
+
+
 def test_the_line_to_type_names_the_family(local, tmp_path):
     def change(contract):
         contract["model"]["family"] = "sevennet"

@@ -44,7 +44,7 @@ class Artifact:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.contract = parse_contract(self.contract_text(), str(path))
+        self.contract = parse_contract(self._record(CONTRACT_RECORD), str(path))
 
     def contract_text(self) -> str:
         """The contract as it is stored: keys of a later minor schema are in it too."""
