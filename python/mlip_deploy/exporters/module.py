@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
@@ -27,7 +26,7 @@ from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.branches import branches_on_counts
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged
+from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.operators import load_operators
@@ -120,19 +119,11 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _graph(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Node types, edge index and edge vectors of a whole structure, from ASE's neighbour list."""
-    centres, neighbours, vectors = neighbor_list("ijD", atoms, cutoff)
-    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
-    edges = torch.tensor(np.array([centres, neighbours]).reshape(2, -1), dtype=torch.int64)
-    return types, edges, torch.tensor(np.reshape(vectors, (-1, 3)), dtype=dtype)
-
-
 def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype) -> Callable[[Atoms], Result]:
     """Energies of the module and, by autograd through the edge vectors, forces and stress."""
 
     def evaluate(atoms: Atoms) -> Result:
-        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
         energies = module(types, len(atoms), edges, vectors)
         gradient = torch.zeros_like(vectors)
@@ -157,7 +148,7 @@ def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: tor
 def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float) -> None:
     """Shape, type and gradient of the module's result on one structure."""
     for dtype in (torch.float64, torch.float32):
-        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
         energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors)
         if edges.shape[1] == 0:
@@ -191,9 +182,9 @@ def _examine_parts(
 
     crystal = dict(structures(elements))["sheared crystal"]
     large = enlarged(crystal)
-    types, edges, vectors = _graph(crystal, elements, cutoff, torch.float64)
+    types, edges, vectors = graph(crystal, elements, cutoff, torch.float64)
     small = energies(types, len(crystal), edges, vectors).detach().repeat(len(large) // len(crystal))
-    types, edges, vectors = _graph(large, elements, cutoff, torch.float64)
+    types, edges, vectors = graph(large, elements, cutoff, torch.float64)
     whole, parts = energies_of_parts(energies, types, edges, vectors, cut(large), parallel, message_passing_layers)
     limit = FLOAT64.atomic_energies * max(1.0, float(small.abs().max()))
     rule = (

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.neighborlist import neighbor_list
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,6 +39,14 @@ def enlarged(atoms: Atoms) -> Atoms:
         repeats += 1
     larger: Atoms = atoms.repeat([repeats if periodic else 1 for periodic in atoms.pbc])
     return larger
+
+
+def graph(atoms: Atoms, elements: Sequence[str], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Node types, edge index and edge vectors of a whole structure, from ASE's neighbour list."""
+    centres, neighbours, vectors = neighbor_list("ijD", atoms, cutoff)
+    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
+    edges = torch.tensor(np.array([centres, neighbours]).reshape(2, -1), dtype=torch.int64)
+    return types, edges, torch.tensor(np.reshape(vectors, (-1, 3)), dtype=dtype)
 
 
 def cut(atoms: Atoms) -> list[Tensor]:
@@ -71,19 +80,18 @@ def energies_of_parts(
     Raises:
         MLIPError: a part asks for features of ghosts more or less often than the whole graph did.
     """
-    with torch.no_grad():
-        exchanged = Exchange()
-        with exchanged:
-            whole = model(types, len(types), edges, vectors)
-        together = torch.zeros_like(whole)
-        for owned in parts:
-            nodes, chosen = _part(len(types), edges, owned, layers if parallel == "halo" else 0)
-            index = torch.full([len(types)], -1)
-            index[nodes] = torch.arange(len(nodes))
-            with Exchange(exchanged.features, nodes[len(owned) :]) as exchange:
-                together[owned] = model(types[nodes], len(owned), index[edges[:, chosen]], vectors[chosen])
-            if exchange.calls != exchanged.calls:
-                raise MLIPError(UNEQUAL)
+    with Exchange() as exchanged:
+        whole = model(types, len(types), edges, vectors).detach()
+    together = torch.zeros_like(whole)
+    for owned in parts:
+        nodes, chosen = _part(len(types), edges, owned, layers if parallel == "halo" else 0)
+        index = torch.full([len(types)], -1)
+        index[nodes] = torch.arange(len(nodes))
+        with Exchange(exchanged.features, nodes[len(owned) :]) as exchange:
+            found = model(types[nodes], len(owned), index[edges[:, chosen]], vectors[chosen])
+        together[owned] = found.detach()
+        if exchange.calls != exchanged.calls:
+            raise MLIPError(UNEQUAL)
     return whole, together
 
 
@@ -123,12 +131,14 @@ class Exchange(TorchDispatchMode):
         self._ghosts = ghosts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name() == "mlip::ghost_gather_backward":
+            return args[0][: args[1]].clone()  # what ghosts feel is of other parts, and not looked at
         if func.name() != "mlip::ghost_gather":
             return func(*args, **(kwargs or {}))
         owned = args[0]
         self.calls += 1
         if self._given is None:
-            self.features.append(owned)
+            self.features.append(owned.detach())
             return owned.clone()
         features = next(self._given, None)
         if features is None:
