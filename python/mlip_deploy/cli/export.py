@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mlip_deploy.artifact.contract import EXAMPLE_FRAME, EnergyFrame
 from mlip_deploy.artifact.reader import SUFFIX, SUFFIXES
 from mlip_deploy.cli.console import console, escape, progress_line
 from mlip_deploy.errors import MLIPError
@@ -28,6 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-checkpoint",
         action="store_true",
         help="load a checkpoint file that is a pickle, which runs the code in it",
+    )
+    parser.add_argument(
+        "--energy-frame",
+        metavar="TERMS",
+        help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
+    )
+    parser.add_argument(
+        "--base", metavar="NAME|FILE", help="what a checkpoint was fine-tuned from: its energy frame is that one's"
     )
     parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
@@ -76,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
                 fuse=fuse,
                 elements=tuple(options.elements),
                 trust_checkpoint=options.trust_checkpoint,
+                energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
+                base=options.base,
             ),
         )
         if torchforce:

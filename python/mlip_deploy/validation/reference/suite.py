@@ -24,7 +24,6 @@ from mlip_deploy.validation.reference.frames import (
     NO_FORCES,
     Agreement,
     agree,
-    parse_declaration,
     parse_request,
 )
 from mlip_deploy.validation.reference.labels import RELATED, relation_checks
@@ -100,7 +99,7 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
     else:
         file = read_extxyz(Path(name))
         frames, same_potentials, notes = file.frames, True, []
-        declared: EnergyFrame = parse_declaration(file.declared) if file.declared else EnergyFrame.unknown()
+        declared: EnergyFrame = EnergyFrame.parse(file.declared) if file.declared else EnergyFrame.unknown()
         energies = {"raw": declared}
         _require_forces(name, frames, request.energies_only)
     kept = elements or (contract.elements if name in DATASETS else ())
