@@ -57,7 +57,10 @@ def test_unknown_frames_need_a_word() -> None:
         decide(EnergyFrame.unknown(), {"raw": EnergyFrame.unknown()}, None)
     declared = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
     assert decide(PBE, {"raw": EnergyFrame.unknown()}, declared).judged
-    assert not decide(PBE, {"raw": EnergyFrame.unknown()}, "as-is").judged
+    as_is = decide(PBE, {"raw": EnergyFrame.unknown()}, "as-is")
+    assert not as_is.judged
+    assert as_is.note.endswith("; unknown: functional, hubbard_u, corrections, dispersion")
+    assert decide(PBE, {"raw": PBE}, "as-is").note.endswith("; differs: nothing")
 
 
 def test_a_frame_is_what_its_declaration_says() -> None:

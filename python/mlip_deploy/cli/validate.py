@@ -20,6 +20,8 @@ from mlip_deploy.validation.case import Context, Hardware
 from mlip_deploy.validation.report.summary import page
 from mlip_deploy.validation.run import MEASURED, SUITES, Validation, validate
 
+ENERGIES_UNJUDGED = 3
+"""exit status: no check failed, but the energies of a reference set had no verdict"""
 DEFAULT_SUITES = (*REQUIRED_SUITES, *MEASURED)
 
 
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit status: 1 when a check failed.
+    """Returns the exit status: 1 when a check failed, 3 when none did and reference energies were not judged.
 
     Raises:
         MLIPError: for wrong input.
@@ -114,7 +116,9 @@ def run(options: argparse.Namespace) -> int:
     if options.sign:
         sign(artifact, validation.signature())
         console.print(f"signed: {options.file}")
-    return 0 if validation.verdict == "pass" else 1
+    if validation.verdict != "pass":
+        return 1
+    return ENERGIES_UNJUDGED if validation.energies_unjudged() else 0
 
 
 def _print(validation: Validation) -> None:
@@ -135,7 +139,13 @@ def _print(validation: Validation) -> None:
                 more = f", and {len(found) - 1} more in the report" if len(found) > 1 else ""
                 text = f"{verdict}: {outcome.case}: {found[0].quantity}: {found[0].reason}{more}"
                 console.print(text, markup=False)
-    console.print(f"verdict: {validation.verdict}", markup=False)
+    console.print(f"verdict: {validation.describe_verdict()}", markup=False)
+    if validation.energies_unjudged():
+        console.print(
+            f"energies were compared without a verdict (exit status {ENERGIES_UNJUDGED}). For one, leave out --frame "
+            "as-is, and type what is then asked for",
+            markup=False,
+        )
 
 
 def _reason(value: float | None, threshold: float | None, unit: str) -> str:

@@ -114,9 +114,11 @@ def agree(
     unknown = [term for term in TERMS if "unknown" in (getattr(model, term), getattr(frame, term))]
     frames = f"the data ('{data_name}') are {frame.describe()}; the model ({model_name}) is {model.describe()}"
     if request.as_is:
-        differ = ", ".join(mismatch) or "nothing"
-        judged = not mismatch and not unknown
-        return Agreement(kind, request.shift, judged, f"compared as it is: {frames}; differs: {differ}")
+        found = [
+            f"{what}: {', '.join(terms)}" for what, terms in (("differs", mismatch), ("unknown", unknown)) if terms
+        ]
+        said = "; ".join(found) or "differs: nothing"
+        return Agreement(kind, request.shift, not found, f"compared as it is: {frames}; {said}")
     if unknown:
         raise MLIPError(_unknown(model, frame, frames))
     if mismatch:

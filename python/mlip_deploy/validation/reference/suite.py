@@ -21,6 +21,7 @@ from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome
 from mlip_deploy.validation.reference import forgetting
 from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (
+    AS_IS,
     NO_FORCES,
     Agreement,
     agree,
@@ -250,6 +251,8 @@ def _forgetting(
     return checks
 
 
+NAMED = 12
+"""Up to so many elements are listed"""
 DOMAIN = "domain that the labels cover: "
 
 
@@ -258,8 +261,9 @@ def domain(frames: Sequence[Labelled]) -> str:
     elements = {symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()}
     sizes = [len(labelled.atoms) for labelled in frames]
     nearest = [neighbour_distance(labelled.atoms) for labelled in frames]
+    named = f" ({', '.join(sorted(elements))})" if len(elements) <= NAMED else ""
     return (
-        f"{DOMAIN}{len(elements)} elements, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
+        f"{DOMAIN}{len(elements)} elements{named}, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
         f"{min(nearest):.2f} to {max(nearest):.2f} Å apart"
     )
 
@@ -276,7 +280,7 @@ def neighbour_distance(atoms: Atoms, longest: float = 12.0) -> float:
 def _energy_checks(label: Array, predicted: Array, judged: bool, names: Sequence[str]) -> list[Check]:
     worst = names[int(np.argmax(np.abs(predicted - label)))]
     found = errors(label, predicted)
-    reason = "" if judged else "compared across energy frames, so without a verdict"
+    reason = "" if judged else f"compared as it is (--frame {AS_IS}), so without a verdict"
     verdict = "not-applicable" if not judged else "pass" if found.mae <= ENERGY_THRESHOLD else "fail"
     if verdict == "fail":
         reason = f"the mean absolute error is {found.mae / ENERGY_THRESHOLD:.1f} times the threshold"
