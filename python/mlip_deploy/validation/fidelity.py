@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from mlip_deploy import _core
 from mlip_deploy.artifact.fixtures import Structure
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
@@ -129,12 +131,12 @@ def _replay(
     try:
         results = many_evaluator(engine)(path, frames, **options)
         done |= {structure.name: result for structure, result in zip(structures, results, strict=True)}
-    except ValueError:
+    except (MLIPError, _core.Error):
         # One structure stopped the engine: find out which.
         for structure, atoms in zip(structures, frames, strict=True):
             try:
                 done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks, device=device)
-            except ValueError as error:
+            except (MLIPError, _core.Error) as error:
                 done[structure.name] = str(error)
     return done
 
