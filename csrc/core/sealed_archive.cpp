@@ -254,9 +254,8 @@ void SealedArchive::foreign() const {
                 "checkpoint instead: " +
                 export_line);
   if (has("data.pkl"))
-    throw Error("'" + path_ +
-                "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY " + path_ +
-                " -o NAME.mlip.pt   (families: mlip export --list)");
+    throw Error("'" + path_ + "' is a PyTorch checkpoint, not an exported model. Export it first: mlip export FAMILY " +
+                path_ + " -o NAME.mlip.pt   (families: mlip export --list)");
   throw Error("'" + path_ + "' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: " + export_line);
 }
 

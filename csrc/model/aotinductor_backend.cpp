@@ -5,6 +5,8 @@
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/version.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <stdexcept>
 
 #include "core/error.h"
@@ -67,6 +69,20 @@ std::string reason_of(const std::exception& failure) {
   return failure.what();
 }
 
+/// torch unpacks the file in the folder that the first of these variables names, and says no more than "Failed to
+/// create temporary directory" where it cannot.
+void check_temporary_folder(const std::string& path) {
+  for (const char* variable : {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}) {
+    const char* folder = std::getenv(variable);
+    if (folder == nullptr) continue;
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(folder, ignored))
+      throw Error("'" + path + "' is unpacked where " + variable + " says, and '" + folder +
+                  "' is not a folder. Type: export " + variable + "=/tmp");
+    return;
+  }
+}
+
 class AOTInductorBackend : public Backend {
  public:
   AOTInductorBackend(const std::string& path, at::Device device)
@@ -102,6 +118,7 @@ class AOTInductorBackend : public Backend {
 
 std::unique_ptr<Backend> load_aotinductor(const std::string& path, const Contract& contract, at::Device device) {
   check_compiled_for(path, contract, device);
+  check_temporary_folder(path);
   return std::make_unique<AOTInductorBackend>(path, device);
 }
 

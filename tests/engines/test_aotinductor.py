@@ -317,6 +317,12 @@ def test_an_operator_of_another_version(local, tmp_path):
         _core.Potential(str(path))
 
 
+def test_a_missing_temporary_folder_is_named_with_its_cure(local, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match=r"missing' is not a folder\. Type: export TMPDIR=/tmp"):
+        MLIPCalculator(local)
+
+
 def test_the_line_to_type_names_the_family(local, tmp_path):
     def change(contract):
         contract["model"]["family"] = "sevennet"

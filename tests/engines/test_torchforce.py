@@ -238,6 +238,29 @@ def test_unknown_symbol(files):
         torch.jit.load(str(files[True])).set_atoms([ELEMENTS[0], "Xe"], [])
 
 
+@pytest.mark.parametrize("forces", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("particles", [(), (4, 2, 3)])
+def test_a_position_that_is_not_finite(files, forces, value, particles):
+    atoms = ethanol()
+    atoms.positions[2] = value
+    symbols = [atoms.get_chemical_symbols()[k] for k in particles] or None
+    with pytest.raises(torch.jit.Error, match=r"the position of particle 2 \(counted from 0\) is not a finite number"):
+        call(files[forces], atoms, forces, particles, symbols)
+
+
+@pytest.mark.parametrize(
+    ("particles", "message"),
+    [
+        ([3, 1, 3], r"atoms 0 and 2 \(counted from 0\) are both particle 3\. Name each particle once"),
+        ([0, -1, 2], "particle -1 of atom 1 is negative"),
+    ],
+)
+def test_particles_are_named_once(files, particles, message):
+    with pytest.raises(torch.jit.Error, match=message):
+        torch.jit.load(str(files[True])).set_atoms(["O", "H", "H"], particles)
+
+
 def test_other_atom_count(files):
     module = torch.jit.load(str(files[True]))
     module.set_atoms(["H", "H"], [])

@@ -1,4 +1,4 @@
-"""docs/families.md: its Python and LAMMPS input run as they stand there; docs/extending.md has the example whole."""
+"""docs/families.md: its Python and LAMMPS input run as they stand there; docs/extending.md has the examples whole."""
 
 import os
 import re
@@ -102,6 +102,7 @@ def test_lammps(directory, ranks, tmp_path):
     assert min(totals) > 0
 
 
-def test_the_example_is_on_the_page_whole():
-    code = (EXAMPLES / "lennard_jones.py").read_text().partition("import torch")[2]
+@pytest.mark.parametrize("example", ["lennard_jones.py", "message_passing.py"])
+def test_the_examples_are_on_the_page_whole(example):
+    code = (EXAMPLES / example).read_text().partition("import torch")[2]
     assert f"```python\nimport torch{code}```" in (DOCS / "extending.md").read_text()

@@ -1,5 +1,5 @@
-// The core without Python, without a model: contract, graph, neighbour list, units, checksums, validation record. Exits with
-// the number of failures.
+// The core without Python, without a model: contract, graph, neighbour list, units, checksums, validation record. Exits
+// with the number of failures.
 #include <algorithm>
 #include <array>
 #include <cmath>

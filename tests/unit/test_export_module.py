@@ -1,6 +1,7 @@
 """export_module: what it refuses, each time with the line of the user's file, and what it writes."""
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -85,6 +86,121 @@ class NotScriptable(Base):
         return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair) * len(names)
 
 
+class Pairs(Base):
+    def pairs(self, edge_vectors: Tensor) -> Tensor:
+        return torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+
+    def sums(self, n_owned: int, edge_index: Tensor, pair: Tensor) -> Tensor:
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
+class LargeDiffers(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.pairs(edge_vectors) * (1.0 + 0.1 * float(n_owned > 50))
+        return self.sums(n_owned, edge_index, pair)
+
+
+class Mean(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies = self.sums(n_owned, edge_index, self.pairs(edge_vectors))
+        return energies - 0.1 * energies.mean()
+
+
+class Maximum(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies = self.sums(n_owned, edge_index, self.pairs(edge_vectors))
+        return energies - 0.1 * energies.max()
+
+
+class SystemSum(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.pairs(edge_vectors)
+        return self.sums(n_owned, edge_index, pair) + 1e-3 * pair.sum()
+
+
+class NoGhosts(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.pairs(edge_vectors) * (edge_index[1] < n_owned).to(edge_vectors.dtype)
+        return self.sums(n_owned, edge_index, pair)
+
+
+class Branch(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.pairs(edge_vectors)
+        if n_owned > 1000:  # here
+            pair = pair * 1.1
+        return self.sums(n_owned, edge_index, pair)
+
+
+class BranchOnEdges(Pairs):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.pairs(edge_vectors)
+        scale = 1.1 if 2 * edge_index.shape[1] + 1 > 1000000 else 1.0  # here
+        return self.sums(n_owned, edge_index, scale * pair)
+
+
+class BranchInAPart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = Part()
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = self.part((edge_vectors * edge_vectors).sum(dim=1))
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
+class Part(nn.Module):
+    def forward(self, squares: Tensor) -> Tensor:
+        if squares.dim() == 1 and len(squares) > 1000000:  # here
+            return 1.1 * torch.exp(-squares)
+        return torch.exp(-squares)
+
+
+class Harmless(Pairs):
+    """Branches that are none on the system's size: no edges, assertions, widths, the model's own tables."""
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        assert edge_index.size(1) < 1000000000
+        if edge_vectors.size(0) == 0:
+            return torch.zeros(n_owned, dtype=edge_vectors.dtype)
+        pair = self.pairs(edge_vectors)
+        if self.strength.size(0) > 1 and edge_vectors.size(1) == 3:
+            pair = 2.0 * pair
+        return self.sums(n_owned, edge_index, pair)
+
+
+class Messages(Pairs):
+    """Two rounds of messages, `ghost_gather` before each."""
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        x = self.strength[node_types[:n_owned]]
+        pair = self.pairs(edge_vectors)
+        for _ in range(2):
+            everyone = torch.ops.mlip.ghost_gather(x, node_types.size(0))
+            x = torch.tanh(x + self.sums(n_owned, edge_index, pair * everyone[edge_index[1]]))
+        return x
+
+
+class OwnMessages(Pairs):
+    """Ghosts keep what they started with."""
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        x = self.strength[node_types]
+        pair = self.pairs(edge_vectors)
+        for _ in range(2):
+            x = torch.tanh(x + torch.zeros_like(x).index_add(0, edge_index[0], pair * x[edge_index[1]]))
+        return x[:n_owned]
+
+
+class Impatient(Messages):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        x = self.strength[node_types[:n_owned]]
+        pair = self.pairs(edge_vectors)
+        if node_types.size(0) == n_owned:
+            x = torch.ops.mlip.ghost_gather(x, n_owned)
+        return self.sums(n_owned, edge_index, pair * self.strength[node_types[edge_index[1]]]) + x
+
+
 def write(module, path, **options):
     settings = {"elements": ["Na", "Cl"], "cutoff": 4.0, "name": "mine", "dtype": "float64"}
     return export_module(module, path, **{**settings, **options})
@@ -100,7 +216,7 @@ def line_of(kind: type) -> int:
     ("kind", "message"),
     [
         (Column, "returned shape [32, 1] for 'sheared crystal', expected atomic energies [n_owned] = [32]"),
-        (AllNodes, "returned shape [2] for 'one owned atom and one ghost', expected atomic energies [n_owned] = [1]"),
+        (AllNodes, "ghost atoms', expected atomic energies [n_owned] = [1]"),
         (Total, "returned shape [] for"),
         (Tuple, "returned tuple, expected a tensor of atomic energies"),
         (Single, "returned torch.float32 for edge vectors of torch.float64. Create tensors with dtype="),
@@ -117,6 +233,51 @@ def test_what_is_refused(kind, message, tmp_path):
     assert message in str(refusal.value)
     assert str(refusal.value).startswith(f"{__file__}:{line_of(kind)}: ")
     assert not list(tmp_path.iterdir())
+
+
+PARTS = "atomic energies depend on how atoms are divided among ranks: they change by "
+SIZE = "atomic energies depend on the size of the system: they change by "
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (LargeDiffers, SIZE),
+        (SystemSum, SIZE),
+        (Mean, PARTS),
+        (Maximum, PARTS),
+        (NoGhosts, PARTS),
+        (Branch, "a branch on the number of atoms or edges"),
+        (BranchOnEdges, "a branch on the number of atoms or edges"),
+    ],
+)
+def test_what_depends_on_more_than_surroundings_is_refused(kind, message, tmp_path):
+    with pytest.raises(MLIPError, match=re.escape(message)) as refusal:
+        write(kind(), tmp_path / "mine.mlip.pt")
+    assert str(refusal.value).startswith(f"{__file__}:{line_of(kind)}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_branch_of_a_part_is_named_by_its_own_line(tmp_path):
+    with pytest.raises(MLIPError, match="a branch on the number") as refusal:
+        write(BranchInAPart(), tmp_path / "mine.mlip.pt")
+    assert str(refusal.value).startswith(f"{__file__}:{line_of(Part)}: ")
+
+
+def test_harmless_branches_are_written(tmp_path):
+    assert write(Harmless(), tmp_path / "mine.mlip.pt").parallel == "local"
+
+
+def test_messages_go_through_ghosts(tmp_path):
+    options = {"parallel": "exchange", "message_passing_layers": 2}
+    assert write(Messages(), tmp_path / "mine.mlip.pt", **options).operators == ["mlip::ghost_gather"]
+    with pytest.raises(MLIPError, match=r"they change by .*Call torch.ops.mlip.ghost_gather on features of atoms"):
+        write(OwnMessages(), tmp_path / "other.mlip.pt", **options)
+    with pytest.raises(MLIPError, match="ghost_gather is not called equally often"):
+        write(Impatient(), tmp_path / "other.mlip.pt", **options)
+    with pytest.raises(MLIPError, match="Say with message_passing_layers how many cutoffs away an atom is felt"):
+        write(OwnMessages(), tmp_path / "other.mlip.pt", parallel="halo", message_passing_layers=1)
+    assert write(OwnMessages(), tmp_path / "other.mlip.pt", parallel="halo", message_passing_layers=2)
 
 
 @pytest.mark.parametrize(

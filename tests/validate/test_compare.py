@@ -10,13 +10,15 @@ from ase.io import read, write
 from conftest import mlip
 from pair_potential import crystal
 from tolerances import FLOAT64_SUM
-from toy_models import export
+from toy_models import ELEMENTS, NO_FRAME, LocalEnergy, export
 
+from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.comparison import cross
 from mlip_deploy.comparison.audit import audit
 from mlip_deploy.comparison.compare import compare
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters import export_module
 
 FRAME = "functional=none,hubbard_u=none,corrections=none,dispersion=none"
 WRONG = 4  # the frame of the damaged label
@@ -96,6 +98,28 @@ def test_two_copies_of_one_model_agree_everywhere(pair_potential: Path, tmp_path
     found = compare([pair_potential, copy], out=tmp_path, structures=start).cross_prediction
     assert np.abs(found.forces).max() < FLOAT64_SUM
     assert found.disagreement[0].largest < FLOAT64_SUM
+
+
+@pytest.mark.parametrize(
+    ("other", "warning"),
+    [
+        (NO_FRAME, None),
+        (NO_FRAME.model_copy(update={"functional": "PBE"}), "warning: the energy frames differ (none: none, Hubbard"),
+        (EnergyFrame.unknown(), "warning: an energy frame is unknown, so energies may not be comparable (none: none,"),
+    ],
+)
+def test_models_of_different_energy_frames_are_warned_of(
+    other: EnergyFrame, warning: str | None, start: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "none.mlip.pt", tmp_path / "other.mlip.pt"]
+    for path, frame in zip(paths, (NO_FRAME, other), strict=True):
+        name = path.name.partition(".")[0]
+        export_module(LocalEnergy(3.9), path, elements=ELEMENTS, cutoff=3.9, name=name, energy_frame=frame)
+    done = mlip("compare", *paths, "--structures", start, "-o", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    words, html = " ".join(done.stdout.split()), (tmp_path / "compare.html").read_text()
+    assert warning in words if warning else "warning: " not in words
+    assert ("warning: " in html) == (warning is not None)
 
 
 def test_an_audit_needs_models_that_agree() -> None:

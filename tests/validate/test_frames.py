@@ -48,11 +48,24 @@ def test_unknown_frames_need_a_word() -> None:
         MLIPError, match=r"the data's functional.*is unknown.*Declare what you know of the data: --frame functional=PBE"
     ):
         decide(PBE, {"raw": EnergyFrame.unknown()}, None)
-    with pytest.raises(MLIPError, match=r"the model's functional.*--frame as-is"):
+    with pytest.raises(MLIPError, match=r"the model's functional.*--frame as-is") as refusal:
         decide(EnergyFrame.unknown(), {"raw": PBE}, None)
+    assert f'--energy-frame "{PBE.declaration()}", or with what it was fine-tuned from' in str(refusal.value)
+    assert "--frame functional" not in str(refusal.value), "the data are known"
+    assert decide(EnergyFrame.parse(PBE.declaration()), {"raw": PBE}, None).judged, "what it says to type helps"
+    with pytest.raises(MLIPError, match=r"the data's .* and the model's .*--frame functional=.*--energy-frame"):
+        decide(EnergyFrame.unknown(), {"raw": EnergyFrame.unknown()}, None)
     declared = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
     assert decide(PBE, {"raw": EnergyFrame.unknown()}, declared).judged
-    assert not decide(PBE, {"raw": EnergyFrame.unknown()}, "as-is").judged
+    as_is = decide(PBE, {"raw": EnergyFrame.unknown()}, "as-is")
+    assert not as_is.judged
+    assert as_is.note.endswith("; unknown: functional, hubbard_u, corrections, dispersion")
+    assert decide(PBE, {"raw": PBE}, "as-is").note.endswith("; differs: nothing")
+
+
+def test_a_frame_is_what_its_declaration_says() -> None:
+    frame = PBE.model_copy(update={"functional": "PBE (MPtrj, sAlex)"})
+    assert EnergyFrame.parse(frame.declaration()) == frame
 
 
 def test_a_declaration_must_not_contradict_the_data() -> None:

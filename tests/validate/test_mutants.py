@@ -15,7 +15,7 @@ from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.exporters.interface import EdgeGradientModel
 from mlip_deploy.validation import fidelity
 from mlip_deploy.validation.case import Context
-from mlip_deploy.validation.physics import dimers, dynamics, tools
+from mlip_deploy.validation.physics import dimers, dynamics, extent, tools
 from mlip_deploy.validation.run import validate
 
 CUTOFF = 3.9
@@ -121,6 +121,32 @@ class NoGhosts(nn.Module):
         return self.sound(node_types, n_owned, edge_index[:, owned], edge_vectors[owned])
 
 
+class LargeDiffers(nn.Module):
+    """Right in systems as small as the fixtures."""
+
+    def __init__(self, sound: nn.Module):
+        super().__init__()
+        self.sound = sound
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies = self.sound(node_types, n_owned, edge_index, edge_vectors)
+        if n_owned > 50:
+            energies = 1.1 * energies
+        return energies
+
+
+class ShiftedByMean(nn.Module):
+    """Atomic energies that know the mean of the system, in a sum that does not."""
+
+    def __init__(self, sound: nn.Module):
+        super().__init__()
+        self.sound = sound
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies = self.sound(node_types, n_owned, edge_index, edge_vectors)
+        return energies + 0.1 * (energies - energies.mean())
+
+
 class LongGradient(nn.Module):
     """The model interface with a gradient that is 1 % too long for its energy."""
 
@@ -155,6 +181,40 @@ def test_dropped_ghosts_are_red_on_two_ranks(fixtures, tmp_path, monkeypatch):
     )
     found = red(run(path, tmp_path, ["fidelity"]))
     assert found == {"lammps, 2 rank(s)", "lammps, 2 rank(s), shuffled and gapped ids"}, "one rank folds its ghosts"
+
+
+def test_a_file_that_is_wrong_in_large_systems_is_red(fixtures, in_ase, tmp_path):
+    energy = LargeDiffers(LocalEnergy(CUTOFF))
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    assert red(run(path, tmp_path)) == {"extensivity", "parts with ghosts"}, "the fixtures are too small to tell"
+
+
+def test_means_over_the_system_are_red_without_ranks(in_ase, fixtures, tmp_path):
+    """The energy of the system is that of the sound file, and a supercell obeys it."""
+    energy = ShiftedByMean(LocalEnergy(CUTOFF))
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    found = red(run(path, tmp_path, ["physics"]))
+    assert "parts with ghosts" in found
+    assert "extensivity" not in found
+
+
+def test_two_ranks_are_compared_in_a_large_system(fixtures, tmp_path):
+    path = toy_models.write(
+        tmp_path / "mutant.mlip.pt", NoGhosts(LocalEnergy(CUTOFF)), "local", "float64", CUTOFF, fixtures
+    )
+    context = Context(artifact=Artifact(path), engine="lammps", directory=tmp_path)
+    case = next(case for case in extent.cases(context) if case.name == "extensivity")
+    bad = {check.quantity for check in case.run(context, lambda _: None).checks if check.verdict == "fail"}
+    assert bad == {f"256 atoms on two ranks instead of one: {quantity}" for quantity in ("energy", "forces")}
+
+
+@pytest.mark.parametrize("parallel", ["local", "halo"])
+def test_parts_with_ghosts_are_those_of_the_whole(parallel, tmp_path):
+    path = toy_models.export(tmp_path / "toy.mlip.pt", parallel)
+    context = Context(artifact=Artifact(path), engine="ase", directory=tmp_path)
+    case = next(case for case in extent.cases(context) if case.name == "parts with ghosts")
+    (check,) = case.run(context, lambda _: None).checks
+    assert (check.verdict, check.value < 1e-12) == ("pass", True)
 
 
 @pytest.mark.parametrize("engine", ["lammps", "openmm"])

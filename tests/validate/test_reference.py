@@ -9,7 +9,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
+from conftest import mlip
 from tolerances import FLOAT64_SUM
 
 from mlip_deploy.artifact.reader import Artifact
@@ -88,7 +89,8 @@ def test_the_domain_of_the_labels_and_the_worst_of_them_are_named(
     outcome = run(artifact, tmp_path, labels)
     assert any(
         re.fullmatch(
-            r"domain that the labels cover: 2 elements, 6 to 8 atoms, nearest .* 2\.\d\d to 2\.\d\d Å apart", note
+            r"domain that the labels cover: 2 elements \(Cl, Na\), 6 to 8 .* 2\.\d\d to 2\.\d\d Å apart",
+            note,
         )
         for note in outcome.notes
     )
@@ -119,6 +121,34 @@ def test_across_frames_nothing_is_judged(artifact: Artifact, labels: Path, tmp_p
     outcome = run(artifact, tmp_path, other, frame="as-is")
     energy = next(check for check in outcome.checks if check.quantity == "energy, MAE")
     assert (energy.verdict, energy.threshold) == ("not-applicable", None)
+
+
+def test_a_run_that_judged_no_energies_says_so(toy_local: Path, labels: Path, tmp_path: Path) -> None:
+    """In the terminal, in the exit status and at the top of the report; elements are those of the labels."""
+    sound = tmp_path / "labels.extxyz"
+    frames = read(labels, ":")
+    calculator = MLIPCalculator(toy_local)
+    for atoms in frames:
+        atoms.calc = calculator
+        result = SinglePointCalculator(atoms, energy=atoms.get_potential_energy() + 3.0, forces=atoms.get_forces())
+        atoms.calc = result
+    frames[0].info["energy_frame"] = FRAME
+    write(sound, frames, format="extxyz")
+    arguments = ("validate", toy_local, "--suite", "reference", "--engine", "ase", "--reference", sound)
+    done = mlip(*arguments, "--frame", "as-is", "-o", tmp_path / "out")
+    assert done.returncode == 3, done.stdout + done.stderr
+    verdict = "pass (labels: forces judged, energies not judged)"
+    assert f"verdict: {verdict}" in done.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"<td>{verdict}</td>" in page
+    assert "differs: functional" in page
+    assert "2 elements (Cl, Na)" in page
+    assert "those of the structures, not all 3 of the model" in page
+    assert "3 of the model&#x27;s 3 elements" not in page
+    judged = tmp_path / "judged.extxyz"
+    judged.write_text(sound.read_text().replace("functional=PBE", "functional=none"))
+    done = mlip(*arguments[:-1], judged, "--frame", "shift", "-o", tmp_path / "judged")
+    assert (done.returncode, "verdict: pass\n" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 BROKEN = [

@@ -162,10 +162,36 @@ class EnergyFrame(_Strict):
         """Of a model that nobody described, beyond perhaps its functional."""
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
+    @classmethod
+    def parse(cls, text: str) -> EnergyFrame:
+        """Out of `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
+
+        Raises
+        ------
+            MLIPError: for wrong or missing terms.
+        """
+        outside_brackets = r",(?![^()]*\))"
+        terms = dict(part.strip().partition("=")[::2] for part in re.split(outside_brackets, text))
+        if set(terms) != set(cls.model_fields) or not all(terms.values()):
+            found = ", ".join(name for name, value in terms.items() if value) or "none"
+            raise MLIPError(
+                f"the energy frame '{text}' needs the terms {', '.join(cls.model_fields)}, found {found}. "
+                f"Write for example: {EXAMPLE_FRAME.declaration()}"
+            )
+        return cls(**terms)
+
+    def declaration(self) -> str:
+        """As a user writes it."""
+        return ",".join(f"{name}={value}" for name, value in self)
+
     def describe(self) -> str:
         """In words, for tables and messages."""
         terms = [("Hubbard U", self.hubbard_u), ("corrections", self.corrections), ("dispersion", self.dispersion)]
         return ", ".join([self.functional, *(f"{name}: {value}" for name, value in terms)])
+
+
+EXAMPLE_FRAME = EnergyFrame(functional="PBE", hubbard_u="none", corrections="none", dispersion="none")
+"""in messages"""
 
 
 class Contract(_Strict):

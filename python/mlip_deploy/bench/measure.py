@@ -302,14 +302,15 @@ def lammps_samples(
         for each, s per step and the time outside the model over the time in the model.
     """
     from mlip_deploy.engines.lammps import run
-    from mlip_deploy.engines.lammps_files import write_data
+    from mlip_deploy.engines.lammps_files import link_model, write_data
 
     with tempfile.TemporaryDirectory(prefix="mlip-bench-") as directory:
         frame = write_data(atoms, Path(directory) / "data.lammps")
         script = LAMMPS_HEAD
-        for path in paths:
+        for number, path in enumerate(paths):
+            link = link_model(path, directory, f"model-{number}")
             script += LAMMPS_SAMPLE.format(
-                device=device, threads=threads, path=Path(path).resolve(), elements=" ".join(frame.elements),
+                device=device, threads=threads, path=link.name, elements=" ".join(frame.elements),
                 warm_up=WARM_UP, steps=steps,
             )  # fmt: skip
         output = run(script, directory, ranks=ranks)

@@ -90,6 +90,9 @@ def _print(found: ModelComparison) -> None:
     for d in found.cross_prediction.disagreement:
         text = f"disagreement on {d.element}: mean {d.mean:.3f}, largest {d.largest:.3f} eV/Å ({d.where})"
         console.print(text, markup=False)
+    for note in found.notes:
+        if note.startswith("warning: "):
+            console.print(note, style="yellow", markup=False)
     for flag in found.flags:
         console.print(
             f"look at the label: {flag.reference}, {flag.frame}: {flag.quantity} is {flag.label_against_models:.3f} "

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 import mlip_deploy
+from mlip_deploy.artifact.contract import EXAMPLE_FRAME, EnergyFrame
 from mlip_deploy.cli.console import console, escape, progress_line, show
 from mlip_deploy.cli.options import symbols
 from mlip_deploy.exporters.families.registry import FAMILIES
@@ -31,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-checkpoint",
         action="store_true",
         help="load a checkpoint file that is a pickle, which runs the code in it",
+    )
+    parser.add_argument(
+        "--energy-frame",
+        metavar="TERMS",
+        help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
+    )
+    parser.add_argument(
+        "--base", metavar="NAME|FILE", help="what a checkpoint was fine-tuned from: its energy frame is that one's"
     )
     parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
@@ -64,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
             target=options.target,
+            energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
+            base=options.base,
             progress=progress,
         )
     written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mlip_deploy.validation.run import Validation
 
 
+ENERGIES_UNJUDGED = 3
+"""exit status: no check failed, but the energies of a reference set had no verdict"""
+
+
 class _Renamed(argparse.Action):
     """Says what `--sign` is called now."""
 
@@ -62,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Validate, and print the verdict. Returns 1 when a check failed."""
+    """Validate, and print the verdict. Returns 1 when a check failed, 3 when none did and reference energies
+    were not judged.
+    """
     with progress_line() as progress:
         validation = mlip_deploy.validate(
             options.file,
@@ -85,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
     console.print(f"report: {options.out / 'report.html'}")
     if options.record:
         console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
-    return 0 if validation.passed else 1
+    if not validation.passed:
+        return 1
+    return ENERGIES_UNJUDGED if validation.energies_unjudged() else 0
 
 
 def _print(validation: Validation) -> None:
@@ -108,7 +116,13 @@ def _print(validation: Validation) -> None:
                 more = f", and {len(found) - 1} more in the report" if len(found) > 1 else ""
                 text = f"{verdict}: {outcome.case}: {found[0].quantity}: {found[0].reason}{more}"
                 console.print(text, markup=False)
-    console.print(f"verdict: {validation.verdict}", markup=False)
+    console.print(f"verdict: {validation.describe_verdict()}", markup=False)
+    if validation.energies_unjudged():
+        console.print(
+            f"energies were compared without a verdict (exit status {ENERGIES_UNJUDGED}). For one, leave out --frame "
+            "as-is, and type what is then asked for",
+            markup=False,
+        )
 
 
 def _reason(value: float | None, threshold: float | None, unit: str) -> str:

@@ -131,7 +131,8 @@ def compare(
         engine=engine,
         rows=_rows(outcomes),
         curves=_overlaid(names, outcomes),
-        notes=[
+        notes=_warnings(names, artifacts)
+        + [
             f"{names[k]}, {o.case}: {note}" for k, of_model in enumerate(outcomes) for o in of_model for note in o.notes
         ],
         cross_prediction=cross_predict(artifacts, engine, starts, Path(out), hardware, progress),
@@ -140,6 +141,18 @@ def compare(
     write_text(Path(out) / "compare.json", found.model_dump_json(indent=1) + "\n")
     write_text(Path(out) / "compare.html", page(found))
     return found
+
+
+def _warnings(names: Sequence[str], artifacts: Sequence[Artifact]) -> list[str]:
+    """Models in different energy frames, and in unknown ones."""
+    frames = [artifact.contract.energy_frame for artifact in artifacts]
+    listed = "; ".join(f"{name}: {frame.describe()}" for name, frame in zip(names, frames, strict=True))
+    cure = "Energies of one model must not be subtracted from another's; forces and differences within a model may be"
+    if any("unknown" in dict(frame).values() for frame in frames):
+        return [f"warning: an energy frame is unknown, so energies may not be comparable ({listed}). {cure}"]
+    if len(set(frames)) > 1:
+        return [f"warning: the energy frames differ ({listed}). {cure}"]
+    return []
 
 
 def _common(artifacts: Sequence[Artifact]) -> set[str]:

@@ -27,9 +27,12 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, atomic_mass, write_dump
+from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, atomic_mass, link_model, with_paths, write_dump
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Result, stress_from_virial
+
+TEXT: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
+"""of LAMMPS's output, which may hold parts of letters"""
 
 
 class LAMMPSError(MLIPError):
@@ -75,8 +78,8 @@ def run(
     for name, value in (variables or {}).items():
         command += ["-var", name, str(value)]
     process = subprocess.Popen(
-        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        command, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True, **TEXT,
     )  # fmt: skip
     lines = []
     try:
@@ -90,7 +93,8 @@ def run(
         _stop(process)
         raise
     if process.returncode != 0:
-        raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}")
+        text = _error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}"
+        raise LAMMPSError(with_paths(text, directory))
     return output
 
 
@@ -240,7 +244,7 @@ class Session:
             masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(self._elements, start=1)),
             device=self._device,
             threads=max(1, self._threads),
-            path=self._path,
+            path=link_model(self._path, self._folder.name).name,
             elements=" ".join(self._elements),
         )
 
@@ -251,8 +255,8 @@ class Session:
             command = [*launcher(self._ranks), "-nonbuf", "-log", "none"]
             pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
             self._process = subprocess.Popen(
-                command, cwd=self._folder.name, stderr=subprocess.STDOUT, text=True, bufsize=1,
-                start_new_session=True, **pipes,
+                command, cwd=self._folder.name, stderr=subprocess.STDOUT, bufsize=1,
+                start_new_session=True, **TEXT, **pipes,
             )  # fmt: skip
             self._end = weakref.finalize(self, _end, self._process)
         assert self._process.stdin is not None
@@ -271,7 +275,8 @@ class Session:
             raise
         output = "".join(lines)
         status = self._process.wait()
-        raise LAMMPSError(_error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}")
+        text = _error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}"
+        raise LAMMPSError(with_paths(text, self._folder.name))
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,26 @@ def atomic_mass(symbol: str) -> float:
     return float(atomic_masses[atomic_numbers[symbol]])
 
 
+def link_model(path: str | Path, directory: str | Path, name: str = "model") -> Path:
+    """A link to an artifact in the folder where LAMMPS runs, for input scripts.
+
+    LAMMPS drops letters beyond ASCII from its input, and gives $, & and quotation marks meanings of their own: a path
+    may hold them all.
+    """
+    link = Path(directory) / f"{name}.mlip.pt"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(path).resolve())
+    return link
+
+
+def with_paths(text: str, directory: str | Path) -> str:
+    """A message of LAMMPS with the artifacts' own paths in place of links to them."""
+    for link in Path(directory).glob("*.mlip.pt"):
+        if link.is_symlink():
+            text = text.replace(link.name, str(link.readlink()))
+    return text
+
+
 def write_dump(atoms: Atoms, path: Path, elements: Sequence[str], ids: Sequence[int]) -> Prism:
     """Write a LAMMPS dump of one structure with every digit; returns how it was turned."""
     atoms = in_a_box(atoms)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from mlip_deploy.artifact.contract import BackendKind, Dtype
+from mlip_deploy.artifact.contract import BackendKind, Dtype, EnergyFrame
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
@@ -34,6 +34,8 @@ def export(
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
     target: Target = "artifact",
+    energy_frame: EnergyFrame | None = None,
+    base: str | Path | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write a model of a training framework as one file, with its contract and reference frames.
@@ -64,6 +66,11 @@ def export(
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     target
         "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
+    energy_frame
+        With what the energies may be compared, for a checkpoint of which nothing is published.
+    base
+        What the checkpoint was fine-tuned from, whose energy frame it then has: a name of the same family, a checkpoint
+        file or an artifact.
     progress
         Called with a line of text before each piece of work.
 
@@ -109,6 +116,8 @@ def export(
             fuse=fuse and target == "artifact",  # TorchForce files hold no custom operator
             elements=tuple(elements),
             trust_checkpoint=trust_checkpoint,
+            energy_frame=energy_frame,
+            base=None if base is None else str(base),
         ),
     )
     if target == "torchforce":

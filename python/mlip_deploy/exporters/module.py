@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
 from mlip_deploy.artifact.fixtures import Original, structures
 from mlip_deploy.artifact.reader import SUFFIXES
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.branches import branches_on_counts
 from mlip_deploy.exporters.interface import Adapted
+from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.files import require_file
@@ -95,8 +97,9 @@ def export_module(
     Raises
     ------
     MLIPError
-        For wrong shapes or types, energies without a gradient, code that the back end cannot compile, with the line
-        of the module's file; for a file that cannot be written.
+        For wrong shapes or types, energies without a gradient, atomic energies that depend on the size of the system
+        or on how it is divided among ranks, code that the back end cannot compile, with the line of the module's file;
+        for a file that cannot be written.
     """
     output = Path(output)
     suffix = SUFFIXES[backend]
@@ -114,7 +117,7 @@ def export_module(
     elements = list(elements)
     for label, atoms in structures(elements):
         _examine(module, label, atoms, elements, cutoff)
-    _examine_ghosts(module, cutoff)
+    _examine_parts(module, elements, cutoff, parallel, message_passing_layers)
     if backend == "torchscript":
         _examine_script(module)
 
@@ -143,19 +146,11 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _graph(atoms: Atoms, elements: list[str], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Node types, edge index and edge vectors of a whole structure, from ASE's neighbour list."""
-    centres, neighbours, vectors = neighbor_list("ijD", atoms, cutoff)
-    types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
-    edges = torch.tensor(np.array([centres, neighbours]).reshape(2, -1), dtype=torch.int64)
-    return types, edges, torch.tensor(np.reshape(vectors, (-1, 3)), dtype=dtype)
-
-
 def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype) -> Callable[[Atoms], Result]:
     """Energies of the module and, by autograd through the edge vectors, forces and stress."""
 
     def evaluate(atoms: Atoms) -> Result:
-        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
         energies = module(types, len(atoms), edges, vectors)
         gradient = torch.zeros_like(vectors)
@@ -180,7 +175,7 @@ def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: tor
 def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float) -> None:
     """Shape, type and gradient of the module's result on one structure."""
     for dtype in (torch.float64, torch.float32):
-        types, edges, vectors = _graph(atoms, elements, cutoff, dtype)
+        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
         energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors)
         if edges.shape[1] == 0:
@@ -202,17 +197,41 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], c
             )
 
 
-def _examine_ghosts(module: nn.Module, cutoff: float) -> None:
-    """An owned atom with a ghost: energies are those of the owned atom alone."""
-    vectors = torch.tensor([[0.5 * cutoff, 0.0, 0.0]], dtype=torch.float64)
-    _call(
-        _in_type(module, torch.float64),
-        "one owned atom and one ghost",
-        torch.tensor([0, 0]),
-        1,
-        torch.tensor([[0], [1]]),
-        vectors,
+def _examine_parts(
+    module: nn.Module, elements: list[str], cutoff: float, parallel: Parallel, message_passing_layers: int
+) -> None:
+    """Atomic energies are the same in a small crystal, in a large one, and in parts of it with ghosts."""
+    module = _in_type(module, torch.float64)
+
+    def energies(types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
+        ghosts = len(types) - n_owned
+        return _call(module, f"{n_owned} owned and {ghosts} ghost atoms", types, n_owned, edges, vectors)
+
+    crystal = dict(structures(elements))["sheared crystal"]
+    large = enlarged(crystal)
+    types, edges, vectors = graph(crystal, elements, cutoff, torch.float64)
+    small = energies(types, len(crystal), edges, vectors).detach().repeat(len(large) // len(crystal))
+    types, edges, vectors = graph(large, elements, cutoff, torch.float64)
+    whole, parts = energies_of_parts(energies, types, edges, vectors, cut(large), parallel, message_passing_layers)
+    limit = FLOAT64.atomic_energies * max(1.0, float(small.abs().max()))
+    rule = (
+        "An atomic energy depends on the atom's surroundings alone, not on sums, means, maxima or counts of all atoms"
     )
+    if (change := float((whole - small).abs().max())) > limit:
+        raise MLIPError(
+            f"{_place(module)}: atomic energies depend on the size of the system: they change by {change:.2g} eV "
+            f"between a crystal of {len(crystal)} atoms and the same crystal of {len(large)}. {rule}"
+        )
+    if (change := float((whole - parts).abs().max())) > limit:
+        cure = {
+            "local": "Messages beyond one cutoff need parallel='exchange' or 'halo'",
+            "exchange": "Call torch.ops.mlip.ghost_gather on features of atoms before neighbours read them",
+            "halo": "Say with message_passing_layers how many cutoffs away an atom is felt",
+        }[parallel]
+        raise MLIPError(
+            f"{_place(module)}: atomic energies depend on how atoms are divided among ranks: they change by "
+            f"{change:.2g} eV when a crystal of {len(large)} atoms is cut into parts with ghosts. {rule}. {cure}"
+        )
 
 
 def _call(module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
@@ -246,7 +265,7 @@ def _call(module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Ten
 def _examine_script(module: nn.Module) -> None:
     try:
         with quiet(), torchs_own_functions():
-            torch.jit.script(copy.deepcopy(module))
+            scripted = torch.jit.script(copy.deepcopy(module))
     except Exception as error:
         text = str(error)
         reason = re.split(r"\n\s*File \"|:\s*\n\s*File \"", text)[0].strip() or type(error).__name__
@@ -255,6 +274,13 @@ def _examine_script(module: nn.Module) -> None:
         raise MLIPError(
             f"{place}: TorchScript cannot compile this: {reason}. See docs/extending.md for what it takes"
         ) from error
+    branches = branches_on_counts(scripted, _is_library)
+    if branches:
+        raise MLIPError(
+            f"{branches[0]}: a branch on the number of atoms or edges: a large system is computed in another way than "
+            "the small structures that prove the file. Compute the same for every size; a comparison of a count with "
+            "0 is allowed"
+        )
 
 
 def _is_library(file: str) -> bool:

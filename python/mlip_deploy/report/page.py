@@ -79,9 +79,13 @@ class Page:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-        """Cells that read as numbers are set to the right; verdicts get their colour."""
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
-        body = "".join(f"<tr>{''.join(_cell(text) for text in row)}</tr>" for row in rows)
+        """Columns of numbers are set to the right with their headings; verdicts get their colour."""
+        numbers = [_is_numeric([row[k] for row in rows if k < len(row)]) for k in range(len(headings))]
+        head = "".join(_cell(text, number, "th") for text, number in zip(headings, numbers, strict=True))
+        body = "".join(
+            f"<tr>{''.join(_cell(text, number) for text, number in zip(row, numbers, strict=True))}</tr>"
+            for row in rows
+        )
         legend = f"<caption>{html.escape(caption)}</caption>" if caption else ""
         self._parts.append(f"<table>{legend}<tr>{head}</tr>{body}</table>")
 
@@ -144,11 +148,23 @@ def _draw(axes: Axes, curve: Curve) -> None:
         axes.legend(fontsize=6, ncols=1 if len(curve.series) < 6 else 2)
 
 
-def _cell(text: str) -> str:
-    if text in VERDICTS:
-        return f'<td class="{text}">{text}</td>'
+NOTHING = ("", "–", "-")
+"""in place of a number"""
+
+
+def _is_numeric(column: Sequence[str]) -> bool:
+    """Whether a column holds numbers, and nothing else."""
+    return any(_is_number(text) for text in column) and all(_is_number(text) or text in NOTHING for text in column)
+
+
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return f"<td>{_escape(text)}</td>"
-    return f'<td class="number">{text}</td>'
+        return False
+    return True
+
+
+def _cell(text: str, number: bool, tag: str = "td") -> str:
+    kind = "number" if number else text if text in VERDICTS and tag == "td" else ""
+    return f'<{tag} class="{kind}">{_escape(text)}</{tag}>' if kind else f"<{tag}>{_escape(text)}</{tag}>"

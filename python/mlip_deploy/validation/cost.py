@@ -123,7 +123,7 @@ run             {warm_up} post no
 
 def _lammps(path: Path, atoms: Atoms, threads: int) -> float:
     from mlip_deploy.engines.lammps import instance
-    from mlip_deploy.engines.lammps_files import write_data
+    from mlip_deploy.engines.lammps_files import link_model, write_data
 
     lammps = instance()
     with tempfile.TemporaryDirectory(prefix="mlip-cost-") as directory:
@@ -133,7 +133,7 @@ def _lammps(path: Path, atoms: Atoms, threads: int) -> float:
             DECK.format(
                 data=data,
                 threads=threads,
-                path=path.resolve(),
+                path=link_model(path, directory),
                 elements=" ".join(frame.elements),
                 timestep=0.001 * TIMESTEP,
                 warm_up=WARM_UP,

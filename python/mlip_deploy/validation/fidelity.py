@@ -165,12 +165,12 @@ def _replay(
     try:
         results = many_evaluator(engine)(path, frames, **options)
         done |= {structure.name: result for structure, result in zip(structures, results, strict=True)}
-    except ValueError:
+    except MLIPError:
         # One structure stopped the engine: find out which.
         for structure, atoms in zip(structures, frames, strict=True):
             try:
                 done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks, device=device)
-            except ValueError as error:
+            except MLIPError as error:
                 done[structure.name] = str(error)
     return done
 

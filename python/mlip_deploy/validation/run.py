@@ -30,6 +30,8 @@ from mlip_deploy.report.content import Verdict
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 from mlip_deploy.validation.suites import MEASURED, SUITES
 
+JUDGED: tuple[Verdict, ...] = ("pass", "fail", "expected-fail")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +84,29 @@ class Validation(_Strict):
     def failures(self) -> list[tuple[Outcome, Check]]:
         """Every check that failed, with the outcome that it belongs to."""
         return [(o, check) for o in self.outcomes for check in o.checks if check.verdict == "fail"]
+
+    def energies_unjudged(self) -> list[str]:
+        """Reference sets whose energies were compared without a verdict."""
+        return [name for name, judged in self._judged_by_labels().items() if not judged["energies"]]
+
+    def describe_verdict(self) -> str:
+        """With what reference sets did not judge, such as "pass (SET: forces judged, energies not judged)"."""
+        parts = []
+        for name, judged in self._judged_by_labels().items():
+            if not all(judged.values()):
+                said = ", ".join(f"{what} {'judged' if done else 'not judged'}" for what, done in judged.items())
+                parts.append(f"{name}: {said}")
+        return self.verdict + (f" ({'; '.join(parts)})" if parts else "")
+
+    def _judged_by_labels(self) -> dict[str, dict[str, bool]]:
+        """For each reference set that was compared, whether its forces and its energies had a verdict."""
+        found = {}
+        for outcome in self.outcomes:
+            if outcome.suite == "reference" and any(check.verdict != "not-tested" for check in outcome.checks):
+                judged = [check.quantity for check in outcome.checks if check.verdict in JUDGED]
+                forces = any(quantity.startswith("force, ") for quantity in judged)
+                found[outcome.case] = {"forces": forces, "energies": "energy, MAE" in judged}
+        return found
 
     def record(self) -> ValidationRecord:
         """The record for the artifact.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from mlip_deploy.artifact.contract import EXAMPLE_FRAME, Contract, EnergyFrame
+from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.errors import MLIPError
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ class ExportOptions:
     """chemical symbols to keep; all of the model's when empty"""
     trust_checkpoint: bool = False
     """run the code that a pickled checkpoint file may contain (see checkpoints.py)"""
+    energy_frame: EnergyFrame | None = None
+    """with what the energies may be compared, for a checkpoint of which nothing is published"""
+    base: str | None = None
+    """what it was fine-tuned from, whose energy frame it has: a name of the same family, a checkpoint or an artifact"""
 
 
 VARIANTS = {"modal": "modalities", "head": "heads"}
@@ -79,7 +85,44 @@ class Family:
             adapted: Adapted = importlib.import_module(f"mlip_deploy.exporters.families.{self.name}.adapter").adapt(
                 source, options
             )
-        return adapted
+        frame = self._energy_frame(adapted, source, options)
+        return adapted if frame is None else replace(adapted, energy_frame=frame)
+
+    def _energy_frame(self, adapted: Adapted, source: str, options: ExportOptions) -> EnergyFrame | None:
+        """What the user says of the energies; None where nothing is said."""
+        if options.base is not None and options.energy_frame is not None:
+            raise MLIPError("--base and --energy-frame both say the energy frame. Leave one of them out")
+        if options.base is not None:
+            frame, said = self._frame_of_base(options.base, adapted, options), f"--base {options.base}"
+        elif options.energy_frame is not None:
+            frame, said = options.energy_frame, "--energy-frame"
+        else:
+            return None
+        published = adapted.energy_frame
+        if "unknown" not in dict(published).values() and frame != published:
+            raise MLIPError(
+                f"{said} says {frame.describe()}, but the energies of {source} are known to be {published.describe()}. "
+                "Leave the option out"
+            )
+        return frame
+
+    def _frame_of_base(self, base: str, adapted: Adapted, options: ExportOptions) -> EnergyFrame:
+        if base.endswith(tuple(SUFFIXES.values())):
+            found: Adapted | Contract = Artifact(base).contract
+        else:
+            found = self.adapt(base, replace(options, base=None, elements=()))
+        if (found.cutoff, found.message_passing_layers) != (adapted.cutoff, adapted.message_passing_layers):
+            raise MLIPError(
+                f"--base {base} has a cutoff of {found.cutoff:g} Å and {found.message_passing_layers} layers, the "
+                f"checkpoint {adapted.cutoff:g} Å and {adapted.message_passing_layers}: it was fine-tuned from another "
+                "model. Name that one"
+            )
+        if "unknown" in dict(found.energy_frame).values():
+            raise MLIPError(
+                f"--base {base}: its energy frame is unknown too ({found.energy_frame.describe()}). Say what you know, "
+                f'in place of --base: --energy-frame "{EXAMPLE_FRAME.declaration()}"'
+            )
+        return found.energy_frame
 
     def _refuse_other_variants(self, options: ExportOptions) -> None:
         for option, several in VARIANTS.items():

@@ -112,8 +112,19 @@ class _TorchForceModule(nn.Module):
 
         Args:
             symbols: chemical symbol of each atom that the model sees.
-            particles: which particle each of them is, counted from 0; an empty list: all particles, in order.
+            particles: which particle each of them is, counted from 0, each once; an empty list: all particles, in
+                order.
         """
+        seen: dict[int, int] = {}
+        for k, particle in enumerate(particles):
+            if particle < 0:
+                raise ValueError(f"set_atoms: particle {particle} of atom {k} is negative. Count from 0")
+            if particle in seen:
+                raise ValueError(
+                    f"set_atoms: atoms {seen[particle]} and {k} (counted from 0) are both particle {particle}. Name "
+                    "each particle once"
+                )
+            seen[particle] = k
         if len(particles) > 0 and len(particles) != len(symbols):
             raise ValueError(f"set_atoms: {len(symbols)} symbols but {len(particles)} particles")
         types: list[int] = []
@@ -134,6 +145,14 @@ class _TorchForceModule(nn.Module):
         selected = positions if self.particles.shape[0] == 0 else positions[self.particles]
         if selected.shape[0] != self.node_types.shape[0]:
             raise ValueError(f"the file is for {self.node_types.shape[0]} atoms, the System has {selected.shape[0]}")
+        finite = torch.isfinite(selected).all(dim=1)
+        if not bool(finite.all()):
+            first = int(torch.nonzero(~finite)[0, 0])
+            particle = first if self.particles.shape[0] == 0 else int(self.particles[first])
+            raise ValueError(
+                f"the position of particle {particle} (counted from 0) is not a finite number. The simulation has "
+                "blown up: take a shorter time step, or minimise first"
+            )
         return selected.to(torch.float64) * self.angstrom_per_nm
 
     def edges(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:

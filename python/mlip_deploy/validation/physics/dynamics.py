@@ -101,14 +101,14 @@ def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -
     import tempfile
 
     from mlip_deploy.engines.lammps import run
-    from mlip_deploy.engines.lammps_files import write_data
+    from mlip_deploy.engines.lammps_files import link_model, write_data
 
     with tempfile.TemporaryDirectory(prefix="mlip-dynamics-") as directory:
         frame = write_data(atoms, Path(directory) / "data.lammps")
         script = DECK.format(
             device=context.hardware.device,
             threads=max(1, context.hardware.threads),
-            path=context.artifact.path.resolve(),
+            path=link_model(context.artifact.path, directory).name,
             elements=" ".join(frame.elements),
             step=step,
             n_steps=n_steps,

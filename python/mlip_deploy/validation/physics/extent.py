@@ -1,16 +1,21 @@
-"""Extensivity, locality, and smoothness where an atom crosses the cutoff."""
+"""Extensivity, parts with ghosts, locality, and smoothness where an atom crosses the cutoff."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from ase.units import Bohr, Hartree
 
+from mlip_deploy.engines import many_evaluator
+from mlip_deploy.exporters.interface import TORCH_DTYPE
+from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged, graph
+from mlip_deploy.operators import load_operators
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
-from mlip_deploy.validation.case import Case, Check, Context, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
 from mlip_deploy.validation.physics.tools import (
     bounds,
     case,
@@ -41,6 +46,11 @@ def cases(context: Context) -> list[Case]:
             _extensivity,
         ),
         case(
+            "parts with ghosts",
+            "Energies that depend on all atoms at once, or on how they are divided: parallel runs go wrong.",
+            _parts,
+        ),
+        case(
             "locality",
             "An atom feels another one beyond the interaction range that the file declares: parallel runs go wrong.",
             _locality,
@@ -63,7 +73,9 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
     }
     gap = context.artifact.contract.interaction_range + MARGIN
     pairs = [_twice(atoms, gap) for atoms in bodies.values()]
-    frames = [crystal, *(crystal.repeat(repeat) for repeat in REPEATS), *bodies.values(), *pairs]
+    many = found["sheared crystal"]
+    large = enlarged(many)
+    frames = [crystal, *(crystal.repeat(repeat) for repeat in REPEATS), many, large, *bodies.values(), *pairs]
     progress(f"{len(frames)} structures")
     results = evaluate(context, frames)
     base, replicas = results[0], results[1 : 1 + len(REPEATS)]
@@ -76,7 +88,11 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
         if base.stress is not None and replica.stress is not None:
             difference = largest(replica.stress - base.stress)
             checks.append(judged(f"{label}: stress", difference, 2 * limits.stress, "eV/Å³", TWICE + limits.remark))
-    alone = results[1 + len(REPEATS) : 1 + len(REPEATS) + len(bodies)]
+    of_many, of_large, *results = results[1 + len(REPEATS) :]
+    checks += _copies(context, f"supercell of {len(large)} atoms", of_many, of_large, len(large) // len(many))
+    if context.engine == "lammps":
+        checks += _ranks(context, large, of_large, progress)
+    alone = results[: len(bodies)]
     for name, one, both in zip(bodies, alone, results[-len(pairs) :], strict=True):
         checks += _copies(context, f"two, {gap:.3g} Å apart: {name}", one, both, 2)
     return outcome(checks)
@@ -91,6 +107,45 @@ def _copies(context: Context, label: str, one: Result, many: Result, copies: int
         judged(f"{label}: energy", energy, 2 * limits.energy_per_atom, "eV/atom", TWICE + limits.remark),
         judged(f"{label}: forces", forces, 2 * limits.forces, "eV/Å", TWICE + limits.remark),
     ]
+
+
+def _ranks(context: Context, atoms: Atoms, one: Result, progress: Progress) -> list[Check]:
+    """A large system on two ranks against the same on one."""
+    progress(f"{len(atoms)} atoms on two ranks")
+    (two,) = many_evaluator("lammps")(context.artifact.path, [atoms], ranks=2, **context.hardware._asdict())
+    return _copies(context, f"{len(atoms)} atoms on two ranks instead of one", one, two, 1)
+
+
+def _parts(context: Context, progress: Progress) -> Outcome:
+    """The model itself on a large crystal, and on parts of it with ghosts, in this process."""
+    contract = context.artifact.contract
+    quantity = "largest difference of an atomic energy, in parts with ghosts and in the whole"
+    if contract.backend != "torchscript":
+        reason = f"the back end is {contract.backend}: see fidelity on several ranks, and extensivity in lammps"
+        return outcome([unmeasured(quantity, "not-applicable", reason, unit="eV")])
+    atoms = enlarged(fixture_structures(context)["sheared crystal"])
+    progress(f"{len(atoms)} atoms")
+    load_operators()
+    model = torch.jit.load(str(context.artifact.path))  # type: ignore[no-untyped-call]
+    whole, parts = energies_of_parts(
+        lambda types, n_owned, edges, vectors: model(types, n_owned, edges, vectors)[0],
+        *graph(atoms, contract.elements, contract.cutoff, TORCH_DTYPE[contract.dtype]),
+        cut(atoms),
+        contract.parallel,
+        contract.message_passing_layers,
+    )
+    return outcome(
+        [
+            judged(
+                f"{quantity} ({len(atoms)} atoms)",
+                float((parts - whole).abs().max()),
+                2 * bounds(context).atomic_energies,
+                "eV",
+                TWICE,
+                "sums, means, maxima or counts of all atoms, or ghosts that are forgotten",
+            )
+        ]
+    )
 
 
 def _twice(atoms: Atoms, gap: float) -> Atoms:

@@ -60,14 +60,14 @@ run             {steps}
 
 def _lammps(setting: Setting, atoms: Atoms, temperature: float, timestep: float, steps: int, every: int) -> Array:
     from mlip_deploy.engines.lammps import run
-    from mlip_deploy.engines.lammps_files import write_data
+    from mlip_deploy.engines.lammps_files import link_model, write_data
 
     setting.directory.mkdir(parents=True, exist_ok=True)
     frame = write_data(atoms, setting.directory / "data.lammps")
     script = LAMMPS_SCRIPT.format(
         device=setting.hardware.device,
         threads=max(1, setting.hardware.threads),
-        path=setting.artifact.path.resolve(),
+        path=link_model(setting.artifact.path, setting.directory).name,
         elements=" ".join(frame.elements),
         temperature=temperature,
         seed=SEED,

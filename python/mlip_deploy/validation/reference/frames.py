@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mlip_deploy.artifact.contract import EnergyFrame
+from mlip_deploy.artifact.contract import EXAMPLE_FRAME, EnergyFrame
 from mlip_deploy.errors import MLIPError
 
-TERMS = ("functional", "hubbard_u", "corrections", "dispersion")
-DECLARATION = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"
+TERMS = tuple(EnergyFrame.model_fields)
 AS_IS, SHIFT, NO_FORCES = "as-is", "shift", "energies-only"
 
 # The Materials Project gives these metals a U in oxides and fluorides, and only there (docs.materialsproject.org,
@@ -71,23 +70,12 @@ def parse_request(text: str | None) -> Request:
         elif part == NO_FORCES:
             request["energies_only"] = True
         elif "=" in part:
-            request["declared"] = parse_declaration(part)
+            request["declared"] = EnergyFrame.parse(part)
         elif "kind" in request:
             raise MLIPError(f"--frame names two kinds of energies, '{request['kind']}' and '{part}'. Name one")
         else:
             request["kind"] = part
     return Request(**request)  # type: ignore[arg-type]
-
-
-def parse_declaration(text: str) -> EnergyFrame:
-    """An energy frame out of "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"."""
-    terms = dict(part.strip().partition("=")[::2] for part in text.split(","))
-    if set(terms) != set(TERMS):
-        raise MLIPError(
-            f"the energy frame '{text}' needs the terms {', '.join(TERMS)}, found {', '.join(terms)}. "
-            f"Write for example: {DECLARATION}"
-        )
-    return EnergyFrame(**terms)
 
 
 def agree(
@@ -126,17 +114,13 @@ def agree(
     unknown = [term for term in TERMS if "unknown" in (getattr(model, term), getattr(frame, term))]
     frames = f"the data ('{data_name}') are {frame.describe()}; the model ({model_name}) is {model.describe()}"
     if request.as_is:
-        differ = ", ".join(mismatch) or "nothing"
-        judged = not mismatch and not unknown
-        return Agreement(kind, request.shift, judged, f"compared as it is: {frames}; differs: {differ}")
+        found = [
+            f"{what}: {', '.join(terms)}" for what, terms in (("differs", mismatch), ("unknown", unknown)) if terms
+        ]
+        said = "; ".join(found) or "differs: nothing"
+        return Agreement(kind, request.shift, not found, f"compared as it is: {frames}; {said}")
     if unknown:
-        of_data = [term for term in unknown if getattr(frame, term) == "unknown"]
-        whose = f"data's {', '.join(of_data)}" if of_data else f"model's {', '.join(unknown)}"
-        declare = f"Declare what you know of the data: --frame {DECLARATION}. Or compare" if of_data else "Compare"
-        raise MLIPError(
-            f"energies cannot be compared: the {whose} is unknown ({frames}). {declare} without a verdict: "
-            f"--frame {AS_IS}"
-        )
+        raise MLIPError(_unknown(model, frame, frames))
     if mismatch:
         helps = [name for name, other in data.items() if not differing_terms(model, other, compositions)]
         cure = (
@@ -151,6 +135,26 @@ def agree(
             f"another zero of energy ({frames}). Fit one shift per element: --frame {SHIFT}"
         )
     return Agreement(kind, request.shift, True, f"energy frame: {frame.describe()}")
+
+
+def _unknown(model: EnergyFrame, data: EnergyFrame, frames: str) -> str:
+    """What to type where a term of either frame is unknown: everything at once."""
+    whose, cures = [], []
+    of_data = [term for term in TERMS if getattr(data, term) == "unknown"]
+    of_model = [term for term in TERMS if getattr(model, term) == "unknown"]
+    if of_data:
+        whose.append(f"the data's {', '.join(of_data)}")
+        cures.append(f"Declare what you know of the data: --frame {EXAMPLE_FRAME.declaration()}")
+    if of_model:
+        whose.append(f"the model's {', '.join(of_model)}")
+        known = EXAMPLE_FRAME if of_data else data
+        cures.append(
+            "A model's frame is set at export. Export the checkpoint again with that of its training data, such as "
+            f'--energy-frame "{known.declaration()}", or with what it was fine-tuned from, such as --base 7net-0'
+        )
+    cures.append(f"Or compare without a verdict: --frame {AS_IS}")
+    verb = "is" if len(whose) == 1 else "are"
+    return f"energies cannot be compared: {' and '.join(whose)} {verb} unknown ({frames}). {'. '.join(cures)}"
 
 
 def same_zero(a: str, b: str) -> bool:

@@ -22,6 +22,8 @@ class Errors:
     """of the absolute errors"""
     slope: float
     """Σ xy / Σ x² of prediction y over label x: below 1 for forces of a softened model; NaN where all labels are 0"""
+    cosine: float
+    """Σ xy / sqrt(Σ x² Σ y²): 0 where label and prediction are unrelated; NaN where all of one are 0"""
 
 
 def errors(label: Array, predicted: Array) -> Errors:
@@ -35,6 +37,7 @@ def errors(label: Array, predicted: Array) -> Errors:
         rmse=float(np.sqrt((difference**2).mean())),
         median=float(np.median(difference)),
         slope=float(x @ y) / norm if norm > 0 else float("nan"),
+        cosine=float(x @ y) / float(np.sqrt(norm * (y @ y))) if norm > 0 and y.any() else float("nan"),
     )
 
 
@@ -48,6 +51,7 @@ def vector_errors(label: Array, predicted: Array) -> Errors:
         rmse=float(np.sqrt((distance**2).mean())),
         median=float(np.median(distance)),
         slope=lengths.slope,
+        cosine=lengths.cosine,
     )
 
 

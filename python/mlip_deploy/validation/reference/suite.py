@@ -21,14 +21,15 @@ from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome
 from mlip_deploy.validation.reference import forgetting
 from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (
+    AS_IS,
     NO_FORCES,
     Agreement,
     agree,
-    parse_declaration,
     parse_request,
 )
+from mlip_deploy.validation.reference.labels import RELATED, relation_checks
 from mlip_deploy.validation.reference.readers import Labelled, read_extxyz, read_set
-from mlip_deploy.validation.reference.statistics import errors, fit_shifts, vector_errors
+from mlip_deploy.validation.reference.statistics import Errors, errors, fit_shifts, vector_errors
 
 SUITE = "reference"
 ENERGY_THRESHOLD = 0.043
@@ -99,7 +100,7 @@ def load(artifact: Artifact, name: str, elements: Sequence[str] = (), frame: str
     else:
         file = read_extxyz(Path(name))
         frames, same_potentials, notes = file.frames, True, []
-        declared: EnergyFrame = parse_declaration(file.declared) if file.declared else EnergyFrame.unknown()
+        declared: EnergyFrame = EnergyFrame.parse(file.declared) if file.declared else EnergyFrame.unknown()
         energies = {"raw": declared}
         _require_forces(name, frames, request.energies_only)
     kept = elements or (contract.elements if name in DATASETS else ())
@@ -172,7 +173,8 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
         listed = ", ".join(f"{symbol} {shift:+.4f}" for symbol, shift in shifts.items())
         notes.append(f"fitted to these labels and added to the predictions (eV per atom): {listed}")
     names = [labelled.name for labelled in frames]
-    checks = _energy_checks(label, predicted, reference.agreement.judged, names)
+    checks = relation_checks(frames, results, reference.agreement.kind)
+    checks += _energy_checks(label, predicted, reference.agreement.judged, names)
     curves = [_parity("energy", "eV/atom", types, label, predicted)]
     for group in _groups(types):
         checks.append(
@@ -249,6 +251,8 @@ def _forgetting(
     return checks
 
 
+NAMED = 12
+"""Up to so many elements are listed"""
 DOMAIN = "domain that the labels cover: "
 
 
@@ -257,8 +261,9 @@ def domain(frames: Sequence[Labelled]) -> str:
     elements = {symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()}
     sizes = [len(labelled.atoms) for labelled in frames]
     nearest = [neighbour_distance(labelled.atoms) for labelled in frames]
+    named = f" ({', '.join(sorted(elements))})" if len(elements) <= NAMED else ""
     return (
-        f"{DOMAIN}{len(elements)} elements, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
+        f"{DOMAIN}{len(elements)} elements{named}, {min(sizes)} to {max(sizes)} atoms, nearest neighbours "
         f"{min(nearest):.2f} to {max(nearest):.2f} Å apart"
     )
 
@@ -275,7 +280,7 @@ def neighbour_distance(atoms: Atoms, longest: float = 12.0) -> float:
 def _energy_checks(label: Array, predicted: Array, judged: bool, names: Sequence[str]) -> list[Check]:
     worst = names[int(np.argmax(np.abs(predicted - label)))]
     found = errors(label, predicted)
-    reason = "" if judged else "compared across energy frames, so without a verdict"
+    reason = "" if judged else f"compared as it is (--frame {AS_IS}), so without a verdict"
     verdict = "not-applicable" if not judged else "pass" if found.mae <= ENERGY_THRESHOLD else "fail"
     if verdict == "fail":
         reason = f"the mean absolute error is {found.mae / ENERGY_THRESHOLD:.1f} times the threshold"
@@ -305,12 +310,12 @@ def _force_checks(label: Array, predicted: Array, types: Array, symbols: Array) 
         _reported("force vector |ΔF|, root mean square", vectors.rmse, "eV/Å"),
     ]
     if _signal(label):
-        checks.append(_slope("force, slope through zero", components.slope))
+        checks.append(_slope("force, slope through zero", components))
     for group in _groups(types):
         of_group = errors(label[types == group], predicted[types == group])
         checks.append(_reported(f"force component, MAE of {group}", of_group.mae, "eV/Å"))
         if _signal(label[types == group]):
-            checks.append(_slope(f"force, slope through zero of {group}", of_group.slope))
+            checks.append(_slope(f"force, slope through zero of {group}", of_group))
     if len(set(symbols)) > 1:
         for symbol in sorted(set(symbols)):
             mae = errors(label[symbols == symbol], predicted[symbols == symbol]).mae
@@ -322,10 +327,13 @@ def _signal(label: Array) -> bool:
     return float(np.sqrt((label**2).mean())) >= SLOPE_SIGNAL
 
 
-def _slope(quantity: str, slope: float) -> Check:
+def _slope(quantity: str, found: Errors) -> Check:
     """Judged by its distance from 1, which is the threshold; the value is the slope itself less 1."""
+    slope = found.slope
     good = abs(slope - 1.0) <= SLOPE_THRESHOLD
     reason = "" if good else f"the slope is {slope:.2f}: forces are too {'small' if slope < 1 else 'large'}"
+    if not good and found.cosine < RELATED:
+        reason = f"the slope is {slope:.2f}, but labels and model are unrelated (cosine {found.cosine:.2f})"
     return Check(
         quantity=f"{quantity}, less 1",
         value=slope - 1.0,

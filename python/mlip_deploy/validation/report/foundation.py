@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlip_deploy.report.content import Verdict
 from mlip_deploy.report.page import Page, measured
 from mlip_deploy.validation.case import Check
 from mlip_deploy.validation.reference.suite import DOMAIN
-from mlip_deploy.validation.run import Validation
-
-JUDGED: tuple[Verdict, ...] = ("pass", "fail", "expected-fail")
+from mlip_deploy.validation.run import JUDGED, Validation
 
 
 def add_foundation_criteria(out: Page, validation: Validation) -> None:
@@ -53,6 +50,8 @@ def add_foundation_criteria(out: Page, validation: Validation) -> None:
 
 def _definition(validation: Validation) -> str:
     tested = validation.elements or validation.model_elements
+    if "physics" not in validation.suites:
+        return f"none: the suite physics did not run each of the model's {len(validation.model_elements)} elements"
     return (
         f"a run of each of {len(tested)} of the model's {len(validation.model_elements)} elements; "
         f"{_case(validation, 'every element')}; {_case(validation, 'dimers')}; all of physics: "

@@ -26,10 +26,10 @@ def page(validation: Validation) -> str:
     out.table(
         ["", ""],
         [
-            ["verdict", validation.verdict],
+            ["verdict", validation.describe_verdict()],
             ["energies", validation.energy_frame],
             ["engine of the physics", validation.engine],
-            ["elements", " ".join(validation.elements) or f"all {len(validation.model_elements)} of the model"],
+            ["elements", _elements(validation)],
             ["wanted for", validation.use or "not stated (--use)"],
             ["versions", ", ".join(f"{name} {number}" for name, number in validation.versions.items())],
         ],
@@ -60,6 +60,14 @@ def page(validation: Validation) -> str:
             for outcome in validation.measured:
                 _add_outcome(out, outcome)
     return out.html()
+
+
+def _elements(validation: Validation) -> str:
+    """What was asked for; the suite physics alone runs each element of the model."""
+    if validation.elements:
+        return " ".join(validation.elements)
+    of_model = f"{len(validation.model_elements)} of the model"
+    return f"all {of_model}" if "physics" in validation.suites else f"those of the structures, not all {of_model}"
 
 
 CHECK_HEADINGS = ("quantity", "value", "threshold", "unit", "verdict", "reason", "source of the threshold")
