@@ -6,7 +6,7 @@ python examples/message_passing.py && mlip check messages.mlip.pt --ranks 1,2
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters import export_module
+from mlip_deploy import export_module
 
 
 class Messages(nn.Module):

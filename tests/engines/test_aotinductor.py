@@ -313,7 +313,7 @@ def test_an_operator_of_another_version(local, tmp_path):
         contract["operators"] = {"mlip::ghost_gather": 2}
 
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    with pytest.raises(_core.Error, match="needs version 2 of the operator mlip::ghost_gather, this mlip-deploy has"):
+    with pytest.raises(MLIPError, match="needs version 2 of the operator mlip::ghost_gather, this mlip-deploy has"):
         _core.Potential(str(path))
 
 

@@ -9,8 +9,8 @@ import pytest
 from lammps_decks import Deck, run_decks
 from test_lammps_decks import check_against_ase, rocksalt
 
+from mlip_deploy.cli import deploy
 from mlip_deploy.engines.lammps import LAMMPSError, run
-from mlip_deploy.environment import build_plugin as deploy
 from mlip_deploy.environment.lammps_headers import find_lammps
 from mlip_deploy.errors import MLIPError
 

@@ -73,7 +73,7 @@ def options_of(name: str) -> set[str]:
     [
         ("export", {"list", "no_fuse"}, {"fuse"}),
         ("check", {"file", "json"}, {"path", "shuffled_ids"}),
-        ("validate", {"file"}, {"path"}),
+        ("validate", {"file", "sign"}, {"path"}),
         ("compare", set(), set()),
     ],
 )

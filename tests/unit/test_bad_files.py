@@ -1,6 +1,5 @@
 """Files that are not artifacts: Python and C++ say the same thing, with the line to type."""
 
-import json
 import zipfile
 
 import pytest
@@ -74,21 +73,6 @@ def test_message(make, message, tmp_path, tiny):
         Artifact(path)
     with pytest.raises(MLIPError, match=message):
         _core.Potential(str(path))
-
-
-def test_the_line_to_type_names_the_family_of_the_file(tmp_path, tiny):
-    """A contract that cannot be read whole still says where the model came from."""
-    path = tmp_path / "newer.mlip.pt"
-    with zipfile.ZipFile(tiny) as old, zipfile.ZipFile(path, "w") as new:
-        for entry in old.infolist():
-            content = old.read(entry)
-            if entry.filename.endswith("mlip/contract.json"):
-                contract = json.loads(content)
-                contract["model"]["family"], contract["cutoff"] = "mace", "far"
-                content = json.dumps(contract).encode()
-            new.writestr(entry, content)
-    with pytest.raises(MLIPError, match=r"write it anew: mlip export mace SOURCE -o NAME.mlip.pt"):
-        Artifact(path)
 
 
 @pytest.mark.parametrize(

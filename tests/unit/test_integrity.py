@@ -19,9 +19,9 @@ import pytest
 from archives import rewritten
 
 from mlip_deploy.artifact import sealed_archive
-from mlip_deploy.artifact.gate import sign
+from mlip_deploy.artifact.gate import write_validation_record
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.artifact.validation_record import Signature, release
+from mlip_deploy.artifact.validation_record import ValidationRecord, release
 from mlip_deploy.engines.lammps import LAMMPSError, run
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import MLIPForce
@@ -89,9 +89,9 @@ def whole(toy_local, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "toy.mlip.pt"
     path.write_bytes(toy_local.read_bytes())
     artifact = Artifact(path)
-    sign(
+    write_validation_record(
         artifact,
-        Signature(
+        ValidationRecord(
             schema="1.0", verdict="pass", content_sha256=artifact.content_sha256(), suites=["fidelity", "physics"],
             engines=["ase"], elements=["Si"], versions={"torch": release("torch")}, expected_failures=[],
         ),

@@ -12,13 +12,13 @@ from pair_potential import crystal
 from tolerances import FLOAT64_SUM
 from toy_models import ELEMENTS, NO_FRAME, LocalEnergy, export
 
+from mlip_deploy import export_module
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.comparison import cross
 from mlip_deploy.comparison.audit import audit
 from mlip_deploy.comparison.compare import compare
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters import export_module
 
 FRAME = "functional=none,hubbard_u=none,corrections=none,dispersion=none"
 WRONG = 4  # the frame of the damaged label

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from mlip_deploy.artifact.gate import line_to_type, problem
-from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.cli.console import STANDARD_OUTPUT, escape, require_json, show, write_json
 from mlip_deploy.cli.options import add_json
 from mlip_deploy.errors import MLIPError
+
+if TYPE_CHECKING:
+    from mlip_deploy.artifact.reader import Artifact
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     artifact = Artifact(options.file)
     contract = artifact.contract
     if options.json:
-        write_json(options.json, contract.to_json())
+        write_json(options.json, artifact.contract_text())
     if options.json == STANDARD_OUTPUT:
         return 0
     fixtures = artifact.fixtures()
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _validated(artifact: Artifact) -> str:
     """What the validation record says, and where it does not hold."""
+    from mlip_deploy.artifact.gate import line_to_type, problem
+
     try:
         record = artifact.validation_record()
     except MLIPError as error:

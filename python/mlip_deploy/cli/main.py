@@ -43,8 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Each subcommand's purpose and example; its module has `add_arguments(parser)` and `run(options) -> exit status`."""
 
-GOOD, VERDICT_IS_NO, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses; argparse, too, ends with 2, and SIGTERM with 143."""
+GOOD, VERDICT_IS_NO, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit statuses; argparse, too, ends with 2."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("interrupted")
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            errors.print("terminated")
+        raise
     return code
 
 

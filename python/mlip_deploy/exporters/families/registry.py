@@ -13,7 +13,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from mlip_deploy.artifact.contract import EXAMPLE_FRAME, Contract, EnergyFrame
-from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.errors import MLIPError
 
 if TYPE_CHECKING:
@@ -107,6 +106,11 @@ class Family:
         return frame
 
     def _frame_of_base(self, base: str, adapted: Adapted, options: ExportOptions) -> EnergyFrame:
+        from mlip_deploy.artifact.reader import (  # takes NumPy and ASE, which a list of families does not
+            SUFFIXES,
+            Artifact,
+        )
+
         if base.endswith(tuple(SUFFIXES.values())):
             found: Adapted | Contract = Artifact(base).contract
         else:
