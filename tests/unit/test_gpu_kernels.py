@@ -299,6 +299,22 @@ def test_nvidias_compiler_takes_the_kernels_for_openmm(precision: str) -> None:
     assert EMULATED.machine_code_size(text, "sm_90") > 1000
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "one bit"])
+def test_a_damaged_cache_is_compiled_again(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = 'extern "C" __global__ void f(int* x) { *x = 1; }'
+    size = EMULATED.machine_code_size(text, "sm_80")
+    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    (kept,) = tmp_path.rglob("*.cubin")
+    whole = kept.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    kept.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "one bit": bytes(changed)}[damage])
+    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    assert kept.read_bytes() == whole
+
+
 def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:
     ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
     with pytest.raises(RuntimeError, match=r"refuses them for sm_80(.|\n)*expected"):
