@@ -1,6 +1,7 @@
 # make demo    the main job, from checkpoint to molecular dynamics, and a report
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make lint    formatting and types
+# make oldest-torch    compile with the headers of the oldest torch that pyproject.toml allows (100 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
 # All work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
@@ -15,7 +16,7 @@ BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-mace test-torchforce lint build clean
+.PHONY: demo test test-mace test-torchforce oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -36,6 +37,9 @@ $(VENV)-torchforce/installed: constraints-torchforce.txt
 	$(PYTHON) -m venv $(VENV)-torchforce
 	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
 	touch $@
+
+oldest-torch: build
+	$(BIN)/python cmake/oldest_torch.py $(VENV)/build $(VENV)/oldest-torch
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

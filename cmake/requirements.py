@@ -11,14 +11,15 @@ if sys.version_info >= (3, 11):
 else:
     from pip._vendor import tomli as tomllib
 
-LEFT_OUT = {"sevennet", "nequip"} if sys.argv[1:] == ["mace"] else {"mace"}
-
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-extras = project["project"]["optional-dependencies"]
-for requirement in [
-    *project["build-system"]["requires"],
-    *project["project"]["dependencies"],
-    *(line for name, extra in extras.items() if name not in LEFT_OUT for line in extra),
-]:
-    if not requirement.startswith("torch"):
-        print(requirement)
+
+if __name__ == "__main__":
+    LEFT_OUT = {"sevennet", "nequip"} if sys.argv[1:] == ["mace"] else {"mace"}
+    extras = project["project"]["optional-dependencies"]
+    for requirement in [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *(line for name, extra in extras.items() if name not in LEFT_OUT for line in extra),
+    ]:
+        if not requirement.startswith("torch"):
+            print(requirement)

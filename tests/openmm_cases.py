@@ -39,7 +39,7 @@ def has_platform(name):
 def need_platform(name):
     """Skip the test that calls it where OpenMM lacks a platform."""
     if not has_platform(name):
-        pytest.skip(f"no {name} platform. On Debian: apt-get install pocl-opencl-icd")
+        pytest.skip(f"no {name} platform. On Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1")
 
 
 def context_of(system, atoms, platform="Reference", integrator=None, **properties):

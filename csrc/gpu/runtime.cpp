@@ -12,6 +12,7 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -99,26 +100,18 @@ std::filesystem::path cache_folder() {
   return {};
 }
 
-/// A cache that cannot be read or written costs time, not a run.
-std::string compiled_or_cached(const std::string& source, const std::string& architecture) {
-  const std::filesystem::path folder = cache_folder();
-  if (folder.empty()) return compile(source, architecture);
-  const std::filesystem::path kept = folder / (sha256(architecture + "\n" + source) + ".cubin");
-  if (std::ifstream file(kept, std::ios::binary); file)
-    return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  const std::string code = compile(source, architecture);
-  std::error_code ignored;
-  std::filesystem::create_directories(folder, ignored);
-  // Ranks may write at once: the file appears under its name only when it is whole.
-  const std::filesystem::path own = kept.string() + "." + std::to_string(getpid());
-  std::ofstream file(own, std::ios::binary);
-  file.write(code.data(), static_cast<std::streamsize>(code.size()));
+/// The code in a file of the cache, behind its digest; none, and no file, where the two do not fit.
+std::optional<std::string> read_kept(const std::filesystem::path& kept) {
+  std::ifstream file(kept, std::ios::binary);
+  if (!file) return std::nullopt;
+  std::string digest(sha256("").size(), '\0');
+  file.read(digest.data(), static_cast<std::streamsize>(digest.size()));
+  std::string code{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (sha256(code) == digest) return code;
   file.close();
-  if (file)
-    std::filesystem::rename(own, kept, ignored);
-  else
-    std::filesystem::remove(own, ignored);
-  return code;
+  std::error_code ignored;
+  std::filesystem::remove(kept, ignored);
+  return std::nullopt;
 }
 
 // ---- kernels -------------------------------------------------------------------------------------------------
@@ -202,6 +195,26 @@ std::string compile(const std::string& source, const std::string& architecture) 
     throw Error("GPU kernels: NVIDIA's compiler refuses them for " + architecture + ". Please report this with:\n" +
                 result);
   return result;
+}
+
+std::string compiled_or_cached(const std::string& source, const std::string& architecture) {
+  const std::filesystem::path folder = cache_folder();
+  if (folder.empty()) return compile(source, architecture);
+  const std::filesystem::path kept = folder / (sha256(architecture + "\n" + source) + ".cubin");
+  if (const auto code = read_kept(kept)) return *code;
+  const std::string code = compile(source, architecture);
+  std::error_code ignored;
+  std::filesystem::create_directories(folder, ignored);
+  // Ranks may write at once: the file appears under its name only when it is whole.
+  const std::filesystem::path own = kept.string() + "." + std::to_string(getpid());
+  std::ofstream file(own, std::ios::binary);
+  file << sha256(code) << code;
+  file.close();
+  if (file)
+    std::filesystem::rename(own, kept, ignored);
+  else
+    std::filesystem::remove(own, ignored);
+  return code;
 }
 
 Runtime& runtime() {

@@ -59,4 +59,9 @@ std::string real_type(at::ScalarType type);
 /// @throws Error when there is no compiler, and with its words when it refuses.
 std::string compile(const std::string& source, const std::string& architecture);
 
+/// The same from the user's cache folder, or kept there for the next time. A file that is damaged is deleted and its
+/// code compiled again; a folder that cannot be read or written costs time, not a run.
+/// @throws Error as compile() does.
+std::string compiled_or_cached(const std::string& source, const std::string& architecture);
+
 }  // namespace mlip::gpu

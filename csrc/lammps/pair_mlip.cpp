@@ -57,6 +57,7 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
 }
 
 PairMLIP::~PairMLIP() {
+  if (comm) widen_ghost_cutoff(0.0);
   delete[] pvector;
   if (allocated) {
     memory->destroy(setflag);
@@ -204,7 +205,9 @@ void PairMLIP::init_style() {
   int request = NeighConst::REQ_FULL;
   if (hops() > 1) {
     request |= NeighConst::REQ_GHOST;
-    comm->cutghostuser = std::max(comm->cutghostuser, halo() / units_.length_in_angstrom + neighbor->skin);
+    widen_ghost_cutoff(halo() / units_.length_in_angstrom + neighbor->skin);
+  } else {
+    widen_ghost_cutoff(0.0);
   }
   neighbor->add_request(this, request);
   if (!setup_printed_) print_setup();
@@ -213,6 +216,11 @@ void PairMLIP::init_style() {
   backend_at_start_ = model_->seconds_in_backend();
   exchange_at_start_ = exchange_.seconds();
   n_evaluations_ = 0;
+}
+
+void PairMLIP::widen_ghost_cutoff(double needed) {
+  if (comm->cutghostuser != ghost_cutoff_set_) ghost_cutoff_of_user_ = comm->cutghostuser;
+  comm->cutghostuser = ghost_cutoff_set_ = std::max(ghost_cutoff_of_user_, needed);
 }
 
 mlip::Parallel PairMLIP::mode() const { return model_->contract().parallel; }

@@ -62,6 +62,9 @@ class PairMLIP : public Pair {
   mlip::Parallel mode() const;
   int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
   double halo() const;  ///< Å: how far ghosts are needed
+  /// Ghosts out to `needed` (LAMMPS's length unit), or to what `comm_modify cutoff` asked for, if that is more. With 0
+  /// LAMMPS has back what the user asked for.
+  void widen_ghost_cutoff(double needed);
 
   mlip::ModelOptions options_;
   bool strict_ = false;    // refuse a file without a validation record that holds here
@@ -70,6 +73,8 @@ class PairMLIP : public Pair {
   std::unique_ptr<mlip::StepEvaluator> step_;
   mlip::units::EngineUnits units_{1.0, 1.0};
   std::vector<int> type_to_element_;  // LAMMPS type (from 1) to the contract's type index, -1 for NULL
+  double ghost_cutoff_set_ = -1.0;    // comm->cutghostuser as this style left it; another value is the user's
+  double ghost_cutoff_of_user_ = 0.0;
   bool setup_printed_ = false;
   bool graph_printed_ = false;
   bool centroid_warned_ = false;

@@ -2,8 +2,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/csrc/inductor/aoti_torch/utils.h>
-#include <torch/csrc/stable/c/shim.h>
 #include <torch/version.h>
+// torch's own names of releases (TORCH_VERSION_2_13_0) exist in the newest ones only.
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 13)
+#define MLIP_TORCH_KEEPS_MESSAGES
+#include <torch/csrc/stable/c/shim.h>
+#endif
 
 #include <cstdlib>
 #include <filesystem>
@@ -56,13 +60,13 @@ void check_compiled_for(const std::string& path, const Contract& contract, at::D
 // Between compiled code and the operators that it calls is a C interface: an exception becomes "... API call failed",
 // and torch, from 2.13, keeps its message for the thread.
 void forget_kept_message() {
-#if TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+#ifdef MLIP_TORCH_KEEPS_MESSAGES
   torch::csrc::shim::details::set_torch_exception_what_without_backtrace("");
 #endif
 }
 
 std::string reason_of(const std::exception& failure) {
-#if TORCH_FEATURE_VERSION >= TORCH_VERSION_2_13_0
+#ifdef MLIP_TORCH_KEEPS_MESSAGES
   const std::string kept = torch_exception_get_what_without_backtrace();
   if (!kept.empty()) return kept;
 #endif

@@ -50,6 +50,18 @@ def number(output, name):
     return float(re.search(rf"^{name} (\S+)$", output, flags=re.MULTILINE).group(1))
 
 
+@pytest.mark.parametrize("asked_for", [0.0, 20.0])
+def test_ghost_cutoff_of_a_halo(toy_halo, asked_for, tmp_path):
+    """Interaction range and skin while the style is there, and what the user asked for when it has gone."""
+    after = (
+        f"neighbor 1.5 bin\ncomm_modify cutoff {asked_for}\nrun 0\ninfo comm\n"
+        "pair_style zero 3.0\npair_coeff * *\nrun 0\ninfo comm"
+    )
+    output = run(deck(toy_halo, rocksalt((3, 3, 3)), tmp_path, after=after), tmp_path, ranks=2)
+    found = [float(value) for value in re.findall(r"Communication cutoff = (\S+)", output)]
+    assert found == pytest.approx([max(asked_for, 3 * 3.9 + 1.5), max(asked_for, 3.0 + 1.5)])
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("repeat", [(1, 1, 1), (3, 1, 1)])
 def test_agrees_with_ase(tiny, ranks, repeat):

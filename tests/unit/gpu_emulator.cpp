@@ -213,6 +213,11 @@ std::int64_t machine_code_size(const std::string& source, const std::string& arc
   return static_cast<std::int64_t>(mlip::gpu::compile(source, architecture).size());
 }
 
+/// The same through the cache of compiled kernels.
+std::int64_t cached_machine_code_size(const std::string& source, const std::string& architecture) {
+  return static_cast<std::int64_t>(mlip::gpu::compiled_or_cached(source, architecture).size());
+}
+
 }  // namespace
 
 TORCH_LIBRARY(mlip_gpu_emulator, library) {
@@ -241,4 +246,5 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       Emulated<symmetric_contraction_backward>::run);
   library.def("last_source() -> str", last_source);
   library.def("machine_code_size(str source, str architecture) -> int", machine_code_size);
+  library.def("cached_machine_code_size(str source, str architecture) -> int", cached_machine_code_size);
 }

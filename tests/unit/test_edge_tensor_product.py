@@ -207,6 +207,29 @@ def test_reference_operator_is_the_same() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", torch.ops.mlip.instruction_sets())
+def test_distances_outside_of_the_table(name: str) -> None:
+    """Taken with the polynomial of the nearest interval, as the reference does; what is not a number is refused."""
+    torch.ops.mlip.use_instruction_set(name)
+    tp = convolution(*SEVENNET)
+    edges = graph(3, 4, 7)
+    x, y, _ = inputs(tp, 4, 7)
+    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    distances = torch.tensor([-1.3, -0.51, -0.2, 0.0, 4.99, 5.0, 5.6], requires_grad=True)
+    fused = EdgeTensorProduct(tp, table, 0.5)
+    features = rows(x, tp.irreps_in1)
+    rest = (edges, 3, fused.paths, fused.coefficients, fused.table, fused.step)
+    results = []
+    for operator in (torch.ops.mlip.edge_tensor_product, torch.ops.mlip.edge_tensor_product_reference):
+        outputs = operator(features, y, distances, *rest)
+        energy = sum((o**2).sum() for o in outputs)
+        results.append([*outputs, *torch.autograd.grad(energy, (x, y, distances), retain_graph=True)])
+        with pytest.raises(RuntimeError, match="distance of an edge is not a number"):
+            operator(features, y, distances.detach() * torch.nan, *rest)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_float32() -> None:
     tp = convolution(*SEVENNET)
     edges = graph(9, 13, 70)

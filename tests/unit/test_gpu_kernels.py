@@ -125,6 +125,25 @@ def test_convolution_on_graphs(n_owned: int, n_nodes: int, n_edges: int, ordered
     Convolution([(0, 34), (1, 2)], 1, torch.float64, True, n_owned, n_nodes, n_edges, ordered).check()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_distances_outside_of_the_table(dtype: torch.dtype) -> None:
+    """Taken with the polynomial of the nearest interval."""
+    convolution = Convolution([(0, 34), (1, 2)], 1, dtype, True)
+    convolution.radial[:4] = torch.tensor([-0.1, -0.3, 0.0, 2.6])
+    convolution.check()
+
+
+def test_a_distance_that_is_not_a_number_gives_none() -> None:
+    convolution = Convolution([(0, 34)], 0, torch.float64, True)
+    convolution.radial[3] = torch.nan
+    (found,) = EMULATED.edge_tensor_product(
+        convolution.features, convolution.harmonics, convolution.radial, *convolution.rest()
+    )
+    centre = int(convolution.edges[0, 3])
+    assert found[centre].isnan().any()
+    assert found[torch.arange(len(found)) != centre].isfinite().all()
+
+
 def test_an_edge_out_of_range_is_refused() -> None:
     """The kernels trust every index."""
     convolution = Convolution([(0, 2)], 0, torch.float64, True)
@@ -278,6 +297,22 @@ def test_nvidias_compiler_takes_the_kernels_for_openmm(precision: str) -> None:
     real4 = "double4" if precision == "double4" else "float4"
     text = "\n".join([OPENMM_CUDA, *lines, f"typedef {real4} real4;", found[1]])
     assert EMULATED.machine_code_size(text, "sm_90") > 1000
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "one bit"])
+def test_a_damaged_cache_is_compiled_again(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = 'extern "C" __global__ void f(int* x) { *x = 1; }'
+    size = EMULATED.machine_code_size(text, "sm_80")
+    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    (kept,) = tmp_path.rglob("*.cubin")
+    whole = kept.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    kept.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "one bit": bytes(changed)}[damage])
+    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    assert kept.read_bytes() == whole
 
 
 def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:

@@ -13,7 +13,9 @@
 //                 output tensor, first channel in it
 //   coefficients  flat, [2l1+1, 2l2+1, 2l3+1] for each path: Clebsch-Gordan coefficients times path normalisation
 //   radial        weights [n_edges, n_weights]; or, when `table` is not empty, distances [n_edges] in Å
-//   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i
+//   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i.
+//                 Outside of the table i is the nearest interval. A distance that is not a number is an error; on a
+//                 GPU, where to look would make the host wait, its centre gets no number either
 //
 // Neighbours may be any node, centres are owned. Edges stored centre by centre, as every engine here stores them, are
 // read in place; others are put in order first. float32 or float64, all tensors alike.
@@ -43,6 +45,11 @@ namespace {
 
 using torch::Tensor;
 
+void check_distances(const Tensor& distances) {
+  TORCH_CHECK(!torch::isnan(distances.detach()).any().item<bool>(),
+              "edge_tensor_product: the distance of an edge is not a number");
+}
+
 // ---- reference -----------------------------------------------------------------------------------------------
 
 /// The same from torch's operators: any device, differentiable, and slow.
@@ -55,7 +62,8 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
   Tensor weights = radial;
   if (table.numel() > 0) {
     const Tensor position = radial / step;
-    const Tensor interval = position.detach().to(torch::kInt64).clamp(0, table.size(0) - 1);
+    check_distances(radial);
+    const Tensor interval = position.detach().clamp(0, table.size(0) - 1).to(torch::kInt64);
     const Tensor s = (position - interval).unsqueeze(1);
     const Tensor rows = table.index_select(0, interval);
     weights = rows.select(1, 5);
@@ -146,6 +154,7 @@ struct CpuCall {
         plan(packed_paths, features, harmonics, packed_coefficients),
         edges(edge_index, n_owned, features.size(0)) {
     plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
+    if (table.numel() > 0) check_distances(radial);
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
       output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);

@@ -45,9 +45,9 @@ struct Radial {
     if constexpr (tabulated) {
       // In double: the interval's number can be several hundred, and the position is a difference.
       const double position = static_cast<double>(__ldg(radial + edge)) * a.inverse_step;
-      long long interval = static_cast<long long>(position);
-      if (interval > a.n_intervals - 1) interval = a.n_intervals - 1;
-      if (interval < 0) interval = 0;  // of a distance that is not a number, which `s` still is
+      // Clamped before it is an integer. What is not a number falls into the first interval, and `s` stays what it is.
+      const double last = static_cast<double>(a.n_intervals - 1);
+      const long long interval = position > 0 ? static_cast<long long>(position < last ? position : last) : 0;
       s = static_cast<real>(position - static_cast<double>(interval));
       row = static_cast<const real*>(a.table) + interval * 6 * n_weights;
     } else {

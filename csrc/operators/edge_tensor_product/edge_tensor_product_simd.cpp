@@ -89,8 +89,9 @@ struct Radial<T, true> {
   static MLIP_INLINE const T* interval(const TensorProductProblem<T>& problem, int64_t edge, double& position) {
     // In float64: k can be several hundred, and the position is a difference.
     position = static_cast<double>(problem.radial[edge]) * problem.inverse_step;
-    int64_t k = static_cast<int64_t>(position);
-    if (k >= problem.n_intervals) k = problem.n_intervals - 1;
+    // Clamped before it is an integer. What is not a number falls into the first interval, and stays what it is.
+    const double last = static_cast<double>(problem.n_intervals - 1);
+    const int64_t k = position > 0 ? static_cast<int64_t>(position < last ? position : last) : 0;
     position -= static_cast<double>(k);
     return problem.table + k * 6 * problem.n_weights;
   }
