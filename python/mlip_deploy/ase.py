@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class MLIPCalculator(Calculator):
     directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are properties too: they are computed when
     they are asked for, `atoms.get_magnetic_moments()`.
 
+    Threads may share it: they take turns.
+
     Raises:
         MLIPError: for a file that is not an artifact, an element that the model does not know, positions that are
             not finite.
@@ -45,6 +48,7 @@ class MLIPCalculator(Calculator):
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, **kwargs: Any):
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self._turn = threading.RLock()
         self.artifact = Artifact(path)
         try:
             self.potential = _core.Potential(str(path), device=device, threads=threads)
@@ -57,12 +61,22 @@ class MLIPCalculator(Calculator):
     def contract(self) -> Any:
         return self.artifact.contract
 
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's, for one thread at a time: it keeps the last atoms and results in the calculator."""
+        with self._turn:
+            return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
+        with self._turn:
+            self._calculate(atoms, properties, system_changes)
+
+    def _calculate(self, atoms: Atoms | None, properties: list[str] | None, system_changes: list[str]) -> None:
+        self.results = {}  # not those of the atoms before, should anything fail
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         system = self.atoms
         if system is None:
