@@ -4,15 +4,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/contract.h"
 #include "core/error.h"
 #include "core/format.h"
-#include "core/neighbours.h"
 #include "core/units.h"
 #include "model/model.h"
-#include "model/step.h"
+#include "model/structure_evaluator.h"
 
 namespace py = pybind11;
 
@@ -21,11 +19,11 @@ namespace {
 using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
-/// A model with its own neighbour list and buffers: energy, forces and virial of whole structures.
+/// A model with its own neighbour list and buffers: energy, forces and virial of whole structures, from any thread.
 class Potential {
  public:
   Potential(const std::string& path, const std::string& device, int threads, const std::string& edges)
-      : model_(path, {device, threads}), step_(model_, mlip::parse_edges_on(edges)) {}
+      : model_(path, {device, threads}), structure_(model_, mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials) {
@@ -37,25 +35,22 @@ class Potential {
     if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
       throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
     if (cell.size() != 9) throw mlip::Error("cell must have shape [3, 3]");
-    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
-    for (std::int64_t k = 0; k < n_atoms; ++k)
-      if (types.data()[k] < 0 || types.data()[k] >= n_elements)
-        throw mlip::Error("type " + std::to_string(types.data()[k]) + " of atom " + std::to_string(k) +
-                          " is not in [0, " + std::to_string(n_elements) + ")");
-
+    // Copies: another thread may write into the arrays while this one computes.
+    const std::vector<double> x(positions.data(), positions.data() + 3 * n_atoms);
+    const std::vector<std::int64_t> type_of(types.data(), types.data() + n_atoms);
     std::array<double, 9> box;
     std::copy(cell.data(), cell.data() + 9, box.begin());
+    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
+    for (std::int64_t k = 0; k < n_atoms; ++k)
+      if (type_of[k] < 0 || type_of[k] >= n_elements)
+        throw mlip::Error("type " + std::to_string(type_of[k]) + " of atom " + std::to_string(k) + " is not in [0, " +
+                          std::to_string(n_elements) + ")");
+
+    mlip::StepResult step;
     {
       py::gil_scoped_release release;
-      const auto start = std::chrono::steady_clock::now();
-      const bool same_types = std::equal(types_.begin(), types_.end(), types.data(), types.data() + n_atoms);
-      types_.assign(types.data(), types.data() + n_atoms);
-      if (neighbours_.update(positions.data(), n_atoms, box, periodic, model_.contract().cutoff) || !same_types)
-        step_.set_candidates(neighbours_.candidates(), types_, n_atoms);
-      step_.evaluate(positions.data(), 1.0, wanted);
-      seconds_total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted);
     }
-    const mlip::StepResult& step = step_.result();
     double energy = 0.0;
     for (double value : step.atomic_energies) energy += value;
     const auto of_atoms = [n = static_cast<py::ssize_t>(n_atoms)](const std::vector<double>& values, int width) {
@@ -78,15 +73,15 @@ class Potential {
   }
 
   /// (seconds in compute, seconds in the back end) since construction.
-  std::pair<double, double> timings() const { return {seconds_total_, model_.seconds_in_backend()}; }
+  std::pair<double, double> timings() const {
+    const auto [total, backend] = structure_.seconds();
+    return {total, backend};
+  }
   const mlip::Model& model() const { return model_; }
 
  private:
   mlip::Model model_;
-  mlip::StepEvaluator step_;
-  mlip::NeighbourList neighbours_;
-  std::vector<std::int64_t> types_;
-  double seconds_total_ = 0.0;
+  mlip::StructureEvaluator structure_;
 };
 
 /// What C++ throws is what Python raises: mlip_deploy.errors.MLIPError, one class for both.
@@ -115,7 +110,7 @@ PYBIND11_MODULE(_core, module) {
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, "-> mlip_deploy.result.Evaluation")
-      .def("timings", &Potential::timings)
+      .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 
   module.def("compiled_torch_version", &mlip::compiled_torch_version);

@@ -170,14 +170,14 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
 }
 
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
-  std::pair<at::Tensor, at::Tensor> outputs;
-  with_backend(graph.size(), exchange, [&](Backend& backend) {
-    outputs = backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
-  });
-  copy_result(outputs.first, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
   result.edge_gradients.clear();
-  if (with_gradients)
-    copy_result(outputs.second, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    const auto [energies, gradients] =
+        backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
+    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+    if (with_gradients)
+      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+  });
   check_energies(result.atomic_energies);
 }
 
@@ -193,14 +193,13 @@ void Model::check_energies(const std::vector<double>& energies) const {
 void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange) {
   const std::size_t n_extras = contract_.extras.size();
   if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
-  at::Tensor values;
-  with_backend(graph.size(), exchange, [&](Backend& backend) {
-    values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
-  });
   extras.resize(n_extras);
-  for (std::size_t k = 0; k < n_extras; ++k)
-    copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
-                contract_.model_name, extras[k]);
+  with_backend(graph.size(), exchange, [&](Backend& backend) {
+    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
+    for (std::size_t k = 0; k < n_extras; ++k)
+      copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
+                  contract_.model_name, extras[k]);
+  });
 }
 
 int cuda_device_count() { return static_cast<int>(torch::cuda::device_count()); }

@@ -76,7 +76,7 @@ void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
   });
   if (arrays_) {
     if (model_->device() == arrays_->cuda_device())
-      in_place_ = step_->in_place(static_cast<std::int64_t>(atoms_.size()));
+      in_place_ = structure_->step().in_place(static_cast<std::int64_t>(atoms_.size()));
     return;
   }
   CustomCPPForceImpl::initialize(context);
@@ -133,7 +133,7 @@ void MLIPForceImpl::load_model() {
     model_ = std::make_unique<mlip::Model>(path, options);
     if (!force.announced) warn_if_in_doubt(path, path);
   }
-  step_ = std::make_unique<mlip::StepEvaluator>(*model_);
+  structure_ = std::make_unique<mlip::StructureEvaluator>(*model_);
   for (std::size_t k = 0; k < atoms_.size(); ++k) {
     try {
       node_types_.push_back(model_->contract().type_index(force.elements[k]));
@@ -160,7 +160,7 @@ double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool inc
     }
     arrays_->write_positions(positions_);
     const double energy = evaluate(context, include_forces);
-    if (include_forces) arrays_->add_forces(step_->result().forces);
+    if (include_forces) arrays_->add_forces(structure_->step().result().forces);
     return energy;
   });
 }
@@ -178,7 +178,7 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
     if (include_forces_) {
       constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
-      const std::vector<double>& found = step_->result().forces;
+      const std::vector<double>& found = structure_->step().result().forces;
       for (std::size_t k = 0; k < atoms_.size(); ++k)
         forces[static_cast<std::size_t>(atoms_[k])] = Vec3(found[3 * k], found[3 * k + 1], found[3 * k + 2]) * scale;
     }
@@ -214,21 +214,19 @@ std::array<bool, 3> MLIPForceImpl::periodic() const {
 
 void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
   check_positions();
-  const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
-  if (neighbours_.update(positions_.data(), n_atoms, cell, periodic(), model_->contract().cutoff))
-    step_->set_candidates(neighbours_.candidates(), node_types_, n_atoms);
+  structure_->prepare(positions_.data(), node_types_, cell, periodic());
 }
 
 double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
   update_candidates(cell(context));
-  return energy_of(
-      [&]() -> const mlip::StepResult& { return step_->evaluate(positions_.data(), 1.0, {.forces = include_forces}); });
+  return energy_of([&]() -> const mlip::StepResult& {
+    return structure_->step().evaluate(positions_.data(), 1.0, {.forces = include_forces});
+  });
 }
 
 double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
   const std::array<double, 9> now = cell(context);
-  const auto n_atoms = static_cast<std::int64_t>(atoms_.size());
-  if (!neighbours_.holds(n_atoms, now, periodic(), model_->contract().cutoff, in_place_->farthest_move())) {
+  if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
     arrays_->write_positions(positions_);
     update_candidates(now);
   }

@@ -14,10 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "core/neighbours.h"
 #include "mlip_force.h"
 #include "model/model.h"
-#include "model/step.h"
+#include "model/structure_evaluator.h"
 #include "platform_arrays.h"
 
 namespace mlip_openmm {
@@ -51,7 +50,7 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   std::array<bool, 3> periodic() const;
   /// Search for neighbours of `positions_` where that is due.
   void update_candidates(const std::array<double, 9>& cell);
-  /// Evaluate `positions_`; forces are in step_->result(). @return kJ/mol
+  /// Evaluate `positions_`; forces are in the step's result(). @return kJ/mol
   double evaluate(OpenMM::ContextImpl& context, bool include_forces);
   /// Evaluate what is on the GPU; forces are there. @return kJ/mol
   double evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces);
@@ -60,15 +59,14 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
 
   const MLIPForce& owner_;
   std::unique_ptr<mlip::Model> model_;
-  std::unique_ptr<mlip::StepEvaluator> step_;
-  mlip::NeighbourList neighbours_;
+  std::unique_ptr<mlip::StructureEvaluator> structure_;
   std::vector<int> atoms_;                // particle of each atom that the model sees
   std::vector<std::int64_t> node_types_;  // [n_atoms] type index in the contract
   std::vector<double> positions_;         // [n_atoms, 3] Å
   bool can_skip_forces_ = false;          // this platform tells in time whether forces are wanted
   bool include_forces_ = true;
   std::unique_ptr<PlatformArrays> arrays_;  // null where CustomCPPForceImpl does the work
-  mlip::InPlaceStep* in_place_ = nullptr;   // of step_, where OpenMM and the model share a GPU
+  mlip::InPlaceStep* in_place_ = nullptr;   // of structure_, where OpenMM and the model share a GPU
   mlip::StepResult in_place_result_;
 };
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
@@ -21,7 +23,8 @@ class MLIPCalculator(Calculator):
 
     Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
     tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
-    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`.
+    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
+    calculator: they take turns.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ class MLIPCalculator(Calculator):
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0):
         super().__init__()  # type: ignore[no-untyped-call]
+        self._turn = threading.RLock()
         self.artifact = Artifact(path)
         self.potential = _core.Potential(str(path), device=device, threads=threads)
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
@@ -79,6 +83,11 @@ class MLIPCalculator(Calculator):
             )
         return {}
 
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """As ASE's, for one thread at a time: it keeps the last atoms and results in the calculator."""
+        with self._turn:
+            return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -103,6 +112,11 @@ class MLIPCalculator(Calculator):
         PropertyNotImplementedError
             For the stress of atoms that are not periodic in three directions.
         """
+        with self._turn:
+            self._calculate(atoms, properties, system_changes)
+
+    def _calculate(self, atoms: Atoms | None, properties: list[str] | None, system_changes: list[str]) -> None:
+        self.results = {}  # not those of the atoms before, should anything fail
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         system = self.atoms
         if system is None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -166,11 +167,16 @@ def _session(path: Path, ranks: int, threads: int, device: str) -> Iterator[Sess
         with closing(Session(path, ranks, threads, device)) as session:
             yield session
         return
-    try:
-        yield _open_session(path, path.stat().st_mtime_ns, threads, device)
-    except BaseException:
-        _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
-        raise
+    with _turn:
+        try:
+            yield _open_session(path, path.stat().st_mtime_ns, threads, device)
+        except BaseException:
+            _open_session.cache_clear()  # whatever stopped it may have stopped LAMMPS half way through a structure
+            raise
+
+
+_turn = threading.Lock()
+"""Threads share the open session."""
 
 
 @lru_cache(maxsize=1)

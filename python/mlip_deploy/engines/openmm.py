@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,10 @@ from mlip_deploy.result import Result
 
 FIRST_BOX = 20.0
 """Å, edge of the box in which a Context is made, before it gets that of a structure"""
+
+
+_turn = threading.Lock()
+"""Threads share the open Context."""
 
 
 def evaluate(
@@ -43,8 +48,9 @@ def evaluate(
     path = Path(path).resolve()
     contents = tuple(atoms.get_chemical_symbols()), tuple(bool(periodic) for periodic in atoms.pbc)
     try:
-        context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform, device)
-        return _single_point(context, rotated, rotation)
+        with _turn:
+            context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform, device)
+            return _single_point(context, rotated, rotation)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
 

@@ -1,0 +1,45 @@
+#include "model/structure_evaluator.h"
+
+#include <chrono>
+#include <utility>
+
+namespace mlip {
+
+StepResult StructureEvaluator::evaluate(const double* positions, const std::vector<std::int64_t>& types,
+                                        const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
+                                        const StepRequest& wanted) {
+  const std::lock_guard<std::mutex> turn(turn_);
+  const auto start = std::chrono::steady_clock::now();
+  prepare(positions, types, cell, periodic);
+  StepResult result = step_.evaluate(positions, 1.0, wanted);
+  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+std::array<double, 2> StructureEvaluator::seconds() const {
+  const std::lock_guard<std::mutex> turn(turn_);
+  return {seconds_, model_.seconds_in_backend()};
+}
+
+void StructureEvaluator::prepare(const double* positions, const std::vector<std::int64_t>& types,
+                                 const std::array<double, 9>& cell, const std::array<bool, 3>& periodic) {
+  const bool same_types = types == types_;
+  // Not until all of this is done: the list may hold what the step never got.
+  const bool was_prepared = std::exchange(prepared_, false);
+  const auto n_atoms = static_cast<std::int64_t>(types.size());
+  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, model_.contract().cutoff);
+  if (searched || !same_types || !was_prepared) {
+    types_ = types;
+    step_.set_candidates(neighbours_.candidates(), types_, n_atoms);
+  }
+  prepared_ = true;
+}
+
+bool StructureEvaluator::prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
+                                  const std::array<bool, 3>& periodic, double farthest_move) const {
+  return prepared_ && types == types_ &&
+         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, model_.contract().cutoff,
+                           farthest_move);
+}
+
+}  // namespace mlip

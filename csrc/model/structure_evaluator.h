@@ -1,0 +1,56 @@
+// Energies, forces and virials of whole structures: a model with a neighbour list of its own, for callers that bring
+// none (Python, OpenMM).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "core/neighbours.h"
+#include "model/step.h"
+
+namespace mlip {
+
+class StructureEvaluator {
+ public:
+  /// @param model must outlive this object, and is evaluated by nobody else meanwhile
+  explicit StructureEvaluator(Model& model, EdgesOn edges_on = EdgesOn::by_model)
+      : model_(model), step_(model, edges_on) {}
+
+  /// From any number of threads: they take turns.
+  /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
+  /// @param types     [n_atoms] type index in the contract's element list
+  /// @param cell      rows are the cell vectors, Å
+  /// @throws Error for positions or energies that are not finite, a periodic cell of no volume, and what
+  ///         Model::evaluate throws. The next evaluation is as if the failed one had not been.
+  StepResult evaluate(const double* positions, const std::vector<std::int64_t>& types,
+                      const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
+                      const StepRequest& wanted);
+
+  /// Wall-clock seconds in `evaluate` and, of these, in the back end, since construction.
+  std::array<double, 2> seconds() const;
+
+  // For an engine that steps by itself, in one thread.
+
+  /// Search for neighbours where that is due, so that `step()` may evaluate these positions. Arguments as above.
+  /// @throws Error likewise; then it has to succeed before the next step.
+  void prepare(const double* positions, const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
+               const std::array<bool, 3>& periodic);
+  /// Whether `prepare` would find nothing to do, for positions that are elsewhere.
+  /// @param farthest_move as for NeighbourList::holds
+  bool prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
+                const std::array<bool, 3>& periodic, double farthest_move) const;
+  StepEvaluator& step() { return step_; }
+
+ private:
+  Model& model_;
+  StepEvaluator step_;
+  NeighbourList neighbours_;
+  std::vector<std::int64_t> types_;
+  bool prepared_ = false;  // the step has the candidates of neighbours_ and types_
+  double seconds_ = 0.0;
+  mutable std::mutex turn_;
+};
+
+}  // namespace mlip
