@@ -5,10 +5,12 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <pthread.h>
 #include <torch/cuda.h>
 #include <torch/version.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -93,6 +95,21 @@ class WidthProbe : public Exchange {
   std::int64_t widest = 0;
 };
 
+// OpenMP's threads do not survive a fork: a child in which a parallel loop waits for them waits for ever.
+std::atomic<bool> ran_in_threads{false};
+std::atomic<bool> lost_threads{false};
+
+void refuse_lost_threads() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { lost_threads = ran_in_threads.load(); });
+  (void)registered;
+  if (lost_threads && at::get_num_threads() > 1)
+    throw Error(
+        "this process was forked from one in which a model had run in several threads, and threads do not survive a "
+        "fork. Load the model here with threads=1, or start processes in another way, in Python: "
+        "multiprocessing.set_start_method('spawn')");
+  if (at::get_num_threads() > 1) ran_in_threads = true;
+}
+
 }  // namespace
 
 void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
@@ -153,6 +170,7 @@ void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
 void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body) {
   if (size.n_nodes > size.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+  refuse_lost_threads();
   guarded(size, [&] {
     PythonGilRelease no_gil;
     const auto run = [&](Exchange* active) {

@@ -24,7 +24,7 @@ class MLIPCalculator(Calculator):
     Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
     tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
     properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
-    calculator: they take turns.
+    calculator: they take turns. Copies and pickles of it load the file again, by its path.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class MLIPCalculator(Calculator):
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
+        self._arguments = (Path(path).resolve(), device, threads)
         self.artifact = Artifact(path)
         self.potential = _core.Potential(str(path), device=device, threads=threads)
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
@@ -67,6 +68,10 @@ class MLIPCalculator(Calculator):
     def contract(self) -> Contract:
         """What the file says of its model."""
         return self.artifact.contract
+
+    def __reduce__(self) -> tuple[type[MLIPCalculator], tuple[Path, str, int]]:
+        """Copies and pickles load the file again, by its path: what is computed is not part of them."""
+        return type(self), self._arguments
 
     def set(self, **parameters: object) -> dict[str, object]:
         """Refuse what ASE would store and nobody would read.
