@@ -22,8 +22,8 @@ using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::force
 /// A model with its own neighbour list and buffers: energy, forces and virial of whole structures, from any thread.
 class Potential {
  public:
-  Potential(const std::string& path, const std::string& device, int threads, const std::string& edges)
-      : model_(path, {device, threads}), structure_(model_, mlip::parse_edges_on(edges)) {}
+  Potential(const std::string& path, const std::string& device, int threads, const std::string& edges, bool self_test)
+      : model_(path, {device, threads, self_test}), structure_(model_, mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials) {
@@ -105,12 +105,14 @@ PYBIND11_MODULE(_core, module) {
   translate_errors();
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&>(), py::arg("path"),
-           py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
-           "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU")
+      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
+           py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto", py::arg("self_test") = true,
+           "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
+           "evaluate the fixture that the file marks and refuse wrong results")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, "-> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 
   module.def("compiled_torch_version", &mlip::compiled_torch_version);

@@ -9,6 +9,7 @@ namespace mlip {
 namespace {
 
 constexpr const char* contract_record = "extra/mlip/contract.json";
+constexpr const char* fixtures_record = "extra/mlip/fixtures.json";
 constexpr const char* validation_record = "extra/mlip/validation.json";
 
 }  // namespace
@@ -22,6 +23,11 @@ Contract read_contract(const std::string& path) {
                 (scripted ? "TorchScript" : "none of it") + ". Write it anew: mlip export " + contract.model_family +
                 " SOURCE -o NAME.mlip.pt");
   return contract;
+}
+
+std::optional<SelfTestFixture> read_self_test(const std::string& path) {
+  const SealedArchive archive(path);
+  return parse_self_test(archive.own(fixtures_record), path);
 }
 
 Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/contract.h"
+#include "core/self_test.h"
 #include "core/validation_record.h"
 
 namespace mlip {
@@ -14,6 +15,10 @@ namespace mlip {
 /// The contract of a file, once every byte of it is verified; the model is not loaded. @throws Error for a missing,
 /// damaged or foreign file, and for a contract that is not known.
 Contract read_contract(const std::string& path);
+
+/// What the file is held to where it is loaded; nothing for a file of a time when no fixture was marked.
+/// @throws Error for a file that cannot be read, and for fixtures that are not as they should be.
+std::optional<SelfTestFixture> read_self_test(const std::string& path);
 
 /// What `mlip validate --record` wrote into a file, and whether it holds.
 struct Validation {

@@ -81,16 +81,18 @@ void PairMLIP::settings(int narg, char** arg) {
   strict_ = false;
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
-    if (keyword != "device" && keyword != "threads" && keyword != "strict")
+    if (keyword != "device" && keyword != "threads" && keyword != "strict" && keyword != "self_test")
       error->all(FLERR,
                  "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes]",
+                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]",
                  keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
       options_.device = arg[k + 1];
     } else if (keyword == "strict") {
       strict_ = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
+    } else if (keyword == "self_test") {
+      options_.self_test = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
     } else {
       options_.threads = utils::inumeric(FLERR, arg[k + 1], false, lmp);
       if (options_.threads < 1)
@@ -317,11 +319,13 @@ void PairMLIP::print_setup() {
                  "  source    {}, written by {} with torch {}\n"
                  "  energies  {}\n"
                  "  validated {}\n"
+                 "  self-test {}\n"
                  "  device    {}{}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
                  "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
-                 contract.producer, contract.torch_version, contract.energy_frame, validated_, model_->device(),
+                 contract.producer, contract.torch_version, contract.energy_frame, validated_,
+                 options_.self_test ? model_->self_test() : "left out (self_test no)", model_->device(),
                  n_devices > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices) : "",
                  mlip::model_threads(), comm->nprocs, elements, contract.cutoff, contract.message_passing_layers,
                  parallel);

@@ -1,6 +1,6 @@
 // pair_style mlip: a LAMMPS shell around mlip::StepEvaluator.
 //
-//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes]
+//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]
 //   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
 // Periodic images are folded: a node of the graph is an atom, whatever the number of its ghosts. On several ranks an

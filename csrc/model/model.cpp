@@ -22,6 +22,7 @@
 #include "model/backend.h"
 #include "model/exchange_relay.h"
 #include "model/python_gil.h"
+#include "model/self_test.h"
 
 namespace mlip {
 namespace {
@@ -134,6 +135,11 @@ Model::Model(const std::string& path, const ModelOptions& options) : contract_(r
   });
 
   warm_up();
+  if (!options.self_test) return;
+  const auto fixture = read_self_test(path);
+  self_test_ = fixture ? run_self_test(*this, *fixture) : "none in this file. Write it anew with: mlip export";
+  seconds_in_backend_ = 0.0;
+  fitted_ = {};
 }
 
 Model::Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device)

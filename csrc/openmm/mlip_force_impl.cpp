@@ -117,7 +117,7 @@ std::string MLIPForceImpl::device() const {
 
 void MLIPForceImpl::load_model() {
   const MLIPForceDefinition& force = owner_.definition();
-  const mlip::ModelOptions options{device(), force.threads};
+  const mlip::ModelOptions options{device(), force.threads, force.self_test};
   if (force.embedded) {
     const TemporaryFile file(*force.embedded);
     model_ = std::make_unique<mlip::Model>(file.path(), options);

@@ -31,6 +31,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     node.setBoolProperty("periodic", definition.periodic);
     node.setIntProperty("threads", definition.threads);
     node.setStringProperty("device", definition.device);
+    node.setBoolProperty("selfTest", definition.self_test);
     node.setIntProperty("forceGroup", force.getForceGroup());
     node.setStringProperty("name", force.getName());
     node.setIntProperty("particles", definition.n_particles);
@@ -55,6 +56,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     definition.periodic = node.getBoolProperty("periodic");
     definition.threads = node.getIntProperty("threads");
     definition.device = node.getStringProperty("device");
+    definition.self_test = node.getBoolProperty("selfTest", true);
     definition.n_particles = node.getIntProperty("particles");
     definition.announced = node.getBoolProperty("announced", false);
     for (const auto& child : node.getChildren()) {

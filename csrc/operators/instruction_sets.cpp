@@ -87,5 +87,6 @@ const InstructionSet& instruction_set() {
 // `mlip` itself is opened in ghost_gather.cpp.
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def("instruction_sets() -> str[]", mlip::supported_instruction_sets);
+  library.def("instruction_set() -> str", [] { return std::string(mlip::instruction_set().name); });
   library.def("use_instruction_set(str name) -> ()", mlip::use_instruction_set);
 }

@@ -1,8 +1,8 @@
 // The instruction sets that the loops of operators are compiled for, and which one runs.
 //
 // Each *_simd.cpp is compiled once per instruction set (CMakeLists.txt, simd.h); the processor decides at run time.
-// For tests and measurements, `mlip::instruction_sets` names those that it has and `mlip::use_instruction_set` picks
-// one.
+// `mlip::instruction_set` names it. For tests and measurements, `mlip::instruction_sets` names those that it has and
+// `mlip::use_instruction_set` picks one.
 #pragma once
 
 #include <type_traits>

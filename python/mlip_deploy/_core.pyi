@@ -6,7 +6,9 @@ EV_IN_KJ_PER_MOL: float
 EV_IN_KCAL_PER_MOL: float
 
 class Potential:
-    def __init__(self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto") -> None: ...
+    def __init__(
+        self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto", self_test: bool = True
+    ) -> None: ...
     def compute(
         self,
         positions: Array,
@@ -17,6 +19,8 @@ class Potential:
         atom_virials: bool = False,
     ) -> Evaluation: ...
     def timings(self) -> tuple[float, float]: ...
+    @property
+    def self_test(self) -> str: ...
     @property
     def device(self) -> str: ...
 

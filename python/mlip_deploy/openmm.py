@@ -52,6 +52,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     embed
         Carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles. Otherwise
         they hold its path and its SHA-256, and a Context refuses a file that has changed.
+    self_test
+        A Context evaluates the fixture that the file marks, and refuses a model that gives other numbers here.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         device: str = "cpu",
         threads: int = 0,
         embed: bool = False,
+        self_test: bool = True,
     ):
         symbols = _symbols(topology)
         selected = _selected(atoms, len(symbols))
@@ -91,6 +94,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         root.set("periodic", str(int(periodic)))
         root.set("threads", str(threads))
         root.set("device", device)
+        root.set("selfTest", str(int(self_test)))
         listed = ElementTree.SubElement(root, "Atoms")
         if selected is None:
             for symbol in symbols:
@@ -149,6 +153,11 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     def threads(self) -> int:
         """CPU threads inside the model; 0 leaves torch's setting."""
         return int(self._definition().attrib["threads"])
+
+    @property
+    def self_test(self) -> bool:
+        """Whether a Context evaluates the file's marked fixture first, and refuses a model that gives other numbers."""
+        return self._definition().get("selfTest", "1") == "1"
 
     @property
     def embedded(self) -> bool:
@@ -223,7 +232,12 @@ def _check_element(index: int, symbol: str | None, artifact: Artifact) -> None:
 
 
 def system_of(
-    atoms: Atoms, path: str | Path, device: str = "cpu", threads: int = 0, embed: bool = False
+    atoms: Atoms,
+    path: str | Path,
+    device: str = "cpu",
+    threads: int = 0,
+    embed: bool = False,
+    self_test: bool = True,
 ) -> openmm.System:
     """Make an OpenMM System of ASE atoms with one MLIPForce: masses, box and elements.
 
@@ -239,6 +253,8 @@ def system_of(
         CPU threads inside the model; 0 leaves torch's setting.
     embed
         Carry the artifact's bytes in the force.
+    self_test
+        See MLIPForce.
 
     Raises
     ------
@@ -254,5 +270,8 @@ def system_of(
     if periodic:
         system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in atoms.cell.array))
     symbols = atoms.get_chemical_symbols()
-    system.addForce(MLIPForce(path, symbols, periodic=periodic, device=device, threads=threads, embed=embed))
+    force = MLIPForce(
+        path, symbols, periodic=periodic, device=device, threads=threads, embed=embed, self_test=self_test
+    )
+    system.addForce(force)
     return system

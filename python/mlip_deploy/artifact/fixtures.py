@@ -67,6 +67,23 @@ class Structure(_Strict):
         )
 
 
+class Bounds(_Strict):
+    """Largest accepted differences from the original framework in float64, in the units of Noise."""
+
+    energy_per_atom: float
+    atomic_energies: float
+    forces: float
+    stress: float
+
+
+class SelfTest(_Strict):
+    """What the file is held to wherever it is loaded (csrc/model/self_test.h)."""
+
+    structure: str
+    """name of one of the structures"""
+    bounds: Bounds
+
+
 class Fixtures(_Strict):
     reference: str
     """Package and version of the original framework."""
@@ -75,6 +92,19 @@ class Fixtures(_Strict):
     """eV, of one atom without neighbours: far outside of what models are trained on, features and so roundings are
     larger there; over several elements, since rotations do not change an isolated atom"""
     structures: list[Structure]
+    self_test: SelfTest | None = None
+
+
+SELF_TEST_ATOMS = 8
+"""At least: with fewer, loops over blocks of atoms or edges would not be seen whole."""
+
+
+def self_test_structure(fixtures: Fixtures) -> Structure:
+    """The smallest periodic crystal of enough atoms, which every operator takes part in; else the largest structure."""
+    enough = [one for one in fixtures.structures if len(one.symbols) >= SELF_TEST_ATOMS and one.stress is not None]
+    if enough:
+        return min(enough, key=lambda one: len(one.symbols))
+    return max(fixtures.structures, key=lambda one: len(one.symbols))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mlip_deploy.artifact.contract import Dtype
-from mlip_deploy.artifact.fixtures import Fixtures
+from mlip_deploy.artifact.fixtures import Bounds, Fixtures, SelfTest, self_test_structure
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,12 @@ def tolerance(dtype: Dtype, fixtures: Fixtures, isolated_atom: bool = False) -> 
         atomic_energies=FLOAT32_NOISE_FACTOR * (energy if isolated_atom else noise.atomic_energies),
         forces=FLOAT32_NOISE_FACTOR * noise.forces,
         stress=FLOAT32_NOISE_FACTOR * noise.stress,
+    )
+
+
+def with_self_test(fixtures: Fixtures, dtype: Dtype) -> Fixtures:
+    """The fixtures with one marked, and the bounds of an artifact of this type, for those who load it."""
+    bounds = Bounds(**asdict(tolerance(dtype, fixtures)))
+    return fixtures.model_copy(
+        update={"self_test": SelfTest(structure=self_test_structure(fixtures).name, bounds=bounds)}
     )

@@ -39,6 +39,9 @@ def evaluate_many(
 
 @lru_cache(maxsize=4)
 def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
-    """Loaded once per file; `modified` makes a rewritten file a different one."""
+    """Loaded once per file; `modified` makes a rewritten file a different one.
+
+    Without the self-test, as in the other engines: checks say themselves how far a model is off.
+    """
     with doubts_ignored():
-        return MLIPCalculator(path, device=device, threads=threads)
+        return MLIPCalculator(path, device=device, threads=threads, self_test=False)

@@ -325,7 +325,7 @@ box             tilt large
 region          box prism 0 10 0 10 0 10 0 0 0
 create_box      {n_types} box
 {masses}
-pair_style      mlip device {device} threads {threads}
+pair_style      mlip device {device} threads {threads} self_test no
 pair_coeff      * * "{path}" {elements}
 # fixtures are made from covalent radii: for a noble gas they are dense
 neigh_modify    one 20000 page 200000

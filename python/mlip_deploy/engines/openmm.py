@@ -96,11 +96,12 @@ def context_of(
 ) -> openmm.Context:
     """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
 
-    For checks and validation: it is silent about a file that nobody has validated yet. On the platform "Reference", or
+    For checks and validation, which say themselves how far a model is off: without the self-test, and silent about a
+    file that nobody has validated yet. On the platform "Reference", or
     on "CUDA" for a model on a GPU, unless another one is named; in double precision where there is a choice.
     """
     with doubts_ignored():
-        system = system_of(atoms, path, device=device, threads=threads)
+        system = system_of(atoms, path, device=device, threads=threads, self_test=False)
     if platform is None:
         names = {openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())}
         platform = "CUDA" if device != "cpu" and "CUDA" in names else "Reference"

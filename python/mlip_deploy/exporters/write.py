@@ -13,6 +13,7 @@ from mlip_deploy.artifact.contract import (
 )
 from mlip_deploy.artifact.fixtures import build_fixtures
 from mlip_deploy.artifact.format import versions_of
+from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import (
     TORCH_DTYPE,
@@ -45,7 +46,7 @@ def write_artifact(
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
     with quiet():
-        fixtures = build_fixtures(adapted.original, adapted.elements, progress)
+        fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress), dtype)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
         model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
