@@ -215,16 +215,19 @@ def test_a_miscompiled_model_is_refused(tmp_path):
         toy_models.export(tmp_path / "halo.mlip.pt2", "halo", backend="aotinductor")
 
 
+# Right at any size, so that the examination of the module takes them; their traces would hold for one size alone.
+
+
 class BranchOnCount(toy_models.LocalEnergy):
     def forward(self, node_types, n_owned, edge_index, edge_vectors):
         energies = super().forward(node_types, n_owned, edge_index, edge_vectors)
-        return 2.0 * energies if edge_vectors.shape[0] > 100 else energies
+        return energies + 0.0 if edge_vectors.shape[0] > 100 else energies
 
 
 class CountInTensor(toy_models.LocalEnergy):
     def forward(self, node_types, n_owned, edge_index, edge_vectors):
         energies = super().forward(node_types, n_owned, edge_index, edge_vectors)
-        return energies * torch.tensor(len(node_types) + 0.0)
+        return energies * torch.tensor(len(node_types) + 1.0) / torch.tensor(len(node_types) + 1.0)
 
 
 class BranchOnValue(toy_models.LocalEnergy):
