@@ -1,9 +1,11 @@
 """Artifacts that many tests share, exported once per session with the command that users type."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,53 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+# Reasons to skip a test in CI, as patterns; any other skip fails the run, since it hides what CI should have installed.
+ALLOWED_SKIPS = [
+    "no GPU",
+    "this machine has a CUDA device",
+    "needs an environment with openmmtorch",
+    "MLIP_(DATA|MODELS)_DIR names no folder",
+]
+# The packages of SevenNet and MACE exclude each other: each has an environment of its own.
+if find_spec("sevenn"):
+    ALLOWED_SKIPS += ["mace-torch is not installed"]
+if find_spec("mace"):
+    ALLOWED_SKIPS += ["'(sevenn|nequip|nequip-allegro)' is not installed", "could not import 'sevenn'"]
+
+REFUSED_SKIPS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[REFUSED_SKIPS] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run in CI if a test or a whole file was skipped for a reason that ALLOWED_SKIPS lacks."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") not in {"1", "true"} or terminal is None:  # a process of pytest-xdist has no terminal
+        return
+    skipped = [report.longrepr for report in terminal.stats.get("skipped", [])]
+    refused = session.config.stash[REFUSED_SKIPS]
+    for path, _, message in skipped:
+        reason = message.removeprefix("Skipped: ")
+        if not any(re.search(pattern, reason) for pattern in ALLOWED_SKIPS):
+            refused.append(f"{path}: {reason}")
+    if refused and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    refused = config.stash[REFUSED_SKIPS]
+    if refused:
+        terminalreporter.section("skips that fail the run in CI", red=True, bold=True)
+        for line in sorted(set(refused)):
+            terminalreporter.line(f"FAILED {line}", red=True)
+        terminalreporter.line(
+            "Install what is missing; a reason that CI may have belongs to ALLOWED_SKIPS (tests/conftest.py)"
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -209,10 +209,27 @@ def test_changed_fixtures_fail_the_check(local, tmp_path):
     assert "sheared crystal: energy differ by" in " ".join(done.stderr.split())
 
 
-def test_a_miscompiled_model_is_refused(tmp_path):
-    """torch 2.13 compiles this one wrongly: without the comparison at export nobody would know before `mlip check`."""
+@pytest.mark.parametrize("wrong", [0, 1], ids=["energies", "gradients"])
+@pytest.mark.parametrize("error", [1e-6, float("nan")])
+def test_a_miscompiled_model_is_refused(wrong, error, local, tmp_path, monkeypatch):
+    """Without the comparison at export nobody would know before `mlip check`."""
+    load_package = torch._inductor.aoti_load_package
+
+    class Miscompiled:
+        def __init__(self, path):
+            self.package = load_package(path)
+            self.loader = self
+
+        def run(self, inputs):
+            outputs = self.package.loader.run(inputs)
+            outputs[wrong][-1] += error * outputs[wrong].abs().max()
+            return outputs
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", Miscompiled)
+    path = tmp_path / "wrong.mlip.pt2"
     with pytest.raises(MLIPError, match="compiles this model to code that computes other numbers"):
-        toy_models.export(tmp_path / "halo.mlip.pt2", "halo", backend="aotinductor")
+        toy_models.export(path, "local", backend="aotinductor")
+    assert not path.exists()
 
 
 # Right at any size, so that the examination of the module takes them; their traces would hold for one size alone.

@@ -31,6 +31,8 @@ load_operators()
 
 # Sums of a few hundred products of numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 2e-4
+# Of the random graphs and numbers.
+SEEDS = range(3)
 
 
 @pytest.fixture(autouse=True)
@@ -76,20 +78,22 @@ def expected(tp: o3.TensorProduct, x, y, w, edges, n_owned):
     return to_blocks(total, tp.irreps_out)
 
 
-def inputs(tp: o3.TensorProduct, n_nodes: int, n_edges: int, dtype=torch.float64):
-    random = torch.Generator().manual_seed(3)
+def inputs(tp: o3.TensorProduct, n_nodes: int, n_edges: int, dtype=torch.float64, seed: int = 3):
+    random = torch.Generator().manual_seed(seed)
     shapes = [(n_nodes, tp.irreps_in1.dim), (n_edges, tp.irreps_in2.dim), (n_edges, tp.weight_numel)]
     return [torch.randn(shape, generator=random, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
 
 
-def compare(tp: o3.TensorProduct, n_owned: int, n_nodes: int, n_edges: int, ordered: bool = True) -> None:
-    edges = graph(n_owned, n_nodes, n_edges, ordered=ordered)
-    x, y, w = inputs(tp, n_nodes, n_edges)
+def compare(
+    tp: o3.TensorProduct, n_owned: int, n_nodes: int, n_edges: int, ordered: bool = True, seed: int = 0
+) -> None:
+    edges = graph(n_owned, n_nodes, n_edges, seed, ordered)
+    x, y, w = inputs(tp, n_nodes, n_edges, seed=seed)
     fused = EdgeTensorProduct(tp)
     outputs = fused(rows(x, tp.irreps_in1), y, w, edges, n_owned)
     truth = expected(tp, x, y, w, edges, n_owned)
     assert len(outputs) == len(truth)
-    random = torch.Generator().manual_seed(5)
+    random = torch.Generator().manual_seed(seed + 5)
     factors = [torch.randn(block.shape, generator=random) for block in truth]
     for a, b in zip(outputs, truth, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=FLOAT64)
@@ -115,7 +119,9 @@ MACE = "12x0e+12x1o", "0e+1o+2e+3o"
 @pytest.mark.parametrize("name", torch.ops.mlip.instruction_sets())
 def test_every_instruction_set_equals_e3nn(name: str, irreps: tuple[str, str]) -> None:
     torch.ops.mlip.use_instruction_set(name)
-    compare(convolution(*irreps), n_owned=9, n_nodes=13, n_edges=70)
+    tp = convolution(*irreps)
+    for seed in SEEDS:
+        compare(tp, n_owned=9, n_nodes=13, n_edges=70, seed=seed)
 
 
 irreps_entries = st.lists(
@@ -230,10 +236,11 @@ def test_distances_outside_of_the_table(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_float32() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_float32(seed: int) -> None:
     tp = convolution(*SEVENNET)
-    edges = graph(9, 13, 70)
-    x, y, w = (t.detach() for t in inputs(tp, 13, 70))
+    edges = graph(9, 13, 70, seed)
+    x, y, w = (t.detach() for t in inputs(tp, 13, 70, seed=seed))
     truth = expected(tp, x, y, w, edges, 9)
     fused = EdgeTensorProduct(tp).float()
     for a, b in zip(fused(rows(x, tp.irreps_in1).float(), y.float(), w.float(), edges, 9), truth, strict=True):

@@ -9,8 +9,8 @@ from mlip_deploy.operators import load_operators
 load_operators()
 
 
-def problem(types: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(0)
+def problem(types: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
     x = torch.randn(len(types), 3, 5, generator=random, dtype=torch.float64)
     matrices = torch.randn(4, 5, 7, generator=random, dtype=torch.float64)
     return x, torch.tensor(types, dtype=torch.int64), matrices
@@ -21,8 +21,9 @@ def problem(types: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     [[2, 0, 3, 0, 2, 2, 0], [1, 1, 1], []],
     ids=["mixed, one element absent", "one element", "no atoms"],
 )
-def test_against_a_matrix_for_each_atom(types):
-    x, types, matrices = problem(types)
+@pytest.mark.parametrize("seed", range(3))
+def test_against_a_matrix_for_each_atom(types, seed):
+    x, types, matrices = problem(types, seed)
     x.requires_grad_(True)
     found = torch.ops.mlip.element_linear(x, types, matrices)
     expected = torch.einsum("nmi,nio->nmo", x, matrices[types])

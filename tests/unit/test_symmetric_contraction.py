@@ -91,9 +91,10 @@ def test_a_polynomial_worked_out_by_hand() -> None:
     assert value.flatten().tolist() == [2 * 1 * 2 + 3 * 9, 0.5 * (2 * 4 * 5 + 3 * 36)]
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
-def test_gradient_by_finite_differences(degree: int) -> None:
-    features, *rest = problem(n_atoms=3, channels=5, degree=degree)
+def test_gradient_by_finite_differences(degree: int, seed: int) -> None:
+    features, *rest = problem(n_atoms=3, channels=5, degree=degree, seed=seed)
     features.requires_grad_(True)
     assert torch.autograd.gradcheck(lambda x: torch.ops.mlip.symmetric_contraction(x, *rest), [features])
 
