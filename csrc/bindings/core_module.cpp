@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/contract.h"
 #include "core/error.h"
@@ -31,6 +32,7 @@ class Potential {
     wanted.virial = true;
     wanted.atom_virials = wanted.centroid_virials = with_atom_virials;
     wanted.extras = with_extras;
+    wanted.close_pair = !close_pair_reported_;
     const auto n_atoms = static_cast<std::int64_t>(types.size());
     if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
       throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
@@ -62,6 +64,8 @@ class Potential {
     result["forces"] = of_atoms(step.forces, 3);
     result["virial"] = DoubleArray({3, 3}, step.virial.data());
     result["n_edges"] = step.n_edges;
+    if (step.close_pair.found() && !close_pair_reported_.exchange(true))
+      result["close_pair"] = describe(step.close_pair, type_of);
     if (wanted.atom_virials) result["atom_virials"] = of_atoms(step.atom_virials, 6);
     if (wanted.centroid_virials) result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
     py::dict extras;
@@ -80,8 +84,16 @@ class Potential {
   const mlip::Model& model() const { return model_; }
 
  private:
+  std::string describe(const mlip::ClosePair& pair, const std::vector<std::int64_t>& types) const {
+    const auto name = [&](std::int64_t atom) {
+      return std::to_string(atom) + " (" + model_.contract().elements[types[atom]] + ")";
+    };
+    return mlip::describe(pair, name(pair.centre), name(pair.neighbour)) + " (atoms are counted from 0)";
+  }
+
   mlip::Model model_;
   mlip::StructureEvaluator structure_;
+  std::atomic<bool> close_pair_reported_{false};
 };
 
 /// What C++ throws is what Python raises: mlip_deploy.errors.MLIPError, one class for both.

@@ -11,10 +11,8 @@
 #include "core/archive.h"
 #include "core/elements.h"
 #include "core/error.h"
-#include "domain.h"
 #include "error.h"
 #include "force.h"
-#include "group.h"
 #include "memory.h"
 #include "neighbor.h"
 #include "update.h"
@@ -37,6 +35,15 @@ int process_on_node(MPI_Comm world) {
   return rank;
 }
 
+/// The artifact that a script names: as LAMMPS finds its own potentials (here, or in LAMMPS_POTENTIALS), with `~/`
+/// for the home folder. A name that is nowhere comes back as it is.
+std::string find_file(const std::string& name) {
+  const char* const home = std::getenv("HOME");
+  if (home != nullptr && name.rfind("~/", 0) == 0) return home + name.substr(1);
+  const std::string found = utils::get_potential_file_path(name);
+  return found.empty() ? name : found;
+}
+
 }  // namespace
 
 PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
@@ -50,7 +57,7 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   centroidstressflag = CENTROID_AVAIL;
   // Halo mode asks for neighbours of ghosts; hybrid reads the flag before the model is known.
   ghostneigh = 1;
-  comm_forward = 2;  // rank and index of a ghost's owner
+  comm_forward = 3;  // rank, index and type of a ghost's owner
   // compute pair: [1] edges, [2] seconds in the model since the run began, both summed over ranks
   nextra = 2;
   pvector = new double[nextra]{};
@@ -113,10 +120,11 @@ void PairMLIP::coeff(int narg, char** arg) {
   }
 
   options_.process_on_node = process_on_node(world);
+  const std::string path = find_file(arg[2]);
   std::string failure;
   try {
     step_.reset();
-    model_ = std::make_unique<mlip::Model>(arg[2], options_);
+    model_ = std::make_unique<mlip::Model>(path, options_);
     step_ = std::make_unique<mlip::StepEvaluator>(*model_);
   } catch (const mlip::Error& problem) {
     failure = problem.what();
@@ -141,7 +149,7 @@ void PairMLIP::coeff(int narg, char** arg) {
       error->all(FLERR,
                  "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
                  "style handles it",
-                 type, failure.what(), arg[2]);
+                 type, failure.what(), path);
     }
   }
   int n_set = 0;
@@ -214,6 +222,7 @@ void PairMLIP::init_style() {
   neighbor->add_request(this, request);
   if (!setup_printed_) print_setup();
   setup_printed_ = true;
+  close_pair_reported_ = false;
   seconds_total_ = 0.0;
   backend_at_start_ = model_->seconds_in_backend();
   exchange_at_start_ = exchange_.seconds();
@@ -233,60 +242,6 @@ int PairMLIP::hops() const {
 }
 
 double PairMLIP::halo() const { return hops() * model_->contract().cutoff; }
-
-void PairMLIP::check_input() {
-  if (domain->dimension != 3)
-    error->all(
-        FLERR,
-        "pair_style mlip needs 'dimension 3': a 2d run has no periodic images along z. For a film or a sheet use "
-        "'boundary p p f'");
-  if (atom->tag_enable == 0)
-    error->all(FLERR, "pair_style mlip needs atom ids. Remove 'atom_modify id no' from the input");
-  if (force->newton_pair == 0)
-    error->all(FLERR,
-               "pair_style mlip needs 'newton on': forces on ghost atoms go back to their owners. Put 'newton on' "
-               "at the top of the input");
-  constexpr double largest_skin = 10.0;  // Å
-  if (neighbor->skin * units_.length_in_angstrom > largest_skin)
-    error->all(FLERR,
-               "pair_style mlip: the neighbour skin is {:.3g} Å, which would make millions of ghosts (the default of "
-               "'units si' is 1 mm). Add: neighbor {:.3g} bin",
-               neighbor->skin * units_.length_in_angstrom, 1.0 / units_.length_in_angstrom);
-  if (hops() > 1 && comm->mode != Comm::SINGLE)
-    error->all(FLERR,
-               "pair_style mlip: {} runs in halo mode, which needs one ghost cutoff for all types. Remove 'comm_modify "
-               "mode multi' from the input",
-               model_->contract().model_name);
-  absent_atoms();
-  if (neighbor->includegroup)
-    error->all(
-        FLERR,
-        "pair_style mlip: 'neigh_modify include' hides neighbours from the model. Add: neigh_modify include all");
-  // special_bonds drops pairs from the neighbour list, and a many-body energy without some neighbours is wrong.
-  if (atom->molecular != Atom::ATOMIC)
-    for (int k = 1; k <= 3; ++k)
-      if (force->special_lj[k] == 0.0 && force->special_coul[k] == 0.0)
-        error->all(FLERR,
-                   "pair_style mlip: special_bonds hides 1-{} neighbours from the model. Add: special_bonds lj/coul "
-                   "1.0 1.0 1.0",
-                   k + 1);
-}
-
-int PairMLIP::absent_atoms() {
-  const char* const cure =
-      "pair_style mlip: 'neigh_modify exclude {}' hides neighbours from the model. Add: neigh_modify exclude none";
-  if (neighbor->nex_type) error->all(FLERR, cure, "type");
-  if (neighbor->nex_mol) error->all(FLERR, cure, "molecule");
-  int absent = 0;
-  for (int k = 0; k < neighbor->nex_group; ++k) {
-    const int first = neighbor->ex1_group[k];
-    const int second = neighbor->ex2_group[k];
-    // Group 0 is `all`. Fix gcmc takes an atom out in this way to learn the energy without it.
-    if ((first == 0) == (second == 0)) error->all(FLERR, cure, "group");
-    absent |= group->bitmask[first == 0 ? second : first];
-  }
-  return absent;
-}
 
 void PairMLIP::print_setup() {
   const auto& contract = model_->contract();
@@ -351,6 +306,11 @@ void PairMLIP::print_graph() {
 
 void* PairMLIP::extract(const char* name, int& dimension) {
   dimension = 0;
+  // What fix adapt and compute fep ask a pair style for.
+  if (std::string(name) == "scale")
+    error->all(FLERR,
+               "pair_style mlip has no 'scale' for pairs of types, as its energy is not a sum over pairs. To scale the "
+               "whole model with a variable, type: pair_style hybrid/scaled v_NAME mlip");
   for (auto& extra : extras_)
     if (extra.name + "_flag" == name) {
       extra.has_flag = true;

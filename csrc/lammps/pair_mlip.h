@@ -8,7 +8,8 @@
 // exchange: the model asks for the features of ghosts (ghost_exchange.h). halo: ghosts out to the interaction range
 // have edges of their own, and every image is a node.
 //
-// pair_mlip.cpp           the input script's side: options, model, checks, the table at set-up
+// pair_mlip.cpp           the input script's side: options, model, the table at set-up
+// pair_mlip_checks.cpp    what the rest of the input may not do
 // pair_mlip_compute.cpp   every step: candidates for edges, evaluation, what goes to which atom
 // ghost_exchange.cpp      features of ghosts, from the ranks that own them
 #pragma once
@@ -49,16 +50,26 @@ class PairMLIP : public Pair {
   void allocate();
   void check_validation(const std::string& path);
   void check_input();
-  /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
-  /// take atoms out of the system in this way, and so the model does not see them. Other exclusions are errors.
-  int absent_atoms();
+  /// Refuse what hides pairs of the model's atoms from its neighbour list. Collective, once per rebuild of that list.
+  void check_hidden_pairs();
+  void check_other_styles();
+  /// Sets `absent_` too.
+  void check_exclusions();
+  void check_special_bonds();
+  /// Whether types are others than at the last rebuild, on any rank. Collective. Ends the run where the list itself
+  /// does not fit any more.
+  bool types_have_changed();
+  std::string name_of_type(int type) const;  ///< "2 (Cl)"
   void print_setup();
   void print_graph();
   const double* positions() const;  ///< [owned and ghost atoms, 3]; null if there are none
   void rebuild_candidates();
+  void ask_owners_of_ghosts();
   void plan_exchange();
   mlip::StepRequest wanted();
   void accumulate();
+  std::string describe_close_pair() const;  ///< of the last evaluation
+  void report_close_pair();
   mlip::Parallel mode() const;
   int hops() const;     ///< rounds of neighbours that have edges of their own on this rank: 1, or layers in halo mode
   double halo() const;  ///< Å: how far ghosts are needed
@@ -78,6 +89,13 @@ class PairMLIP : public Pair {
   bool setup_printed_ = false;
   bool graph_printed_ = false;
   bool centroid_warned_ = false;
+  bool close_pair_reported_ = false;  // in this run
+
+  /// Bits of the groups that `neigh_modify exclude group G all` hides from every other atom: fix gcmc and its like
+  /// take atoms out of the system in this way, and so the model does not see them.
+  int absent_ = 0;
+  std::vector<int> type_at_rebuild_;    // [nlocal]
+  std::vector<tagint> tag_at_rebuild_;  // [nlocal]
 
   mlip::CandidateEdges candidates_;
   std::vector<std::int64_t> node_types_;  // [n_nodes] type index in the contract, owned nodes first

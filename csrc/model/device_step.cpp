@@ -55,6 +55,8 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     model_.guarded(size_, [&] {
       rows_ = upload(virial_rows.data(), {9}, at::kInt, device_);
       columns_ = upload(virial_columns.data(), {9}, at::kInt, device_);
+      const std::vector<double> radii = mlip::half_radii(model_.contract().elements);
+      half_radii_ = upload(radii.data(), {static_cast<std::int64_t>(radii.size())}, at::kDouble, device_);
     });
   }
 
@@ -129,6 +131,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     const Contract& contract = model_.contract();
     result.clear();
     result.n_edges = size_.n_edges;
+    if (wanted.close_pair) result.close_pair = closest_pair_of(edges);
     std::vector<double> virial;
     std::vector<double> extras;
     model_.with_backend(size_, exchange, [&](Backend& backend) {
@@ -163,6 +166,24 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
         result.extras.emplace_back(first, first + size_.n_owned);
       }
     model_.check_energies(result.atomic_energies);
+  }
+
+  /// As closest_pair. The host waits for it: one number where nothing is close.
+  ClosePair closest_pair_of(const Edges& edges) {
+    ClosePair pair;
+    if (size_.n_edges == 0) return pair;
+    model_.guarded(size_, [&] {
+      const at::Tensor radii = half_radii_.index_select(0, node_types_);
+      const at::Tensor expected =
+          radii.index_select(0, edges.index[0]).add_(radii.index_select(0, edges.index[1])).clamp_min_(shortest_bond);
+      const at::Tensor distance = edges.vectors.square().sum(1).sqrt_();
+      const auto [ratio, edge] = (distance / expected).min(0);
+      if (!(ratio.item<double>() < 1.0)) return;
+      const auto k = edge.item<std::int64_t>();
+      pair = {edges.index[0][k].item<std::int64_t>(), edges.index[1][k].item<std::int64_t>(),
+              distance[k].item<double>(), expected[k].item<double>()};
+    });
+    return pair;
   }
 
   at::Tensor uploaded(const double* positions) {
@@ -218,9 +239,10 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
 
   Model& model_;
   at::Device device_;
-  at::Tensor rows_;     // int32 [9] of the virial's components
-  at::Tensor columns_;  // int32 [9]
-  GraphSize size_;      // n_edges: of the last step, -1 where they are not counted yet
+  at::Tensor rows_;        // int32 [9] of the virial's components
+  at::Tensor columns_;     // int32 [9]
+  at::Tensor half_radii_;  // float64 [n_elements] Å
+  GraphSize size_;         // n_edges: of the last step, -1 where they are not counted yet
   std::int64_t n_atoms_ = 0;
   at::Tensor node_types_;  // int64 [n_nodes]
   at::Tensor node_of_;     // int64 [n_atoms]

@@ -5,7 +5,7 @@ namespace {
 
 class HostStep : public StepImplementation {
  public:
-  explicit HostStep(Model& model) : model_(model) {}
+  explicit HostStep(Model& model) : model_(model), half_radii_(half_radii(model.contract().elements)) {}
 
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override {
@@ -23,6 +23,7 @@ class HostStep : public StepImplementation {
                 StepResult& result) override {
     result.clear();
     result.n_edges = count_edges(positions, length_in_angstrom);
+    if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
     model_.evaluate(graph_, evaluation_, exchange, wanted.gradients());
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
     result.atomic_energies = evaluation_.atomic_energies;
@@ -47,6 +48,7 @@ class HostStep : public StepImplementation {
 
  private:
   Model& model_;
+  std::vector<double> half_radii_;  // [n_elements] Å
   const CandidateEdges* candidates_ = nullptr;
   Graph graph_;
   Evaluation evaluation_;

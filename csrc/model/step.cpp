@@ -11,6 +11,7 @@ namespace mlip {
 
 void StepResult::clear() {
   n_edges = 0;
+  close_pair = {};
   virial = {};
   for (auto* values : {&atomic_energies, &forces, &atom_virials, &centroid_virials}) values->clear();
   extras.clear();

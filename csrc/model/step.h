@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/close_pair.h"
 #include "core/exchange.h"
 #include "core/graph.h"
 #include "model/model.h"
@@ -24,6 +25,7 @@ struct StepRequest {
   bool atom_virials = false;
   bool centroid_virials = false;
   bool extras = false;
+  bool close_pair = false;  ///< atoms on top of each other; it costs no backward pass
 
   bool gradients() const { return forces || virial || atom_virials || centroid_virials; }
 };
@@ -31,11 +33,12 @@ struct StepRequest {
 /// In float64. What was not asked for is empty, or zero. Signs as in graph.h.
 struct StepResult {
   std::int64_t n_edges = 0;
-  std::vector<double> atomic_energies;      ///< [n_owned] eV
-  std::vector<double> forces;               ///< [n_nodes, 3] eV/Å; those on ghosts belong to their owners
-  std::array<double, 9> virial{};           ///< W = -Σ r_ij ⊗ g_ij, eV, row-major 3x3
-  std::vector<double> atom_virials;         ///< [n_nodes, 6] eV, xx, yy, zz, xy, xz, yz; they add up to W
-  std::vector<double> centroid_virials;     ///< [n_nodes, 9] eV, xx, yy, zz, xy, xz, yz, yx, zx, zy; likewise
+  ClosePair close_pair;                  ///< the worst one; known before the model runs, and so also where that throws
+  std::vector<double> atomic_energies;   ///< [n_owned] eV
+  std::vector<double> forces;            ///< [n_nodes, 3] eV/Å; those on ghosts belong to their owners
+  std::array<double, 9> virial{};        ///< W = -Σ r_ij ⊗ g_ij, eV, row-major 3x3
+  std::vector<double> atom_virials;      ///< [n_nodes, 6] eV, xx, yy, zz, xy, xz, yz; they add up to W
+  std::vector<double> centroid_virials;  ///< [n_nodes, 9] eV, xx, yy, zz, xy, xz, yz, yx, zx, zy; likewise
   std::vector<std::vector<double>> extras;  ///< of each of the contract's extras, [n_owned] in its own unit
 
   /// Back to nothing; buffers keep their capacity.

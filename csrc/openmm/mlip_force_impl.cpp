@@ -220,7 +220,7 @@ void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
 double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
   update_candidates(cell(context));
   return energy_of([&]() -> const mlip::StepResult& {
-    return structure_->step().evaluate(positions_.data(), 1.0, {.forces = include_forces});
+    return structure_->step().evaluate(positions_.data(), 1.0, wanted(include_forces));
   });
 }
 
@@ -231,14 +231,30 @@ double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool inclu
     update_candidates(now);
   }
   return energy_of([&]() -> const mlip::StepResult& {
-    in_place_->evaluate_in_place({.forces = include_forces}, in_place_result_);
+    in_place_->evaluate_in_place(wanted(include_forces), in_place_result_);
     return in_place_result_;
   });
+}
+
+mlip::StepRequest MLIPForceImpl::wanted(bool include_forces) const {
+  return {.forces = include_forces, .close_pair = !close_pair_reported_};
+}
+
+void MLIPForceImpl::report(const mlip::ClosePair& pair) {
+  if (!pair.found()) return;
+  close_pair_reported_ = true;
+  const auto name = [&](std::int64_t node) {
+    const auto k = static_cast<std::size_t>(node);
+    return std::to_string(atoms_[k]) + " (" + owner_.definition().elements[k] + ")";
+  };
+  std::cerr << "MLIPForce: warning: " << mlip::describe(pair, name(pair.centre), name(pair.neighbour))
+            << " (atoms are counted from 0)" << std::endl;
 }
 
 double MLIPForceImpl::energy_of(const std::function<const mlip::StepResult&()>& step) {
   const double before = model_->seconds_in_backend();
   const mlip::StepResult& result = step();
+  report(result.close_pair);
   total_seconds_in_models += model_->seconds_in_backend() - before;
   double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
   for (const double value : result.atomic_energies) energy += value;

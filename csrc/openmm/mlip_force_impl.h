@@ -56,6 +56,9 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   double evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces);
   /// Of what `step` returns, which takes the time of models. @return kJ/mol
   double energy_of(const std::function<const mlip::StepResult&()>& step);
+  mlip::StepRequest wanted(bool include_forces) const;
+  /// Warn, the first time, of atoms on top of each other.
+  void report(const mlip::ClosePair& pair);
 
   const MLIPForce& owner_;
   std::unique_ptr<mlip::Model> model_;
@@ -68,6 +71,7 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   std::unique_ptr<PlatformArrays> arrays_;  // null where CustomCPPForceImpl does the work
   mlip::InPlaceStep* in_place_ = nullptr;   // of structure_, where OpenMM and the model share a GPU
   mlip::StepResult in_place_result_;
+  bool close_pair_reported_ = false;
 };
 
 }  // namespace mlip_openmm

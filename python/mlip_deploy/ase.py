@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import stress_from_virial
+
+
+class CloseAtomsWarning(UserWarning):
+    """Two atoms are closer than any bond: energy and forces mean nothing there."""
 
 
 class MLIPCalculator(Calculator):
@@ -47,6 +52,8 @@ class MLIPCalculator(Calculator):
     -----
     ValidationRecordWarning
         Of a file whose validation record says that it failed, or is stale.
+    CloseAtomsWarning
+        Once, of atoms on top of each other.
     """
 
     implemented_properties = [  # noqa: RUF012  ASE declares it on the instance
@@ -138,6 +145,8 @@ class MLIPCalculator(Calculator):
         values = self.potential.compute(
             system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
         )
+        if "close_pair" in values:
+            warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
         self.results = {
             "energy": values["energy"],
             "free_energy": values["energy"],

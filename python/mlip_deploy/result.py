@@ -43,6 +43,8 @@ class _Evaluation(TypedDict):
 class Evaluation(_Evaluation, total=False):
     """What `MLIPCalculator(...).potential.compute` returns for one structure of n atoms, as a dictionary."""
 
+    close_pair: str
+    """a sentence, the first time that atoms are on top of each other"""
     atom_virials: Array
     """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
     centroid_virials: Array

@@ -67,7 +67,8 @@ class Deck:
         restyle(data, self.style, self.ids)
         boundary = self.boundary or " ".join("p" if periodic else "f" for periodic in self.atoms.pbc)
         pair = self.pair.format(model=model, elements=" ".join(frame.elements))
-        lines = ["clear", "units metal", f"atom_style {self.style}", f"boundary {boundary}", "box tilt large"]
+        style = "full" if self.style == "bonded" else self.style
+        lines = ["clear", "units metal", f"atom_style {style}", f"boundary {boundary}", "box tilt large"]
         lines += [self.before, f"read_data {data.name}", self.settings, pair]
         lines += [COMPUTES.format(name=name, every=self.every), self.body, LAST.format(name=name)]
         return "\n".join(lines) + "\n"
@@ -112,15 +113,22 @@ class Outcome:
 
 
 def restyle(data: Path, style: str, ids: tuple[int, ...] | None = None) -> None:
-    """Turn a data file of atom_style atomic into another style, with other atom ids."""
+    """Turn a data file of atom_style atomic into another style, with other atom ids.
+
+    "bonded" is atom_style full with a bond between atoms 1 and 2.
+    """
     head, rows = data.read_text().split("Atoms # atomic\n\n")
+    tail = ""
+    if style == "bonded":
+        style, tail = "full", "\nBonds\n\n1 1 1 2\n"
+        head = re.sub(r"(\d+ atoms\n)", r"\g<1>1 bonds\n1 bond types\n", head, count=1)
     lines = []
     for k, row in enumerate(rows.splitlines()):
         number, kind, *position = row.split()
         number = str(ids[k]) if ids else number
         fields = {"atomic": [number, kind], "charge": [number, kind, "0.5"], "full": [number, "1", kind, "0.5"]}
         lines.append(" ".join(fields[style] + position))
-    data.write_text(f"{head}Atoms # {style}\n\n" + "\n".join(lines) + "\n")
+    data.write_text(f"{head}Atoms # {style}\n\n" + "\n".join(lines) + "\n" + tail)
 
 
 def run_decks(decks: dict[str, Deck], models: dict[str, Path], directory: Path, ranks: int) -> dict[str, object]:

@@ -42,7 +42,8 @@ def deck(path, atoms, directory, *, units="metal", before="", after="", settings
     restyle(data, style)
     boundary = " ".join("p" if periodic else "f" for periodic in atoms.pbc)
     coeff = coeff or f'pair_coeff * * "{path}" {" ".join(frame.elements)}'
-    head = f"units {units}\nboundary {boundary}\natom_style {style}\n{before}\nread_data {data.name}\n"
+    atom_style = style.replace("bonded", "full")
+    head = f"units {units}\nboundary {boundary}\natom_style {atom_style}\n{before}\nread_data {data.name}\n"
     return head + f"pair_style mlip {settings}\n{coeff}\n{after}\n{PRINT}"
 
 

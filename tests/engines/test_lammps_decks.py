@@ -59,7 +59,16 @@ PARITY = {
     ),
     "shuffled ids with gaps": Deck(rocksalt(), ids=(70, 3, 9, 1, 200, 44, 12, 5), ranks=ON_4_RANKS),
     "atom_style charge": Deck(rocksalt(), style="charge", ranks=ON_4_RANKS),
-    "atom_style full": Deck(rocksalt(), style="full", settings="special_bonds lj/coul 1 1 1"),
+    "atom_style full": Deck(rocksalt(), style="full"),
+    "bonds": Deck(rocksalt(), style="bonded", settings="bond_style zero\nbond_coeff *\nspecial_bonds lj/coul 1 1 1"),
+    "bonds, with tiny weights": Deck(
+        rocksalt(), style="bonded", settings="bond_style zero\nbond_coeff *\nspecial_bonds lj/coul 1e-30 0 0"
+    ),
+    "hybrid/scaled, the style twice": Deck(
+        rocksalt(),
+        pair="variable part equal 0.25\npair_style hybrid/scaled v_part mlip 0.75 mlip\n"
+        "pair_coeff * * mlip 1 {model} {elements}\npair_coeff * * mlip 2 {model} {elements}",
+    ),
     "an odd number of atoms": Deck(rocksalt()[1:], ranks=ON_4_RANKS),
     "local: a cell": Deck(triclinic(), model="local", ranks=ON_4_RANKS),
     "local: ranks without atoms": Deck(rocksalt(vacuum=(40, 0, 0)), model="local", ranks=ON_4_RANKS),
@@ -123,6 +132,22 @@ RUNS = {
     ),
     "run 0 twice": Deck(rocksalt(), "run 0\nrun 0"),
     "more steps without a set-up": Deck(rocksalt(), HOT + "fix 1 all nve\nrun 3\nrun 3 pre no\nrun 3 pre no", every=3),
+    "set type between runs": Deck(
+        rocksalt((3, 1, 1)), HOT + "fix 1 all nve\nrun 3\nset atom 2*4 type 1\nset atom 15 type 2\nrun 2 pre no",
+        every=1, ranks=ON_4_RANKS,
+    ),
+    "halo: set type between runs": Deck(
+        rocksalt((2, 1, 1)), HOT + "fix 1 all nve\nrun 3\nset atom 2*4 type 1\nrun 2 pre no", every=1, model="halo"
+    ),
+    "displace_atoms between runs": Deck(
+        rocksalt((2, 1, 1)), HOT + "fix 1 all nve\nrun 3\ndisplace_atoms all random 0.1 0.3 0.2 7\nrun 2 pre no",
+        every=1,
+    ),
+    "atom/swap": Deck(
+        rocksalt((2, 1, 1)),
+        "neigh_modify every 1 delay 0 check yes\nfix 2 all atom/swap 2 4 7 1e6 ke no types 1 2\nrun 6",
+        every=1,
+    ),
     "replicate": Deck(rocksalt(), settings="replicate 2 1 1"),
     "change_box": Deck(
         rocksalt(), settings="change_box all triclinic", body="change_box all xy final 0.8 x scale 1.03 remap"
@@ -222,6 +247,8 @@ def test_run(name, ranks, outcomes, models):
         assert np.abs(last.atoms.cell.lengths() - RUNS[name].atoms.cell.lengths()).max() > 1e-3
     elif name == "gcmc":
         assert not np.array_equal(np.sort(last.ids), np.arange(1, n + 1)), "no exchange was accepted"
+    elif "set type" in name or name == "atom/swap":
+        assert not np.array_equal(outcome.frames[0].types, outcome.frames[-1].types)
     elif name == "minimize":
         assert np.abs(last.forces).max() < 0.2
     elif "nve" in name or "balance" in name or name == "langevin":

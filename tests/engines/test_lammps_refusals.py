@@ -11,6 +11,8 @@ from test_lammps_decks import rocksalt
 from mlip_deploy.engines.lammps import LAMMPSError, launcher, run
 
 MODEL = 'pair_coeff * * "{path}" Na Cl'
+HYBRID = 'pair_coeff * * mlip "{path}" Na Cl'
+BONDS = "bond_style zero\nbond_coeff *\n"
 
 NEGATIVE = {
     # the model and its elements
@@ -51,7 +53,7 @@ NEGATIVE = {
     "no atom ids": ({"box": "atom_modify id no"}, "Remove 'atom_modify id no'"),
     "exclude types": ({"after": "neigh_modify exclude type 1 2"}, "'neigh_modify exclude type' hides.* exclude none"),
     "exclude molecules": (
-        {"style": "full", "after": "special_bonds lj/coul 1 1 1\nneigh_modify exclude molecule/intra all"},
+        {"style": "full", "after": "neigh_modify exclude molecule/intra all"},
         "'neigh_modify exclude molecule' hides neighbours.*exclude none",
     ),
     "exclude two groups": (
@@ -63,12 +65,39 @@ NEGATIVE = {
         "'neigh_modify include' hides neighbours.*include all",
     ),
     "special bonds": (
-        {"style": "full"},
-        "special_bonds hides 1-2 neighbours from the model. Add: special_bonds lj/coul 1.0 1.0 1.0",
+        {"style": "bonded", "after": BONDS},
+        "special_bonds hides 1-2 neighbours from the model.* Add: special_bonds lj/coul 1e-30 0 0 ",
     ),
-    "special bonds, 1-4 only": (
-        {"style": "full", "after": "special_bonds lj/coul 1 1 0"},
-        "special_bonds hides 1-4 neighbours",
+    "special bonds, the rest of the line": (
+        {"style": "bonded", "after": BONDS + "special_bonds lj 0 0 0.5 coul 0 0 0.8333 dihedral yes"},
+        "special_bonds hides 1-2 .* Add: special_bonds lj 1e-30 0 0.5 coul 1e-30 0 0.8333 dihedral yes ",
+    ),
+    # hybrid styles
+    "hybrid without overlay": (
+        {"after": f"pair_style hybrid mlip zbl 2.0 3.5\n{HYBRID}\npair_coeff 1 2 zbl 11 17"},
+        r"pairs of types 1 \(Na\) and 2 \(Cl\) go to another style .*Type: pair_style hybrid/overlay",
+    ),
+    "hybrid without overlay, like pairs": (
+        {"after": f"pair_style hybrid mlip zbl 2.0 3.5\n{HYBRID}\npair_coeff 2 2 zbl 17 17"},
+        r"pairs of types 2 \(Cl\) and 2 \(Cl\) go to another style",
+    ),
+    "hybrid/overlay without a pair": (
+        {"after": f"pair_style hybrid/overlay mlip zbl 2.0 3.5\n{HYBRID}\npair_coeff 1 1 zbl 11 11\n"
+                  "pair_coeff 2 2 zbl 17 17\npair_coeff 1 2 none"},
+        r"pairs of types 1 \(Na\) and 2 \(Cl\) .*Remove 'pair_coeff 1 2 none'",
+    ),
+    "the style twice": (
+        {"after": 'pair_style hybrid mlip mlip\npair_coeff * * mlip 1 "{path}" Na Cl\n'
+                  'pair_coeff * * mlip 2 "{path}" Na NULL'},
+        r"pairs of types 1 \(Na\) and 1 \(Na\) go to another style",
+    ),
+    "hybrid, numbered types": (
+        {"after": 'pair_style hybrid mlip zbl 2.0 3.5\npair_coeff 1 1 mlip "{path}" Na Cl'},
+        r"(?i)pair_coeff must start with \* \*",
+    ),
+    "fix adapt": (
+        {"after": "variable x equal 0.5\nfix 1 all adapt 1 pair mlip scale * * v_x"},
+        "has no 'scale'.* type: pair_style hybrid/scaled v_NAME mlip",
     ),
     "halo with two ghost cutoffs": (
         {"model": "halo", "before": "neighbor 1.0 multi\ncomm_modify mode multi", "ranks": (2,)},
@@ -124,6 +153,7 @@ def messages(tiny, toy_halo, artifacts, tmp_path_factory):
                     continue
                 path = {"tiny": tiny, "halo": toy_halo}[options.pop("model", "tiny")]
                 options["coeff"] = options["coeff"].format(path=path, checkpoint=artifacts.checkpoint())
+                options["after"] = options.get("after", "").format(path=path)
                 box = options.pop("box", None)
                 scripts[name] = deck(path, rocksalt(), directory, **options)
                 if box:

@@ -12,7 +12,7 @@ from test_lammps_decks import HOT, rocksalt
 from tolerances import FLOAT64_ROTATED, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
-from mlip_deploy.engines.lammps import launcher, run
+from mlip_deploy.engines.lammps import LAMMPSError, launcher, run
 from mlip_deploy.engines.lammps_files import write_data
 
 
@@ -24,6 +24,8 @@ def mixed():
 ZBL = "zbl 2.0 3.5"
 D3 = "dispersion/d3 bj pbe 12.0 8.0"
 LJ = "pair_coeff 1*2 3 lj/cut 0.05 3.0\npair_coeff 3 3 lj/cut 0.05 2.2\n"
+BONDS = "bond_style zero\nbond_coeff *\nspecial_bonds lj/coul {weight} 0 0.5"
+COULOMB = "lj/cut/coul/long 4.0"
 HYBRID = {
     # with the model, without it
     "zbl": (
@@ -45,6 +47,27 @@ HYBRID = {
     "NULL, overlay": (
         Deck(mixed(), pair="pair_style hybrid/overlay mlip lj/cut 5.0\npair_coeff * * mlip {model} Na Cl NULL\n" + LJ),
         Deck(mixed(), pair="pair_style hybrid lj/cut 5.0 zero 3.0\npair_coeff 1*2 1*2 zero\n" + LJ),
+    ),
+    "exclusions among NULL types": (
+        Deck(mixed(), settings="neigh_modify exclude type 3 3",
+             pair="pair_style hybrid mlip lj/cut 5.0\npair_coeff * * mlip {model} Na Cl NULL\n" + LJ),
+        Deck(mixed(), settings="neigh_modify exclude type 3 3",
+             pair="pair_style hybrid lj/cut 5.0 zero 3.0\npair_coeff 1*2 1*2 zero\n" + LJ),
+    ),
+    # What the special_bonds that hide nothing do to a force field is what it asked for.
+    "a force field with bonds": (
+        Deck(rocksalt(), style="bonded", settings=BONDS.format(weight="1e-30"),
+             pair=f"pair_style hybrid/overlay mlip {COULOMB}\npair_coeff * * mlip {{model}} Na Cl\n"
+             "pair_coeff * * lj/cut/coul/long 0.01 2.3\nkspace_style pppm 1e-6"),
+        Deck(rocksalt(), style="bonded", settings=BONDS.format(weight="0"),
+             pair=f"pair_style {COULOMB}\npair_coeff * * 0.01 2.3\nkspace_style pppm 1e-6"),
+    ),
+    "a force field with bonds, hidden by nothing but kspace": (
+        Deck(rocksalt(), style="bonded", settings=BONDS.format(weight="0"),
+             pair=f"pair_style hybrid/overlay mlip {COULOMB}\npair_coeff * * mlip {{model}} Na Cl\n"
+             "pair_coeff * * lj/cut/coul/long 0.01 2.3\nkspace_style pppm 1e-6"),
+        Deck(rocksalt(), style="bonded", settings=BONDS.format(weight="0"),
+             pair=f"pair_style {COULOMB}\npair_coeff * * 0.01 2.3\nkspace_style pppm 1e-6"),
     ),
 }  # fmt: skip
 
@@ -95,6 +118,37 @@ def test_restart_continues_bit_for_bit(tiny, tmp_path):
     assert (tmp_path / "continued.dump").read_bytes() == (tmp_path / "whole.dump").read_bytes()
     steps = re.findall(r"^ +(\d+) ", output, flags=re.MULTILINE)
     assert {"10", "20"} <= set(steps)
+
+
+def test_a_type_that_enters_the_model_between_runs(tiny, tmp_path):
+    """LAMMPS's list lacks its pairs until it is built again."""
+    deck = Deck(mixed(), "run 1\nset atom 9 type 1\nrun 1 pre no", pair=HYBRID["NULL, overlay"][0].pair)
+    message = r"atom 9 has changed from type 3 \(NULL\) to type 1 \(Na\) since .*Type: run N pre yes"
+    with pytest.raises(LAMMPSError, match=message):
+        run(deck.script("run", tiny, tmp_path), tmp_path)
+
+
+def test_other_ids_between_runs(tiny, tmp_path):
+    deck = Deck(rocksalt(), "run 1\nreset_atoms id sort yes\nrun 1 pre no")
+    with pytest.raises(LAMMPSError, match=r"atoms have other indices than .*Type: run N pre yes"):
+        run(deck.script("run", tiny, tmp_path), tmp_path)
+
+
+def test_the_model_is_looked_for_where_potentials_are(tiny, tmp_path, monkeypatch):
+    potentials, home = tmp_path / "potentials", tmp_path / "home"
+    for folder, name in ((potentials, "one.mlip.pt"), (home, "two.mlip.pt")):
+        folder.mkdir()
+        (folder / name).symlink_to(tiny)
+    monkeypatch.setenv("LAMMPS_POTENTIALS", f"/nowhere:{potentials}")
+    monkeypatch.setenv("HOME", str(home))
+    energies = []
+    for path in (tiny, "one.mlip.pt", "~/two.mlip.pt"):
+        output = run(Deck(rocksalt()).script("run", path, tmp_path), tmp_path)
+        energies += re.findall(r"DECK run PE (\S+)", output)
+    assert len(energies) == 3
+    assert len(set(energies)) == 1
+    with pytest.raises(LAMMPSError, match=r"'three.mlip.pt': no such file"):
+        run(Deck(rocksalt()).script("run", "three.mlip.pt", tmp_path), tmp_path)
 
 
 def test_a_restart_file_asks_for_the_model_again(tiny, tmp_path):

@@ -56,7 +56,7 @@ def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=output) as directory:
         temporary = Path(directory) / "mlipplugin.so"
         command = [*compiler, "-std=c++20", "-O2", "-shared", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
-        command += [f"-D{name}" for name in lammps.definitions]
+        command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
         command += [f"-I{sources}", "-isystem", str(lammps.include), *mpi]
         command += [str(source) for source in sorted((sources / "lammps").glob("*.cpp"))]
         command += ["-o", str(temporary), f"-L{library}", "-lmlip", f"-Wl,-rpath,{library}"]

