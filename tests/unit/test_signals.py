@@ -1,0 +1,137 @@
+"""Commands that are ended half way leave no file and no process behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 120.0
+"""s until a test gives up waiting for what must come"""
+
+HIDDEN_FILE = """
+import time
+from mlip_deploy.files import replacing
+with replacing("out/file.txt") as file:
+    file.write(b"half")
+    file.flush()
+    print("ready", flush=True)
+    time.sleep(1000)
+"""
+
+LAMMPS = """
+import tempfile
+from mlip_deploy.engines.lammps import run
+with tempfile.TemporaryDirectory() as directory:
+    run("print ready\\nshell sleep 1000\\n", directory, ranks={ranks}, echo=True)
+"""
+
+SESSION = """
+import time
+from ase import Atoms
+from mlip_deploy.engines.lammps import evaluate
+evaluate("{path}", Atoms("Si2", [[0, 0, 0], [2, 0, 0]]))
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+START = "from mlip_deploy.signals import unwind_on_signals\nunwind_on_signals()\n"
+
+
+def processes_in(directory: Path) -> dict[int, str]:
+    """Those that run in a folder or below it, by id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                where, command = os.readlink(entry / "cwd"), (entry / "cmdline").read_bytes()
+            except OSError:  # ended meanwhile, or a stranger's
+                continue
+            if where.startswith(str(directory)) and command:
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode()
+    return found
+
+
+def files_in(directory: Path) -> list[Path]:
+    """But for the caches of libraries."""
+    return [path for path in directory.rglob("*") if "matplotlib" not in str(path) and "torchinductor" not in str(path)]
+
+
+def wait_until(condition, process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"ended early with status {process.returncode}"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a program with folders of its own for temporary files and for working."""
+    for name in ("tmp", "work", "work/out"):
+        (tmp_path / name).mkdir()
+    started = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=tmp_path / "work", env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for number in processes_in(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    for process in started:
+        process.communicate()
+
+
+def ends_clean(process, how, tmp_path, status) -> None:
+    if how == "Ctrl-C":  # a terminal sends it to the whole group
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(how)
+    process.wait(PATIENCE)
+    assert processes_in(tmp_path) == {}
+    assert files_in(tmp_path / "tmp") == []
+    assert files_in(tmp_path / "work" / "out") == []
+    assert process.returncode == status
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), ("Ctrl-C", -signal.SIGINT)])
+def test_a_file_half_written(how, status, start, tmp_path):
+    process = start("-c", START + HIDDEN_FILE)
+    assert process.stdout.readline() == "ready\n"
+    assert len(files_in(tmp_path / "work" / "out")) == 1
+    ends_clean(process, how, tmp_path, status)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_lammps_that_runs(ranks, start, tmp_path):
+    process = start("-c", START + LAMMPS.format(ranks=ranks))
+    wait_until(lambda: any("sleep 1000" in command for command in processes_in(tmp_path / "tmp").values()), process)
+    ends_clean(process, signal.SIGTERM, tmp_path, 143)
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), ("Ctrl-C", -signal.SIGINT)])
+def test_lammps_that_waits_for_a_structure(how, status, toy_local, start, tmp_path):
+    process = start("-c", START + SESSION.format(path=toy_local))
+    assert process.stdout.readline() == "ready\n"
+    assert any("lmp" in command for command in processes_in(tmp_path / "tmp").values())
+    ends_clean(process, how, tmp_path, status)
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), ("Ctrl-C", 130)])
+def test_bench(how, status, toy_local, start, tmp_path):
+    process = start(
+        "-m", "mlip_deploy.cli.main", "bench", str(toy_local), "--systems", "nacl64", "--engines", "lammps",
+        "--steps", "100000000",
+    )  # fmt: skip
+    wait_until(lambda: any("/lammps/lmp" in c for c in processes_in(tmp_path / "tmp").values()), process)
+    ends_clean(process, how, tmp_path, status)
