@@ -40,15 +40,12 @@ def fused_float32(path: Path) -> None:
         weight_nn_hidden_neurons=[4, 4],
     )
     options = ExportOptions(elements=("Na", "Cl"))
-    whole = path.with_suffix(".whole.pt")
-    write_artifact(FAMILIES["sevennet"].adapt(str(checkpoint), options), whole, "float32", lambda message: None)
-    # Less what torch keeps for tracebacks, a quarter of so small a file.
-    rewritten(whole, path, without_tracebacks)
+    write_artifact(FAMILIES["sevennet"].adapt(str(checkpoint), options), path, "float32", lambda message: None)
     checkpoint.unlink()
-    whole.unlink()
 
 
 def without_tracebacks(contents: dict[str, bytes]) -> None:
+    """Less what torch keeps for them: a quarter of so small a file, and the folders of the machine that wrote it."""
     for name in [name for name in contents if name.endswith(".debug_pkl")]:
         del contents[name]
 
@@ -57,8 +54,10 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True)
     expected = {}
     for name, make in {"plain-float64.mlip.pt": plain_float64, "fused-float32.mlip.pt": fused_float32}.items():
-        path = folder / name
-        make(path)
+        path, whole = folder / name, folder / f"whole-{name}"
+        make(whole)
+        rewritten(whole, path, without_tracebacks)
+        whole.unlink()
         assert path.stat().st_size < LARGEST, f"{path} has {path.stat().st_size} bytes"
         fixtures = Artifact(path).fixtures()
         chosen = [entry.model_dump() for entry in fixtures.structures if entry.name in STRUCTURES]
