@@ -1,5 +1,6 @@
 # make demo    the main job, from checkpoint to molecular dynamics, and a report
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
+# make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
 # make oldest-torch    compile with the headers of the oldest torch that pyproject.toml allows (100 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
@@ -16,7 +17,7 @@ BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test test-mace test-torchforce oldest-torch lint build clean
+.PHONY: demo test quick test-mace test-torchforce oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -25,6 +26,9 @@ test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	$(MAKE) test-mace
+
+quick: build
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests/unit tests/engines/test_check.py::test_green
 
 test-mace: $(MACE)/built
 	$(MACE)/bin/python -m pytest -n $(JOBS) tests/families/test_mace.py

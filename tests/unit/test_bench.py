@@ -24,6 +24,8 @@ from mlip_deploy.cli import bench as command
 from mlip_deploy.environment.gpus import driver, gpus
 from mlip_deploy.errors import MLIPError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "n_atoms", "symbols"),

@@ -55,6 +55,7 @@ def test_trust_runs_it(tmp_path, trace):
     assert trace.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sevennet"])
 def test_no_family_runs_it(family, tmp_path, trace):
     torch.save({"config": {}, "model": Malicious(trace)}, tmp_path / "model.pth")

@@ -46,6 +46,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it():
         Family("mine", "no_such_package", "pip install it", "a file").adapt("x", ExportOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,6 +83,7 @@ def test_wrong_input(arguments, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_no_deprecation_of_torch_is_shown_to_who_cannot_act_on_it(tmp_path, artifacts):
     command = [sys.executable, "-W", "always", "-m", "mlip_deploy.cli.main"]
     export = ["export", "sevennet", str(artifacts.checkpoint()), "-o", str(tmp_path / "tiny.mlip.pt")]
@@ -91,6 +93,7 @@ def test_no_deprecation_of_torch_is_shown_to_who_cannot_act_on_it(tmp_path, arti
     assert "torch.jit" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_the_old_file(tmp_path, tiny):
     output = tmp_path / "model.mlip.pt"
     output.write_bytes(tiny.read_bytes())
@@ -112,6 +115,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 def test_doctor_finds_nothing_wrong_here():
     done = mlip("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -163,6 +167,7 @@ def test_wrong_usage(words, message, capsys):
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_json_goes_to_a_file_or_to_standard_output(tiny, tmp_path):
     written = mlip("check", tiny, "--engines", "ase", "--json", tmp_path / "out.json")
     printed = mlip("check", tiny, "--engines", "ase", "--json")
@@ -197,6 +202,7 @@ def test_a_file_that_cannot_be_written_is_found_before_the_work(target, message,
     assert "structures" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_export_that_is_ended_leaves_nothing(end, status, artifacts, tmp_path):
     command = [sys.executable, "-m", "mlip_deploy.cli.main", "export", "sevennet", artifacts.checkpoint(), "-o"]

@@ -41,6 +41,7 @@ def test_what_contradicts_is_refused(tuned, tiny, artifacts):
         frame_of(artifacts.checkpoint(), base=str(tiny))
 
 
+@pytest.mark.slow
 def test_on_the_command_line(artifacts, tmp_path):
     source, output = artifacts.checkpoint(), tmp_path / "tuned.mlip.pt"
     wrong = mlip("export", "sevennet", source, "-o", output, "--energy-frame", "functional=PBE")
