@@ -10,6 +10,7 @@ import openmm
 import pytest
 from archives import rewritten
 from ase.build import bulk
+from conftest import mlip
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
@@ -98,27 +99,6 @@ def test_lammps_says_that_it_was_left_out(wrong, tmp_path) -> None:
     assert "left out (self_test no)" in output
 
 
-WRONG_KERNEL = """
-import sys, torch
-from mlip_deploy.operators import load_operators
-load_operators()
-original = torch.ops.mlip.edge_tensor_product_reference
-def wrong(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step):
-    outputs = original(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step)
-    return [1.001 * output for output in outputs]
-library = torch.library.Library("mlip", "IMPL")
-library.impl("edge_tensor_product", wrong, "CPU", allow_override=True)
-from mlip_deploy.ase import MLIPCalculator
-MLIPCalculator(sys.argv[1])
-"""
-
-
-def test_a_wrong_kernel_is_refused(tiny) -> None:
-    done = subprocess.run([sys.executable, "-c", WRONG_KERNEL, tiny], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "self-test failed" in done.stderr
-
-
 def test_the_marked_structure_is_small_and_periodic(tiny) -> None:
     fixtures = Artifact(tiny).fixtures()
     assert fixtures.self_test is not None
@@ -126,3 +106,65 @@ def test_the_marked_structure_is_small_and_periodic(tiny) -> None:
     assert 8 <= len(structure.symbols) <= 32
     assert len(set(structure.symbols)) > 1
     assert structure.stress is not None
+
+
+@pytest.mark.parametrize("model", ["exchange", "halo", "compiled"])
+def test_right_files_pass(model: str, artifacts, toy_halo, tmp_path) -> None:
+    path = {"exchange": artifacts.tiny, "halo": lambda: toy_halo, "compiled": artifacts.compiled}[model]()
+    output = run(DECK.format(path=path, options=""), tmp_path, ranks=2)
+    assert "passed (" in output.split("self-test", 1)[1].splitlines()[0]
+    assert MLIPCalculator(path).self_test.startswith("passed (")
+
+
+def test_a_file_without_a_mark_says_so(tiny, tmp_path) -> None:
+    def without_mark(contents: dict[str, bytes]) -> None:
+        fixtures = json.loads(contents[FIXTURES])
+        del fixtures["self_test"]
+        contents[FIXTURES] = json.dumps(fixtures).encode()
+
+    assert MLIPCalculator(rewritten(tiny, tmp_path / "x.mlip.pt", without_mark)).self_test.startswith("none in this")
+
+
+def test_check_says_how_far_a_file_is_off(wrong) -> None:
+    """The line that the refusal names reports numbers, and does not refuse too."""
+    done = mlip("check", wrong, "--engines", "ase")
+    assert done.returncode == 1
+    assert "self-test" not in done.stdout + done.stderr
+
+
+# A kernel of the library replaced by a wrong one, and one engine in the same process.
+WRONG_KERNEL = """
+import sys
+import torch
+from mlip_deploy.operators import load_operators
+load_operators()
+engine, path = sys.argv[1:]
+library = torch.library.Library("mlip", "IMPL")
+
+def wrong(x, n_nodes):
+    return 1.001 * torch.cat([x, x.new_zeros([n_nodes - x.shape[0], *x.shape[1:]])])
+
+library.impl("ghost_gather", wrong, "CPU", allow_override=True)
+if engine == "ase":
+    from mlip_deploy.ase import MLIPCalculator
+    MLIPCalculator(path)
+elif engine == "openmm":
+    import openmm
+    from ase.build import bulk
+    from mlip_deploy.openmm import system_of
+    openmm.Context(system_of(bulk("Si", cubic=True), path), openmm.VerletIntegrator(0.001))
+else:
+    from mlip_deploy.engines.lammps import instance
+    instance().commands_string(open("in.lammps").read())
+"""
+
+
+@pytest.mark.parametrize("engine", ["ase", "openmm", "lammps"])
+def test_a_wrong_kernel(engine: str, tiny, tmp_path) -> None:
+    (tmp_path / "in.lammps").write_text(DECK.format(path=tiny, options=""))
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG_KERNEL, engine, str(tiny)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "self-test failed: " in done.stderr, done.stderr
+    assert "mlip check" in done.stderr

