@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <string_view>
 
 #include "core/contract.h"
 #include "core/error.h"
@@ -105,7 +106,11 @@ void translate_errors() {
     try {
       if (thrown) std::rethrow_exception(thrown);
     } catch (const mlip::Error& error) {
-      py::set_error(error_class.get_stored(), error.what());
+      // A message may hold bytes of a damaged file.
+      const std::string_view words = error.what();
+      const auto text = py::reinterpret_steal<py::object>(
+          PyUnicode_DecodeUTF8(words.data(), static_cast<py::ssize_t>(words.size()), "replace"));
+      if (text) PyErr_SetObject(error_class.get_stored().ptr(), text.ptr());
     }
   });
 }

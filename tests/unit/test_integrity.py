@@ -160,6 +160,19 @@ def test_one_flipped_bit(whole, tmp_path):
     refused(tmp_path, mutants, words)
 
 
+def test_a_name_that_is_no_text(whole, tmp_path):
+    """One flipped bit may make a name of bytes that are no UTF-8: the message has to come through all the same."""
+    content = bytearray(whole.read_bytes())
+    place = content.rindex(b"constants.pkl") + len(b"constants.pkl") - 1  # in the directory, which stands at the end
+    content[place] = 0xF9
+    path = tmp_path / "name.mlip.pt"
+    path.write_bytes(content)
+    ((python, cpp),) = opened([path])
+    assert python is not None
+    assert "constants.pk\ufffd" in python
+    assert python == cpp
+
+
 def test_cut_off_or_added_to(whole, tmp_path):
     data = whole.read_bytes()
     mutants, words = {}, {}

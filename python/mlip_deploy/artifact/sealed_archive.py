@@ -26,6 +26,8 @@ VALIDATION = "extra/mlip/validation.json"
 
 EXPORT_LINE = "mlip export FAMILY SOURCE -o NAME.mlip.pt"
 AGAIN = f"Copy it again, or write it anew: {EXPORT_LINE}"
+AS_BYTES = "surrogateescape"
+"""Names of damaged records may be no UTF-8: they keep their bytes."""
 
 FOLDER = "artifact/"
 """torch wants all records below one folder"""
@@ -50,7 +52,7 @@ class _Record(NamedTuple):
 
     def header(self) -> bytes:
         """What stands before the content: fixed part, name, padding (an extra field, as torch writes it)."""
-        name = (FOLDER + self.name).encode()
+        name = (FOLDER + self.name).encode(errors=AS_BYTES)
         padding = -(self.offset + HEADER.size + len(name) + 4) % ALIGNMENT
         fixed = HEADER.pack(
             b"PK\x03\x04", VERSION, UTF8_NAMES, STORED, MIDNIGHT, FIRST_OF_1980, self.crc, self.size, self.size,
@@ -60,7 +62,7 @@ class _Record(NamedTuple):
 
     def entry(self) -> bytes:
         """What stands in the directory."""
-        name = (FOLDER + self.name).encode()
+        name = (FOLDER + self.name).encode(errors=AS_BYTES)
         fixed = ENTRY.pack(
             b"PK\x01\x02", VERSION, VERSION, UTF8_NAMES, STORED, MIDNIGHT, FIRST_OF_1980, self.crc, self.size,
             self.size, len(name), 0, 0, 0, 0, 0, self.offset,
@@ -74,7 +76,7 @@ def _end(n_records: int, directory_size: int, directory_offset: int) -> bytes:
 
 def _manifest(records: list[_Record]) -> str:
     listed = (record for record in records if record.name not in (MANIFEST, VALIDATION))
-    by_name = sorted(listed, key=lambda record: record.name.encode())
+    by_name = sorted(listed, key=lambda record: record.name.encode(errors=AS_BYTES))
     return "".join(f"{record.crc:08x} {record.size} {record.name}\n" for record in by_name)
 
 
@@ -181,7 +183,7 @@ class SealedArchive:
             self._verify_content(file, record)
         if file.tell() != directory_offset:
             raise self._damaged(f"its directory begins at byte {directory_offset}, expected {file.tell()}")
-        self._compare(_manifest(self._records), self.own[MANIFEST].decode(errors="replace"))
+        self._compare(_manifest(self._records), self.own[MANIFEST].decode(errors=AS_BYTES))
 
     def _read_directory(self, file: BinaryIO) -> tuple[bytes, int, int]:
         """Its bytes, where it begins, and how many entries it should have."""
@@ -214,7 +216,7 @@ class SealedArchive:
             fields = ENTRY.unpack_from(directory, position)
             crc, size, (name_length, extra_length, comment_length) = fields[7], fields[9], fields[10:13]
             position += ENTRY.size
-            name = directory[position : position + name_length].decode(errors="replace").partition("/")[2]
+            name = directory[position : position + name_length].decode(errors=AS_BYTES).partition("/")[2]
             records.append(_Record(name, crc, size, fields[16]))
             position += name_length + extra_length + comment_length
         return records
@@ -252,7 +254,8 @@ class SealedArchive:
         raise self._damaged(f"record '{MANIFEST}' does not list its records as they are")
 
     def _damaged(self, what: str) -> MLIPError:
-        return MLIPError(f"'{self._path}' is damaged: {what}. {AGAIN}")
+        readable = what.encode(errors=AS_BYTES).decode(errors="replace")
+        return MLIPError(f"'{self._path}' is damaged: {readable}. {AGAIN}")
 
     def _not_an_artifact(self) -> MLIPError:
         return MLIPError(f"'{self._path}' is not an artifact of mlip-deploy (*.mlip.pt). Write one with: {EXPORT_LINE}")
