@@ -10,6 +10,7 @@
 #include "core/contract.h"
 #include "core/error.h"
 #include "core/format.h"
+#include "core/sealed_archive.h"
 #include "core/units.h"
 #include "model/model.h"
 #include "model/structure_evaluator.h"
@@ -25,7 +26,8 @@ using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::force
 class Potential {
  public:
   Potential(const std::string& path, const std::string& device, int threads, const std::string& edges, bool self_test)
-      : model_(path, {device, threads, self_test}), structure_(model_, mlip::parse_edges_on(edges)) {}
+      : model_(mlip::SealedArchive(path), {device, threads, self_test}),
+        structure_(model_, mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials) {

@@ -7,18 +7,18 @@
 #include <string>
 
 #include "core/contract.h"
+#include "core/sealed_archive.h"
 #include "core/self_test.h"
 #include "core/validation_record.h"
 
 namespace mlip {
 
-/// The contract of a file, once every byte of it is verified; the model is not loaded. @throws Error for a missing,
-/// damaged or foreign file, and for a contract that is not known.
-Contract read_contract(const std::string& path);
+/// The contract of a file; the model is not loaded. @throws Error for a contract that is not known.
+Contract read_contract(const SealedArchive& archive);
 
 /// What the file is held to where it is loaded; nothing for a file of a time when no fixture was marked.
-/// @throws Error for a file that cannot be read, and for fixtures that are not as they should be.
-std::optional<SelfTestFixture> read_self_test(const std::string& path);
+/// @throws Error for fixtures that are not as they should be.
+std::optional<SelfTestFixture> read_self_test(const SealedArchive& archive);
 
 /// What `mlip validate --record` wrote into a file, and whether it holds.
 struct Validation {
@@ -29,8 +29,8 @@ struct Validation {
   bool in_doubt() const { return record && !problem.empty(); }
 };
 
-/// Verifies the whole file. @throws Error for a file that is damaged or a foreign record.
+/// @throws Error for a foreign record.
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
-Validation read_validation(const std::string& path, const std::string& engine, const std::string& engine_release);
+Validation read_validation(const SealedArchive& archive, const std::string& engine, const std::string& engine_release);
 
 }  // namespace mlip

@@ -17,6 +17,8 @@ class SealedArchive {
   /// @throws Error for a file that is missing, foreign or damaged; it names the record.
   explicit SealedArchive(const std::string& path);
 
+  const std::string& path() const { return path_; }
+
   bool has(const std::string& name) const;
 
   /// Content of a record of mlip-deploy (below `extra/mlip/`). @throws Error if there is none of this name.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 
 #include "atom.h"
 #include "citeme.h"
@@ -120,11 +121,12 @@ void PairMLIP::coeff(int narg, char** arg) {
   }
 
   options_.process_on_node = process_on_node(world);
-  const std::string path = find_file(arg[2]);
+  std::optional<mlip::SealedArchive> archive;
   std::string failure;
   try {
     step_.reset();
-    model_ = std::make_unique<mlip::Model>(path, options_);
+    archive.emplace(find_file(arg[2]));
+    model_ = std::make_unique<mlip::Model>(*archive, options_);
     step_ = std::make_unique<mlip::StepEvaluator>(*model_);
   } catch (const mlip::Error& problem) {
     failure = problem.what();
@@ -136,7 +138,7 @@ void PairMLIP::coeff(int narg, char** arg) {
   if (n_failed == comm->nprocs) error->all(FLERR, "pair_coeff: {}", failure);
   if (failed) error->one(FLERR, "pair_coeff, on {} of {} MPI ranks: {}", n_failed, comm->nprocs, failure);
   const auto& contract = model_->contract();
-  check_validation(arg[2]);
+  check_validation(*archive);
 
   if (!allocated) allocate();
   type_to_element_.assign(n_types + 1, -1);
@@ -149,7 +151,7 @@ void PairMLIP::coeff(int narg, char** arg) {
       error->all(FLERR,
                  "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
                  "style handles it",
-                 type, failure.what(), path);
+                 type, failure.what(), archive->path());
     }
   }
   int n_set = 0;
@@ -173,8 +175,9 @@ void PairMLIP::coeff(int narg, char** arg) {
   setup_printed_ = graph_printed_ = false;
 }
 
-// Rank 0 reads the file; the others learn whether it may be used.
-void PairMLIP::check_validation(const std::string& path) {
+// Rank 0 reads the record; the others learn whether it may be used.
+void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
+  const std::string& path = archive.path();
   std::string problem;
   if (comm->me == 0) {
     bool in_doubt = true;
@@ -182,7 +185,7 @@ void PairMLIP::check_validation(const std::string& path) {
     const int date = lmp->num_ver;
     try {
       const auto found =
-          mlip::read_validation(path, "lammps", fmt::format("{}.{}.{}", date / 10000, date / 100 % 100, date % 100));
+          mlip::read_validation(archive, "lammps", fmt::format("{}.{}.{}", date / 10000, date / 100 % 100, date % 100));
       problem = found.problem;
       in_doubt = found.in_doubt();
       if (problem.empty()) validated_ = found.record->describe();

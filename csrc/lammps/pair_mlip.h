@@ -48,7 +48,7 @@ class PairMLIP : public Pair {
 
  private:
   void allocate();
-  void check_validation(const std::string& path);
+  void check_validation(const mlip::SealedArchive& archive);
   void check_input();
   /// Refuse what hides pairs of the model's atoms from its neighbour list. Collective, once per rebuild of that list.
   void check_hidden_pairs();

@@ -143,17 +143,19 @@ mlip::StepRequest PairMLIP::wanted() {
 void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
   ev_init(eflag, vflag);
+  bool evaluated = false;  // the step's close pair is this step's
   try {
     const bool new_list = neighbor->ago == 0;
     if (new_list) check_hidden_pairs();
     if (new_list || types_have_changed()) rebuild_candidates();
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
+    evaluated = true;
     step_->evaluate(positions(), units_.length_in_angstrom, wanted(), comm->nprocs > 1 ? &exchange_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
     std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
-    if (step_->result().close_pair.found()) message += ": " + describe_close_pair();
+    if (evaluated && step_->result().close_pair.found()) message += ": " + describe_close_pair();
     if (comm->nprocs > 1) {
       // MPI_Abort may end the launcher before it has passed on what LAMMPS prints: say it first, and wait for it.
       std::fprintf(stderr, "ERROR on proc %d: %s\n", comm->me, message.c_str());

@@ -17,6 +17,7 @@
 
 #include "core/archive.h"
 #include "core/error.h"
+#include "core/sealed_archive.h"
 #include "core/torch_errors.h"
 #include "gpu/torch_context.h"
 #include "model/backend.h"
@@ -119,7 +120,8 @@ void check_count(const at::Tensor& tensor, std::int64_t expected, const std::str
                 ", expected " + std::to_string(expected));
 }
 
-Model::Model(const std::string& path, const ModelOptions& options) : contract_(read_contract(path)), path_(path) {
+Model::Model(const SealedArchive& archive, const ModelOptions& options)
+    : contract_(read_contract(archive)), path_(archive.path()) {
   if (options.threads < 0) throw Error("threads: expected a positive number, found " + std::to_string(options.threads));
   if (options.threads > 0) at::set_num_threads(options.threads);
   // What is compiled for a device runs on no other.
@@ -128,15 +130,15 @@ Model::Model(const std::string& path, const ModelOptions& options) : contract_(r
   const at::Device device = find_device(
       options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
   device_ = device.str();
-  backend_ = translate_errors("'" + path + "'", [&] {
+  backend_ = translate_errors("'" + path_ + "'", [&] {
     const gpu::TorchContext current(device);
-    return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path, contract_, device)
-                                                         : load_torchscript(path, device);
+    return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path_, contract_, device)
+                                                         : load_torchscript(path_, device);
   });
 
   warm_up();
   if (!options.self_test) return;
-  const auto fixture = read_self_test(path);
+  const auto fixture = read_self_test(archive);
   self_test_ = fixture ? run_self_test(*this, *fixture) : "none in this file. Write it anew with: mlip export";
   seconds_in_backend_ = 0.0;
   fitted_ = {};

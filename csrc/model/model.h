@@ -14,6 +14,7 @@
 namespace mlip {
 
 class Backend;
+class SealedArchive;
 
 struct ModelOptions {
   std::string device = "cpu";  ///< "cpu", "cuda", "cuda:N" or "auto" (CUDA if there is one)
@@ -29,7 +30,7 @@ class Model {
   /// Loading a compiled file (back end aotinductor) runs the code in it.
   /// @throws Error for a missing, truncated or foreign file, an unknown contract, an absent device, for code that was
   ///         compiled for another machine, and for results that are not those in the file (self_test.h).
-  Model(const std::string& path, const ModelOptions& options);
+  Model(const SealedArchive& archive, const ModelOptions& options);
   /// Behind a back end of one's own, such as a test's, which runs on `device`.
   Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device);
   ~Model();

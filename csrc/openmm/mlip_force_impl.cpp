@@ -47,10 +47,10 @@ std::string find_artifact(const std::string& path) {
 /// A warning for a file whose validation record says that it failed, or does not hold for the file as it is, this
 /// OpenMM and torch.
 /// @param name of the artifact for the user, whose file may be a temporary one
-void warn_if_in_doubt(const std::string& path, const std::string& name) {
+void warn_if_in_doubt(const mlip::SealedArchive& archive, const std::string& name) {
   std::string problem;
   try {
-    const auto found = mlip::read_validation(path, "openmm", OpenMM::Platform::getOpenMMVersion());
+    const auto found = mlip::read_validation(archive, "openmm", OpenMM::Platform::getOpenMMVersion());
     if (found.in_doubt()) problem = found.problem;
   } catch (const mlip::Error& failure) {
     problem = failure.what();
@@ -120,18 +120,20 @@ void MLIPForceImpl::load_model() {
   const mlip::ModelOptions options{device(), force.threads, force.self_test};
   if (force.embedded) {
     const TemporaryFile file(*force.embedded);
-    model_ = std::make_unique<mlip::Model>(file.path(), options);
-    if (!force.announced) warn_if_in_doubt(file.path(), force.path);
+    const mlip::SealedArchive archive(file.path());
+    model_ = std::make_unique<mlip::Model>(archive, options);
+    if (!force.announced) warn_if_in_doubt(archive, force.path);
   } else {
     const std::string path = find_artifact(force.path);
-    mlip::read_contract(path);  // first: its errors say why a file is no artifact
+    const mlip::SealedArchive archive(path);
+    mlip::read_contract(archive);  // first: its errors say why a file is no artifact
     const std::string found = mlip::sha256(read_bytes(path));
     if (found != force.sha256)
       throw mlip::Error("'" + path + "' is not the file that the force was made from: its SHA-256 is " + found +
                         ", expected " + force.sha256 +
                         ". Put the old file back, or make the force anew from this one: MLIPForce(path, topology)");
-    model_ = std::make_unique<mlip::Model>(path, options);
-    if (!force.announced) warn_if_in_doubt(path, path);
+    model_ = std::make_unique<mlip::Model>(archive, options);
+    if (!force.announced) warn_if_in_doubt(archive, path);
   }
   structure_ = std::make_unique<mlip::StructureEvaluator>(*model_);
   for (std::size_t k = 0; k < atoms_.size(); ++k) {
