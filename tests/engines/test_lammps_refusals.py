@@ -189,8 +189,33 @@ def test_two_atoms_on_one_spot(ranks, tiny, tmp_path):
     """The rank that finds it takes the others down: lmp ends, with the message."""
     atoms = rocksalt()
     x, y, z = atoms.positions[0]
-    with pytest.raises(LAMMPSError, match="not finite"):
+    # Of several ranks the first one to fail speaks, which may have the NaN from the rank that holds the atoms.
+    words = r"(?s)not finite.*atoms [12] \(\w+\) and [12] \(\w+\) are 0\.000 Å apart" if ranks == 1 else "not finite"
+    with pytest.raises(LAMMPSError, match=words):
         run(deck(tiny, atoms, tmp_path, after=f"set atom 2 x {x} y {y} z {z}"), tmp_path, ranks=ranks, timeout=120)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("moment", ["set-up", "run"])
+def test_atoms_on_top_of_each_other_are_named(moment, ranks, tiny, tmp_path):
+    """In each run once: at set-up for all ranks, later by whichever ranks hold them, before they are lost."""
+    atoms = rocksalt((2, 1, 1))
+    x, y, z = atoms.positions[4]
+    put = f"set atom 6 x {x + 0.3} y {y} z {z}"
+    between = {"set-up": f"{put}\nrun 2", "run": f"run 1\n{put}\nrun 2 pre no"}[moment]
+    output = run(deck(tiny, atoms, tmp_path, after=between), tmp_path, ranks=ranks)
+    pattern = (
+        r"WARNING: pair_style mlip, step \d+: atoms (\d+) \(\w+\) and (\d+) \(\w+\) are (\S+) Å apart, closer than"
+    )
+    found = re.findall(pattern, output)
+    assert {tuple(sorted(pair[:2])) for pair in found} == {("5", "6")}, output
+    assert [float(pair[2]) for pair in found] == pytest.approx([0.3] * len(found), abs=1e-3)
+    # Once in the run in which they are put there, and once in the last `run 0`.
+    assert len(found) == 2 if moment == "set-up" else 2 <= len(found) <= 1 + ranks
+
+
+def test_atoms_at_the_length_of_a_bond_are_not_named(tiny, tmp_path):
+    assert "closer than" not in run(deck(tiny, rocksalt(), tmp_path), tmp_path)
 
 
 def test_a_file_that_one_rank_lacks(tiny, tmp_path):

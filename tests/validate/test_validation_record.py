@@ -208,6 +208,13 @@ def test_sign_is_called_record_now(fresh, tmp_path):
     assert "--sign is not an option: what is written is a record. Use --record" in done.stderr
 
 
+def test_strict_takes_a_validated_file_from_where_potentials_are(recorded, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAMMPS_POTENTIALS", str(recorded.parent))
+    (tmp_path / "run").mkdir()
+    output = lammps(recorded.name, tmp_path / "run", strict=True)
+    assert "WARNING: pair_style mlip" not in output
+
+
 def test_strict_on_two_ranks(fresh, tmp_path):
     (tmp_path / "in.two").write_text(DECK.format(path=fresh, options=" strict yes"))
     done = subprocess.run([*launcher(2), "-in", "in.two"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
