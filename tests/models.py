@@ -65,3 +65,44 @@ def tiny_chgnet_checkpoint(path: Path, seed: int = 0) -> Path:
     hidden = {"atom_conv_hidden_dim": 16, "bond_conv_hidden_dim": 16, "mlp_hidden_dims": (16, 16)}
     torch.save({"model": CHGNet(**widths, **hidden, n_conv=2).as_dict()}, path)
     return path
+
+
+def tiny_nequix_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A Nequix of two layers with few channels and random weights, stored as nequix's PyTorch version does.
+
+    Args:
+        changes: of the settings.
+    """
+    from ase.data import atomic_numbers
+
+    from mlip_deploy.exporters.families.nequix.framework import model_class
+    from mlip_deploy.exporters.settings import default_dtype
+
+    numbers = [atomic_numbers[symbol] for symbol in ELEMENTS]
+    settings: dict[str, Any] = {
+        "hidden_irreps": "8x0e + 4x1o + 2x2e",
+        "lmax": 2,
+        "cutoff": 4.0,
+        "n_layers": 2,
+        "radial_basis_size": 8,
+        "radial_mlp_size": 8,
+        "radial_mlp_layers": 2,
+        "radial_polynomial_p": 6.0,
+        "mlp_init_scale": 4.0,
+        "index_weights": False,
+        "layer_norm": True,
+        "shift": 0.3,
+        # large enough that forces are of the order of 1 eV/Å
+        "scale": 5.0,
+        "avg_n_neighbors": 10.0,
+    } | changes
+    energies = {str(number): -float(number % 7) for number in numbers}
+    torch.manual_seed(seed)
+    build = model_class()
+    with default_dtype(torch.float32):
+        model = build(n_species=len(numbers), atom_energies=[energies[str(number)] for number in numbers], **settings)
+    # nequix's own function, from the module in which its class is
+    build.__init__.__globals__["save_model"](
+        path, model, {"atomic_numbers": numbers, "atom_energies": energies, **settings}
+    )
+    return path

@@ -161,6 +161,13 @@ FAMILIES = {
             "pip install nequip nequip-allegro",
             "a NequIP or Allegro checkpoint (*.ckpt) or package (*.nequip.zip)",
         ),
+        # Without its requirements: JAX with CUDA, which an export does not need.
+        Family(
+            "nequix",
+            "nequix",
+            "pip install nequix --no-deps && pip install e3nn scipy",
+            "mp-1, oam-1, omat-1, mp-1-pft or oam-1-pft, or a checkpoint file (*.nqx, *.pt)",
+        ),
     ]
 }
 
