@@ -38,7 +38,7 @@ std::string another_version(void* lammps) {
   const int update = running_update();
   const bool same_update = update < 0 || MLIP_LAMMPS_UPDATE < 0 || update == MLIP_LAMMPS_UPDATE;
   if (version == MLIP_LAMMPS_VERSION && same_update) return "";
-  return "built for LAMMPS " + describe(MLIP_LAMMPS_VERSION, same_update ? -1 : MLIP_LAMMPS_UPDATE) + ", this is " +
+  return "was built for LAMMPS " + describe(MLIP_LAMMPS_VERSION, same_update ? -1 : MLIP_LAMMPS_UPDATE) + ", this is " +
          describe(version, same_update ? -1 : update);
 }
 
@@ -48,13 +48,13 @@ std::string other_integers(void* lammps) {
        {std::pair{"tagint", sizeof(LAMMPS_NS::tagint)}, std::pair{"bigint", sizeof(LAMMPS_NS::bigint)},
         std::pair{"imageint", sizeof(LAMMPS_NS::imageint)}})
     if (const int found = lammps_extract_setting(lammps, name); found != static_cast<int>(size))
-      return std::string("built with a ") + name + " of " + std::to_string(size) + " bytes, this LAMMPS has " +
+      return std::string("was built with a ") + name + " of " + std::to_string(size) + " bytes, this LAMMPS has " +
              std::to_string(found);
   return "";
 }
 
 std::string other_headers(const std::string& name) {
-  return "built with headers in which LAMMPS's class " + name + " has its members elsewhere than in this LAMMPS";
+  return "was built with headers in which LAMMPS's class " + name + " has its members elsewhere than in this LAMMPS";
 }
 
 /// Members whose address LAMMPS tells.

