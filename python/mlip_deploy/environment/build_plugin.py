@@ -48,7 +48,7 @@ def _try(command: list[str]) -> str | None:
 
 
 def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
-    """Compile mlipplugin.so, and libmlip_lammps.so beside it, into `output`. Both appear there when they are complete."""
+    """Compile mlipplugin.so and libmlip_lammps.so into `output`. Both appear there when they are complete."""
     sources = PACKAGE / "share" / "csrc"
     library = PACKAGE / "lib"
     if not (sources / "lammps" / PLUGIN_SOURCE).exists():
