@@ -30,7 +30,9 @@ class Potential {
         structure_(model_, mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
-                   const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials) {
+                   const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
+                   const mlip::GivenSettings& given) {
+    const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
     mlip::StepRequest wanted;
     wanted.virial = true;
     wanted.atom_virials = wanted.centroid_virials = with_atom_virials;
@@ -54,7 +56,7 @@ class Potential {
     mlip::StepResult step;
     {
       py::gil_scoped_release release;
-      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted);
+      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted, settings);
     }
     double energy = 0.0;
     for (double value : step.atomic_energies) energy += value;
@@ -129,7 +131,8 @@ PYBIND11_MODULE(_core, module) {
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
            "evaluate the fixture that the file marks and refuse wrong results")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
-           py::arg("extras") = false, py::arg("atom_virials") = false, "-> mlip_deploy.result.Evaluation")
+           py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("settings") = mlip::GivenSettings(),
+           "settings: (name, number or choice) of each that is not at its default -> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });

@@ -64,6 +64,15 @@ class Reader {
     return value.get<double>();
   }
 
+  std::vector<double> numbers(const char* key) {
+    std::vector<double> found;
+    for (const auto& [path, value] : list(key)) {
+      if (!value->is_number()) wrong_type(path, *value, "a number");
+      found.push_back(value->get<double>());
+    }
+    return found;
+  }
+
   int integer(const char* key) { return integer_of(path_of(key), member(key)); }
 
   bool boolean(const char* key) {
@@ -119,7 +128,8 @@ class Reader {
     return !found->is_null();
   }
 
-  bool is_empty_list(const char* key) { return list(key).empty(); }
+  /// A key that is there, with whatever value.
+  const json& value(const char* key) { return member(key); }
 
   /// To be called when all keys have been asked for.
   void finish() const {
@@ -219,6 +229,41 @@ void check_requirements(const std::vector<std::string>& required, const Source& 
       unknown += (unknown.empty() ? "'" : ", '") + feature + "'";
   if (!unknown.empty())
     source.fail("the file requires " + unknown + ", which this mlip-deploy does not know", upgrade_line);
+}
+
+/// The rules of `Setting` in artifact/contract.py, in its words.
+Setting read_setting(Reader& reader, const Source& source) {
+  Setting setting;
+  setting.name = reader.text("name");
+  const std::string subject = "setting '" + setting.name + "'";
+  setting.kind = reader.choice("kind", {SettingKind::number, SettingKind::integer, SettingKind::choice});
+  if (reader.has("unit")) setting.unit = reader.text("unit");
+  if (reader.has("range")) {
+    const auto range = reader.numbers("range");
+    if (range.size() != 2) source.fail("the range of " + subject + " is not two numbers");
+    setting.range = {range[0], range[1]};
+  }
+  if (reader.has("choices")) setting.choices = reader.texts("choices");
+  const bool has_default = reader.has("default");
+  const json& value = has_default ? reader.value("default") : json();
+  reader.finish();
+
+  const bool is_choice = setting.kind == SettingKind::choice;
+  if (is_choice == setting.choices.empty())
+    source.fail(subject + " of kind " + to_string(setting.kind) + (setting.choices.empty() ? " without" : " with") +
+                " choices");
+  if (is_choice && (setting.range || !setting.unit.empty()))
+    source.fail(subject + " is a choice, which has no range and no unit");
+  if (setting.range && !(setting.range->first < setting.range->second)) source.fail(subject + " has an empty range");
+  if (!has_default) return setting;
+  const auto chosen = std::find(setting.choices.begin(), setting.choices.end(), value);
+  if (is_choice && chosen != setting.choices.end())
+    setting.default_value = static_cast<double>(chosen - setting.choices.begin());
+  else if (!is_choice && value.is_number() && setting.refusal(value.get<double>()).empty())
+    setting.default_value = value.get<double>();
+  else
+    source.fail(subject + " has the default " + value.dump() + ", which it does not accept");
+  return setting;
 }
 
 /// What this library would have to do something for, or else compute something else, must be required.
@@ -349,8 +394,11 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   check_schema(source);
   const auto required = root.texts("requires");
   check_requirements(required, source);
-  // Before the keys of a file that this library cannot serve as a whole.
-  if (!root.is_empty_list("settings")) check_required("settings", required, "'settings' is not empty", source);
+  for (Reader& setting : root.objects("settings")) contract.settings.push_back(read_setting(setting, source));
+  std::vector<std::string> setting_names;
+  for (const Setting& setting : contract.settings) setting_names.push_back(setting.name);
+  if (const auto twice = repeated(setting_names); !twice.empty()) source.fail("'settings' names '" + twice + "' twice");
+  if (!contract.settings.empty()) check_required("settings", required, "'settings' is not empty", source);
   for (const std::string& collective : root.texts("collectives"))
     check_required(collective, required, "'collectives' names '" + collective + "'", source);
 

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "core/settings.h"
+
 namespace mlip {
 
 /// How a model that passes messages is run over several ranks.
@@ -52,6 +54,7 @@ struct Contract {
   double interaction_range = 0.0;  ///< Å, cutoff times layers, and at least the cutoff
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
+  std::vector<Setting> settings;           ///< values that are given at run time
   std::string energy_frame;                ///< functional, U, corrections and dispersion in one line
   std::vector<std::string> extras;         ///< names of further values of every atom, such as "magmoms"
   bool atomic_energies_meaningful = true;  ///< false where their sum alone means something

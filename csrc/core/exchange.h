@@ -1,4 +1,5 @@
-// How the features of ghost atoms reach a model: the interface between `mlip::ghost_gather` and an engine.
+// How ranks work together on one model: the interface between `mlip::ghost_gather`, `mlip::sum_over_atoms` and an
+// engine.
 //
 // A message-passing layer needs the features of neighbours which another rank owns. The model's graph calls
 // the operator `mlip::ghost_gather` before each such layer; the operator asks the Exchange that is active on
@@ -21,7 +22,7 @@ struct FeatureRows {
   std::int64_t width;  ///< values per row
 };
 
-/// Implemented by an engine shell over its own communication. Both calls are collective: every rank makes
+/// Implemented by an engine shell over its own communication. All calls are collective: every rank makes
 /// them the same number of times in the same order, with no atoms too.
 class Exchange {
  public:
@@ -30,6 +31,8 @@ class Exchange {
   virtual void gather(const FeatureRows& rows) = 0;
   /// Add each ghost row to its owner's row (the transpose of gather).
   virtual void scatter_add(const FeatureRows& rows) = 0;
+  /// Replace each of n values by its sum over all ranks: the same bits on every rank.
+  virtual void sum(double* values, std::int64_t n) = 0;
 };
 
 /// Makes an Exchange active on this thread for the life of the scope. The backward pass may run on another

@@ -13,7 +13,7 @@ inline constexpr int schema_major = 1;
 inline constexpr int schema_minor = 0;
 
 /// What a contract may name in `requires`. A file that requires anything else is refused.
-inline constexpr std::array<std::string_view, 0> features = {};
+inline constexpr std::array<std::string_view, 2> features = {"settings", "sum_over_atoms"};
 
 /// The versions of an operator, its backward pass included, that this library computes. A change that a file can tell
 /// (arguments, their meaning, the result) makes a new version; the oldest is the first that still means the same.
@@ -24,8 +24,8 @@ struct OperatorVersions {
 };
 
 inline constexpr OperatorVersions operators[] = {
-    {"mlip::edge_harmonics", 1, 1}, {"mlip::edge_tensor_product", 1, 1},   {"mlip::element_linear", 1, 1},
-    {"mlip::ghost_gather", 1, 1},   {"mlip::symmetric_contraction", 1, 1},
+    {"mlip::edge_harmonics", 1, 1}, {"mlip::edge_tensor_product", 1, 1}, {"mlip::element_linear", 1, 1},
+    {"mlip::ghost_gather", 1, 1},   {"mlip::sum_over_atoms", 1, 1},      {"mlip::symmetric_contraction", 1, 1},
 };
 
 }  // namespace mlip::format

@@ -27,6 +27,13 @@ SelfTestFixture read(const json& structure, const json& bounds) {
   fixture.energy = structure.at("energy").get<double>();
   fixture.atomic_energies = structure.at("atomic_energies").get<std::vector<double>>();
   fixture.forces = flat(structure.at("forces"));
+  if (structure.contains("settings"))
+    for (const auto& [name, value] : structure.at("settings").items()) {
+      if (value.is_string())
+        fixture.settings.emplace_back(name, value.get<std::string>());
+      else
+        fixture.settings.emplace_back(name, value.get<double>());
+    }
   if (!structure.at("stress").is_null()) fixture.stress = structure.at("stress").get<std::array<double, 6>>();
   const std::size_t n = fixture.symbols.size();
   if (n == 0 || cell.size() != 9 || fixture.positions.size() != 3 * n || fixture.atomic_energies.size() != n ||

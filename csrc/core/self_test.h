@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/settings.h"
+
 namespace mlip {
 
 /// Largest accepted differences from the reference.
@@ -30,6 +32,7 @@ struct SelfTestFixture {
   std::vector<double> forces;                   ///< [n_atoms, 3] eV/Å
   std::optional<std::array<double, 6>> stress;  ///< eV/Å³, xx yy zz yz xz xy, positive in tension
   SelfTestBounds bounds;
+  GivenSettings settings;
 
   std::int64_t n_atoms() const { return static_cast<std::int64_t>(symbols.size()); }
 };

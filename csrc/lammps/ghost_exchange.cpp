@@ -126,4 +126,22 @@ void GhostExchange::scatter_add(const FeatureRows& rows) {
   seconds_ += MPI_Wtime() - start;
 }
 
+// Added up on one rank in the order of the ranks: what MPI_Allreduce does may depend on where messages arrive first.
+void GhostExchange::sum(double* values, std::int64_t n) {
+  const double start = MPI_Wtime();
+  int rank = 0, n_ranks = 0;
+  MPI_Comm_rank(world_, &rank);
+  MPI_Comm_size(world_, &n_ranks);
+  const auto count = static_cast<int>(n);
+  std::vector<double> all(rank == 0 ? static_cast<std::size_t>(n_ranks) * n : 0);
+  MPI_Gather(values, count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, 0, world_);
+  if (rank == 0)
+    for (std::int64_t k = 0; k < n; ++k) {
+      values[k] = 0.0;
+      for (int from = 0; from < n_ranks; ++from) values[k] += all[from * n + k];
+    }
+  MPI_Bcast(values, count, MPI_DOUBLE, 0, world_);
+  seconds_ += MPI_Wtime() - start;
+}
+
 }  // namespace mlip

@@ -1,4 +1,4 @@
-// mlip::Exchange over MPI: the features of ghost atoms, fetched from the ranks that own them.
+// mlip::Exchange over MPI: the features of ghost atoms, fetched from the ranks that own them, and sums over all ranks.
 //
 // LAMMPS's own communication hands every periodic image of an atom on from rank to rank, in up to six messages that
 // wait for each other. A model needs each remote atom once: here each pair of ranks exchanges one message, in the
@@ -31,8 +31,9 @@ class GhostExchange : public Exchange {
 
   void gather(const FeatureRows& rows) override;
   void scatter_add(const FeatureRows& rows) override;
+  void sum(double* values, std::int64_t n) override;
 
-  /// Wall-clock seconds in gather and scatter_add since construction, waiting for other ranks included.
+  /// Wall-clock seconds in the calls above since construction, waiting for other ranks included.
   double seconds() const { return seconds_; }
 
  private:

@@ -14,10 +14,12 @@
 #include "core/error.h"
 #include "error.h"
 #include "force.h"
+#include "input.h"
 #include "memory.h"
 #include "neighbor.h"
 #include "update.h"
 #include "utils.h"
+#include "variable.h"
 
 using namespace LAMMPS_NS;
 
@@ -87,13 +89,23 @@ void PairMLIP::allocate() {
 void PairMLIP::settings(int narg, char** arg) {
   options_ = {};
   strict_ = false;
+  settings_given_.clear();
+  settings_vary_ = false;
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
+    if (keyword == "setting") {
+      if (k + 2 >= narg) error->all(FLERR, "pair_style mlip: 'setting' needs a name and a value: setting charge -1");
+      settings_given_.emplace_back(arg[k + 1], arg[k + 2]);
+      settings_vary_ |= utils::strmatch(arg[k + 2], "^v_");
+      ++k;
+      continue;
+    }
     if (keyword != "device" && keyword != "threads" && keyword != "strict" && keyword != "self_test")
-      error->all(FLERR,
-                 "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]",
-                 keyword);
+      error->all(
+          FLERR,
+          "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
+          "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [setting NAME VALUE] ...",
+          keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
       options_.device = arg[k + 1];
@@ -205,6 +217,39 @@ void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
   if (strict_ && !problem.empty()) error->all(FLERR, "pair_style mlip strict yes: {}: {}", path, problem);
 }
 
+void PairMLIP::apply_settings() {
+  mlip::SettingValues settings(model_->contract().settings);
+  std::vector<double> values;
+  try {
+    for (const auto& [name, value] : settings_given_) {
+      if (!utils::strmatch(value, "^v_")) {
+        settings.set(name, value);
+        continue;
+      }
+      const int variable = input->variable->find(value.c_str() + 2);
+      if (variable < 0) throw mlip::Error("setting '" + name + "': there is no variable '" + value.substr(2) + "'");
+      if (!input->variable->equalstyle(variable))
+        throw mlip::Error("setting '" + name + "': the variable '" + value.substr(2) + "' is not of style equal");
+      settings.set(name, input->variable->compute_equal(variable));
+    }
+    values = settings.values();
+  } catch (const mlip::Error& failure) {
+    error->all(FLERR, "pair_style mlip: {}. Settings are given like this: pair_style mlip setting NAME VALUE",
+               failure.what());
+  }
+  // Ranks that read different inputs, or a variable that is not the same on all of them.
+  std::vector<double> of_rank_0 = values;
+  MPI_Bcast(of_rank_0.data(), static_cast<int>(of_rank_0.size()), MPI_DOUBLE, 0, world);
+  const int differs = values != of_rank_0;
+  int n_differ = 0;
+  MPI_Allreduce(&differs, &n_differ, 1, MPI_INT, MPI_SUM, world);
+  if (n_differ > 0)
+    error->all(FLERR, "pair_style mlip: settings have other values on {} of {} MPI ranks than on rank 0", n_differ,
+               comm->nprocs);
+  model_->set_settings(values);
+  described_settings_ = settings.describe();
+}
+
 void PairMLIP::init_style() {
   if (!model_) error->all(FLERR, "pair_style mlip: no model. Add: pair_coeff * * FILE.mlip.pt El1 El2 ...");
   try {
@@ -213,6 +258,7 @@ void PairMLIP::init_style() {
     error->all(FLERR, "{}", failure.what());
   }
   check_input();
+  if (!model_->contract().settings.empty() || !settings_given_.empty()) apply_settings();
 
   // Ghosts out to the interaction range only where a model needs neighbours of neighbours on this rank.
   int request = NeighConst::REQ_FULL;
@@ -280,13 +326,15 @@ void PairMLIP::print_setup() {
                  "  self-test {}\n"
                  "  device    {}{}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
+                 "{}"
                  "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
                  contract.producer, contract.torch_version, contract.energy_frame, validated_,
                  options_.self_test ? model_->self_test() : "left out (self_test no)", model_->device(),
                  n_devices > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices) : "",
-                 mlip::model_threads(), comm->nprocs, elements, contract.cutoff, contract.message_passing_layers,
-                 parallel);
+                 mlip::model_threads(), comm->nprocs, elements,
+                 described_settings_.empty() ? "" : fmt::format("  settings  {}\n", described_settings_),
+                 contract.cutoff, contract.message_passing_layers, parallel);
 }
 
 // Before the first evaluation, so that a run which is about to exhaust the memory has said how large it is.

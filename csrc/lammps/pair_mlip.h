@@ -1,7 +1,7 @@
 // pair_style mlip: a LAMMPS shell around mlip::StepEvaluator.
 //
-//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]
-//   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
+//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [setting NAME VALUE]
+//   ... pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
 // Periodic images are folded: a node of the graph is an atom, whatever the number of its ghosts. On several ranks an
 // atom of another rank that is a neighbour here becomes a ghost node; the contract says how messages cross ranks.
@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/units.h"
@@ -49,6 +50,8 @@ class PairMLIP : public Pair {
  private:
   void allocate();
   void check_validation(const mlip::SealedArchive& archive);
+  /// Give the model its settings, variables by their value now. Collective.
+  void apply_settings();
   void check_input();
   /// Refuse what hides pairs of the model's atoms from its neighbour list. Collective, once per rebuild of that list.
   void check_hidden_pairs();
@@ -78,6 +81,9 @@ class PairMLIP : public Pair {
   void widen_ghost_cutoff(double needed);
 
   mlip::ModelOptions options_;
+  std::vector<std::pair<std::string, std::string>> settings_given_;  // name, and a value or v_NAME of a variable
+  bool settings_vary_ = false;                                       // one of them is a variable
+  std::string described_settings_;                                   // for the table at set-up
   bool strict_ = false;    // refuse a file without a validation record that holds here
   std::string validated_;  // the table's line on the validation; rank 0
   std::unique_ptr<mlip::Model> model_;

@@ -143,6 +143,12 @@ mlip::StepRequest PairMLIP::wanted() {
 void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
   ev_init(eflag, vflag);
+  if (eflag_atom && !model_->contract().atomic_energies_meaningful)
+    error->all(FLERR,
+               "pair_style mlip: one atom's energy of {} is an arbitrary share of the sum, so that it has no meaning. "
+               "Remove compute pe/atom, and what is made of it, from the input",
+               model_->contract().model_name);
+  if (settings_vary_) apply_settings();
   bool evaluated = false;  // the step's close pair is this step's
   try {
     const bool new_list = neighbor->ago == 0;

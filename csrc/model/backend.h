@@ -33,6 +33,10 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
+  /// [number of the contract's settings] of the contract's type, on the device: what the model is given from now on.
+  /// Undefined for a contract without settings, whose model takes no such argument.
+  at::Tensor settings;
+
   /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å); the gradients are undefined when they are not
   /// asked for and the back end can do without.
   virtual std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) = 0;

@@ -3,7 +3,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <optional>
 #include <thread>
 
 namespace mlip {
@@ -13,8 +12,15 @@ class Relay : public Exchange {
  public:
   explicit Relay(Exchange& engine) : engine_(engine) {}
 
-  void gather(const FeatureRows& rows) override { ask(&Exchange::gather, rows); }
-  void scatter_add(const FeatureRows& rows) override { ask(&Exchange::scatter_add, rows); }
+  void gather(const FeatureRows& rows) override {
+    ask([&] { engine_.gather(rows); });
+  }
+  void scatter_add(const FeatureRows& rows) override {
+    ask([&] { engine_.scatter_add(rows); });
+  }
+  void sum(double* values, std::int64_t n) override {
+    ask([&] { engine_.sum(values, n); });
+  }
 
   /// On the engine's thread, until finish().
   void serve() {
@@ -24,11 +30,11 @@ class Relay : public Exchange {
       if (!call_) return;
       failure_ = nullptr;
       try {
-        (engine_.*call_->what)(*call_->rows);
+        call_();
       } catch (...) {
         failure_ = std::current_exception();
       }
-      call_.reset();
+      call_ = nullptr;
       changed_.notify_all();
     }
   }
@@ -40,15 +46,10 @@ class Relay : public Exchange {
   }
 
  private:
-  struct Call {
-    void (Exchange::*what)(const FeatureRows&);
-    const FeatureRows* rows;
-  };
-
-  void ask(void (Exchange::*what)(const FeatureRows&), const FeatureRows& rows) {
+  void ask(const std::function<void()>& call) {
     const std::lock_guard<std::mutex> turn(turn_);  // calls are collective: one after the other
     std::unique_lock<std::mutex> lock(mutex_);
-    call_ = Call{what, &rows};
+    call_ = call;
     changed_.notify_all();
     changed_.wait(lock, [&] { return !call_; });
     if (failure_) std::rethrow_exception(failure_);
@@ -57,7 +58,7 @@ class Relay : public Exchange {
   Exchange& engine_;
   std::mutex turn_, mutex_;
   std::condition_variable changed_;
-  std::optional<Call> call_;
+  std::function<void()> call_;  // empty while the engine has nothing to do
   std::exception_ptr failure_;
   bool finished_ = false;
 };

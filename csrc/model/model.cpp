@@ -94,6 +94,7 @@ class WidthProbe : public Exchange {
     std::memcpy(static_cast<char*>(rows.data) + bytes, rows.data, static_cast<std::size_t>(bytes));
   }
   void scatter_add(const FeatureRows&) override {}
+  void sum(double*, std::int64_t) override {}
   std::int64_t widest = 0;
 };
 
@@ -140,6 +141,7 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
   if (!options.self_test) return;
   const auto fixture = read_self_test(archive);
   self_test_ = fixture ? run_self_test(*this, *fixture) : "none in this file. Write it anew with: mlip export";
+  reset_settings();
   seconds_in_backend_ = 0.0;
   fitted_ = {};
 }
@@ -155,11 +157,36 @@ Model::Model(Model&&) noexcept = default;
 void Model::warm_up() {
   Evaluation discarded;
   const Graph graph = warm_up_graph(contract_.cutoff);
+  std::vector<double> examples;
+  for (const Setting& setting : contract_.settings) examples.push_back(setting.example());
+  set_settings(examples);
   WidthProbe probe;
   for (int repeat = 0; repeat < 2; ++repeat) evaluate(graph, discarded, &probe);
   exchange_bytes_ = probe.widest;
   seconds_in_backend_ = 0.0;
   fitted_ = {};
+  reset_settings();
+}
+
+/// To the defaults, and to nothing where there is a setting without one.
+void Model::reset_settings() {
+  settings_.clear();
+  for (const Setting& setting : contract_.settings)
+    if (!setting.default_value) return;
+  set_settings(SettingValues(contract_.settings).values());
+}
+
+void Model::set_settings(const std::vector<double>& values) {
+  if (values.size() != contract_.settings.size())
+    throw Error(contract_.model_name + ": " + std::to_string(values.size()) + " values for " +
+                std::to_string(contract_.settings.size()) + " settings");
+  if (values == settings_) return;
+  for (std::size_t k = 0; k < values.size(); ++k)
+    if (const std::string reason = contract_.settings[k].refusal(values[k]); !reason.empty()) throw Error(reason);
+  guarded({}, [&] {
+    backend_->settings = at::tensor(values, at::kDouble).to(at::Device(device_), scalar_type(contract_.precision));
+  });
+  settings_ = values;
 }
 
 void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
@@ -178,6 +205,7 @@ void Model::guarded(const GraphSize& size, const std::function<void()>& body) {
 void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body) {
   if (size.n_nodes > size.n_owned && contract_.parallel == Parallel::exchange && exchange == nullptr)
     throw Error(contract_.model_name + ": the graph has ghosts but the engine gave no exchange");
+  if (settings_.size() != contract_.settings.size()) SettingValues(contract_.settings).values();  // names the first
   refuse_lost_threads();
   guarded(size, [&] {
     PythonGilRelease no_gil;

@@ -42,9 +42,14 @@ class Model {
   /// Of the self-test at load: "passed (1.2e-07 eV/atom, 14 ms)", or why there was none.
   const std::string& self_test() const { return self_test_; }
 
+  /// Values of the contract's settings, in its order, for all evaluations from now on: the same on every rank. After
+  /// construction they are the defaults, where each setting has one; else an evaluation is refused until they are set.
+  /// @param values of SettingValues::values
+  void set_settings(const std::vector<double>& values);
+
   /// Energies and edge gradients of a graph.
-  /// @param exchange the engine's communication when the graph has ghosts and the contract says `exchange`;
-  ///                 must be passed on every rank, with or without atoms
+  /// @param exchange the engine's communication when there are several ranks and the contract says `exchange` or has
+  ///                 collectives; must be passed on every rank, with or without atoms
   /// @param with_gradients false leaves `result.edge_gradients` empty, and out the backward pass if the back end can
   ///                 (TorchScript, with the method `energies` of python/mlip_deploy/exporters/interface.py)
   /// @throws Error, also for energies that are not finite.
@@ -71,12 +76,14 @@ class Model {
 
  private:
   void warm_up();
+  void reset_settings();
 
   Contract contract_;
   std::string path_;
   std::string device_;
   std::string self_test_ = "left out";
   std::unique_ptr<Backend> backend_;
+  std::vector<double> settings_;  // that the back end has
   std::int64_t exchange_bytes_ = 0;
   double seconds_in_backend_ = 0.0;
   FittedStep fitted_;

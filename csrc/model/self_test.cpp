@@ -104,7 +104,8 @@ std::string run_self_test(Model& model, const SelfTestFixture& fixture) {
     for (const std::string& symbol : fixture.symbols) types.push_back(model.contract().type_index(symbol));
     StructureEvaluator evaluator(model);
     found = evaluator.evaluate(fixture.positions.data(), types, fixture.cell, fixture.periodic,
-                               {.forces = true, .virial = fixture.stress.has_value()});
+                               {.forces = true, .virial = fixture.stress.has_value()},
+                               SettingValues(model.contract().settings, fixture.settings).values());
   } catch (const Error& failure) {
     fail(structure + ": " + failure.what());
   }

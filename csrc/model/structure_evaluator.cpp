@@ -7,8 +7,9 @@ namespace mlip {
 
 StepResult StructureEvaluator::evaluate(const double* positions, const std::vector<std::int64_t>& types,
                                         const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-                                        const StepRequest& wanted) {
+                                        const StepRequest& wanted, const std::vector<double>& settings) {
   const std::lock_guard<std::mutex> turn(turn_);
+  if (!settings.empty()) model_.set_settings(settings);
   const auto start = std::chrono::steady_clock::now();
   prepare(positions, types, cell, periodic);
   StepResult result = step_.evaluate(positions, 1.0, wanted);

@@ -22,11 +22,12 @@ class StructureEvaluator {
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
   /// @param types     [n_atoms] type index in the contract's element list
   /// @param cell      rows are the cell vectors, Å
+  /// @param settings  as for Model::set_settings; empty for those of the last evaluation
   /// @throws Error for positions or energies that are not finite, a periodic cell of no volume, and what
   ///         Model::evaluate throws. The next evaluation is as if the failed one had not been.
   StepResult evaluate(const double* positions, const std::vector<std::int64_t>& types,
-                      const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-                      const StepRequest& wanted);
+                      const std::array<double, 9>& cell, const std::array<bool, 3>& periodic, const StepRequest& wanted,
+                      const std::vector<double>& settings = {});
 
   /// Wall-clock seconds in `evaluate` and, of these, in the back end, since construction.
   std::array<double, 2> seconds() const;

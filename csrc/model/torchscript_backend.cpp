@@ -33,8 +33,10 @@ class TorchScriptBackend : public Backend {
   }
 
  private:
-  static std::vector<c10::IValue> stack(const ModelInputs& inputs) {
-    return {inputs.node_types, inputs.n_owned, inputs.edge_index, inputs.edge_vectors};
+  std::vector<c10::IValue> stack(const ModelInputs& inputs) const {
+    std::vector<c10::IValue> arguments = {inputs.node_types, inputs.n_owned, inputs.edge_index, inputs.edge_vectors};
+    if (settings.defined()) arguments.emplace_back(settings);
+    return arguments;
   }
 
   torch::jit::Module module_;

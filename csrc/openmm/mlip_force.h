@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace mlip_openmm {
@@ -21,7 +22,10 @@ struct MLIPForceDefinition {
   bool periodic = false;              ///< use the Context's periodic box (any reduced triclinic box, of any size)
   int threads = 0;                    ///< CPU threads inside the model, for the process; 0 leaves them as they are
   std::string device = "cpu";         ///< cpu, cuda, cuda:N or auto
-  bool self_test = true;              ///< a Context refuses a model that does not compute here what its file says
+  /// Name and default of each of the model's settings, a choice by its index: the Context has parameters of these
+  /// names.
+  std::vector<std::pair<std::string, double>> settings;
+  bool self_test = true;  ///< a Context refuses a model that does not compute here what its file says
   /// Whoever made the force has said whether the artifact was validated here. Not part of the XML: a System that is
   /// read from a file says it again.
   bool announced = false;

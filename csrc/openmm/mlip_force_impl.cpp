@@ -85,6 +85,19 @@ void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
   can_skip_forces_ = platform == "Reference" || platform == "CPU";
 }
 
+std::map<std::string, double> MLIPForceImpl::getDefaultParameters() {
+  const auto& settings = owner_.definition().settings;
+  return {settings.begin(), settings.end()};
+}
+
+void MLIPForceImpl::apply_settings(OpenMM::ContextImpl& context) {
+  const auto& declared = model_->contract().settings;
+  if (declared.empty()) return;
+  mlip::SettingValues values(declared);
+  for (const auto& [name, value] : owner_.definition().settings) values.set(name, context.getParameter(name));
+  model_->set_settings(values.values());
+}
+
 void MLIPForceImpl::check_atoms(int n_particles) {
   const MLIPForceDefinition& force = owner_.definition();
   if (force.n_particles != n_particles)
@@ -220,6 +233,7 @@ void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
 }
 
 double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
+  apply_settings(context);
   update_candidates(cell(context));
   return energy_of([&]() -> const mlip::StepResult& {
     return structure_->step().evaluate(positions_.data(), 1.0, wanted(include_forces));
@@ -227,6 +241,7 @@ double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces
 }
 
 double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
+  apply_settings(context);
   const std::array<double, 9> now = cell(context);
   if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
     arrays_->write_positions(positions_);

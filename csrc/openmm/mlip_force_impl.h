@@ -10,6 +10,7 @@
 
 #include <array>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,9 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   /// @throws OpenMMException, the only kind that OpenMM's worker threads catch; so do all members.
   void initialize(OpenMM::ContextImpl& context) override;
 
+  /// The model's settings are parameters of the Context.
+  std::map<std::string, double> getDefaultParameters() override;
+
   double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool include_forces, bool include_energy,
                              int groups) override;
 
@@ -48,6 +52,8 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   /// Of the Context, Å, rows; zeros for a force without periodic boundary conditions.
   std::array<double, 9> cell(OpenMM::ContextImpl& context) const;
   std::array<bool, 3> periodic() const;
+  /// Give the model the Context's values of its settings.
+  void apply_settings(OpenMM::ContextImpl& context);
   /// Search for neighbours of `positions_` where that is due.
   void update_candidates(const std::array<double, 9>& cell);
   /// Evaluate `positions_`; forces are in the step's result(). @return kJ/mol

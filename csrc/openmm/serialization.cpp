@@ -41,6 +41,9 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
       atom.setStringProperty("symbol", definition.elements[k]);
       if (!definition.atoms.empty()) atom.setIntProperty("index", definition.atoms[k]);
     }
+    OpenMM::SerializationNode& settings = node.createChildNode("Settings");
+    for (const auto& [name, value] : definition.settings)
+      settings.createChildNode("Setting").setStringProperty("name", name).setDoubleProperty("value", value);
     if (definition.embedded)
       node.createChildNode("Artifact").setStringProperty("base64", to_base64(*definition.embedded));
   }
@@ -65,6 +68,9 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
           definition.elements.push_back(atom.getStringProperty("symbol"));
           if (atom.hasProperty("index")) definition.atoms.push_back(atom.getIntProperty("index"));
         }
+      } else if (child.getName() == "Settings") {
+        for (const auto& setting : child.getChildren())
+          definition.settings.emplace_back(setting.getStringProperty("name"), setting.getDoubleProperty("value"));
       } else if (child.getName() == "Artifact") {
         definition.embedded = std::make_shared<const std::string>(embedded_bytes(child, definition.sha256));
       }

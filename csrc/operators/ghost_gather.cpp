@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/exchange.h"
+#include "operators/exchange_holder.h"
 
 namespace mlip {
 namespace {
@@ -57,12 +58,6 @@ torch::Tensor gather_backward(const torch::Tensor& gradient, std::int64_t n_owne
   return nodes.narrow(0, 0, n_owned).contiguous().to(gradient.device());
 }
 
-/// Keeps the Exchange of the forward pass for a backward pass on whatever thread.
-struct ExchangeHolder : torch::CustomClassHolder {
-  explicit ExchangeHolder(Exchange* exchange) : exchange(exchange) {}
-  Exchange* exchange;
-};
-
 // Counts are SymInt wherever a trace for AOTInductor comes through: an int would become a constant of the trace.
 torch::Tensor call_gather(const torch::Tensor& x, c10::SymInt n_nodes) {
   static const auto op = c10::Dispatcher::singleton()
@@ -82,16 +77,14 @@ class GhostGather : public torch::autograd::Function<GhostGather> {
  public:
   static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x, c10::SymInt n_nodes) {
     context->saved_data["n_owned"] = x.sym_size(0);
-    context->saved_data["exchange"] =
-        c10::IValue::make_capsule(c10::make_intrusive<ExchangeHolder>(ExchangeScope::active()));
+    keep_exchange(*context);
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return call_gather(x, std::move(n_nodes));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
-    const auto holder = c10::static_intrusive_pointer_cast<ExchangeHolder>(context->saved_data["exchange"].toCapsule());
-    ExchangeScope scope(holder->exchange);
+    const ExchangeScope scope(kept_exchange(*context));
     return {call_gather_backward(gradients[0], context->saved_data["n_owned"].toSymInt()), torch::Tensor()};
   }
 };

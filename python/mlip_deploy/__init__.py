@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlip_deploy.artifact.contract import Contract, EnergyFrame
+    from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.ase import MLIPCalculator
@@ -44,6 +44,7 @@ __all__ = [
     "MLIPForce",
     "ModelComparison",
     "Result",
+    "Setting",
     "Validation",
     "ValidationRecordWarning",
     "__version__",
@@ -59,6 +60,7 @@ _MODULES = {
     "Comparison": "validation.fidelity",
     "Contract": "artifact.contract",
     "EnergyFrame": "artifact.contract",
+    "Setting": "artifact.contract",
     "Evaluation": "result",
     "FidelityReport": "validation.fidelity",
     "MLIPCalculator": "ase",

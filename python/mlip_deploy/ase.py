@@ -41,6 +41,9 @@ class MLIPCalculator(Calculator):
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
         Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+    settings
+        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
+        the name of a setting is of those atoms, and comes before it.
 
     Raises
     ------
@@ -64,13 +67,25 @@ class MLIPCalculator(Calculator):
         "stress",
     ]
 
-    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, self_test: bool = True):
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "cpu",
+        threads: int = 0,
+        self_test: bool = True,
+        **settings: float | int | str,
+    ):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
         self._arguments = (Path(path).resolve(), device, threads, self_test)
         self.artifact = Artifact(path)
+        self.contract.require_settings(settings, "MLIPCalculator")
+        self._settings = self.contract.given_settings(settings)
+        self._evaluated_settings: dict[str, float | int | str] = {}
         self.potential = _core.Potential(str(path), device=device, threads=threads, self_test=self_test)
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
+        if not self.contract.atomic_energies_meaningful:
+            self.implemented_properties.remove("energies")
         warn_if_in_doubt(self.artifact, "ase")
 
     @property
@@ -78,24 +93,35 @@ class MLIPCalculator(Calculator):
         """What the file says of its model."""
         return self.artifact.contract
 
-    def __reduce__(self) -> tuple[type[MLIPCalculator], tuple[Path, str, int, bool]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles load the file again, by its path: what is computed is not part of them."""
-        return type(self), self._arguments
+        return _load, (type(self), self._arguments, self._settings)
 
-    def set(self, **parameters: object) -> dict[str, object]:
-        """Refuse what ASE would store and nobody would read.
+    def set(self, **settings: float | int | str) -> dict[str, object]:
+        """Change settings of the model, such as `charge=-1`.
 
         Raises
         ------
         MLIPError
-            For any parameter.
+            For what is no setting, or not accepted by it. What is loaded stays: make another calculator for another
+            device or number of threads.
         """
-        if parameters:
-            raise MLIPError(
-                f"MLIPCalculator has no parameter '{next(iter(parameters))}' to set. Make another one: "
-                "MLIPCalculator(path, device=..., threads=...)"
-            )
-        return {}
+        if not settings:  # as ASE's constructor calls it
+            return {}
+        self.contract.require_settings(settings, "MLIPCalculator.set()")
+        changed = self.contract.given_settings(settings)
+        with self._turn:
+            self._settings = {**self._settings, **changed}
+            self.reset()  # type: ignore[no-untyped-call]
+        return dict(changed)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation: ASE knows nothing of settings in `atoms.info`."""
+        changes: list[str] = super().check_state(atoms, tol)  # type: ignore[no-untyped-call]
+        return changes or (["settings"] if self._settings_of(atoms) != self._evaluated_settings else [])
+
+    def _settings_of(self, atoms: Atoms) -> dict[str, Any]:
+        return {**self._settings, **self.contract.given_settings(atoms.info)}
 
     @property
     def self_test(self) -> str:
@@ -142,9 +168,16 @@ class MLIPCalculator(Calculator):
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         extras = [name for name in self.contract.extras if name in (properties or [])]
         types = self.contract.types_of(system.get_chemical_symbols())
+        settings = self._settings_of(system)
         values = self.potential.compute(
-            system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
+            system.positions,
+            types,
+            system.cell.array,
+            system.pbc.tolist(),
+            extras=bool(extras),
+            settings=list(settings.items()),
         )
+        self._evaluated_settings = settings
         if "close_pair" in values:
             warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
         self.results = {
@@ -154,7 +187,15 @@ class MLIPCalculator(Calculator):
             "forces": values["forces"],
             **{name: values["extras"][name] for name in extras},
         }
+        if "energies" not in self.implemented_properties:
+            del self.results["energies"]  # one atom's is an arbitrary share of the sum
         if system.pbc.all():
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         elif properties and "stress" in properties:
             raise PropertyNotImplementedError("stress needs three periodic directions")
+
+
+def _load(
+    kind: type[MLIPCalculator], arguments: tuple[Path, str, int, bool], settings: dict[str, Any]
+) -> MLIPCalculator:
+    return kind(*arguments, **settings)

@@ -55,6 +55,10 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     self_test
         A Context evaluates the fixture that the file marks, and refuses a model that gives other numbers here.
 
+    settings
+        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. They are the defaults of parameters
+        of the Context of the same names, a choice by its index: `context.setParameter("charge", 1)`.
+
     Raises
     ------
     MLIPError
@@ -78,12 +82,14 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         threads: int = 0,
         embed: bool = False,
         self_test: bool = True,
+        **settings: float | int | str,
     ):
         symbols = _symbols(topology)
         selected = _selected(atoms, len(symbols))
         if periodic is None:
             periodic = isinstance(topology, Topology) and topology.getPeriodicBoxVectors() is not None
         artifact = Artifact(path)
+        defaults = _defaults(artifact, settings)
         for index in selected if selected is not None else range(len(symbols)):
             _check_element(index, symbols[index], artifact)
         content = Path(path).read_bytes()
@@ -102,6 +108,9 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         else:
             for index in selected:
                 ElementTree.SubElement(listed, "Atom", symbol=str(symbols[index]), index=str(index))
+        parameters = ElementTree.SubElement(root, "Settings")
+        for name, value in defaults.items():
+            ElementTree.SubElement(parameters, "Setting", name=name, value=repr(value))
         if embed:
             ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
         warn_if_in_doubt(artifact, "openmm")
@@ -165,6 +174,12 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         return self._definition().find("Artifact") is not None
 
     @property
+    def settings(self) -> dict[str, float]:
+        """Defaults of the Context's parameters, a choice by its index."""
+        found = self._definition().iterfind("Settings/Setting")
+        return {setting.attrib["name"]: float(setting.attrib["value"]) for setting in found}
+
+    @property
     def elements(self) -> list[str]:
         """Chemical symbol of each atom that the model sees."""
         return [atom.attrib["symbol"] for atom in self._definition().iterfind("Atoms/Atom")]
@@ -184,6 +199,21 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
 
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
+
+
+def _defaults(artifact: Artifact, given: dict[str, float | int | str]) -> dict[str, float]:
+    """A value of each setting, a choice by its index."""
+    artifact.contract.require_settings(given, "MLIPForce")
+    defaults = {}
+    for setting in artifact.contract.settings:
+        value = given.get(setting.name, setting.default)
+        if value is None:
+            raise MLIPError(
+                f"{artifact.contract.model.name} needs its setting '{setting.name}' ({setting.describe()}). Type: "
+                f"MLIPForce(path, topology, {setting.name}=...)"
+            )
+        defaults[setting.name] = setting.number(value)
+    return defaults
 
 
 def _type_of(force: openmm.Force) -> str:
@@ -239,7 +269,7 @@ def system_of(
     embed: bool = False,
     self_test: bool = True,
 ) -> openmm.System:
-    """Make an OpenMM System of ASE atoms with one MLIPForce: masses, box and elements.
+    """Make an OpenMM System of ASE atoms with one MLIPForce: masses, box, elements and settings in `atoms.info`.
 
     Parameters
     ----------
@@ -271,7 +301,14 @@ def system_of(
         system.setDefaultPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in atoms.cell.array))
     symbols = atoms.get_chemical_symbols()
     force = MLIPForce(
-        path, symbols, periodic=periodic, device=device, threads=threads, embed=embed, self_test=self_test
+        path,
+        symbols,
+        periodic=periodic,
+        device=device,
+        threads=threads,
+        embed=embed,
+        self_test=self_test,
+        **Artifact(path).contract.given_settings(atoms.info),
     )
     system.addForce(force)
     return system

@@ -102,7 +102,7 @@ def test_lammps(directory, ranks, tmp_path):
     assert min(totals) > 0
 
 
-@pytest.mark.parametrize("example", ["lennard_jones.py", "message_passing.py"])
+@pytest.mark.parametrize("example", ["lennard_jones.py", "message_passing.py", "charged_atoms.py"])
 def test_the_examples_are_on_the_page_whole(example):
     code = (EXAMPLES / example).read_text().partition("import torch")[2]
     assert f"```python\nimport torch{code}```" in (DOCS / "extending.md").read_text()

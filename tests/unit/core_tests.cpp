@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/graph.h"
 #include "core/neighbours.h"
+#include "core/settings.h"
 #include "core/sha256.h"
 #include "core/units.h"
 #include "core/validation_record.h"
@@ -270,6 +271,28 @@ void test_validation_record() {
   expect(mlip::Validation{record, "it failed"}.in_doubt(), "a failed file");
 }
 
+void test_settings() {
+  mlip::Setting charge{"charge", mlip::SettingKind::integer, "e", std::pair{-2.0, 3.0}, {}, std::nullopt};
+  mlip::Setting task{"task", mlip::SettingKind::choice, "", std::nullopt, {"omat", "omol"}, 1.0};
+  mlip::SettingValues values({charge, task});
+  expect_error([&] { values.values(); }, "needs a value of its setting 'charge' (an integer from -2 to 3, e)");
+  values.set("charge", "-2");
+  expect(values.values() == std::vector<double>{-2.0, 1.0}, "a value and a default");
+  values.set("task", "omat");
+  values.set("charge", 3.0);
+  expect(values.describe() == "charge 3 e, task omat", "in words");
+  for (const char* wrong : {"4", "0.5", "one", "", "1 2", "nan", "inf"})
+    expect_error([&] { values.set("charge", wrong); }, "expected an integer from -2 to 3, e");
+  expect_error([&] { values.set("task", "oc20"); }, "setting 'task' is 'oc20', expected one of omat, omol");
+  expect_error([&] { values.set("task", 2.0); }, "setting 'task' is 2, expected one of omat, omol");
+  expect_error([&] { values.set("spin", 1.0); },
+               "no setting 'spin'. It has: charge (an integer from -2 to 3, e); task (one of omat, omol)");
+  expect(values.values() == std::vector<double>{3.0, 0.0}, "what is refused changes nothing");
+  expect(charge.example() == 0.0 && task.example() == 1.0, "examples");
+  charge.range = {1.5, 4.0};
+  expect(charge.example() == 2.0, "an example in a range without zero");
+}
+
 void test_device_on_node() {
   expect(mlip::device_on_node("cuda", 5, 4) == "cuda:1", "the sixth process of a node with four GPUs");
   expect(mlip::device_on_node("auto", 3, 4) == "cuda:3", "auto with GPUs");
@@ -282,15 +305,19 @@ void test_device_on_node() {
 /// Notes the threads that it is called on; fails at the call that it is told to.
 class WatchedExchange : public mlip::Exchange {
  public:
-  void gather(const mlip::FeatureRows& rows) override { call("gather", rows); }
-  void scatter_add(const mlip::FeatureRows& rows) override { call("scatter_add", rows); }
+  void gather(const mlip::FeatureRows& rows) override { call("gather", rows.width); }
+  void scatter_add(const mlip::FeatureRows& rows) override { call("scatter_add", rows.width); }
+  void sum(double* values, std::int64_t n) override {
+    call("sum", n);
+    for (std::int64_t k = 0; k < n; ++k) values[k] *= 2.0;
+  }
   std::vector<std::string> calls;
   std::vector<std::thread::id> threads;
   std::size_t failing = 99;
 
  private:
-  void call(const char* what, const mlip::FeatureRows& rows) {
-    calls.push_back(std::string(what) + " " + std::to_string(rows.width));
+  void call(const char* what, std::int64_t width) {
+    calls.push_back(std::string(what) + " " + std::to_string(width));
     threads.push_back(std::this_thread::get_id());
     if (calls.size() == failing) throw mlip::Error("the line is dead");
   }
@@ -305,12 +332,15 @@ void test_exchange_relay() {
     relay.gather(wide);
     // As torch's backward pass on a GPU: yet another thread.
     std::thread([&] { relay.scatter_add(wide); }).join();
+    double values[2] = {1.0, 2.0};
+    relay.sum(values, 2);
+    expect(values[1] == 4.0, "what the engine adds up");
   });
-  expect(engine.calls == std::vector<std::string>{"gather 7", "scatter_add 7"}, "all calls, in order");
-  expect(engine.threads == std::vector<std::thread::id>(2, std::this_thread::get_id()), "on the engine's thread");
+  expect(engine.calls == std::vector<std::string>{"gather 7", "scatter_add 7", "sum 2"}, "all calls, in order");
+  expect(engine.threads == std::vector<std::thread::id>(3, std::this_thread::get_id()), "on the engine's thread");
   expect(of_body != std::this_thread::get_id(), "the body runs elsewhere");
 
-  engine.failing = 3;
+  engine.failing = 4;
   bool reached_body = false;
   expect_error(
       [&] {
@@ -341,6 +371,7 @@ int main() {
   test_crc32();
   test_validation_record();
   test_device_on_node();
+  test_settings();
   test_exchange_relay();
   return mlip::testing::report();
 }

@@ -49,6 +49,7 @@ class ImageExchange : public mlip::Exchange {
   void scatter_add(const mlip::FeatureRows& rows) override {
     visit(rows, [](auto& ghost, auto& owner) { owner += ghost; });
   }
+  void sum(double*, std::int64_t) override {}  // one rank
 
  private:
   template <typename Body>

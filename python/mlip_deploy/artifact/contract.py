@@ -8,7 +8,9 @@ rules in tests/contracts.json.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -93,16 +95,53 @@ class Setting(_Strict):
         if self.kind == "choice" and (self.range or self.unit):
             raise ValueError(f"setting '{self.name}' is a choice, which has no range and no unit")
         if self.range and not self.range[0] < self.range[1]:
-            raise ValueError(f"setting '{self.name}' has the empty range {self.range}")
+            raise ValueError(f"setting '{self.name}' has an empty range")
         if self.default is not None and not self.accepts(self.default):
-            raise ValueError(f"setting '{self.name}' has the default {self.default!r}, which it does not accept")
+            raise ValueError(f"setting '{self.name}' has the default {_dump(self.default)}, which it does not accept")
         return self
+
+    def describe(self) -> str:
+        """In words: "an integer from -2 to 2, e", with its default."""
+        if self.kind == "choice":
+            text = f"one of {', '.join(self.choices or [])}"
+        else:
+            text = "an integer" if self.kind == "integer" else "a number"
+            text += f" from {self.range[0]:g} to {self.range[1]:g}" if self.range else ""
+            text += f", {self.unit}" if self.unit else ""
+        return f"{text}; {'to be given' if self.default is None else f'default {self.default}'}"
+
+    def number(self, value: float | int | str) -> float:
+        """What the model is given for a value: a choice by its index.
+
+        Raises
+        ------
+        MLIPError
+            For a value that the setting does not accept.
+        """
+        if not self.accepts(value):
+            raise MLIPError(f"setting '{self.name}' is {value!r}, expected {self.describe()}")
+        return float((self.choices or []).index(str(value)) if self.kind == "choice" else value)
+
+    def examples(self) -> list[float | int | str]:
+        """A few values that it accepts, the default first."""
+        if self.kind == "choice":
+            found: list[float | int | str] = list(self.choices or [])
+        elif self.kind == "integer":
+            found = [0, 1, -1, 2]
+        else:
+            found = [0.0, 0.5, -0.25]
+        if self.range and self.kind != "choice":
+            low, high = self.range
+            found += [low, high] if self.kind == "number" else [math.ceil(low), math.floor(high)]
+        if self.default is not None:
+            found = [self.default, *(value for value in found if value != self.default)]
+        return [value for value in found if self.accepts(value)][:4]
 
     def accepts(self, value: float | int | str) -> bool:
         """Whether a value is one of the choices, or a number of the kind and in the range."""
         if self.kind == "choice":
             return value in (self.choices or [])
-        if isinstance(value, str) or (self.kind == "integer" and value != int(value)):
+        if isinstance(value, str) or not math.isfinite(value) or (self.kind == "integer" and value != int(value)):
             return False
         return self.range is None or self.range[0] <= value <= self.range[1]
 
@@ -235,6 +274,8 @@ class Contract(_Strict):
     @model_validator(mode="after")
     def _rules(self) -> Contract:
         """What must hold between the values. The same rules in the same order: csrc/core/contract.cpp."""
+        if twice := _repeated([setting.name for setting in self.settings]):
+            raise ValueError(f"'settings' names '{twice}' twice")
         if self.settings and "settings" not in self.requires:
             raise ValueError("'settings' is not empty, so 'requires' must name 'settings'")
         for name in self.collectives:
@@ -289,6 +330,34 @@ class Contract(_Strict):
     def extras(self) -> list[str]:
         """Names of the values of every atom beside its energy."""
         return [output.name for output in self.outputs if output.scope == "atom" and output.name != "atomic_energies"]
+
+    def given_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings among `given`, such as ASE's `atoms.info`.
+
+        Raises
+        ------
+        MLIPError
+            For a value that a setting does not accept.
+        """
+        found = {setting.name: given[setting.name] for setting in self.settings if setting.name in given}
+        for setting in self.settings:
+            if setting.name in found:
+                setting.number(found[setting.name])
+        return found
+
+    def require_settings(self, names: Iterable[str], where: str) -> None:
+        """Find out that names are those of settings.
+
+        Raises
+        ------
+        MLIPError
+            Names one that is not, after `where`.
+        """
+        known = [setting.name for setting in self.settings]
+        for name in names:
+            if name not in known:
+                has = "; ".join(f"{setting.name} ({setting.describe()})" for setting in self.settings) or "none"
+                raise MLIPError(f"{where} has no option '{name}', and {self.model.name} no such setting. It has: {has}")
 
     @property
     def is_newer(self) -> bool:

@@ -6,7 +6,7 @@ noise, not a guess, sets the tolerance of a float32 artifact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
+from mlip_deploy.artifact.contract import Setting
 from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 
@@ -54,9 +55,12 @@ class Structure(_Strict):
     """[n, 3] eV/Å"""
     stress: list[float] | None
     """[6] eV/Å³: xx yy zz yz xz xy, positive in tension; None without a volume"""
+    settings: dict[str, float | int | str] = {}
+    """Of the contract's settings, all, with which the original was evaluated"""
 
     def atoms(self) -> Atoms:
-        return Atoms(self.symbols, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        """Engines find the settings in `info`."""
+        return Atoms(self.symbols, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.settings))
 
     def result(self) -> Result:
         return Result(
@@ -122,11 +126,23 @@ class Original:
     """of mlip_deploy.bench.frameworks, those that the calculator can be set up with"""
 
 
-def build_fixtures(original: Original, elements: list[str], progress: Progress) -> Fixtures:
-    """Evaluate the original on `structures(elements)` and record truth and noise."""
+def example_settings(settings: Sequence[Setting], k: int) -> dict[str, float | int | str]:
+    """The k-th of several values of each setting."""
+    return {setting.name: setting.examples()[k % len(setting.examples())] for setting in settings}
+
+
+def build_fixtures(
+    original: Original, elements: list[str], progress: Progress, settings: Sequence[Setting] = ()
+) -> Fixtures:
+    """Evaluate the original on `structures(elements)` and record truth and noise.
+
+    The original reads `settings` in the `info` of the atoms: each structure has others.
+    """
     records, noise = [], []
     random = np.random.default_rng(64)
-    for name, atoms in structures(elements):
+    for k, (name, atoms) in enumerate(structures(elements)):
+        given = example_settings(settings, k)
+        atoms.info.update(given)
         progress(f"fixture {name} ({len(atoms)} atoms)")
         truth = original.float64(atoms)
         if len(atoms) > 1:
@@ -142,12 +158,13 @@ def build_fixtures(original: Original, elements: list[str], progress: Progress) 
                 atomic_energies=_atomic_energies(truth).tolist(),
                 forces=truth.forces.tolist(),
                 stress=None if truth.stress is None else truth.stress.tolist(),
+                settings=given,
             )
         )
     energy, energies, forces, stress = np.max(noise, axis=0).tolist()
     return Fixtures(
         reference=original.package,
-        isolated_atom_noise=_isolated_atom_noise(original, elements),
+        isolated_atom_noise=_isolated_atom_noise(original, elements, example_settings(settings, 0)),
         float32_noise=Noise(energy_per_atom=energy, atomic_energies=energies, forces=forces, stress=stress),
         structures=records,
     )
@@ -184,9 +201,9 @@ def _float32_noise(original: Original, atoms: Atoms, truth: Result, rotation: Ar
     )
 
 
-def _isolated_atom_noise(original: Original, elements: list[str]) -> float:
+def _isolated_atom_noise(original: Original, elements: list[str], settings: dict[str, float | int | str]) -> float:
     sample = elements[:: max(1, len(elements) // ISOLATED_SAMPLES)]
-    atoms = [Atoms([symbol], positions=[[0.1, 0.2, 0.3]]) for symbol in sample]
+    atoms = [Atoms([symbol], positions=[[0.1, 0.2, 0.3]], info=settings) for symbol in sample]
     return max(abs(original.float32(one).energy - original.float64(one).energy) for one in atoms)
 
 

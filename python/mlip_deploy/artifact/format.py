@@ -16,7 +16,7 @@ SCHEMA_MAJOR, SCHEMA_MINOR = 1, 0
 """A file of another major schema is refused; of a later minor one, keys that are not known are ignored."""
 SCHEMA = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 
-FEATURES: frozenset[str] = frozenset()
+FEATURES = frozenset({"settings", "sum_over_atoms"})
 """What a contract may name in `requires`. A file that requires anything else is refused."""
 
 
@@ -34,6 +34,7 @@ OPERATORS = {
     "mlip::edge_tensor_product": OperatorVersions(1, 1),
     "mlip::element_linear": OperatorVersions(1, 1),
     "mlip::ghost_gather": OperatorVersions(1, 1),
+    "mlip::sum_over_atoms": OperatorVersions(1, 1),
     "mlip::symmetric_contraction": OperatorVersions(1, 1),
 }
 """Of each operator that a model may call, its backward pass included."""

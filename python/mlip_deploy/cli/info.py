@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         ("parallel", contract.parallel),
         ("energies", contract.energy_frame.describe()),
         ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
+        ("settings", "; ".join(f"{s.name}: {s.describe()}" for s in contract.settings) or "none"),
         ("outputs", ", ".join(output.describe() for output in contract.outputs)),
         ("one atom's energy", "meaningful" if contract.atomic_energies_meaningful else "an arbitrary share of the sum"),
         ("operators", ", ".join(f"{name} {version}" for name, version in contract.operators.items()) or "none"),

@@ -24,7 +24,7 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, d
     atoms.calc = calculator
     return Result(
         energy=float(atoms.get_potential_energy()),
-        atomic_energies=np.array(atoms.get_potential_energies()),
+        atomic_energies=np.array(atoms.get_potential_energies()) if "energies" in calculator.results else None,
         forces=np.array(atoms.get_forces()),
         stress=np.array(atoms.get_stress()) if atoms.pbc.all() else None,
     )

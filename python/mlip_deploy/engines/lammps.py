@@ -204,8 +204,9 @@ class Session:
 
     def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1, device: str = "cpu"):
         self._path, self._ranks, self._threads, self._device = Path(path).resolve(), ranks, threads, device
-        self._elements = Artifact(path).contract.elements
-        self._boundary: tuple[bool, ...] | None = None
+        self._contract = Artifact(path).contract
+        self._elements = self._contract.elements
+        self._box: tuple[object, ...] | None = None  # periodicity and settings of the open one
         self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
         self._process: subprocess.Popen[str] | None = None
         self._end: weakref.finalize[..., Session] | None = None
@@ -227,12 +228,16 @@ class Session:
             raise MLIPError("the structure has a position that is not finite; LAMMPS would leave the atom out")
         numbers = list(ids) if ids is not None else list(range(1, len(atoms) + 1))
         directory = Path(self._folder.name)
-        script, boundary = SINGLE_POINT, tuple(bool(periodic) for periodic in atoms.pbc)
-        if boundary != self._boundary:
-            script = self._open_box(boundary) + script
+        # A model whose atomic energies mean nothing refuses to give them.
+        energies = "c_energies" if self._contract.atomic_energies_meaningful else ""
+        script, boundary = SINGLE_POINT.format(energies=energies), tuple(bool(periodic) for periodic in atoms.pbc)
+        settings = self._contract.given_settings(atoms.info)
+        box = (boundary, tuple(settings.items()))
+        if box != self._box:
+            script = self._open_box(boundary, settings) + script
         prism = write_dump(atoms, directory / "frame.in", self._elements, numbers)
         values = self._ask(script)
-        self._boundary = boundary
+        self._box = box
         table = np.loadtxt(directory / "frame.out", skiprows=9, ndmin=2)
         row_of = {int(number): row for row, number in enumerate(table[:, 0])}
         return _result(atoms, prism, values, table[[row_of[number] for number in numbers]])
@@ -243,13 +248,15 @@ class Session:
             self._end()
         self._folder.cleanup()
 
-    def _open_box(self, boundary: Sequence[bool]) -> str:
+    def _open_box(self, boundary: Sequence[bool], settings: Mapping[str, float | int | str]) -> str:
         return OPEN_BOX.format(
             boundary=" ".join("p" if periodic else "f" for periodic in boundary),
             n_types=len(self._elements),
             masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(self._elements, start=1)),
             device=self._device,
             threads=max(1, self._threads),
+            settings="".join(f" setting {name} {value}" for name, value in settings.items()),
+            energies="compute         energies all pe/atom" if self._contract.atomic_energies_meaningful else "",
             path=link_model(self._path, self._folder.name).name,
             elements=" ".join(self._elements),
         )
@@ -305,13 +312,18 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
-    """From pe, vol, pxx, pyy, pzz, pxy, pxz, pyz and the rows (id, fx, fy, fz, energy) in the order of `atoms`."""
+    """From pe, vol, pxx, pyy, pzz, pxy, pxz, pyz and rows (id, fx, fy, fz, perhaps energy) in the order of `atoms`."""
     energy, volume, xx, yy, zz, xy, xz, yz = values
     stress = None
     if atoms.pbc.all():
         virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * volume / LAMMPS_METAL_NKTV2P
         stress = stress_from_virial(prism.tensor2_to_ase(virial), atoms.get_volume())
-    return Result(energy=energy, atomic_energies=table[:, 4], forces=prism.vector_to_ase(table[:, 1:4]), stress=stress)
+    return Result(
+        energy=energy,
+        atomic_energies=table[:, 4] if table.shape[1] > 4 else None,
+        forces=prism.vector_to_ase(table[:, 1:4]),
+        stress=stress,
+    )
 
 
 # A box with no atoms yet, and the model; read_dump then fills it with structure after structure.
@@ -325,18 +337,18 @@ box             tilt large
 region          box prism 0 10 0 10 0 10 0 0 0
 create_box      {n_types} box
 {masses}
-pair_style      mlip device {device} threads {threads} self_test no
+pair_style      mlip device {device} threads {threads} self_test no{settings}
 pair_coeff      * * "{path}" {elements}
 # fixtures are made from covalent radii: for a noble gas they are dense
 neigh_modify    one 20000 page 200000
-compute         energies all pe/atom
+{energies}
 compute         pressure all pressure NULL virial
 thermo_style    custom step pe vol c_pressure[1]
 """
 
 SINGLE_POINT = """\
 read_dump       frame.in 0 x y z box yes purge yes replace no trim no add keep
-dump            atoms all custom 1 frame.out id fx fy fz c_energies
+dump            atoms all custom 1 frame.out id fx fy fz {energies}
 dump_modify     atoms format float %.17g
 run             0 post no
 undump          atoms

@@ -14,6 +14,7 @@ from openmm import unit
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.gate import doubts_ignored
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
@@ -47,9 +48,10 @@ def evaluate(
     rotated, rotation = in_reduced_box(atoms)
     path = Path(path).resolve()
     contents = tuple(atoms.get_chemical_symbols()), tuple(bool(periodic) for periodic in atoms.pbc)
+    settings = tuple(Artifact(path).contract.given_settings(atoms.info).items())
     try:
         with _turn:
-            context = _open_context(path, path.stat().st_mtime_ns, contents, threads, platform, device)
+            context = _open_context(path, path.stat().st_mtime_ns, contents, settings, threads, platform, device)
             return _single_point(context, rotated, rotation)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
@@ -72,6 +74,7 @@ def _open_context(
     path: Path,
     modified: int,
     contents: tuple[tuple[str, ...], tuple[bool, ...]],
+    settings: tuple[tuple[str, float | int | str], ...],
     threads: int,
     platform: str | None,
     device: str,
@@ -82,7 +85,8 @@ def _open_context(
         contents: symbols and periodicity of the atoms; box and positions are set for each structure.
     """
     symbols, pbc = contents
-    atoms = Atoms(symbols, positions=np.zeros((len(symbols), 3)), cell=FIRST_BOX * np.eye(3), pbc=pbc)
+    cell = FIRST_BOX * np.eye(3)
+    atoms = Atoms(symbols, positions=np.zeros((len(symbols), 3)), cell=cell, pbc=pbc, info=dict(settings))
     return context_of(atoms, path, openmm.VerletIntegrator(0.001), threads, platform, device)
 
 

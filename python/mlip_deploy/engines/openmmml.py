@@ -15,6 +15,7 @@ import openmm
 from openmm.app import Topology
 from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
 
+from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 
 OPTIONS = ("device", "threads", "embed")
@@ -34,7 +35,7 @@ class MLIPPotentialImplFactory(MLPotentialImplFactory):  # type: ignore[misc]
         model
             Artifact written by `mlip export`.
         options
-            `device`, `threads`, `embed` of MLIPForce.
+            `device`, `threads`, `embed` of MLIPForce, and the model's settings, such as `charge=-1`.
 
         Raises
         ------
@@ -45,7 +46,8 @@ class MLIPPotentialImplFactory(MLPotentialImplFactory):  # type: ignore[misc]
             raise MLIPError(
                 f'MLPotential("{name}") needs an artifact. Type: MLPotential("{name}", model="NAME.mlip.pt")'
             )
-        _refuse(f'MLPotential("{name}", ...)', [option for option in options if option not in OPTIONS])
+        known = _known(model)
+        _refuse(f'MLPotential("{name}", ...)', [option for option in options if option not in known], known)
         return MLIPPotentialImpl(model, options)
 
 
@@ -77,7 +79,8 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
         forceGroup
             Of the force.
         arguments
-            Those of createSystem or createMixedSystem; `device`, `threads` and `embed` override the potential's. In a
+            Those of createSystem or createMixedSystem; `device`, `threads`, `embed` and settings override the
+            potential's. In a
             mixed System others belong to openmm-ml's embedding.
 
         Raises
@@ -87,11 +90,13 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
         """
         from mlip_deploy.openmm import MLIPForce
 
-        others = [name for name in arguments if name not in OPTIONS]
+        names = _known(self.model)
+        others = [name for name in arguments if name not in names]
         if atoms is None:
-            _refuse("createSystem", others)
-        _refuse("createMixedSystem", [name for name in others if get_close_matches(name.lower(), OPTIONS, cutoff=0.8)])
-        known = {key: value for key, value in arguments.items() if key in OPTIONS}
+            _refuse("createSystem", others, names)
+        almost = [name for name in others if get_close_matches(name.lower(), names, cutoff=0.8)]
+        _refuse("createMixedSystem", almost, names)
+        known = {key: value for key, value in arguments.items() if key in names}
         periodic = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
         force = MLIPForce(self.model, topology, atoms=atoms, periodic=periodic, **{**self.options, **known})
         force.setForceGroup(forceGroup)
@@ -102,6 +107,11 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
         return False
 
 
-def _refuse(call: str, unknown: list[str]) -> None:
+def _known(model: str | Path) -> list[str]:
+    """Options of MLIPForce, and settings of the model."""
+    return [*OPTIONS, *(setting.name for setting in Artifact(model).contract.settings)]
+
+
+def _refuse(call: str, unknown: list[str], known: list[str]) -> None:
     if unknown:
-        raise MLIPError(f"{call}: '{unknown[0]}' is not an option of mlip. Options: {', '.join(OPTIONS)}")
+        raise MLIPError(f"{call}: '{unknown[0]}' is not an option of mlip. Options: {', '.join(known)}")

@@ -20,12 +20,20 @@ from mlip_deploy.artifact.contract import (
     Output,
     Parallel,
     Producer,
+    Setting,
 )
 from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.format import SCHEMA
 from mlip_deploy.exporters.settings import torchs_own_functions
 
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
+
+
+def edge_gradients(energies: Tensor, edge_vectors: Tensor) -> Tensor:
+    """dE/d(edge_vectors) [n_edges, 3] of the sum of energies [n_owned]; zeros where they do not depend on edges."""
+    # With no edges, or no owned atoms, the graph is still connected: every rank runs the same backward pass.
+    gradient = torch.autograd.grad([energies.sum()], [edge_vectors], allow_unused=True)[0]
+    return torch.zeros_like(edge_vectors) if gradient is None else gradient
 
 
 class EdgeGradientModel(nn.Module):
@@ -54,11 +62,7 @@ class EdgeGradientModel(nn.Module):
         """
         edge_vectors = edge_vectors.detach().requires_grad_(True)
         energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
-        # With no edges, or no owned atoms, the graph is still connected: every rank runs the same backward pass.
-        gradient = torch.autograd.grad([energies.sum()], [edge_vectors], allow_unused=True)[0]
-        if gradient is None:
-            gradient = torch.zeros_like(edge_vectors)
-        return energies.detach(), gradient
+        return energies.detach(), edge_gradients(energies, edge_vectors)
 
     @torch.jit.export
     def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -77,6 +81,35 @@ class EdgeGradientModelWithExtras(EdgeGradientModel):
             node_types, n_owned, edge_index, edge_vectors.detach()
         )
         return values.detach()
+
+
+class EdgeGradientModelWithSettings(nn.Module):
+    """EdgeGradientModel for an energy model that takes the contract's settings as one more argument.
+
+    Args:
+        energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors, settings)`; settings
+            [n_settings] in the order of the contract and the type of `edge_vectors`, a choice by its index.
+    """
+
+    def __init__(self, energy_model: nn.Module):
+        super().__init__()
+        self.energy_model = energy_model
+
+    def forward(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As EdgeGradientModel.forward."""
+        edge_vectors = edge_vectors.detach().requires_grad_(True)
+        energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, settings)
+        return energies.detach(), edge_gradients(energies, edge_vectors)
+
+    @torch.jit.export
+    def energies(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
+    ) -> Tensor:
+        """As EdgeGradientModel.energies."""
+        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach(), settings)
+        return energies.detach()
 
 
 @dataclass(frozen=True)
@@ -98,6 +131,8 @@ class Adapted:
     """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
     extras: tuple[Output, ...] = ()
     """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
+    settings: tuple[Setting, ...] = ()
+    """Values at run time, which the energy model takes as its last argument and the original reads in `atoms.info`."""
     atomic_energies_meaningful: bool = True
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
     inversion_symmetric: bool | None = None
@@ -111,7 +146,7 @@ class Adapted:
         """All but the operators, which the graph tells once it is there."""
         return Contract(
             schema=SCHEMA,
-            requires=[],
+            requires=["settings"] if self.settings else [],
             producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
             model=self.identity,
             backend="torchscript",
@@ -124,7 +159,7 @@ class Adapted:
             parallel=self.parallel,
             collectives=[],
             inputs=self.inputs,
-            settings=[],
+            settings=list(self.settings),
             outputs=[*ENERGY_AND_FORCES, *self.extras],
             atomic_energies_meaningful=self.atomic_energies_meaningful,
             energy_frame=self.energy_frame,

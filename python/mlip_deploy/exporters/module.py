@@ -19,14 +19,14 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel
-from mlip_deploy.artifact.fixtures import Original, structures
+from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel, Setting
+from mlip_deploy.artifact.fixtures import Original, example_settings, structures
 from mlip_deploy.artifact.reader import SUFFIXES
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.branches import branches_on_counts
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged, graph
+from mlip_deploy.exporters.parts import Exchange, cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.files import require_file
@@ -47,6 +47,8 @@ def export_module(
     dtype: Dtype = "float32",
     energy_frame: EnergyFrame | None = None,
     inversion_symmetric: bool | None = None,
+    settings: Sequence[Setting] = (),
+    atomic_energies_meaningful: bool = True,
     license: str = "unknown",
     citation: str = "none",
     backend: BackendKind = "torchscript",
@@ -72,7 +74,8 @@ def export_module(
         0 when an atomic energy depends on the atom's own edges alone.
     parallel
         "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
-        message-passing layer; "halo" for one that needs ghosts with edges of their own.
+        message-passing layer; "halo" for one that needs ghosts with edges of their own. With any of them a module may
+        call `torch.ops.mlip.sum_over_atoms(x [n_owned, ...])`, a sum over the atoms of all ranks.
     dtype
         Of the artifact. The fixtures hold float64 results and the module's noise in float32.
     energy_frame
@@ -80,6 +83,11 @@ def export_module(
     inversion_symmetric
         Whether mirror images have the same energy by construction, as in a model of distances and angles.
         `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
+    settings
+        Values of the whole system that an engine gives at run time, such as a total charge. `forward` then takes them
+        as its last argument: [n_settings] in this order and in the type of `edge_vectors`, a choice by its index.
+    atomic_energies_meaningful
+        False for a module in which one atom's energy is an arbitrary share of the sum: engines then refuse to give it.
     license
         Of the model.
     citation
@@ -111,13 +119,13 @@ def export_module(
             f"{name}: {message_passing_layers} message-passing layers cannot be parallel='local'. Use 'exchange' with "
             "torch.ops.mlip.ghost_gather before every layer, or 'halo'"
         )
-    if parallel == "exchange":
-        load_operators()
+    load_operators()
     module = module.eval()
     elements = list(elements)
+    _check_names(settings)
     for label, atoms in structures(elements):
-        _examine(module, label, atoms, elements, cutoff)
-    _examine_parts(module, elements, cutoff, parallel, message_passing_layers)
+        _examine(module, label, atoms, elements, cutoff, settings)
+    _examine_parts(module, elements, cutoff, parallel, message_passing_layers, settings)
     if backend == "torchscript":
         _examine_script(module)
 
@@ -135,9 +143,11 @@ def export_module(
         energy_model=lambda kind: _in_type(module, kind),
         original=Original(
             package=f"{type(module).__qualname__}, eager, torch {torch.__version__}",
-            float64=_evaluator(_in_type(module, torch.float64), elements, cutoff, torch.float64),
-            float32=_evaluator(_in_type(module, torch.float32), elements, cutoff, torch.float32),
+            float64=_evaluator(_in_type(module, torch.float64), elements, cutoff, torch.float64, settings),
+            float32=_evaluator(_in_type(module, torch.float32), elements, cutoff, torch.float32, settings),
         ),
+        settings=tuple(settings),
+        atomic_energies_meaningful=atomic_energies_meaningful,
     )
     return write_artifact(adapted, output, dtype, progress, backend)
 
@@ -146,13 +156,34 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype) -> Callable[[Atoms], Result]:
+OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test")
+"""of the engines' Python classes, which take settings by their names, too"""
+
+
+def _check_names(settings: Sequence[Setting]) -> None:
+    for setting in settings:
+        if not setting.name.isidentifier() or setting.name in OPTIONS:
+            raise MLIPError(
+                f"setting '{setting.name}': a name is a word of letters, digits and underscores, and none of "
+                f"{', '.join(OPTIONS)}"
+            )
+
+
+def _settings_argument(settings: Sequence[Setting], atoms: Atoms, dtype: torch.dtype) -> list[Tensor]:
+    """The module's last argument for atoms whose `info` has the values; nothing for a module without settings."""
+    values = [setting.number(atoms.info[setting.name]) for setting in settings]
+    return [torch.tensor(values, dtype=dtype)] if settings else []
+
+
+def _evaluator(
+    module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype, settings: Sequence[Setting]
+) -> Callable[[Atoms], Result]:
     """Energies of the module and, by autograd through the edge vectors, forces and stress."""
 
     def evaluate(atoms: Atoms) -> Result:
         types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
-        energies = module(types, len(atoms), edges, vectors)
+        energies = module(types, len(atoms), edges, vectors, *_settings_argument(settings, atoms, dtype))
         gradient = torch.zeros_like(vectors)
         if energies.requires_grad:
             (found,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True)
@@ -172,12 +203,16 @@ def _evaluator(module: nn.Module, elements: list[str], cutoff: float, dtype: tor
     return evaluate
 
 
-def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float) -> None:
+def _examine(
+    module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float, settings: Sequence[Setting]
+) -> None:
     """Shape, type and gradient of the module's result on one structure."""
+    atoms.info.update(example_settings(settings, 0))
     for dtype in (torch.float64, torch.float32):
         types, edges, vectors = graph(atoms, elements, cutoff, dtype)
         vectors.requires_grad_(True)
-        energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors)
+        given = _settings_argument(settings, atoms, dtype)
+        energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors, *given)
         if edges.shape[1] == 0:
             continue
         gradient = None
@@ -198,26 +233,35 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, elements: list[str], c
 
 
 def _examine_parts(
-    module: nn.Module, elements: list[str], cutoff: float, parallel: Parallel, message_passing_layers: int
+    module: nn.Module,
+    elements: list[str],
+    cutoff: float,
+    parallel: Parallel,
+    message_passing_layers: int,
+    settings: Sequence[Setting],
 ) -> None:
     """Atomic energies are the same in a small crystal, in a large one, and in parts of it with ghosts."""
     module = _in_type(module, torch.float64)
 
     def energies(types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
         ghosts = len(types) - n_owned
-        return _call(module, f"{n_owned} owned and {ghosts} ghost atoms", types, n_owned, edges, vectors)
+        return _call(module, f"{n_owned} owned and {ghosts} ghost atoms", types, n_owned, edges, vectors, *given)
 
     crystal = dict(structures(elements))["sheared crystal"]
+    crystal.info.update(example_settings(settings, 0))
+    given = _settings_argument(settings, crystal, torch.float64)
     large = enlarged(crystal)
     types, edges, vectors = graph(crystal, elements, cutoff, torch.float64)
-    small = energies(types, len(crystal), edges, vectors).detach().repeat(len(large) // len(crystal))
+    with Exchange() as exchange:
+        small = energies(types, len(crystal), edges, vectors).detach().repeat(len(large) // len(crystal))
     types, edges, vectors = graph(large, elements, cutoff, torch.float64)
     whole, parts = energies_of_parts(energies, types, edges, vectors, cut(large), parallel, message_passing_layers)
     limit = FLOAT64.atomic_energies * max(1.0, float(small.abs().max()))
     rule = (
         "An atomic energy depends on the atom's surroundings alone, not on sums, means, maxima or counts of all atoms"
     )
-    if (change := float((whole - small).abs().max())) > limit:
+    # What a declared sum over all atoms does with the size of the system is the model's affair.
+    if not exchange.summed and (change := float((whole - small).abs().max())) > limit:
         raise MLIPError(
             f"{_place(module)}: atomic energies depend on the size of the system: they change by {change:.2g} eV "
             f"between a crystal of {len(crystal)} atoms and the same crystal of {len(large)}. {rule}"
@@ -234,9 +278,11 @@ def _examine_parts(
         )
 
 
-def _call(module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
+def _call(
+    module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, *settings: Tensor
+) -> Tensor:
     try:
-        energies = module(types, n_owned, edges, vectors)
+        energies = module(types, n_owned, edges, vectors, *settings)
     except Exception as error:
         place = _line_in_traceback(error) or _place(module)
         raise MLIPError(f"{place}: forward failed on '{label}': {type(error).__name__}: {error}") from error

@@ -22,8 +22,8 @@ from mlip_deploy.errors import MLIPError
 EnergyModel = Callable[[Tensor, int, Tensor, Tensor], Tensor]
 """(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned] eV, as `EdgeGradientModel.energies`"""
 UNEQUAL = (
-    "ghost_gather is not called equally often for all atoms and for a part of them. Every rank must call it in the "
-    "same places, without atoms or edges too"
+    "ghost_gather or sum_over_atoms is not called equally often for all atoms and for a part of them. Every rank must "
+    "call them in the same places, without atoms or edges too"
 )
 SEVERAL_HUNDRED = 200
 """atoms at the least of `enlarged`"""
@@ -115,7 +115,7 @@ def _part(n_atoms: int, edges: Tensor, owned: Tensor, layers: int) -> tuple[Tens
 
 
 class Exchange(TorchDispatchMode):
-    """In place of an engine's exchange behind `mlip::ghost_gather`.
+    """In place of an engine's exchange behind `mlip::ghost_gather` and `mlip::sum_over_atoms`.
 
     Args:
         features: of all atoms at each call, from the `features` of the whole graph's Exchange; it is recorded when
@@ -127,12 +127,15 @@ class Exchange(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.features: list[Tensor] = []
         self.calls = 0
+        self.summed = False
         self._given: Iterator[Tensor] | None = None if features is None else iter(features)
         self._ghosts = ghosts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.name() == "mlip::ghost_gather_backward":
             return args[0][: args[1]].clone()  # what ghosts feel is of other parts, and not looked at
+        if func.name() == "mlip::sum_over_atoms":
+            return self._sum(args[0])
         if func.name() != "mlip::ghost_gather":
             return func(*args, **(kwargs or {}))
         owned = args[0]
@@ -140,7 +143,20 @@ class Exchange(TorchDispatchMode):
         if self._given is None:
             self.features.append(owned.detach())
             return owned.clone()
+        return torch.cat([owned, self._next()[self._ghosts]])
+
+    def _sum(self, x: Tensor) -> Tensor:
+        """Of all atoms: a part gets what the whole graph had."""
+        self.calls += 1
+        self.summed = True
+        if self._given is None:
+            self.features.append(x.detach().sum(0))
+            return self.features[-1].clone()
+        return self._next().clone()
+
+    def _next(self) -> Tensor:
+        assert self._given is not None
         features = next(self._given, None)
         if features is None:
             raise MLIPError(UNEQUAL)
-        return torch.cat([owned, features[self._ghosts]])
+        return features

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mlip_deploy.artifact.contract import (
     BackendKind,
@@ -20,11 +21,15 @@ from mlip_deploy.exporters.interface import (
     Adapted,
     EdgeGradientModel,
     EdgeGradientModelWithExtras,
+    EdgeGradientModelWithSettings,
 )
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
 from mlip_deploy.progress import Progress
+
+COLLECTIVES = ("sum_over_atoms",)
+"""Operators over all ranks, beside the exchange of ghosts."""
 
 
 def write_artifact(
@@ -43,12 +48,17 @@ def write_artifact(
     """
     load_operators()
     contract = adapted.contract(dtype)
+    if adapted.settings and (backend == "aotinductor" or adapted.extras):
+        other = "outputs of atoms" if adapted.extras else "the back end aotinductor"
+        raise MLIPError(f"{contract.model.name} has settings, which {other} cannot be combined with yet")
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
     with quiet():
-        fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress), dtype)
+        fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress, adapted.settings), dtype)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        wrapper = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
+        wrapper: type[nn.Module] = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
+        if adapted.settings:
+            wrapper = EdgeGradientModelWithSettings
         model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -72,4 +82,11 @@ def _with_operators(contract: Contract, operators: set[str]) -> Contract:
             f"{contract.model.name}: parallel='exchange', but the model does not call torch.ops.mlip.ghost_gather. "
             "Call it before every message-passing layer, or use parallel='halo'"
         )
-    return contract.model_copy(update={"operators": versions_of(operators)})
+    collectives = [name for name in COLLECTIVES if f"mlip::{name}" in operators]
+    return contract.model_copy(
+        update={
+            "operators": versions_of(operators),
+            "collectives": collectives,
+            "requires": [*contract.requires, *collectives],
+        }
+    )

@@ -229,6 +229,12 @@ def write_torchforce(
     Raises:
         MLIPError: for a model that needs other custom operators, or an element that it does not know.
     """
+    if adapted.settings:
+        names = ", ".join(setting.name for setting in adapted.settings)
+        raise MLIPError(
+            f"{adapted.identity.name} has settings ({names}), which a TorchForce file has no place for. Use a file "
+            "without --target torchforce, with MLIPForce"
+        )
     load_operators()
     progress(f"scripting the model in {dtype}")
     form = EnergyAndForces if forces else Energy

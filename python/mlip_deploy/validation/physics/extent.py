@@ -127,8 +127,10 @@ def _parts(context: Context, progress: Progress) -> Outcome:
     progress(f"{len(atoms)} atoms")
     load_operators()
     model = torch.jit.load(str(context.artifact.path))  # type: ignore[no-untyped-call]
+    values = [setting.number(atoms.info[setting.name]) for setting in contract.settings]
+    settings = [torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])] if values else []
     whole, parts = energies_of_parts(
-        lambda types, n_owned, edges, vectors: model(types, n_owned, edges, vectors)[0],
+        lambda *arguments: model(*arguments, *settings)[0],
         *graph(atoms, contract.elements, contract.cutoff, TORCH_DTYPE[contract.dtype]),
         cut(atoms),
         contract.parallel,
