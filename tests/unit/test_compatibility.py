@@ -49,17 +49,13 @@ def test_unknown_keys_of_this_version_are_errors(tiny, tmp_path):
         Artifact(path).fixtures()
 
 
-CHARGE = {"name": "charge", "kind": "integer", "unit": "e"}
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"requires": ["long_range"]}, "the file requires 'long_range', which this mlip-deploy does not know. Type: "),
-        ({"requires": ["settings"], "settings": [CHARGE]}, "the file requires 'settings', which this mlip-deploy"),
         (
-            {"requires": ["sum_over_atoms"], "collectives": ["sum_over_atoms"]},
-            "the file requires 'sum_over_atoms', which this mlip-deploy does not know",
+            {"requires": ["mean_over_atoms"], "collectives": ["mean_over_atoms"]},
+            "the file requires 'mean_over_atoms', which this mlip-deploy does not know",
         ),
         (
             {"operators": {"mlip::ghost_gather": 2}},
