@@ -2,4 +2,4 @@
 
 
 class MLIPError(ValueError):
-    """The command line prints it without a traceback and exits with 1."""
+    """The command line prints it without a traceback and exits with 2."""

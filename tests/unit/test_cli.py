@@ -120,6 +120,9 @@ def test_doctor_finds_nothing_wrong_here():
     done = mlip("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "loaded by lmp without a 'plugin load' line" in " ".join(done.stdout.split())
+    findings = json.loads(mlip("doctor", "--json").stdout)
+    assert [finding["item"] for finding in findings if finding["problem"]] == []
+    assert all(finding["item"] in done.stdout for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -304,3 +304,15 @@ def test_openmm(whole, flipped_weight):
     damaged = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
     with pytest.raises(openmm.OpenMMException, match=rf"is damaged: record 'constants/0' does not hold .*{AGAIN}"):
         openmm.Context(damaged, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+
+
+def test_an_artifact_stays_what_was_verified(whole, tmp_path):
+    """All parts come from one reading, whatever becomes of the file in between."""
+    path = tmp_path / "toy.mlip.pt"
+    path.write_bytes(whole.read_bytes())
+    artifact, fresh = Artifact(path), Artifact(whole)
+    path.write_bytes(b"another file")
+    assert artifact.fixtures() == fresh.fixtures()
+    assert artifact.validation_record() == fresh.validation_record()
+    assert artifact.content_sha256() == fresh.content_sha256()
+    assert artifact.contract_text() == fresh.contract_text()

@@ -29,7 +29,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact. The whole file is verified each time that a part is read.
+    """The readable parts of an artifact, as the file was when this object was made: then all of it is verified.
 
     Parameters
     ----------
@@ -44,6 +44,7 @@ class Artifact:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._archive = SealedArchive(self.path)
         self.contract = parse_contract(self._record(CONTRACT_RECORD), str(path))
 
     def contract_text(self) -> str:
@@ -55,7 +56,7 @@ class Artifact:
         return _parse(Fixtures, self._record(FIXTURES_RECORD), self.path, self.contract.is_newer)
 
     def sha256(self) -> str:
-        """Of the whole file."""
+        """Of the whole file as it is now."""
         return file_sha256(self.path)
 
     def validation_record(self) -> ValidationRecord | None:
@@ -66,7 +67,7 @@ class Artifact:
         MLIPError
             For a record of another version.
         """
-        record = SealedArchive(self.path).own.get(f"extra/{VALIDATION_RECORD}")
+        record = self._archive.own.get(f"extra/{VALIDATION_RECORD}")
         if record is None:
             return None
         cure = f"validate it again: mlip validate {self.path} --record -o validation"
@@ -77,13 +78,12 @@ class Artifact:
 
         It is the SHA-256 of the manifest (see `sealed_archive`); csrc/core/archive.cpp computes the same.
         """
-        return SealedArchive(self.path).content_sha256()
+        return self._archive.content_sha256()
 
     def _record(self, name: str) -> bytes:
-        own = SealedArchive(self.path).own
-        if f"extra/{name}" not in own:
+        if f"extra/{name}" not in self._archive.own:
             raise MLIPError(f"'{self.path}' has no record 'extra/{name}'. Write it anew: {EXPORT_LINE}")
-        return own[f"extra/{name}"]
+        return self._archive.own[f"extra/{name}"]
 
 
 def file_sha256(path: str | Path) -> str:

@@ -166,7 +166,9 @@ def fetch(dataset: Dataset) -> Path:
                 f"Fetch it anew: {_download_line(dataset, local)}"
             )
         return local
-    pooch.get_logger().setLevel(logging.WARNING)
+    log = pooch.get_logger()  # of the whole process: it gets its level back
+    level = log.level
+    log.setLevel(logging.WARNING)
     try:
         return Path(
             pooch.retrieve(
@@ -190,6 +192,8 @@ def fetch(dataset: Dataset) -> Path:
             f"Where there is a network, type: {_download_line(dataset, root / dataset.file)} && "
             f"export {DATA_DIR}={root}"
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def _download_line(dataset: Dataset, target: Path) -> str:

@@ -1,0 +1,258 @@
+// The operators' CPU kernels on several threads, in every instruction set, against the same written with torch's
+// operators; and the features of ghosts on their way between threads. `make sanitize` runs it under the sanitizers.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/exchange.h"
+#include "model/exchange_relay.h"
+#include "unit/expect.h"
+
+namespace {
+
+using at::Tensor;
+using c10::IValue;
+using mlip::testing::expect;
+using Tensors = std::vector<Tensor>;
+/// From the inputs that have a gradient to the outputs.
+using Function = std::function<Tensors(const Tensors&)>;
+
+// Sums of a few hundred products of numbers of order one.
+constexpr double float64_tolerance = 1e-12, float32_tolerance = 2e-4;
+constexpr int n_threads = 3;
+
+double tolerance(at::ScalarType type) { return type == at::kDouble ? float64_tolerance : float32_tolerance; }
+
+std::vector<IValue> call(const std::string& name, std::vector<IValue> stack) {
+  c10::Dispatcher::singleton().findSchemaOrThrow(("mlip::" + name).c_str(), "").callBoxed(stack);
+  return stack;
+}
+
+Tensors tensors_of(const std::vector<IValue>& values) {
+  Tensors all;
+  for (const IValue& value : values)
+    if (value.isTensor())
+      all.push_back(value.toTensor());
+    else
+      for (const Tensor& tensor : value.toTensorVector()) all.push_back(tensor);
+  return all;
+}
+
+/// The operator `name`, whose first arguments have a gradient.
+Function operator_of(const std::string& name, const std::vector<IValue>& rest) {
+  return [=](const Tensors& inputs) {
+    std::vector<IValue> stack(inputs.begin(), inputs.end());
+    stack.insert(stack.end(), rest.begin(), rest.end());
+    return tensors_of(call(name, std::move(stack)));
+  };
+}
+
+/// Outputs, then the gradients of a sum in which every output has its own weight.
+Tensors with_gradients(const Function& function, const Tensors& inputs) {
+  Tensors leaves;
+  for (const Tensor& input : inputs) leaves.push_back(input.detach().clone().requires_grad_());
+  Tensors results = function(leaves);
+  Tensor sum = at::zeros({}, inputs[0].options());
+  for (const Tensor& output : results)
+    sum = sum + (output * at::arange(output.numel(), output.options()).cos().reshape(output.sizes())).sum();
+  for (const Tensor& gradient : torch::autograd::grad({sum}, leaves)) results.push_back(gradient);
+  for (Tensor& result : results) result = result.detach();
+  return results;
+}
+
+void expect_close(const Tensors& found, const Tensors& expected, const std::string& what) {
+  expect(found.size() == expected.size(), what + ": number of tensors");
+  for (std::size_t k = 0; k < std::min(found.size(), expected.size()); ++k) {
+    const double largest = tolerance(expected[k].scalar_type());
+    expect(found[k].sizes() == expected[k].sizes() && at::allclose(found[k], expected[k], largest, largest),
+           what + ", tensor " + std::to_string(k));
+  }
+}
+
+/// A fused operator, and the same from torch's operators.
+struct Case {
+  std::string name;
+  Tensors inputs;
+  Function fused, reference;
+};
+
+/// All paths between blocks of l = 0, 1, 2 with l3 <= 2. Channels that no vector divides; edges in order and not.
+Case tensor_product(at::ScalarType type, std::int64_t n_edges, bool ordered, bool tabulated) {
+  constexpr std::int64_t channels = 21, n_owned = 50, n_nodes = 60, n_intervals = 12;
+  constexpr double step = 0.5;  // Å
+  const auto first_component = [](std::int64_t l) { return l * l; };
+  const auto options = at::TensorOptions(type);
+  std::vector<std::int64_t> paths;
+  std::int64_t n_weights = 0;
+  Tensors coefficients;
+  for (std::int64_t l3 = 0; l3 <= 2; ++l3) {
+    std::int64_t first_channel = 0;
+    for (std::int64_t l1 = 0; l1 <= 2; ++l1)
+      for (std::int64_t l2 = std::abs(l3 - l1); l2 <= std::min<std::int64_t>(2, l1 + l3); ++l2) {
+        const std::int64_t path[] = {
+            l1, l2, l3, channels, first_component(l1) * channels, first_component(l2), n_weights, l3, first_channel};
+        paths.insert(paths.end(), std::begin(path), std::end(path));
+        first_channel += channels;
+        n_weights += channels;
+        // Any numbers but for a scalar, which leaves a direction as it is.
+        coefficients.push_back(l2 == 0 ? at::eye(2 * l1 + 1, options).flatten()
+                                       : at::randn({(2 * l1 + 1) * (2 * l2 + 1) * (2 * l3 + 1)}, options));
+      }
+  }
+  const auto index = at::TensorOptions(at::kLong);
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  const Tensor edges = at::stack({centres, at::randint(n_nodes, {n_edges}, index)});
+  const Tensor radial = tabulated ? at::rand({n_edges}, options) * (step * n_intervals)  // Å
+                                  : at::randn({n_edges, n_weights}, options);
+  const Tensor table = tabulated ? at::randn({n_intervals, 6, n_weights}, options) : at::empty({0}, options);
+  const std::vector<IValue> rest = {edges, n_owned, paths, at::cat(coefficients), table, step};
+  return {std::string("edge_tensor_product, ") + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
+              (tabulated ? ", with a table" : ""),
+          {at::randn({n_nodes, 9 * channels}, options), at::randn({n_edges, 9}, options), radial},
+          operator_of("edge_tensor_product", rest),
+          operator_of("edge_tensor_product_reference", rest)};
+}
+
+Case contraction(at::ScalarType type, std::int64_t n_atoms, std::int64_t degree) {
+  constexpr std::int64_t channels = 21, n_components = 4, n_outputs = 3, n_monomials = 12, n_elements = 2;
+  const auto index = at::TensorOptions(at::kLong);
+  const Tensor factors = at::randint(n_components + 1, {n_monomials, degree}, index);
+  const Tensor terms = (at::rand({n_outputs, n_monomials}) < 0.6).nonzero();
+  const std::vector<IValue> rest = {at::randint(n_elements, {n_atoms}, index), factors, terms, n_outputs,
+                                    at::randn({n_elements, 2, terms.size(0), 16}, at::TensorOptions(type))};
+  return {"symmetric_contraction of degree " + std::to_string(degree) + ", " + std::to_string(n_atoms) + " atoms",
+          {at::randn({n_atoms, n_components, channels}, at::TensorOptions(type))},
+          operator_of("symmetric_contraction", rest),
+          operator_of("symmetric_contraction_reference", rest)};
+}
+
+Case harmonics(at::ScalarType type, std::int64_t n_edges, std::int64_t l_max) {
+  const Tensor vectors = at::randn({n_edges, 3}, at::TensorOptions(type));
+  return {"edge_harmonics up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges",
+          {vectors / vectors.norm(2, 1, true) * (0.5 + 4.5 * at::rand({n_edges, 1}, at::TensorOptions(type)))},  // Å
+          operator_of("edge_harmonics", {l_max}),
+          operator_of("edge_harmonics_reference", {l_max})};
+}
+
+Case linear(at::ScalarType type, std::int64_t n_atoms) {
+  const Tensor types = at::randint(3, {n_atoms}, at::TensorOptions(at::kLong));  // the fourth element is absent
+  const Tensor matrices = at::randn({4, 5, 7}, at::TensorOptions(type));
+  return {"element_linear, " + std::to_string(n_atoms) + " atoms",
+          {at::randn({n_atoms, 3, 5}, at::TensorOptions(type))},
+          operator_of("element_linear", {types, matrices}),
+          [=](const Tensors& inputs) { return Tensors{at::matmul(inputs[0], matrices.index_select(0, types))}; }};
+}
+
+/// Enough rows that every thread gets some, one row, and none.
+std::vector<Case> cases(at::ScalarType type) {
+  std::vector<Case> all;
+  for (const bool tabulated : {false, true}) {
+    for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(tensor_product(type, n_edges, true, tabulated));
+    all.push_back(tensor_product(type, 700, false, tabulated));
+  }
+  for (std::int64_t degree = 1; degree <= 4; ++degree) all.push_back(contraction(type, 60, degree));
+  for (const std::int64_t n_atoms : {1, 0}) all.push_back(contraction(type, n_atoms, 3));
+  for (const std::int64_t l_max : {0, 3, 10}) all.push_back(harmonics(type, 1100, l_max));
+  for (const std::int64_t n_edges : {1, 0}) all.push_back(harmonics(type, n_edges, 3));
+  for (const std::int64_t n_atoms : {60, 1, 0}) all.push_back(linear(type, n_atoms));
+  return all;
+}
+
+void test_kernels_equal_the_reference() {
+  expect(at::get_num_threads() == n_threads, "threads of torch");
+  std::vector<std::string> instruction_sets;
+  const IValue names = call("instruction_sets", {})[0];
+  for (const IValue& name : names.toListRef()) instruction_sets.push_back(name.toStringRef());
+  for (const auto type : {at::kFloat, at::kDouble}) {
+    for (const Case& each : cases(type)) {
+      const Tensors expected = with_gradients(each.reference, each.inputs);
+      for (const std::string& name : instruction_sets) {
+        call("use_instruction_set", {name});
+        expect_close(with_gradients(each.fused, each.inputs), expected,
+                     each.name + ", " + c10::toString(type) + ", " + name);
+      }
+    }
+  }
+  call("use_instruction_set", {instruction_sets[0]});
+}
+
+/// As engines do that evaluate in threads of their own: no call may see the working memory of another.
+void test_calls_side_by_side() {
+  const std::vector<Case> all = cases(at::kDouble);
+  std::vector<Tensors> expected, first(all.size()), second(all.size());
+  for (const Case& each : all) expected.push_back(with_gradients(each.reference, each.inputs));
+  const auto evaluate = [&](std::vector<Tensors>& results) {
+    at::set_num_threads(n_threads);
+    for (std::size_t k = 0; k < all.size(); ++k) results[k] = with_gradients(all[k].fused, all[k].inputs);
+  };
+  std::thread other([&] { evaluate(second); });
+  evaluate(first);
+  other.join();
+  for (std::size_t k = 0; k < all.size(); ++k)
+    for (const auto* results : {&first, &second})
+      expect_close((*results)[k], expected[k], all[k].name + ", beside another call");
+}
+
+/// Every ghost is an image of atom 0.
+class ImagesOfTheFirst : public mlip::Exchange {
+ public:
+  int n_calls = 0;
+  void gather(const mlip::FeatureRows& rows) override {
+    visit(rows, [](double& ghost, double& owner) { ghost = owner; });
+  }
+  void scatter_add(const mlip::FeatureRows& rows) override {
+    visit(rows, [](double& ghost, double& owner) { owner += ghost; });
+  }
+
+ private:
+  template <typename Body>
+  void visit(const mlip::FeatureRows& rows, Body&& body) {
+    ++n_calls;
+    auto* const values = static_cast<double*>(rows.data);
+    for (std::int64_t k = rows.n_owned * rows.width; k < rows.n_nodes * rows.width; ++k)
+      body(values[k], values[k % rows.width]);
+  }
+};
+
+/// Forward on the model's thread, backward on another, as torch does on a GPU; the engine's thread communicates.
+void test_ghosts_through_the_relay() {
+  constexpr std::int64_t n_owned = 5, n_ghosts = 3;
+  const Tensor x = at::randn({n_owned, 4}, at::TensorOptions(at::kDouble));
+  const Tensor owners = at::cat({at::arange(n_owned), at::zeros({n_ghosts}, at::TensorOptions(at::kLong))});
+  const Tensors expected =
+      with_gradients([&](const Tensors& in) { return Tensors{in[0].index_select(0, owners)}; }, {x});
+  ImagesOfTheFirst engine;
+  constexpr int n_rounds = 20;
+  for (int round = 0; round < n_rounds; ++round) {
+    Tensor nodes, gradient;
+    mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+      const mlip::ExchangeScope scope(&relay);
+      const Tensor leaf = x.clone().requires_grad_();
+      nodes = operator_of("ghost_gather", {n_owned + n_ghosts})({leaf})[0];
+      const Tensor weights = at::arange(nodes.numel(), nodes.options()).cos().reshape(nodes.sizes());
+      std::thread([&] { gradient = torch::autograd::grad({(nodes * weights).sum()}, {leaf})[0]; }).join();
+    });
+    expect_close({nodes.detach(), gradient}, expected, "ghost_gather through the relay");
+  }
+  expect(engine.n_calls == 2 * n_rounds, "the engine communicates in both passes");
+}
+
+}  // namespace
+
+int main() {
+  at::set_num_threads(n_threads);
+  at::manual_seed(7);
+  test_kernels_equal_the_reference();
+  test_calls_side_by_side();
+  test_ghosts_through_the_relay();
+  return mlip::testing::report();
+}
