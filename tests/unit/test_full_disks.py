@@ -17,6 +17,9 @@ from test_signals import files_in
 from torch import Tensor, nn
 from toy_models import LocalEnergy, fixtures_of, write
 
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.cli.main import main
+
 pytestmark = pytest.mark.slow
 
 
@@ -94,13 +97,24 @@ class Large(nn.Module):
         return energies + 0.0 * self.ballast[node_types[:n_owned]]
 
 
-def test_the_record(run, tmp_path) -> None:
+LINKS = [("first.mlip.pt", "{work}/large.mlip.pt"), ("second.mlip.pt", "first.mlip.pt")]
+
+
+def test_the_record(run, tmp_path, monkeypatch) -> None:
     """All of the work is done then: only the file itself is too large."""
     path = write(run.work / "large.mlip.pt", Large(3.9), "local", "float64", 3.9, fixtures_of(tmp_path))
     arguments = ("validate", path.name, "--suites", "fidelity,physics", "-o", "out", "--record")
     error = run(path.stat().st_size - 1, *arguments)
     assert f"'large.mlip.pt' cannot be written: {TOO_LARGE}" in error
     assert (run.work / "out" / "report.html").exists()
+    # With space, and through a chain of links: the file is written, and they stay.
+    for link, target in LINKS:
+        (run.work / link).symlink_to(target.format(work=run.work))
+    monkeypatch.chdir(run.work)
+    assert main([*arguments[:1], "second.mlip.pt", *arguments[2:]]) in (0, 1)
+    assert [os.readlink(run.work / link) for link, _ in LINKS] == [t.format(work=run.work) for _, t in LINKS]
+    assert not path.is_symlink()
+    assert Artifact(path).validation_record() is not None
 
 
 def test_temporary_files(run, toy_local) -> None:
@@ -108,3 +122,28 @@ def test_temporary_files(run, toy_local) -> None:
     error = run(300, "check", toy_local, "--engines", "lammps", "--ranks", "1")
     assert "temporary files cannot be written in '" in error
     assert "File too large. Name a folder with space: export TMPDIR=FOLDER" in error
+
+
+@pytest.mark.parametrize(
+    ("links", "written"),
+    [
+        ([("link.mlip.pt", "here.mlip.pt")], "here.mlip.pt"),
+        ([("link.mlip.pt", "{work}/folder/there.mlip.pt")], "folder/there.mlip.pt"),
+        ([("folder/middle.mlip.pt", "../end.mlip.pt"), ("link.mlip.pt", "folder/middle.mlip.pt")], "end.mlip.pt"),
+    ],
+    ids=["relative", "absolute", "chain"],
+)
+@pytest.mark.parametrize("dangling", [True, False])
+def test_export_through_links(links, written, dangling, artifacts, tmp_path, monkeypatch) -> None:
+    """The target is written, and the links stay."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for link, target in links:
+        (tmp_path / link).symlink_to(target.format(work=tmp_path))
+    if not dangling:
+        (tmp_path / written).write_bytes(b"old")
+    assert main(["export", "sevennet", str(artifacts.checkpoint()), "-o", "link.mlip.pt"]) == 0
+    assert [os.readlink(tmp_path / link) for link, _ in links] == [t.format(work=tmp_path) for _, t in links]
+    assert not (tmp_path / written).is_symlink()
+    assert Artifact(tmp_path / written).contract.model.family == "sevennet"
+    assert sorted(files_in(tmp_path)) == sorted(tmp_path / name for name in ("folder", written, *dict(links)))
