@@ -16,7 +16,7 @@ from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import stress_from_virial
+from mlip_deploy.result import stress_from_virial, stresses_from_virials
 
 
 class CloseAtomsWarning(UserWarning):
@@ -27,7 +27,9 @@ class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
     Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
-    tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
+    tension, and over the volume of the cell, that of a slab's vacuum included, as ASE and the models' frameworks have
+    it: it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it; half of what an edge
+    contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
     properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
     calculator: they take turns. Copies and pickles of it load the file again, by its path.
 
@@ -62,6 +64,7 @@ class MLIPCalculator(Calculator):
         "energies",
         "forces",
         "stress",
+        "stresses",
     ]
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, self_test: bool = True):
@@ -129,7 +132,7 @@ class MLIPCalculator(Calculator):
         MLIPError
             For an element that the model does not know and positions that are not finite.
         PropertyNotImplementedError
-            For the stress of atoms that are not periodic in three directions.
+            For the stress of atoms in a cell without a volume.
         """
         with self._turn:
             self._calculate(atoms, properties, system_changes)
@@ -141,9 +144,21 @@ class MLIPCalculator(Calculator):
         if system is None:
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         extras = [name for name in self.contract.extras if name in (properties or [])]
+        wanted = {"stress", "stresses"} & set(properties or [])
+        has_volume = system.cell.rank == 3
+        if wanted and not has_volume:
+            raise PropertyNotImplementedError(
+                f"{wanted.pop()} is over the volume of the cell, which needs three vectors. For a slab give it a "
+                "height: atoms.center(vacuum=10, axis=2)"
+            )
         types = self.contract.types_of(system.get_chemical_symbols())
         values = self.potential.compute(
-            system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
+            system.positions,
+            types,
+            system.cell.array,
+            system.pbc.tolist(),
+            extras=bool(extras),
+            atom_virials="stresses" in wanted,
         )
         if "close_pair" in values:
             warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
@@ -154,7 +169,7 @@ class MLIPCalculator(Calculator):
             "forces": values["forces"],
             **{name: values["extras"][name] for name in extras},
         }
-        if system.pbc.all():
+        if has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
-        elif properties and "stress" in properties:
-            raise PropertyNotImplementedError("stress needs three periodic directions")
+        if "stresses" in wanted:
+            self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())
