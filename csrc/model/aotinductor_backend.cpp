@@ -9,9 +9,14 @@
 #include <torch/csrc/stable/c/shim.h>
 #endif
 
+#include <link.h>
+
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
+#include <set>
 #include <stdexcept>
+#include <string_view>
 
 #include "core/error.h"
 #include "model/backend.h"
@@ -73,9 +78,9 @@ std::string reason_of(const std::exception& failure) {
   return failure.what();
 }
 
-/// torch unpacks the file in the folder that the first of these variables names, and says no more than "Failed to
+/// The folder that torch unpacks files in: the first of these variables names it. torch says no more than "Failed to
 /// create temporary directory" where it cannot.
-void check_temporary_folder(const std::string& path) {
+std::string temporary_folder(const std::string& path) {
   for (const char* variable : {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}) {
     const char* folder = std::getenv(variable);
     if (folder == nullptr) continue;
@@ -83,8 +88,39 @@ void check_temporary_folder(const std::string& path) {
     if (!std::filesystem::is_directory(folder, ignored))
       throw Error("'" + path + "' is unpacked where " + variable + " says, and '" + folder +
                   "' is not a folder. Type: export " + variable + "=/tmp");
-    return;
+    return folder;
   }
+  return "/tmp";
+}
+
+constexpr std::string_view unpacked =
+    "/aotinductor_";  // and what makes the folder's name its own, in each path of torch
+
+/// Folders that files were unpacked in by this process: libraries are loaded from them.
+std::set<std::string> unpacked_folders() {
+  std::set<std::string> found;
+  const auto look = [](dl_phdr_info* library, std::size_t, void* folders) {
+    const std::string path = library->dlpi_name;
+    const std::size_t start = path.find(unpacked);
+    if (start != std::string::npos)
+      static_cast<std::set<std::string>*>(folders)->insert(path.substr(0, path.find('/', start + 1)));
+    return 0;
+  };
+  dl_iterate_phdr(look, &found);
+  return found;
+}
+
+void remove(const std::string& folder) {
+  std::error_code ignored;
+  std::filesystem::remove_all(folder, ignored);
+}
+
+/// torch leaves what it has unpacked when it cannot go on.
+[[noreturn]] void give_up_unpacking(const std::string& path, const std::string& folder, const std::string& reason) {
+  const std::size_t start = reason.find(folder + std::string(unpacked));
+  if (start != std::string::npos) remove(reason.substr(start, reason.find('/', start + folder.size() + 1) - start));
+  throw Error("'" + path + "' cannot be unpacked in '" + folder +
+              "'. Free some space there, or type: export TMPDIR=FOLDER. " + reason);
 }
 
 class AOTInductorBackend : public Backend {
@@ -122,8 +158,23 @@ class AOTInductorBackend : public Backend {
 
 std::unique_ptr<Backend> load_aotinductor(const std::string& path, const Contract& contract, at::Device device) {
   check_compiled_for(path, contract, device);
-  check_temporary_folder(path);
-  return std::make_unique<AOTInductorBackend>(path, device);
+  const std::string folder = temporary_folder(path);
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> turn(one_at_a_time);
+  const std::set<std::string> before = unpacked_folders();
+  std::unique_ptr<Backend> backend;
+  try {
+    backend = std::make_unique<AOTInductorBackend>(path, device);
+  } catch (const std::exception& failure) {
+    const std::string reason = reason_of(failure);
+    if (reason.find("extract") == std::string::npos) throw;
+    give_up_unpacking(path, folder, reason);
+  }
+  // What is loaded needs no files, and a process that is killed cannot remove them. Kernels for GPUs are read later.
+  if (device.is_cpu())
+    for (const std::string& name : unpacked_folders())
+      if (before.count(name) == 0) remove(name);
+  return backend;
 }
 
 }  // namespace mlip

@@ -13,7 +13,7 @@
 
 namespace mlip {
 
-/// Contiguous, on the device that the back end was loaded for.
+/// Contiguous, on the device that the back end was loaded for. The model's own: it may write into them.
 struct ModelInputs {
   at::Tensor node_types;    ///< int64 [n_nodes], owned atoms first, then ghosts
   std::int64_t n_owned;     ///< how many nodes are owned

@@ -135,10 +135,13 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     std::vector<double> virial;
     std::vector<double> extras;
     model_.with_backend(size_, exchange, [&](Backend& backend) {
-      const ModelInputs inputs{node_types_, size_.n_owned, edges.index,
-                               edges.vectors.to(scalar_type(contract.precision))};
-      const auto [energies, gradients] = backend.run(inputs, wanted.gradients());
-      const at::Tensor values = wanted.extras ? backend.run_extras(inputs) : at::Tensor();
+      // Copies, since a model may write into its inputs.
+      const auto inputs = [&] {
+        return ModelInputs{node_types_.clone(), size_.n_owned, edges.index.clone(),
+                           edges.vectors.to(scalar_type(contract.precision), /*non_blocking=*/false, /*copy=*/true)};
+      };
+      const auto [energies, gradients] = backend.run(inputs(), wanted.gradients());
+      const at::Tensor values = wanted.extras ? backend.run_extras(inputs()) : at::Tensor();
       c10::NoGradGuard no_grad;
       check_count(energies, size_.n_owned, "atomic_energies", contract.model_name);
       Download download;

@@ -49,15 +49,17 @@ at::Device find_device(const std::string& name) {
 }
 
 ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
-  // from_blob does not copy; on the CPU the int64 inputs are used in place.
+  // Copies, since a model may write into its inputs, and the engine goes on with the graph.
+  constexpr bool non_blocking = false;
+  constexpr bool copy = true;
   auto view = [](const std::vector<std::int64_t>& values) {
     return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
                          at::kLong);
   };
-  return {view(graph.node_types).to(device), graph.n_owned,
+  return {view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
           at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
           at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
-              .to(device, scalar_type(precision))};
+              .to(device, scalar_type(precision), non_blocking, copy)};
 }
 
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.

@@ -35,7 +35,7 @@ class TorchScriptBackend : public Backend {
  private:
   std::vector<c10::IValue> stack(const ModelInputs& inputs) const {
     std::vector<c10::IValue> arguments = {inputs.node_types, inputs.n_owned, inputs.edge_index, inputs.edge_vectors};
-    if (settings.defined()) arguments.emplace_back(settings);
+    if (settings.defined()) arguments.emplace_back(settings.clone());  // a model may write into its arguments
     return arguments;
   }
 

@@ -16,7 +16,7 @@ from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import stress_from_virial
+from mlip_deploy.result import stress_from_virial, stresses_from_virials
 
 
 class CloseAtomsWarning(UserWarning):
@@ -27,7 +27,9 @@ class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
     Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
-    tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
+    tension, and over the volume of the cell, that of a slab's vacuum included, as ASE and the models' frameworks have
+    it: it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it; half of what an edge
+    contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
     properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
     calculator: they take turns. Copies and pickles of it load the file again, by its path.
 
@@ -65,6 +67,7 @@ class MLIPCalculator(Calculator):
         "energies",
         "forces",
         "stress",
+        "stresses",
     ]
 
     def __init__(
@@ -155,7 +158,7 @@ class MLIPCalculator(Calculator):
         MLIPError
             For an element that the model does not know and positions that are not finite.
         PropertyNotImplementedError
-            For the stress of atoms that are not periodic in three directions.
+            For the stress of atoms in a cell without a volume.
         """
         with self._turn:
             self._calculate(atoms, properties, system_changes)
@@ -167,6 +170,13 @@ class MLIPCalculator(Calculator):
         if system is None:
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         extras = [name for name in self.contract.extras if name in (properties or [])]
+        wanted = {"stress", "stresses"} & set(properties or [])
+        has_volume = system.cell.rank == 3
+        if wanted and not has_volume:
+            raise PropertyNotImplementedError(
+                f"{wanted.pop()} is over the volume of the cell, which needs three vectors. For a slab give it a "
+                "height: atoms.center(vacuum=10, axis=2)"
+            )
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
         values = self.potential.compute(
@@ -176,6 +186,7 @@ class MLIPCalculator(Calculator):
             system.pbc.tolist(),
             extras=bool(extras),
             settings=list(settings.items()),
+            atom_virials="stresses" in wanted,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -189,10 +200,10 @@ class MLIPCalculator(Calculator):
         }
         if "energies" not in self.implemented_properties:
             del self.results["energies"]  # one atom's is an arbitrary share of the sum
-        if system.pbc.all():
+        if has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
-        elif properties and "stress" in properties:
-            raise PropertyNotImplementedError("stress needs three periodic directions")
+        if "stresses" in wanted:
+            self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())
 
 
 def _load(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mlip_deploy.errors import MLIPError
+from mlip_deploy.errors import MLIPError, UnwritableError
 
 CURES = {
     errno.ENOSPC: "Free some space there, or name a file on another disk",
@@ -32,7 +32,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises
     ------
-        MLIPError: when the file cannot be written; `path` is as it was then.
+        UnwritableError: when the file cannot be written; `path` is as it was then.
     """
     target = Path(os.path.realpath(path))
     special = target.exists() and not target.is_file()
@@ -59,12 +59,40 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary = None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise MLIPError(
+        raise UnwritableError(
             f"'{path}' cannot be written: {reason}. {CURES.get(error.errno or 0, OTHER_CURE)}; nothing was changed"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """For work in the folder of temporary files.
+
+    Raises
+    ------
+        UnwritableError: when there is no such folder, or no space in it.
+    """
+    try:
+        yield
+    except OSError as error:
+        nowhere = isinstance(error, FileNotFoundError) and error.filename is None  # tempfile's own
+        if error.errno not in CURES and not nowhere:
+            raise
+        where = "in any of the usual folders" if nowhere else f"in '{tempfile.gettempdir()}'"
+        raise UnwritableError(
+            f"temporary files cannot be written {where}: {error.strerror}. Name a folder with space: "
+            "export TMPDIR=FOLDER"
+        ) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for files in between, removed whatever stops the block. Raises as `temporary_files` does."""
+    with temporary_files(), tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 def require_file(path: str | Path) -> None:

@@ -60,6 +60,11 @@ def stress_from_virial(virial: Array, volume: float) -> Array:
     return np.array([-symmetric[a, b] / volume for a, b in VOIGT])
 
 
+def stresses_from_virials(atom_virials: Array, volume: float) -> Array:
+    """Per-atom stresses [n, 6] eV/Å³ in Voigt order from virials [n, 6] eV in the order xx yy zz xy xz yz."""
+    return -atom_virials[:, [0, 1, 2, 5, 4, 3]] / volume
+
+
 def voigt_to_tensor(stress: Array) -> Array:
     """[6] in Voigt order to [3, 3]."""
     xx, yy, zz, yz, xz, xy = stress

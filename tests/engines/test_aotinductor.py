@@ -1,7 +1,10 @@
 """The back end aotinductor: the same numbers as TorchScript in every engine and at every size, and its refusals."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -341,6 +344,35 @@ def test_a_missing_temporary_folder_is_named_with_its_cure(local, tmp_path, monk
     monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     with pytest.raises(ValueError, match=r"missing' is not a folder\. Type: export TMPDIR=/tmp"):
         MLIPCalculator(local)
+
+
+def test_nothing_stays_unpacked(local, toy_local, tmp_path, monkeypatch):
+    """A process that is killed cannot remove what it has unpacked: it is gone once the file is loaded."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    calculators = [MLIPCalculator(local), MLIPCalculator(local)]
+    assert list(tmp_path.iterdir()) == []
+    for calculator in (*calculators, MLIPCalculator(local)):
+        found, expected = crystal(1), crystal(1)
+        found.calc, expected.calc = calculator, MLIPCalculator(toy_local)
+        np.testing.assert_allclose(found.get_forces(), expected.get_forces(), atol=FLOAT64_SUM)
+    assert list(tmp_path.iterdir()) == []
+
+
+NO_SPACE = """
+import resource, sys
+from mlip_deploy.ase import MLIPCalculator
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+MLIPCalculator(sys.argv[1])
+"""
+
+
+def test_no_space_to_unpack(local, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NO_SPACE, str(local)], env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"cannot be unpacked in '{tmp_path}'. Free some space there, or type: export TMPDIR=FOLDER" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_line_to_type_names_the_family(local, tmp_path):

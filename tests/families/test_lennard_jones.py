@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from conftest import EXAMPLES
 from tolerances import FORCE_SIGNAL
 
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.validation.fidelity import check
 
@@ -81,3 +83,15 @@ def test_against_lammps_own_pair_style(lj, tmp_path, ranks):
     assert np.abs(forces - expected_forces).max() < FORCE
     assert abs(thermo[0] - expected_thermo[0]) < ENERGY
     np.testing.assert_allclose(thermo[1:], expected_thermo[1:], rtol=1e-10)
+
+
+@pytest.mark.parametrize("pbc", [True, (True, True, False)])
+def test_per_atom_stresses_are_those_of_ase(lj, pbc):
+    atoms = liquid()
+    atoms.symbols = "Ar"
+    atoms.pbc = pbc
+    expected = atoms.copy()
+    atoms.calc, expected.calc = MLIPCalculator(lj), LennardJones(epsilon=EPSILON[1], sigma=SIGMA[1], rc=8.5)
+    assert np.abs(expected.get_stresses()).max() > 1e-5
+    np.testing.assert_allclose(atoms.get_stresses(), expected.get_stresses(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(atoms.get_stresses().sum(axis=0), atoms.get_stress(), atol=1e-12)

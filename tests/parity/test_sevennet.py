@@ -4,9 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
+from sevenn.calculator import SevenNetCalculator
+from tolerances import STRESS_SIGNAL
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.artifact.tolerances import FLOAT64
+from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, FLOAT64
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.validation.fidelity import check
 
 
@@ -44,6 +50,30 @@ def test_modalities_differ(artifacts):
 
 def test_a_checkpoint_file(tiny):
     assert check(tiny, ["ase"], [1]).passed
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False), False])
+def test_stress_of_what_is_not_periodic_everywhere(pbc, tiny, artifacts):
+    """Over the volume of the cell, as SevenNet's own calculator has it."""
+    slab = bulk("NaCl", "rocksalt", a=5.4, cubic=True)
+    slab.center(vacuum=6.0, axis=2)
+    slab.pbc = pbc
+    slab.rattle(0.1, seed=1)
+    original = slab.copy()
+    original.calc = SevenNetCalculator(str(artifacts.checkpoint()), file_type="checkpoint", device="cpu")
+    slab.calc = MLIPCalculator(tiny)
+    assert np.abs(original.get_stress()[:2]).min() > STRESS_SIGNAL
+    tolerance = FLOAT32_NOISE_FACTOR * Artifact(artifacts.tiny("float32")).fixtures().float32_noise.stress
+    np.testing.assert_allclose(slab.get_stress(), original.get_stress(), atol=tolerance)
+
+
+def test_no_stress_without_a_volume(tiny):
+    sheet = Atoms("NaCl", [[0, 0, 0], [2.6, 0, 0]], cell=[5.2, 5.2, 0], pbc=(True, True, False))
+    sheet.calc = MLIPCalculator(tiny)
+    sheet.get_forces()
+    for wanted in (sheet.get_stress, sheet.get_stresses):
+        with pytest.raises(PropertyNotImplementedError, match=r"three vectors.*atoms.center\(vacuum=10, axis=2\)"):
+            wanted()
 
 
 def test_export_again_gives_the_same_contract(artifacts, tiny):

@@ -86,6 +86,43 @@ class NotScriptable(Base):
         return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair) * len(names)
 
 
+class WritesVectors(Base):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        edge_vectors.detach().mul_(2.0)
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
+class WritesThroughData(Base):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        edge_vectors.data[:, 0] = 1.0
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
+class WritesTypes(Base):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        node_types += 1
+        node_types -= 1  # as it was, but another thread may have read it
+        pair = self.strength[node_types[edge_index[0]]] * torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
+class WritesIndex(Base):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        energies = torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+        edge_index[1].clamp_(max=0)
+        return energies
+
+
+class WritesBuffer(Base):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        self.strength.mul_(1.01)
+        pair = self.strength[node_types[edge_index[0]]] * torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+
 class Pairs(Base):
     def pairs(self, edge_vectors: Tensor) -> Tensor:
         return torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
@@ -225,6 +262,11 @@ def line_of(kind: type) -> int:
         (Overflow, "an energy of 'sheared crystal' is not finite"),
         (Raises, "forward failed on 'sheared crystal': RuntimeError: The size of tensor a (7)"),
         (NotScriptable, "TorchScript cannot compile this: "),
+        (WritesVectors, "writes into its argument edge_vectors, which the next step reads again. Write into a copy: "),
+        (WritesThroughData, "writes into its argument edge_vectors"),
+        (WritesTypes, "writes into its argument node_types"),
+        (WritesIndex, "writes into its argument edge_index"),
+        (WritesBuffer, "writes into its own 'strength', which the next step reads again. Write into a copy: strength "),
     ],
 )
 def test_what_is_refused(kind, message, tmp_path):

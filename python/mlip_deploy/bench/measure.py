@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import re
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from ase import Atoms
 from mlip_deploy.bench.frameworks import Framework, framework_runner, torch_device
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import temporary_folder
 from mlip_deploy.signals import unwind_on_signals
 
 WARM_UP = 2
@@ -304,8 +304,8 @@ def lammps_samples(
     from mlip_deploy.engines.lammps import run
     from mlip_deploy.engines.lammps_files import link_model, write_data
 
-    with tempfile.TemporaryDirectory(prefix="mlip-bench-") as directory:
-        frame = write_data(atoms, Path(directory) / "data.lammps")
+    with temporary_folder("mlip-bench-") as directory:
+        frame = write_data(atoms, directory / "data.lammps")
         script = LAMMPS_HEAD
         for number, path in enumerate(paths):
             link = link_model(path, directory, f"model-{number}")

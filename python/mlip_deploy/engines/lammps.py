@@ -30,6 +30,7 @@ from ase.calculators.lammps import Prism
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, atomic_mass, link_model, with_paths, write_dump
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import temporary_files, write_text
 from mlip_deploy.result import Result, stress_from_virial
 
 TEXT: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
@@ -74,7 +75,7 @@ def run(
         With LAMMPS's error message.
     """
     directory = Path(directory)
-    (directory / "in.lammps").write_text(script)
+    write_text(directory / "in.lammps", script)
     command = [*launcher(ranks), "-in", "in.lammps", "-log", "log.lammps", *arguments]
     for name, value in (variables or {}).items():
         command += ["-var", name, str(value)]
@@ -207,7 +208,8 @@ class Session:
         self._contract = Artifact(path).contract
         self._elements = self._contract.elements
         self._box: tuple[object, ...] | None = None  # periodicity and settings of the open one
-        self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
+        with temporary_files():
+            self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
         self._process: subprocess.Popen[str] | None = None
         self._end: weakref.finalize[..., Session] | None = None
 
@@ -235,7 +237,8 @@ class Session:
         box = (boundary, tuple(settings.items()))
         if box != self._box:
             script = self._open_box(boundary, settings) + script
-        prism = write_dump(atoms, directory / "frame.in", self._elements, numbers)
+        with temporary_files():
+            prism = write_dump(atoms, directory / "frame.in", self._elements, numbers)
         values = self._ask(script)
         self._box = box
         table = np.loadtxt(directory / "frame.out", skiprows=9, ndmin=2)

@@ -10,6 +10,8 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
 
+from mlip_deploy.files import write_text
+
 
 def atomic_mass(symbol: str) -> float:
     return float(atomic_masses[atomic_numbers[symbol]])
@@ -123,7 +125,7 @@ def write_data(atoms: Atoms, path: Path) -> Orientation:
         ),
         "",
     ]
-    path.write_text("\n".join(lines))
+    write_text(path, "\n".join(lines))
     return Orientation(prism, elements)
 
 

@@ -6,11 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from mlip_deploy.engines.lammps_plugin import (
     NEEDED_LAMMPS,
@@ -20,7 +18,9 @@ from mlip_deploy.engines.lammps_plugin import (
     old_lammps,
     torch_mismatch,
 )
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, Family
+from mlip_deploy.files import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def examine() -> list[Finding]:
     for item, check in CHECKS:
         try:
             findings.append(check())
+        except MLIPError as error:
+            findings.append(Finding(item, "", str(error)))
         except Exception as error:  # a doctor must not fall ill of the patient's disease
             findings.append(Finding(item, "", f"{type(error).__name__}: {error}", REBUILD_LINE))
     return findings + [_family(family) for family in FAMILIES.values()]
@@ -117,8 +119,8 @@ def _mpi() -> Finding:
 def _pair_style() -> Finding:
     from mlip_deploy.engines.lammps import launcher
 
-    with tempfile.TemporaryDirectory() as directory:
-        script = Path(directory) / "in.doctor"
+    with temporary_folder("mlip-doctor-") as directory:
+        script = directory / "in.doctor"
         script.write_text("units metal\nregion box block 0 1 0 1 0 1\ncreate_box 1 box\npair_style mlip\n")
         done = subprocess.run(
             [*launcher(), "-in", str(script), "-log", "none"],

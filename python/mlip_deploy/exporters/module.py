@@ -281,21 +281,39 @@ def _examine_parts(
 def _call(
     module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, *settings: Tensor
 ) -> Tensor:
+    given = {"node_types": types, "edge_index": edges, "edge_vectors": vectors}
+    if settings:
+        given["settings"] = settings[0]
+    inputs = {name: value.clone() for name, value in given.items()}
+    kept = module.state_dict()
+    versions = {name: value._version for name, value in (inputs | kept).items()}
+    before = {name: value.clone() for name, value in kept.items()} | given
+    types, edges, vectors, *arguments = inputs.values()
     try:
-        energies = module(types, n_owned, edges, vectors, *settings)
+        energies = module(types, n_owned, edges, vectors, *arguments)
     except Exception as error:
         place = _line_in_traceback(error) or _place(module)
         raise MLIPError(f"{place}: forward failed on '{label}': {type(error).__name__}: {error}") from error
-    given = f"node_types {list(types.shape)}, n_owned {n_owned}, {edges.shape[1]} edges"
+    for name, value in (inputs | kept).items():
+        # `detach` keeps the count of writings, `data` does not
+        if value._version != versions[name] or not value.equal(before[name]):
+            what = f"its argument {name}" if name in inputs else f"its own '{name}'"
+            variable = name.rpartition(".")[2]
+            raise MLIPError(
+                f"{_place(module)}: forward writes into {what}, which the next step reads again. Write into a copy: "
+                f"{variable} = {'' if name in inputs else 'self.'}{variable}.clone(), or use the form without an "
+                "underscore at its end: x = x.mul(2) in place of x.mul_(2)"
+            )
+    sizes = f"node_types {list(types.shape)}, n_owned {n_owned}, {edges.shape[1]} edges"
     if not isinstance(energies, Tensor):
         raise MLIPError(
             f"{_place(module)}: forward returned {type(energies).__name__}, expected a tensor of atomic energies "
-            f"[n_owned] (given {given})"
+            f"[n_owned] (given {sizes})"
         )
     if list(energies.shape) != [n_owned]:
         raise MLIPError(
             f"{_place(module)}: forward returned shape {list(energies.shape)} for '{label}', expected atomic energies "
-            f"[n_owned] = [{n_owned}] (given {given}). Sum over edges with torch.zeros(n_owned, ...).index_add(0, "
+            f"[n_owned] = [{n_owned}] (given {sizes}). Sum over edges with torch.zeros(n_owned, ...).index_add(0, "
             "edge_index[0], ...)"
         )
     if energies.dtype != vectors.dtype:
@@ -304,7 +322,7 @@ def _call(
             "with dtype=edge_vectors.dtype, and keep constants in buffers"
         )
     if not energies.isfinite().all():
-        raise MLIPError(f"{_place(module)}: an energy of '{label}' is not finite (given {given})")
+        raise MLIPError(f"{_place(module)}: an energy of '{label}' is not finite (given {sizes})")
     return energies
 
 

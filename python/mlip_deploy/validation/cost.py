@@ -7,7 +7,6 @@ nothing, stand in timing.json and not in validation.json, and are marked in the 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ase import Atoms
 from mlip_deploy.bench.measure import in_process, peak_memory
 from mlip_deploy.bench.report import machine
 from mlip_deploy.engines import ENGINES, missing
+from mlip_deploy.files import temporary_folder
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
@@ -126,8 +126,8 @@ def _lammps(path: Path, atoms: Atoms, threads: int) -> float:
     from mlip_deploy.engines.lammps_files import link_model, write_data
 
     lammps = instance()
-    with tempfile.TemporaryDirectory(prefix="mlip-cost-") as directory:
-        data = Path(directory) / "data.lammps"
+    with temporary_folder("mlip-cost-") as directory:
+        data = directory / "data.lammps"
         frame = write_data(atoms, data)
         lammps.commands_string(
             DECK.format(

@@ -13,7 +13,7 @@ from mlip_deploy.artifact.fixtures import Structure
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator, missing, require_hardware
-from mlip_deploy.errors import MLIPError
+from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.progress import Progress, silent
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
@@ -165,11 +165,15 @@ def _replay(
     try:
         results = many_evaluator(engine)(path, frames, **options)
         done |= {structure.name: result for structure, result in zip(structures, results, strict=True)}
+    except UnwritableError:
+        raise
     except MLIPError:
         # One structure stopped the engine: find out which.
         for structure, atoms in zip(structures, frames, strict=True):
             try:
                 done[structure.name] = evaluator(engine)(path, atoms, ranks=ranks, device=device)
+            except UnwritableError:
+                raise
             except MLIPError as error:
                 done[structure.name] = str(error)
     return done

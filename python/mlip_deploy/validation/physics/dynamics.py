@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.files import temporary_folder
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
@@ -98,13 +98,11 @@ def judge(context: Context, n_atoms: int, step: float, coarse: Array, fine: Arra
 
 def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -> Array:
     """Total energy (eV) of each step, from rest."""
-    import tempfile
-
     from mlip_deploy.engines.lammps import run
     from mlip_deploy.engines.lammps_files import link_model, write_data
 
-    with tempfile.TemporaryDirectory(prefix="mlip-dynamics-") as directory:
-        frame = write_data(atoms, Path(directory) / "data.lammps")
+    with temporary_folder("mlip-dynamics-") as directory:
+        frame = write_data(atoms, directory / "data.lammps")
         script = DECK.format(
             device=context.hardware.device,
             threads=max(1, context.hardware.threads),

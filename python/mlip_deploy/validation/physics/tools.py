@@ -11,7 +11,7 @@ from ase import Atoms
 from mlip_deploy.artifact.fixtures import structures
 from mlip_deploy.artifact.tolerances import Tolerance, tolerance
 from mlip_deploy.engines import many_evaluator
-from mlip_deploy.errors import MLIPError
+from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
@@ -25,6 +25,8 @@ def case(name: str, purpose: str, body: Body, engine: str | None = None) -> Case
     def run(context: Context, progress: Progress) -> Outcome:
         try:
             outcome = body(context, progress)
+        except UnwritableError:
+            raise
         except MLIPError as error:
             check = unmeasured("the engine ran", "fail", str(error), source="definition")
             outcome = Outcome(suite="physics", case=name, engine=engine or context.engine, purpose="", checks=[check])
