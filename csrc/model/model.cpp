@@ -22,6 +22,7 @@
 #include "gpu/torch_context.h"
 #include "model/backend.h"
 #include "model/exchange_relay.h"
+#include "model/kept_memory.h"
 #include "model/python_gil.h"
 #include "model/self_test.h"
 
@@ -153,7 +154,10 @@ Model::Model(Contract contract, std::unique_ptr<Backend> backend, const std::str
   warm_up();
 }
 
-Model::~Model() = default;
+Model::~Model() {
+  backend_.reset();
+  KeptMemory::release();
+}
 Model::Model(Model&&) noexcept = default;
 
 void Model::warm_up() {
@@ -211,6 +215,7 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
   refuse_lost_threads();
   guarded(size, [&] {
     PythonGilRelease no_gil;
+    const KeptMemory::Step kept(at::Device(device_).is_cpu());
     const auto run = [&](Exchange* active) {
       ExchangeScope scope(active);
       body(*backend_);
