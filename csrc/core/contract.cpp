@@ -413,6 +413,7 @@ Contract parse_contract(const std::string& text, const std::string& name) {
 
   contract.operators = root.integers("operators");
   if (root.has("inversion_symmetric")) root.boolean("inversion_symmetric");  // read by mlip validate
+  if (root.has("differentiable_energies")) contract.differentiable_energies = root.boolean("differentiable_energies");
   if (root.has("domain")) {
     Reader domain = root.object("domain");
     const auto record = domain.text("record");

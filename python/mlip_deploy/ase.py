@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -16,7 +17,10 @@ from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import stress_from_virial
+from mlip_deploy.result import CENTROID, Array, Evaluation, stress_from_virial
+
+ON_DEMAND = ("virials", "heat_flux")
+"""Properties that cost two steps more, and are computed when they are asked for."""
 
 
 class CloseAtomsWarning(UserWarning):
@@ -30,6 +34,11 @@ class MLIPCalculator(Calculator):
     tension and needs three periodic directions. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
     properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
     calculator: they take turns. Copies and pickles of it load the file again, by its path.
+
+    For thermal conductivities there are two more properties (docs/heat-flux.md), exact for models with messages too.
+    `calculator.get_property("virials", atoms)`, [n, 3, 3] in eV, holds W_j,ab = Σ_i (r_i - r_j)_a ∂E_i/∂r_j,b of each
+    atom j. `calculator.get_property("heat_flux", atoms)`, [3] in eV Å per ASE's unit of time, is
+    Σ_j W_j v_j + Σ_i v_i (E_i + K_i) with the velocities of the atoms; divide it by the volume for a flux density.
 
     Parameters
     ----------
@@ -62,6 +71,7 @@ class MLIPCalculator(Calculator):
         "energies",
         "forces",
         "stress",
+        *ON_DEMAND,
     ]
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0, self_test: bool = True):
@@ -105,6 +115,8 @@ class MLIPCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As ASE's, for one thread at a time: it keeps the last atoms and results in the calculator."""
         with self._turn:
+            if name == "heat_flux":
+                self.results.pop(name, None)  # ASE compares positions, not velocities
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def calculate(
@@ -129,7 +141,8 @@ class MLIPCalculator(Calculator):
         MLIPError
             For an element that the model does not know and positions that are not finite.
         PropertyNotImplementedError
-            For the stress of atoms that are not periodic in three directions.
+            For the stress of atoms that are not periodic in three directions, and for virials of atoms that are not
+            exact.
         """
         with self._turn:
             self._calculate(atoms, properties, system_changes)
@@ -141,9 +154,15 @@ class MLIPCalculator(Calculator):
         if system is None:
             raise MLIPError("no atoms to calculate. Type: atoms.calc = calculator; atoms.get_potential_energy()")
         extras = [name for name in self.contract.extras if name in (properties or [])]
+        virials = bool({*ON_DEMAND} & {*(properties or [])})
         types = self.contract.types_of(system.get_chemical_symbols())
         values = self.potential.compute(
-            system.positions, types, system.cell.array, system.pbc.tolist(), extras=bool(extras)
+            system.positions,
+            types,
+            system.cell.array,
+            system.pbc.tolist(),
+            extras=bool(extras),
+            centroid_virials=virials,
         )
         if "close_pair" in values:
             warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
@@ -154,7 +173,21 @@ class MLIPCalculator(Calculator):
             "forces": values["forces"],
             **{name: values["extras"][name] for name in extras},
         }
+        if virials:
+            self._add_heat_flux(system, values)
         if system.pbc.all():
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         elif properties and "stress" in properties:
             raise PropertyNotImplementedError("stress needs three periodic directions")
+
+    def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
+        if reason := values["centroid_virials_inexact"]:
+            name = self.contract.model.name
+            raise PropertyNotImplementedError(f"{name}: virials of atoms would not be exact, since {reason}")
+        virials: Array = values["centroid_virials"][:, CENTROID]
+        velocities = system.get_velocities()
+        kinetic = 0.5 * system.get_masses() * (velocities**2).sum(axis=1)
+        self.results["virials"] = virials
+        self.results["heat_flux"] = np.einsum("nab,nb->a", virials, velocities) + velocities.T @ (
+            values["energies"] + kinetic
+        )

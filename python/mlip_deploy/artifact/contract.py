@@ -231,6 +231,9 @@ class Contract(_Strict):
     domain: Domain | None = None
     inversion_symmetric: bool | None = None
     """Mirror images have the same energy by the model's construction; None where nobody said."""
+    differentiable_energies: bool | None = None
+    """Atomic energies can be differentiated one by one, which exact virials of atoms need (docs/heat-flux.md); None in
+    files of schema 1.0, where they cannot."""
 
     @model_validator(mode="after")
     def _rules(self) -> Contract:
@@ -289,6 +292,13 @@ class Contract(_Strict):
     def extras(self) -> list[str]:
         """Names of the values of every atom beside its energy."""
         return [output.name for output in self.outputs if output.scope == "atom" and output.name != "atomic_energies"]
+
+    @property
+    def inexact_heat_flux(self) -> str:
+        """Why virials of atoms are not exact one by one, as a heat flux needs them; "" where they are."""
+        if self.message_passing_layers <= 1 or self.differentiable_energies:
+            return ""
+        return "the file is compiled" if self.backend == "aotinductor" else "the file is of schema 1.0"
 
     @property
     def is_newer(self) -> bool:

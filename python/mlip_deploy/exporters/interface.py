@@ -62,9 +62,12 @@ class EdgeGradientModel(nn.Module):
 
     @torch.jit.export
     def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Atomic energies alone, with the arguments of `forward` and without its backward pass."""
-        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach())
-        return energies.detach()
+        """Atomic energies alone, with the arguments of `forward` and without its backward pass.
+
+        A caller whose `edge_vectors` require gradients can differentiate them one by one.
+        """
+        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
+        return energies
 
 
 class EdgeGradientModelWithExtras(EdgeGradientModel):
@@ -130,4 +133,5 @@ class Adapted:
             energy_frame=self.energy_frame,
             operators={},
             inversion_symmetric=self.inversion_symmetric,
+            differentiable_energies=True,
         )
