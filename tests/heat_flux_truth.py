@@ -132,16 +132,18 @@ def of_mace(model: torch.nn.Module, head: int = 0) -> Energies:
     from mace.tools import AtomicNumberTable
     from mace.tools.torch_geometric import Batch
 
+    from mlip_deploy.exporters.settings import default_dtype
+
     table = AtomicNumberTable([int(z) for z in model.atomic_numbers])
     heads = list(getattr(model, "heads", None) or ["Default"])
 
     def energies(atoms: Atoms) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         config = config_from_atoms(atoms, head_name=heads[head])
-        data = Batch.from_data_list(
-            [AtomicData.from_config(config, z_table=table, cutoff=float(model.r_max), heads=heads)]
-        ).to_dict()
-        data["positions"].requires_grad_(True)
-        found = model(data, compute_force=False)["node_energy"]
+        with default_dtype(torch.float64):
+            graph = AtomicData.from_config(config, z_table=table, cutoff=float(model.r_max), heads=heads)
+            data = Batch.from_data_list([graph]).to_dict()
+            data["positions"].requires_grad_(True)
+            found = model(data, compute_force=False)["node_energy"]
         return found, _gradient(data["positions"], lambda g: g)
 
     return energies
@@ -150,8 +152,12 @@ def of_mace(model: torch.nn.Module, head: int = 0) -> Energies:
 def of_nequip(path: Any) -> Energies:
     """NequIP's own model in float64, up to the energies, on NequIP's own graph."""
     from mlip_deploy.exporters.families.nequip import adapter
+    from mlip_deploy.exporters.settings import quiet
 
-    model = adapter._in_type(adapter._load(path), torch.float64)
+    with quiet(), adapter.nequip_settings():
+        from nequip.model.saved_models.load_utils import load_saved_model
+
+        model = adapter._in_type(load_saved_model(path), torch.float64)
 
     def energies(atoms: Atoms) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         with adapter.nequip_settings():

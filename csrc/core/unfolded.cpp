@@ -1,84 +1,108 @@
 #include "core/unfolded.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace mlip {
+namespace {
 
-void UnfoldedGraph::set_candidates(const CandidateEdges& folded, const std::vector<std::int64_t>& node_types,
-                                   std::int64_t n_owned) {
-  candidates_ = folded;
-  candidates_.images.clear();
-  candidates_.shifts.clear();
-  images_.clear();
+constexpr double same_shift = 1e-2;  // Å: far below any lattice vector, far above roundings
+
+std::int64_t pair_of(std::int64_t a, int b) { return (a << 24) + b; }
+
+}  // namespace
+
+void UnfoldedGraph::build(const Graph& folded, const std::vector<double>& homes, int hops) {
+  graph_.n_owned = folded.n_owned;
+  graph_.node_types = folded.node_types;
+  graph_.resize_edges(0);
+  positions_ = homes;
   image_of_.clear();
-  graph_.n_owned = n_owned;
-  graph_.node_types = node_types;
-  atom_of_node_.assign(node_types.size(), -1);
-  const auto add_node = [&](int atom, int of_node) {
-    candidates_.node_of[atom] = static_cast<int>(atom_of_node_.size());
-    atom_of_node_.push_back(atom);
-    image_of_.push_back(of_node);
-    graph_.node_types.push_back(node_types[of_node]);
-  };
-
-  for (int atom = 0; atom < static_cast<int>(folded.n_atoms()); ++atom) {
-    const int node = folded.node_of[atom];
-    if (node < 0) continue;
-    if (atom_of_node_[node] < 0)
-      atom_of_node_[node] = atom;
-    else
-      add_node(atom, node);
+  shift_of_image_.clear();
+  shifts_.assign(1, Shift{});
+  sums_of_shifts_.clear();
+  node_of_image_.clear();
+  for (int axis = 0; axis < 3; ++axis) {
+    double centre = 0.0;
+    for (std::int64_t node = 0; node < folded.n_owned; ++node) centre += homes[3 * node + axis];
+    centre /= static_cast<double>(std::max<std::int64_t>(folded.n_owned, 1));
+    for (std::size_t k = axis; k < positions_.size(); k += 3) positions_[k] -= centre;
   }
 
-  std::unordered_map<std::int64_t, int> atom_of_image;
-  const auto n_shifts = static_cast<std::int64_t>(folded.shifts.size());
-  for (std::size_t k = 0; k < folded.images.size(); ++k) {
-    const std::array<double, 3>& shift = folded.shifts[folded.images[k]];
-    if (shift == std::array<double, 3>{}) continue;
-    const int atom = folded.neighbours[k];
-    const auto [found, is_new] =
-        atom_of_image.try_emplace(atom * n_shifts + folded.images[k], static_cast<int>(candidates_.n_atoms()));
-    if (is_new) {
-      images_.push_back({atom, shift});
-      candidates_.node_of.push_back(-1);
-      add_node(found->second, folded.node_of[atom]);
+  const std::int64_t n_folded = folded.n_nodes(), n_edges = folded.n_edges();
+  std::vector<std::int64_t> first(n_folded, 0), last(n_folded, 0);  // edges of each centre
+  std::vector<int> shift_of_edge(n_edges);
+  for (std::int64_t e = 0; e < n_edges; ++e) {
+    const std::int64_t i = folded.centres[e], j = folded.neighbours[e];
+    if (e == 0 || folded.centres[e - 1] != i) first[i] = e;
+    last[i] = e + 1;
+    Shift shift;
+    for (int axis = 0; axis < 3; ++axis)
+      shift[axis] = folded.vectors[3 * e + axis] - (homes[3 * j + axis] - homes[3 * i + axis]);
+    shift_of_edge[e] = find_shift(shift);
+    graph_.add_edge(i, find_node(j, shift_of_edge[e]), folded.vectors.data() + 3 * e);
+  }
+  std::int64_t begin = n_folded;
+  for (int hop = 1; hop < hops; ++hop) {
+    const std::int64_t end = graph_.n_nodes();
+    for (std::int64_t node = begin; node < end; ++node) {
+      const std::int64_t home = image_of_[node - n_folded];
+      const int shift = shift_of_image_[node - n_folded];
+      for (std::int64_t e = first[home]; e < last[home]; ++e)
+        graph_.add_edge(node, find_node(folded.neighbours[e], sum_of_shifts(shift, shift_of_edge[e])),
+                        folded.vectors.data() + 3 * e);
     }
-    candidates_.neighbours[k] = found->second;
+    begin = end;
   }
 }
 
-void UnfoldedGraph::refresh(const double* positions, double length_in_angstrom, double cutoff) {
-  atoms_at_.resize(3 * candidates_.n_atoms());
-  const std::size_t of_engine = atoms_at_.size() - 3 * images_.size();
-  for (std::size_t k = 0; k < of_engine; ++k) atoms_at_[k] = length_in_angstrom * positions[k];
-  double* next = atoms_at_.data() + of_engine;
-  for (const Image& image : images_)
-    for (int axis = 0; axis < 3; ++axis) *next++ = atoms_at_[3 * image.atom + axis] + image.shift[axis];
-  refresh_edges(candidates_, atoms_at_.data(), 1.0, cutoff, graph_);
-
-  positions_.clear();
-  for (const int atom : atom_of_node_)
-    positions_.insert(positions_.end(), atoms_at_.begin() + 3 * atom, atoms_at_.begin() + 3 * (atom + 1));
-  for (int axis = 0; axis < 3; ++axis) {
-    double centre = 0.0;
-    for (std::int64_t node = 0; node < graph_.n_owned; ++node) centre += positions_[3 * node + axis];
-    centre /= static_cast<double>(std::max<std::int64_t>(graph_.n_owned, 1));
-    for (std::size_t k = axis; k < positions_.size(); k += 3) positions_[k] -= centre;
+int UnfoldedGraph::find_shift(const Shift& shift) {
+  const auto found = std::find_if(shifts_.begin(), shifts_.end(), [&](const Shift& known) {
+    double squared = 0.0;
+    for (int axis = 0; axis < 3; ++axis) squared += (known[axis] - shift[axis]) * (known[axis] - shift[axis]);
+    return squared < same_shift * same_shift;
+  });
+  if (found == shifts_.end()) {
+    shifts_.push_back(shift);
+    return static_cast<int>(shifts_.size()) - 1;
   }
+  return static_cast<int>(found - shifts_.begin());
+}
+
+int UnfoldedGraph::sum_of_shifts(int a, int b) {
+  const auto [found, is_new] = sums_of_shifts_.try_emplace(pair_of(a, b), 0);
+  if (is_new) {
+    Shift sum;
+    for (int axis = 0; axis < 3; ++axis) sum[axis] = shifts_[a][axis] + shifts_[b][axis];
+    found->second = find_shift(sum);
+  }
+  return found->second;
+}
+
+/// The node at a shift from the home of another; made if there is none yet.
+std::int64_t UnfoldedGraph::find_node(std::int64_t folded_node, int shift) {
+  if (shift == 0) return folded_node;
+  const auto [found, is_new] = node_of_image_.try_emplace(pair_of(folded_node, shift), graph_.n_nodes());
+  if (is_new) {
+    graph_.node_types.push_back(graph_.node_types[folded_node]);
+    image_of_.push_back(folded_node);
+    shift_of_image_.push_back(shift);
+    for (int axis = 0; axis < 3; ++axis)
+      positions_.push_back(positions_[3 * folded_node + axis] + shifts_[shift][axis]);
+  }
+  return found->second;
 }
 
 Graph UnfoldedGraph::folded() const {
   Graph result = graph_;
   result.node_types.resize(n_folded());
-  for (std::int64_t& node : result.neighbours) node = folded_node(node);
+  for (auto* nodes : {&result.centres, &result.neighbours})
+    for (std::int64_t& node : *nodes) node = folded_node(node);
   return result;
 }
 
 double UnfoldedGraph::bytes() const {
-  return bytes_of(candidates_.first) + bytes_of(candidates_.neighbours) + bytes_of(candidates_.node_of) +
-         bytes_of(atoms_at_) + bytes_of(graph_.centres) + bytes_of(graph_.neighbours) + bytes_of(graph_.vectors) +
-         bytes_of(graph_.node_types) + bytes_of(positions_);
+  return bytes_of(graph_.centres) + bytes_of(graph_.neighbours) + bytes_of(graph_.vectors) +
+         bytes_of(graph_.node_types) + bytes_of(positions_) + bytes_of(image_of_) + bytes_of(shift_of_image_);
 }
 
 }  // namespace mlip

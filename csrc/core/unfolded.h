@@ -2,11 +2,12 @@
 //
 // An engine folds the images of an atom onto one node: that is cheap, and energies and forces do not notice. A position
 // does: what flows between two images has come from another place. Here nodes have places. Those of the folded graph
-// stand where their atoms are, and further ones are added for the images that edges reach.
+// stand at home, and further ones are added for the images that edges reach.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 #include "core/graph.h"
@@ -15,22 +16,18 @@ namespace mlip {
 
 class UnfoldedGraph {
  public:
-  /// Once per search for neighbours.
-  /// @param folded     as an engine has them: several atoms, or images of an atom, may be one node. The first atom of
-  ///                   a node, without a shift, is where the node is
-  /// @param node_types [n_folded] of the folded nodes, owned nodes first
-  void set_candidates(const CandidateEdges& folded, const std::vector<std::int64_t>& node_types, std::int64_t n_owned);
+  /// @param folded edges inside the cutoff, centre by centre
+  /// @param homes  [n_folded, 3] where the nodes of `folded` are, Å
+  /// @param hops   edges between an owned atom and the farthest node that still has edges of its own, counting the
+  ///               first as one: 1, or as many as layers where the images have to compute features too
+  void build(const Graph& folded, const std::vector<double>& homes, int hops);
 
-  /// Find the edges at these positions, and where the nodes are. Arguments as for refresh_edges.
-  void refresh(const double* positions, double length_in_angstrom, double cutoff);
-
-  /// The edges of the last refresh. Nodes: n_folded() as in the folded graph, then n_images() images.
+  /// Nodes: n_folded() as in the folded graph, then images. Edges likewise; with one hop they are the folded graph's.
   const Graph& graph() const { return graph_; }
   /// The same edges between folded nodes.
   Graph folded() const;
 
-  std::int64_t n_folded() const { return graph_.n_nodes() - n_images(); }
-  std::int64_t n_images() const { return static_cast<std::int64_t>(image_of_.size()); }
+  std::int64_t n_folded() const { return graph_.n_nodes() - static_cast<std::int64_t>(image_of_.size()); }
   /// The folded node of any node.
   std::int64_t folded_node(std::int64_t node) const { return node < n_folded() ? node : image_of_[node - n_folded()]; }
   /// [n_nodes, 3] where the nodes are, Å, from the centre of the owned ones, so that numbers stay small.
@@ -39,19 +36,19 @@ class UnfoldedGraph {
   double bytes() const;
 
  private:
-  /// An atom of the engine at another place.
-  struct Image {
-    int atom;
-    std::array<double, 3> shift;  ///< Å
-  };
+  using Shift = std::array<double, 3>;
 
-  CandidateEdges candidates_;           // the engine's atoms, then images_; no shifts
-  std::vector<Image> images_;           // what the engine gives as atoms with shifts
-  std::vector<int> atom_of_node_;       // [n_nodes]
-  std::vector<std::int64_t> image_of_;  // [n_images] folded node
-  std::vector<double> atoms_at_;        // [n_atoms, 3] Å, of all candidates' atoms
+  int find_shift(const Shift& shift);
+  int sum_of_shifts(int a, int b);
+  std::int64_t find_node(std::int64_t folded_node, int shift);
+
   Graph graph_;
   std::vector<double> positions_;
+  std::vector<std::int64_t> image_of_;  // [n_images] folded node
+  std::vector<int> shift_of_image_;     // [n_images] index into shifts_
+  std::vector<Shift> shifts_;           // lattice vectors that occur, Å; the first is zero
+  std::unordered_map<std::int64_t, int> sums_of_shifts_;
+  std::unordered_map<std::int64_t, std::int64_t> node_of_image_;
 };
 
 }  // namespace mlip

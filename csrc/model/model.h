@@ -52,7 +52,7 @@ class Model {
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
 
   /// As `evaluate`, with the moments of the gradients too: one forward pass and four backward ones.
-  /// @param unfolded in halo mode without images
+  /// @param unfolded in halo mode with as many hops as layers
   /// @throws Error also for a model whose contract does not say that its energies are differentiable
   void evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange = nullptr);
 

@@ -9,8 +9,8 @@
 
 namespace mlip {
 
-/// Why this model has no such step on these candidates, and what to do; "" if it has one.
-std::string no_moment_step(const Contract& contract, const CandidateEdges& candidates, std::size_t n_nodes);
+/// Why a model has no such step, and what to do; "" if it has one.
+std::string no_moment_step(const Contract& contract);
 
 std::unique_ptr<StepImplementation> make_moment_step(Model& model);
 

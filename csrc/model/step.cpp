@@ -65,7 +65,7 @@ const StepResult& StepEvaluator::evaluate(const double* positions, double length
                                           Exchange* exchange) {
   check_positions(positions);
   const bool moments = wanted.centroid_virials && model_.contract().message_passing_layers > 1;
-  const std::string obstacle = moments ? no_moment_step(model_.contract(), *candidates_, node_types_.size()) : "";
+  const std::string obstacle = moments ? no_moment_step(model_.contract()) : "";
   StepImplementation& step = moments && obstacle.empty() ? moment_step() : *implementation_;
   step.evaluate(positions, length_in_angstrom, wanted, exchange, result_);
   result_.centroid_virials_inexact = obstacle;

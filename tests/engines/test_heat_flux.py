@@ -87,7 +87,7 @@ def virials_in_ase(path: Path, atoms: Atoms) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [crystal, chain, molecule])
-@pytest.mark.parametrize("name", ["local", "exchange", "sevennet"])
+@pytest.mark.parametrize("name", ["local", "exchange", "halo", "sevennet"])
 def test_virials_of_atoms(name, make, models):
     path, original = models[name]
     atoms = make()
@@ -200,11 +200,9 @@ def test_the_flux_is_the_motion_of_the_energy_in_ase(name, models):
 
 def test_what_ase_refuses(models, artifacts):
     """A number that is not exact is not given."""
-    tiny, halo = models["sevennet"][0], models["halo"][0]
+    tiny = models["sevennet"][0]
     with pytest.raises(PropertyNotImplementedError, match="Write it anew with: mlip export"):
         virials_in_ase(without_differentiable_energies(tiny), crystal())
-    with pytest.raises(PropertyNotImplementedError, match="needs periodic images as atoms of their own"):
-        virials_in_ase(halo, crystal())
     golden = GOLDEN / "fused-float32.mlip.pt"
     elements = Artifact(golden).contract.elements
     with pytest.raises(PropertyNotImplementedError, match="does not hold differentiable atomic energies"):
@@ -256,9 +254,6 @@ def test_virials_of_atoms_and_heat_flux_in_lammps(name, make, ranks, models, tmp
     atoms = make()
     velocities = np.random.default_rng(8).normal(scale=5.0, size=(len(atoms), 3))
     found_flux, found, output = in_lammps(path, atoms, velocities, tmp_path, ranks)
-    if (name, ranks) == ("halo", 1):
-        assert output.count("since a model of parallel 'halo' needs periodic images as atoms of their own") == 1
-        return
     assert "heat flux" not in output
     expected = truth.virials_of_atoms(original, atoms, LAYERS * CUTOFF)
     assert_exact(found, expected, HEAT_FLUX_FLOAT64)
@@ -302,22 +297,32 @@ compute moment all reduce sum v_moment_x v_moment_y v_moment_z
 fix nve all nve
 timestep 0.00005
 thermo 1
-thermo_modify format float %.17g
 thermo_style custom step c_flux[1] c_flux[2] c_flux[3] c_moment[1] c_moment[2] c_moment[3]
+thermo_modify format float %.17g
 run 80
 """
+
+
+def motion_in_lammps(path: Path, directory: Path, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """The time integral of J, and the change of Σ r_i (E_i + K_i)."""
+    atoms = molecule()
+    velocities = np.random.default_rng(8).normal(scale=5.0, size=(len(atoms), 3))
+    output = run(script_of(path, atoms, velocities, directory) + MOTION, directory, ranks=ranks)
+    rows = re.search(r"\n *Step .*\n((?:\s*\d.*\n)+)Loop", output).group(1).splitlines()
+    table = np.array([row.split() for row in rows], dtype=float)
+    assert len(table) == 81
+    return simpson(table[:, 1:4], 5e-5), table[-1, 4:] - table[0, 4:]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["halo", "sevennet"])
 def test_the_flux_is_the_motion_of_the_energy_in_lammps(name, ranks, models, tmp_path):
-    atoms = molecule()
-    velocities = np.random.default_rng(8).normal(scale=5.0, size=(len(atoms), 3))
-    output = run(script_of(models[name][0], atoms, velocities, tmp_path) + MOTION, tmp_path, ranks=ranks)
-    rows = re.search(r"\n *Step .*\n((?:\s*\d.*\n)+)Loop", output).group(1).splitlines()
-    table = np.array([row.split() for row in rows], dtype=float)
-    assert len(table) == 81
-    assert_exact(simpson(table[:, 1:4], 5e-5), table[-1, 4:] - table[0, 4:], HEAT_FLUX_OF_MOTION)
+    assert_exact(*motion_in_lammps(models[name][0], tmp_path, ranks), HEAT_FLUX_OF_MOTION)
+
+
+def test_the_form_for_local_models_is_not_the_motion_of_the_energy(models, tmp_path):
+    found, change = motion_in_lammps(without_differentiable_energies(models["sevennet"][0]), tmp_path, 2)
+    assert np.abs(found - change).max() > 10 * HEAT_FLUX_OF_MOTION * np.abs(change).max()
 
 
 def test_heat_flux_with_images(models, tmp_path):
