@@ -15,6 +15,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.verlet import VelocityVerlet
+from conftest import EXAMPLES
 from tolerances import HEAT_FLUX_FLOAT32, HEAT_FLUX_FLOAT64, HEAT_FLUX_OF_MOTION, HEAT_FLUX_SIGNAL
 
 from mlip_deploy.artifact.reader import CONTRACT_RECORD, Artifact
@@ -346,3 +347,16 @@ def test_a_heat_flux_that_is_not_exact_is_said_to_be(tiny, tmp_path):
 def test_a_compiled_file_says_which_file_to_use(artifacts, tmp_path):
     *_, output = in_lammps(artifacts.compiled(), chain(), np.zeros((16, 3)), tmp_path, 1)
     assert "since the file is compiled. Use one that is not: mlip export without --backend aotinductor" in output
+
+
+def test_example(toy_local, tmp_path):
+    """A short run of examples/lammps/heat_flux.in: long enough for numbers, far too short for a conductivity."""
+    script = (EXAMPLES / "lammps" / "heat_flux.in").read_text()
+    variables = {"model": toy_local, "element": "Na", "timestep": 0.001}
+    variables |= {"equilibration": 100, "every": 2, "length": 20, "steps": 200, "blocks": 3}
+    output = run(script, tmp_path, variables=variables)
+    found = re.search(r"^thermal conductivity: (\S+) \+- (\S+) W/\(m K\), 3 blocks of 0.2 ps$", output, re.MULTILINE)
+    blocks = np.array(re.findall(r"^block \d: (\S+) W", output, re.MULTILINE), dtype=float)
+    assert float(found.group(1)) == pytest.approx(blocks.mean(), abs=2e-3)
+    assert float(found.group(2)) == pytest.approx(blocks.std(ddof=1) / np.sqrt(3), abs=2e-3)
+    assert "heat flux" not in output.replace("heat/flux", "")
