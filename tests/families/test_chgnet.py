@@ -296,7 +296,10 @@ def test_virials_of_atoms_are_those_of_chgnet(small):
                 # (r_i - r_j) as they are, in the middle
                 expected[j, :, b] += sign * energies @ (atoms.positions - atoms.positions[j]) / (2 * step)
     assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
-    found = MLIPCalculator(small).get_property("virials", atoms)
+    calculator = MLIPCalculator(small)
+    calculator.calculate(atoms, ["magmoms", "virials"])
+    found = calculator.results["virials"]
+    assert calculator.results["magmoms"].shape == (len(atoms),)
     np.testing.assert_allclose(found, expected, rtol=0, atol=FINITE_DIFFERENCE * max(1.0, np.abs(expected).max()))
 
 
