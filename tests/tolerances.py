@@ -9,3 +9,11 @@ FINITE_DIFFERENCE = 1e-6
 # A test of forces or stresses proves nothing where they are this small (eV/Å; eV/Å³)
 FORCE_SIGNAL = 0.1
 STRESS_SIGNAL = 1e-3
+# Virials of atoms in float64, relative to the largest: sums of thousands of terms in another order, and LAMMPS's files
+HEAT_FLUX_FLOAT64 = 1e-8
+# The same in float32: roundings of moments, which grow with the extent of the system
+HEAT_FLUX_FLOAT32 = 1e-4
+# Verlet's own error with a step of 0.05 fs over 4 fs, a fourth of what it is with 0.1 fs
+HEAT_FLUX_OF_MOTION = 1e-4
+# A test of virials (eV) or fluxes (eV Å over a time) proves nothing where the largest is this small
+HEAT_FLUX_SIGNAL = 0.1

@@ -31,11 +31,12 @@ class Potential {
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
-                   const mlip::GivenSettings& given) {
+                   bool with_centroid_virials, const mlip::GivenSettings& given) {
     const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
     mlip::StepRequest wanted;
     wanted.virial = true;
-    wanted.atom_virials = wanted.centroid_virials = with_atom_virials;
+    wanted.atom_virials = with_atom_virials;
+    wanted.centroid_virials = with_centroid_virials;
     wanted.extras = with_extras;
     wanted.close_pair = !close_pair_reported_;
     const auto n_atoms = static_cast<std::int64_t>(types.size());
@@ -72,7 +73,10 @@ class Potential {
     if (step.close_pair.found() && !close_pair_reported_.exchange(true))
       result["close_pair"] = describe(step.close_pair, type_of);
     if (wanted.atom_virials) result["atom_virials"] = of_atoms(step.atom_virials, 6);
-    if (wanted.centroid_virials) result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
+    if (wanted.centroid_virials) {
+      result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
+      result["centroid_virials_inexact"] = step.centroid_virials_inexact;
+    }
     py::dict extras;
     for (std::size_t k = 0; k < step.extras.size(); ++k)
       extras[model_.contract().extras[k].c_str()] =
@@ -131,7 +135,8 @@ PYBIND11_MODULE(_core, module) {
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
            "evaluate the fixture that the file marks and refuse wrong results")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
-           py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("settings") = mlip::GivenSettings(),
+           py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
+           py::arg("settings") = mlip::GivenSettings(),
            "settings: (name, number or choice) of each that is not at its default -> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })

@@ -399,7 +399,8 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   for (const Setting& setting : contract.settings) setting_names.push_back(setting.name);
   if (const auto twice = repeated(setting_names); !twice.empty()) source.fail("'settings' names '" + twice + "' twice");
   if (!contract.settings.empty()) check_required("settings", required, "'settings' is not empty", source);
-  for (const std::string& collective : root.texts("collectives"))
+  contract.collectives = root.texts("collectives");
+  for (const std::string& collective : contract.collectives)
     check_required(collective, required, "'collectives' names '" + collective + "'", source);
 
   Reader producer = root.object("producer");
@@ -461,6 +462,7 @@ Contract parse_contract(const std::string& text, const std::string& name) {
 
   contract.operators = root.integers("operators");
   if (root.has("inversion_symmetric")) root.boolean("inversion_symmetric");  // read by mlip validate
+  if (root.has("differentiable_energies")) contract.differentiable_energies = root.boolean("differentiable_energies");
   if (root.has("domain")) {
     Reader domain = root.object("domain");
     const auto record = domain.text("record");

@@ -54,11 +54,14 @@ struct Contract {
   double interaction_range = 0.0;  ///< Å, cutoff times layers, and at least the cutoff
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
+  std::vector<std::string> collectives;    ///< operations over all ranks, beside the exchange of ghosts
   std::vector<Setting> settings;           ///< values that are given at run time
   std::string energy_frame;                ///< functional, U, corrections and dispersion in one line
   std::vector<std::string> extras;         ///< names of further values of every atom, such as "magmoms"
   bool atomic_energies_meaningful = true;  ///< false where their sum alone means something
-  std::map<std::string, int> operators;    ///< custom operators that the graph calls, with the version of each
+  /// Atomic energies can be differentiated one by one, which exact centroid virials of a model with messages need.
+  bool differentiable_energies = false;
+  std::map<std::string, int> operators;  ///< custom operators that the graph calls, with the version of each
 
   /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.
   int type_index(const std::string& symbol) const;

@@ -10,7 +10,7 @@ namespace mlip::format {
 
 /// A file of another major schema is refused; of a later minor one, keys that are not known are ignored.
 inline constexpr int schema_major = 1;
-inline constexpr int schema_minor = 0;
+inline constexpr int schema_minor = 1;
 
 /// What a contract may name in `requires`. A file that requires anything else is refused.
 inline constexpr std::array<std::string_view, 2> features = {"settings", "sum_over_atoms"};

@@ -132,4 +132,23 @@ void add_centroid_virials(const Graph& graph, const std::vector<double>& edge_gr
   }
 }
 
+void add_centroid_virials(const Graph& graph, const Evaluation& evaluation, const std::vector<double>& positions,
+                          double* atom_virials) {
+  const std::int64_t n_edges = graph.n_edges();
+  for (std::int64_t k = 0; k < n_edges; ++k) {
+    double* virial_i = atom_virials + 9 * graph.centres[k];
+    double* virial_j = atom_virials + 9 * graph.neighbours[k];
+    const double* r_i = positions.data() + 3 * graph.centres[k];
+    const double* r_ij = graph.vectors.data() + 3 * k;
+    const double* g = evaluation.edge_gradients.data() + 3 * k;
+    for (int c = 0; c < 9; ++c) {
+      const int a = virial_rows[c];
+      const int b = virial_columns[c];
+      const double from_centre = evaluation.edge_moments[a][3 * k + b] - r_i[a] * g[b];
+      virial_i[c] -= from_centre;
+      virial_j[c] += from_centre - r_ij[a] * g[b];
+    }
+  }
+}
+
 }  // namespace mlip

@@ -6,16 +6,13 @@
 //   force         F_i += g_ij, F_j -= g_ij  (F = -dE/dr)
 //   virial        W = -Σ r_ij ⊗ g_ij        (eV; the stress, positive in tension, is -W/V)
 //
-// An atom's own virial, in the centroid form that a heat flux needs. With per-atom energies E_i that depend on
-// atom i's edges only (a local model), the potential part of the flux is
-//   J = d/dt Σ_i r_i E_i - Σ_i v_i E_i + Σ_i r_i (F_i·v_i, the power that turns into kinetic energy)
-//     = Σ_ij r_i g_ij·(v_j - v_i) + Σ_ij (r_i g_ij·v_i - r_j g_ij·v_j)
-//     = -Σ_ij r_ij (g_ij·v_j)
-// so the whole virial of an edge belongs to its neighbour, whose velocity it meets:
-//   W_j = -Σ_i r_ij ⊗ g_ij,   J = Σ_j W_j v_j + Σ_i v_i E_i     (Fan et al., Phys. Rev. B 92, 094301, 2015)
-// Their sum is W. With message passing E_k depends on edges of other atoms too: then g_ij, the derivative of the
-// total energy, still gives W exactly, but the flux lacks the moves of energy from r_i to the atoms k that the edge
-// reaches (Langer et al., Phys. Rev. B 108, L100302, 2023).
+// An atom's own virial, in the centroid form that a heat flux needs (docs/heat-flux.md):
+//   W_j = Σ_i (r_i - r_j) ⊗ ∂E_i/∂r_j,   J = Σ_j W_j v_j + Σ_i v_i (E_i + K_i)
+// Their sum is W. Where E_i depends on atom i's own edges only (a local model), the whole virial of an edge belongs to
+// its neighbour, W_j = -Σ_i r_ij ⊗ g_ij. With messages E_i of a far atom i depends on the edge too, which gradients of
+// the total energy do not tell apart: that takes first moments of the gradients, m_ij,ab = Σ_k r_k,a ∂E_k/∂r_ij,b with
+// positions r_k of the atoms k whose energies they are. Then
+//   W_j = Σ_(edges to j) (m_ij - r_j ⊗ g_ij) + Σ_(edges of j) (r_j ⊗ g_jl - m_jl)
 #pragma once
 
 #include <array>
@@ -56,6 +53,8 @@ struct Graph {
 struct Evaluation {
   std::vector<double> atomic_energies;  ///< [n_owned] eV
   std::vector<double> edge_gradients;   ///< [n_edges, 3] eV/Å
+  /// Of each axis a, [n_edges, 3]: m_ij,a. eV; with Model::evaluate_moments only.
+  std::array<std::vector<double>, 3> edge_moments;
 };
 
 /// Edges to be looked at again at each step, between two searches for neighbours.
@@ -100,10 +99,17 @@ std::array<double, 9> virial(const Graph& graph, const std::vector<double>& edge
 /// @param atom_virials [n_nodes, 6] eV
 void add_atom_virials(const Graph& graph, const std::vector<double>& edge_gradients, double* atom_virials);
 
-/// Each edge's virial to its neighbour, the centroid form above, with components
+/// Each edge's virial to its neighbour, the centroid form of a local model above, with components
 /// xx, yy, zz, xy, xz, yz, yx, zx, zy, where w_ab = -r_a g_b.
 /// @param atom_virials [n_nodes, 9] eV
 void add_centroid_virials(const Graph& graph, const std::vector<double>& edge_gradients, double* atom_virials);
+
+/// The centroid form above of any model, with those components.
+/// @param evaluation with gradients and moments
+/// @param positions [n_nodes, 3] Å of the centres, from the origin that the moments have
+/// @param atom_virials [n_nodes, 9] eV
+void add_centroid_virials(const Graph& graph, const Evaluation& evaluation, const std::vector<double>& positions,
+                          double* atom_virials);
 
 /// Rows and columns of those components of a 3x3 tensor; the first six are the symmetric ones.
 inline constexpr std::array<int, 9> virial_rows = {0, 1, 2, 0, 0, 1, 1, 2, 2};

@@ -220,11 +220,11 @@ void PairMLIP::accumulate() {
     for (int c = 0; c < 6; ++c) virial[c] += energy_scale * components[c];
   }
   if (vflag_atom) add_to_atoms(result.atom_virials, 6, energy_scale, vatom);
-  if (cvflag_atom && !centroid_warned_ && comm->me == 0 && model_->contract().message_passing_layers > 1)
+  if (cvflag_atom && !result.centroid_virials_inexact.empty() && !centroid_warned_ && comm->me == 0)
     error->warning(FLERR,
                    "pair_style mlip: centroid virials of {} add up to the exact virial, but a heat flux lacks what "
-                   "messages carry between atoms (see csrc/core/graph.h)",
-                   model_->contract().model_name);
+                   "messages carry between atoms, since {}",
+                   model_->contract().model_name, result.centroid_virials_inexact);
   centroid_warned_ |= cvflag_atom;
   if (cvflag_atom) add_to_atoms(result.centroid_virials, 9, energy_scale, cvatom);
   for (std::size_t k = 0; k < result.extras.size(); ++k) {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,6 +30,13 @@ inline at::ScalarType scalar_type(Precision precision) {
 /// @throws Error unless the back end of `model` returned `expected` values of `name`.
 void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model);
 
+/// A forward pass that can be differentiated more than once, while the tensors that it kept live.
+struct Pullback {
+  at::Tensor energies;  ///< [n_owned] eV
+  /// weights [n_owned], of the energies' type -> gradient of Σ_i w_i E_i over the edge vectors, [n_edges, 3].
+  std::function<at::Tensor(const at::Tensor& weights)> gradient;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -43,6 +51,9 @@ class Backend {
 
   /// -> [n_owned, number of the contract's extras]. @throws Error if the artifact has none.
   virtual at::Tensor run_extras(const ModelInputs& inputs) = 0;
+
+  /// The energies, to be differentiated by their atoms. @throws Error unless the contract says that they can be.
+  virtual Pullback pull_back(const ModelInputs& inputs);
 };
 
 /// A TorchScript archive (torchscript_backend.cpp). @throws torch's exceptions.

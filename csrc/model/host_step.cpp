@@ -26,16 +26,10 @@ class HostStep : public StepImplementation {
     if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
     model_.evaluate(graph_, evaluation_, exchange, wanted.gradients());
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
-    result.atomic_energies = evaluation_.atomic_energies;
-    const auto& gradients = evaluation_.edge_gradients;
-    const auto sum_of_nodes = [&](std::vector<double>& sums, std::size_t width, auto add_edges) {
-      sums.assign(width * static_cast<std::size_t>(graph_.n_nodes()), 0.0);
-      add_edges(graph_, gradients, sums.data());
-    };
-    if (wanted.forces) sum_of_nodes(result.forces, 3, add_forces);
-    if (wanted.virial) result.virial = virial(graph_, gradients);
-    if (wanted.atom_virials) sum_of_nodes(result.atom_virials, 6, add_atom_virials);
-    if (wanted.centroid_virials) sum_of_nodes(result.centroid_virials, 9, add_centroid_virials);
+    sum_over_edges(graph_, evaluation_, wanted, result);
+    if (!wanted.centroid_virials) return;
+    result.centroid_virials.assign(9 * graph_.n_nodes(), 0.0);
+    add_centroid_virials(graph_, evaluation_.edge_gradients, result.centroid_virials.data());
   }
 
   InPlaceStep* in_place(std::int64_t) override { return nullptr; }
@@ -55,6 +49,18 @@ class HostStep : public StepImplementation {
 };
 
 }  // namespace
+
+void sum_over_edges(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result) {
+  const auto& gradients = evaluation.edge_gradients;
+  const auto sum_of_nodes = [&](std::vector<double>& sums, std::size_t width, auto add_edges) {
+    sums.assign(width * static_cast<std::size_t>(graph.n_nodes()), 0.0);
+    add_edges(graph, gradients, sums.data());
+  };
+  result.atomic_energies = evaluation.atomic_energies;
+  if (wanted.forces) sum_of_nodes(result.forces, 3, add_forces);
+  if (wanted.virial) result.virial = virial(graph, gradients);
+  if (wanted.atom_virials) sum_of_nodes(result.atom_virials, 6, add_atom_virials);
+}
 
 std::unique_ptr<StepImplementation> make_host_step(Model& model) { return std::make_unique<HostStep>(model); }
 

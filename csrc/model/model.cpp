@@ -23,6 +23,7 @@
 #include "model/backend.h"
 #include "model/exchange_relay.h"
 #include "model/kept_memory.h"
+#include "model/moment_exchange.h"
 #include "model/python_gil.h"
 #include "model/self_test.h"
 
@@ -240,6 +241,33 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
       copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
   });
   check_energies(result.atomic_energies);
+}
+
+void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange) {
+  const Graph& graph = unfolded.graph();
+  MomentExchange moments(unfolded, exchange);
+  if (contract_.parallel == Parallel::exchange) moments.find_homes();
+  with_backend(graph.size(), &moments, [&](Backend& backend) {
+    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_.precision));
+    const auto differentiate = [&](const at::Tensor& weights, const std::string& name, std::vector<double>& out) {
+      copy_result(pullback.gradient(weights), 3 * graph.n_edges(), name, contract_.model_name, out);
+    };
+    copy_result(pullback.energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+    moments.carry_adjoints();
+    differentiate(at::ones_like(pullback.energies), "edge_gradients", result.edge_gradients);
+    const at::Tensor positions =
+        at::from_blob(const_cast<double*>(unfolded.positions().data()), {graph.n_owned, 3}, at::kDouble)
+            .to(pullback.energies.options());
+    for (int axis = 0; axis < 3; ++axis) {
+      moments.carry_moments(axis);
+      differentiate(positions.select(1, axis).contiguous(), "edge_moments", result.edge_moments[axis]);
+    }
+  });
+  check_energies(result.atomic_energies);
+}
+
+Pullback Backend::pull_back(const ModelInputs&) {
+  throw Error("this file's atomic energies cannot be differentiated one by one");
 }
 
 void Model::check_energies(const std::vector<double>& energies) const {

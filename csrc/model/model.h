@@ -9,6 +9,7 @@
 #include "core/contract.h"
 #include "core/exchange.h"
 #include "core/graph.h"
+#include "core/unfolded.h"
 #include "model/out_of_memory.h"
 
 namespace mlip {
@@ -54,6 +55,11 @@ class Model {
   ///                 (TorchScript, with the method `energies` of python/mlip_deploy/exporters/interface.py)
   /// @throws Error, also for energies that are not finite.
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
+
+  /// As `evaluate`, with the moments of the gradients too: one forward pass and four backward ones.
+  /// @param unfolded in halo mode with as many hops as layers
+  /// @throws Error also for a model whose contract does not say that its energies are differentiable
+  void evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange = nullptr);
 
   /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
   /// With an exchange this is collective, like `evaluate`.

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "model/device_step.h"
 #include "model/host_step.h"
+#include "model/moment_step.h"
 
 namespace mlip {
 
@@ -13,6 +14,7 @@ void StepResult::clear() {
   n_edges = 0;
   close_pair = {};
   virial = {};
+  centroid_virials_inexact.clear();
   for (auto* values : {&atomic_energies, &forces, &atom_virials, &centroid_virials}) values->clear();
   extras.clear();
 }
@@ -36,6 +38,9 @@ StepEvaluator::~StepEvaluator() = default;
 void StepEvaluator::set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                                    std::int64_t n_owned) {
   candidates_ = &candidates;
+  node_types_ = node_types;
+  n_owned_ = n_owned;
+  moment_step_is_set_ = false;
   implementation_->set_candidates(candidates, node_types, n_owned);
 }
 
@@ -59,13 +64,26 @@ std::int64_t StepEvaluator::count_edges(const double* positions, double length_i
 const StepResult& StepEvaluator::evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                                           Exchange* exchange) {
   check_positions(positions);
-  implementation_->evaluate(positions, length_in_angstrom, wanted, exchange, result_);
+  const Contract& contract = model_.contract();
+  const bool moments =
+      wanted.centroid_virials && (contract.message_passing_layers > 1 || !contract.collectives.empty());
+  const std::string obstacle = moments ? no_moment_step(contract) : "";
+  StepImplementation& step = moments && obstacle.empty() ? moment_step() : *implementation_;
+  step.evaluate(positions, length_in_angstrom, wanted, exchange, result_);
+  result_.centroid_virials_inexact = obstacle;
   return result_;
 }
 
+StepImplementation& StepEvaluator::moment_step() {
+  if (!moment_step_) moment_step_ = make_moment_step(model_);
+  if (!moment_step_is_set_) moment_step_->set_candidates(*candidates_, node_types_, n_owned_);
+  moment_step_is_set_ = true;
+  return *moment_step_;
+}
+
 double StepEvaluator::bytes() const {
-  return implementation_->bytes() + bytes_of(result_.atomic_energies) + bytes_of(result_.forces) +
-         bytes_of(result_.atom_virials) + bytes_of(result_.centroid_virials);
+  return implementation_->bytes() + (moment_step_ ? moment_step_->bytes() : 0.0) + bytes_of(result_.atomic_energies) +
+         bytes_of(result_.forces) + bytes_of(result_.atom_virials) + bytes_of(result_.centroid_virials);
 }
 
 }  // namespace mlip

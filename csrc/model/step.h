@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/close_pair.h"
@@ -23,7 +24,7 @@ struct StepRequest {
   bool forces = true;
   bool virial = false;
   bool atom_virials = false;
-  bool centroid_virials = false;
+  bool centroid_virials = false;  ///< with messages a step then costs about three
   bool extras = false;
   bool close_pair = false;  ///< atoms on top of each other; it costs no backward pass
 
@@ -39,6 +40,7 @@ struct StepResult {
   std::array<double, 9> virial{};        ///< W = -Σ r_ij ⊗ g_ij, eV, row-major 3x3
   std::vector<double> atom_virials;      ///< [n_nodes, 6] eV, xx, yy, zz, xy, xz, yz; they add up to W
   std::vector<double> centroid_virials;  ///< [n_nodes, 9] eV, xx, yy, zz, xy, xz, yz, yx, zx, zy; likewise
+  std::string centroid_virials_inexact;  ///< why only their sum is exact, not each as a heat flux needs it; "" if it is
   std::vector<std::vector<double>> extras;  ///< of each of the contract's extras, [n_owned] in its own unit
 
   /// Back to nothing; buffers keep their capacity.
@@ -122,10 +124,15 @@ class StepEvaluator {
 
  private:
   void check_positions(const double* positions) const;
+  StepImplementation& moment_step();
 
   Model& model_;
   std::unique_ptr<StepImplementation> implementation_;
+  std::unique_ptr<StepImplementation> moment_step_;  // made for the first step that asks for centroid virials
+  bool moment_step_is_set_ = false;                  // to the candidates
   const CandidateEdges* candidates_ = nullptr;
+  std::vector<std::int64_t> node_types_;
+  std::int64_t n_owned_ = 0;
   StepResult result_;
 };
 

@@ -1,4 +1,5 @@
 // Runs a TorchScript archive: written by python/mlip_deploy/exporters/targets/torchscript.py.
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 
@@ -21,7 +22,10 @@ class TorchScriptBackend : public Backend {
   std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) override {
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    if (!with_gradients && energies_) return {(*energies_)(stack(inputs)).toTensor(), at::Tensor()};
+    if (!with_gradients && energies_) {
+      c10::NoGradGuard no_grad;
+      return {(*energies_)(stack(inputs)).toTensor(), at::Tensor()};
+    }
     const auto outputs = forward_(stack(inputs)).toTuple();
     return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
   }
@@ -30,6 +34,21 @@ class TorchScriptBackend : public Backend {
     if (!extras_) throw Error("the file has no method 'extras'");
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
     return (*extras_)(stack(inputs)).toTensor();
+  }
+
+  Pullback pull_back(const ModelInputs& inputs) override {
+    if (!energies_) return Backend::pull_back(inputs);
+    torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    ModelInputs differentiable = inputs;
+    const at::Tensor vectors = differentiable.edge_vectors = inputs.edge_vectors.detach().requires_grad_(true);
+    const at::Tensor energies = (*energies_)(stack(differentiable)).toTensor();
+    if (!energies.requires_grad()) return Backend::pull_back(inputs);
+    return {energies.detach(), [vectors, energies](const at::Tensor& weights) {
+              // As in EdgeGradientModel.forward: without edges or atoms of its own a rank takes the same steps.
+              const auto found = torch::autograd::grad({energies}, {vectors}, {weights}, /*retain_graph=*/true,
+                                                       /*create_graph=*/false, /*allow_unused=*/true);
+              return found[0].defined() ? found[0] : at::zeros_like(vectors);
+            }};
   }
 
  private:

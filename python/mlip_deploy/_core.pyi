@@ -17,6 +17,7 @@ class Potential:
         periodic: Sequence[bool],
         extras: bool = False,
         atom_virials: bool = False,
+        centroid_virials: bool = False,
         settings: Sequence[tuple[str, float | str]] = (),
     ) -> Evaluation: ...
     def timings(self) -> tuple[float, float]: ...

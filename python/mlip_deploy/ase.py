@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -16,7 +17,10 @@ from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import stress_from_virial, stresses_from_virials
+from mlip_deploy.result import CENTROID, Array, Evaluation, stress_from_virial, stresses_from_virials
+
+ON_DEMAND = ("virials", "heat_flux")
+"""Properties that cost two steps more, and are computed when they are asked for."""
 
 
 class CloseAtomsWarning(UserWarning):
@@ -32,6 +36,11 @@ class MLIPCalculator(Calculator):
     contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
     properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
     calculator: they take turns. Copies and pickles of it load the file again, by its path.
+
+    For thermal conductivities there are two more properties (docs/heat-flux.md), exact for models with messages too.
+    `calculator.get_property("virials", atoms)`, [n, 3, 3] in eV, holds W_j,ab = Σ_i (r_i - r_j)_a ∂E_i/∂r_j,b of each
+    atom j. `calculator.get_property("heat_flux", atoms)`, [3] in eV Å per ASE's unit of time, is
+    Σ_j W_j v_j + Σ_i v_i (E_i + K_i) with the velocities of the atoms; divide it by the volume for a flux density.
 
     Parameters
     ----------
@@ -68,6 +77,7 @@ class MLIPCalculator(Calculator):
         "forces",
         "stress",
         "stresses",
+        *ON_DEMAND,
     ]
 
     def __init__(
@@ -134,6 +144,8 @@ class MLIPCalculator(Calculator):
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As ASE's, for one thread at a time: it keeps the last atoms and results in the calculator."""
         with self._turn:
+            if name == "heat_flux":
+                self.results.pop(name, None)  # ASE compares positions, not velocities
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def calculate(
@@ -158,7 +170,7 @@ class MLIPCalculator(Calculator):
         MLIPError
             For an element that the model does not know and positions that are not finite.
         PropertyNotImplementedError
-            For the stress of atoms in a cell without a volume.
+            For the stress of atoms in a cell without a volume, and for virials of atoms that are not exact.
         """
         with self._turn:
             self._calculate(atoms, properties, system_changes)
@@ -177,6 +189,7 @@ class MLIPCalculator(Calculator):
                 f"{wanted.pop()} is over the volume of the cell, which needs three vectors. For a slab give it a "
                 "height: atoms.center(vacuum=10, axis=2)"
             )
+        virials = bool({*ON_DEMAND} & {*(properties or [])})
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
         values = self.potential.compute(
@@ -187,6 +200,7 @@ class MLIPCalculator(Calculator):
             extras=bool(extras),
             settings=list(settings.items()),
             atom_virials="stresses" in wanted,
+            centroid_virials=virials,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -204,6 +218,20 @@ class MLIPCalculator(Calculator):
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
             self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())
+        if virials:
+            self._add_heat_flux(system, values)
+
+    def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
+        if reason := values["centroid_virials_inexact"]:
+            name = self.contract.model.name
+            raise PropertyNotImplementedError(f"{name}: virials of atoms would not be exact, since {reason}")
+        virials: Array = values["centroid_virials"][:, CENTROID]
+        velocities = system.get_velocities()
+        kinetic = 0.5 * system.get_masses() * (velocities**2).sum(axis=1)
+        self.results["virials"] = virials
+        self.results["heat_flux"] = np.einsum("nab,nb->a", virials, velocities) + velocities.T @ (
+            values["energies"] + kinetic
+        )
 
 
 def _load(

@@ -49,9 +49,15 @@ class Evaluation(_Evaluation, total=False):
     """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
     centroid_virials: Array
     """[n, 9] eV, likewise"""
+    centroid_virials_inexact: str
+    """there with them: why only their sum is exact, not each as a heat flux needs it; "" where each is"""
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+CENTROID = ((0, 3, 4), (6, 1, 5), (7, 8, 2))
+"""Where the components of a tensor are among `centroid_virials`."""
 
 
 def stress_from_virial(virial: Array, volume: float) -> Array:

@@ -1,4 +1,4 @@
-"""What pair_style mlip gives beside energies and forces: heat flux, units, extra scalars, messages, memory."""
+"""What pair_style mlip gives beside energies and forces: units, extra scalars, messages, memory."""
 
 import re
 
@@ -13,80 +13,7 @@ from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines.lammps import run
 from mlip_deploy.engines.lammps_files import write_data
 
-# LAMMPS's own constant in metal units: m v² in eV for m in g/mol and v in Å/ps.
-LAMMPS_METAL_MVV2E = 1.0364269e-4
 MASSES = {"Na": 22.98976928, "Cl": 35.45}
-HEAT_FLUX = """\
-compute ke all ke/atom
-compute pe all pe/atom
-compute virials all centroid/stress/atom NULL virial
-compute flux all heat/flux ke pe virials
-thermo_style custom step c_flux[1]
-run 0
-print "flux $(c_flux[1]:%.17g) $(c_flux[2]:%.17g) $(c_flux[3]:%.17g)"
-"""
-
-
-def heat_flux(path, atoms, velocities, directory, ranks):
-    frame = write_data(atoms, directory / "flux.data")
-    with (directory / "flux.data").open("a") as file:
-        file.write("\nVelocities\n\n")
-        file.writelines(f"{k + 1} {x:.17g} {y:.17g} {z:.17g}\n" for k, (x, y, z) in enumerate(velocities))
-    boundary = " ".join("p" if periodic else "f" for periodic in atoms.pbc)
-    script = f"units metal\nboundary {boundary}\nbox tilt large\nread_data flux.data\npair_style mlip\n"
-    script += "".join(f"mass {k + 1} {MASSES[element]:.17g}\n" for k, element in enumerate(frame.elements))
-    script += f"pair_coeff * * {path} {' '.join(frame.elements)}\n{HEAT_FLUX}"
-    output = run(script, directory, ranks=ranks)
-    line = re.search(r"^flux (.*)$", output, flags=re.MULTILINE).group(1)
-    return np.array(line.split(), dtype=float), output
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_heat_flux_is_the_motion_of_energy(ranks, toy_local, tmp_path):
-    """J = d/dt Σ r_i ε_i by central differences, for a cluster, where positions have no images.
-
-    Giving half of an edge's virial to either end, or all of it to the centre, is wrong in the first digit.
-    """
-    atoms = rocksalt(pbc=False)
-    random = np.random.default_rng(8)
-    velocities = random.normal(scale=5.0, size=(len(atoms), 3))
-    flux, output = heat_flux(toy_local, atoms, velocities, tmp_path, ranks)
-    assert "heat flux" not in output
-
-    masses = np.array([MASSES[symbol] for symbol in atoms.get_chemical_symbols()])[:, None] * LAMMPS_METAL_MVV2E
-    accelerations = ase_engine.evaluate(toy_local, atoms).forces / masses
-    step = 1e-5
-
-    def moment(time):
-        moved = atoms.copy()
-        moved.positions += velocities * time + 0.5 * accelerations * time**2
-        speeds = velocities + accelerations * time
-        kinetic = 0.5 * (masses * speeds**2).sum(axis=1)
-        energies = kinetic + ase_engine.evaluate(toy_local, moved).atomic_energies
-        return (moved.positions * energies[:, None]).sum(axis=0)
-
-    expected = (moment(step) - moment(-step)) / (2 * step)
-    assert np.abs(expected).min() > 1.0
-    np.testing.assert_allclose(flux, expected, rtol=1e-6)
-
-
-def test_heat_flux_with_images(toy_local, tmp_path):
-    """Two copies of a cell carry twice the flux, on any number of ranks."""
-    atoms = rocksalt()
-    velocities = np.random.default_rng(9).normal(scale=5.0, size=(len(atoms), 3))
-    one, _ = heat_flux(toy_local, atoms, velocities, tmp_path, 1)
-    two, _ = heat_flux(toy_local, atoms, velocities, tmp_path, 2)
-    double, _ = heat_flux(toy_local, atoms.repeat((2, 1, 1)), np.tile(velocities, (2, 1)), tmp_path, 2)
-    assert np.abs(one).max() > 10.0
-    np.testing.assert_allclose(two, one, atol=1e-7)
-    np.testing.assert_allclose(double, 2 * one, atol=1e-7)
-
-
-def test_a_heat_flux_with_messages_is_said_to_be_incomplete(tiny, tmp_path):
-    _, output = heat_flux(tiny, rocksalt(), np.zeros((8, 3)), tmp_path, 2)
-    assert output.count("heat flux lacks what messages carry") == 1
-
-
 UNITS = {
     # style: Å per length, eV per energy, mass factor from u, LAMMPS's nktv2p, commands
     "real": (1.0, 1 / _core.EV_IN_KCAL_PER_MOL, 1.0, 68568.415, ""),

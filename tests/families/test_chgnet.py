@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import heat_flux_truth as truth
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from ase.build import bulk
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from conftest import mlip
-from tolerances import FORCE_SIGNAL
+from tolerances import FINITE_DIFFERENCE, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
 pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Type: pip install chgnet")
 
@@ -277,3 +278,48 @@ def test_a_file_of_a_user(small):
     assert (contract.model.name, contract.model.license, contract.message_passing_layers) == ("mine", "unknown", 2)
     assert contract.energy_frame.functional == "unknown"
     assert_passes(small, ["ase", "lammps"], [2])
+
+
+def test_virials_of_atoms_are_those_of_chgnet(small):
+    """A molecule by central differences of Σ_i r_i E_i, with CHGNet's own energies: what a heat flux needs."""
+    atoms = truth.rattled(antiferromagnet().repeat((1, 2, 1)))
+    atoms.pbc = False
+    original = adapt(str(small.with_name("mine.pth.tar")), ExportOptions()).original.float64
+    expected = np.zeros((len(atoms), 3, 3))
+    step = 1e-4  # Å
+    for j in range(len(atoms)):
+        for b in range(3):
+            for sign in (1, -1):
+                moved = atoms.copy()
+                moved.positions[j, b] += sign * step
+                energies = original(moved).atomic_energies
+                # (r_i - r_j) as they are, in the middle
+                expected[j, :, b] += sign * energies @ (atoms.positions - atoms.positions[j]) / (2 * step)
+    assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
+    calculator = MLIPCalculator(small)
+    calculator.calculate(atoms, ["magmoms", "virials"])
+    found = calculator.results["virials"]
+    assert calculator.results["magmoms"].shape == (len(atoms),)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=FINITE_DIFFERENCE * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_virials_of_atoms_do_not_know_the_cell(small, ranks, tmp_path):
+    """A crystal and a larger cell of it, in which an atom's image is another atom; in ASE, and the sums in LAMMPS."""
+    atoms = antiferromagnet()
+    larger = atoms.repeat((1, 2, 1))
+    one, two = (MLIPCalculator(small).get_property("virials", system) for system in (atoms, larger))
+    assert np.abs(one).max() > HEAT_FLUX_SIGNAL
+    np.testing.assert_allclose(two[: len(atoms)], one, atol=HEAT_FLUX_FLOAT64 * np.abs(one).max())
+    box = lammps_files.in_a_box(atoms)
+    frame = lammps_files.write_data(box, tmp_path / "data")
+    script = f"units metal\nbox tilt large\nread_data data\nmass * 1.0\npair_style mlip\npair_coeff * * {small} "
+    script += " ".join(frame.elements) + "\ncompute w all centroid/stress/atom NULL virial\n"
+    script += "dump d all custom 1 d.dump c_w[*]\ndump_modify d sort id format float %.17g\nrun 0\n"
+    output = lammps.run(script, tmp_path, ranks=ranks)
+    assert "heat flux lacks" not in output
+    rows = (tmp_path / "d.dump").read_text().split("c_w[9]")[1].split("\n", 1)[1].splitlines()
+    table = np.array([row.split() for row in rows], dtype=float) / -lammps_files.LAMMPS_METAL_NKTV2P
+    # LAMMPS turns the cell: the traces stay
+    expected = np.trace(one, axis1=1, axis2=2)
+    np.testing.assert_allclose(table[:, :3].sum(axis=1), expected, atol=HEAT_FLUX_FLOAT64 * np.abs(one).max())

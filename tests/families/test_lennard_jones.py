@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from conftest import EXAMPLES
-from tolerances import FORCE_SIGNAL
+from tolerances import FORCE_SIGNAL, HEAT_FLUX_FLOAT64
 
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps, lammps_files
@@ -25,8 +25,13 @@ DECK = """\
 units metal
 read_data data.lammps
 {pair}
+velocity all create 3000 5
 compute virial all pressure NULL virial
-thermo_style custom step pe c_virial[*]
+compute ke all ke/atom
+compute energies all pe/atom
+compute centroid all centroid/stress/atom NULL virial
+compute flux all heat/flux ke energies centroid
+thermo_style custom step pe c_virial[*] c_flux[1] c_flux[2] c_flux[3]
 thermo_modify format float %.17g
 dump atoms all custom 1 {name}.dump id fx fy fz
 dump_modify atoms sort id format float %.17g
@@ -82,7 +87,10 @@ def test_against_lammps_own_pair_style(lj, tmp_path, ranks):
     assert np.abs(expected_forces).max() > FORCE_SIGNAL
     assert np.abs(forces - expected_forces).max() < FORCE
     assert abs(thermo[0] - expected_thermo[0]) < ENERGY
-    np.testing.assert_allclose(thermo[1:], expected_thermo[1:], rtol=1e-10)
+    virial, flux = thermo[1:7], thermo[7:]
+    np.testing.assert_allclose(virial, expected_thermo[1:7], rtol=1e-10)
+    assert np.abs(flux).min() > 1.0
+    np.testing.assert_allclose(flux, expected_thermo[7:], rtol=HEAT_FLUX_FLOAT64)
 
 
 @pytest.mark.parametrize("pbc", [True, (True, True, False)])

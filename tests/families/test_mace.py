@@ -7,6 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import heat_flux_truth as truth
 import numpy as np
 import pytest
 import torch
@@ -16,10 +17,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from conftest import mlip
 from mace_models import mace_model
-from tolerances import FLOAT64_SUM, FORCE_SIGNAL
+from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 from vesin import NeighborList
 
+from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact, file_sha256
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mace import adapter as mace
@@ -425,3 +428,20 @@ def test_a_missing_package():
     family = dataclasses.replace(FAMILIES["mace"], package="not_installed_here")
     with pytest.raises(MLIPError, match=r"'not_installed_here' is not installed\. Type: pip install mace-torch"):
         family.adapt("medium-mpa-0", ExportOptions())
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("name", ["scale-shift", "three layers, two heads", "density, pair repulsion", "gated"])
+def test_virials_of_atoms_are_those_of_mace(name, fuse, saved, tmp_path):
+    """Each atomic energy differentiated by MACE itself, with nothing folded: what a heat flux needs."""
+    atoms = truth.rattled(bulk("NaCl", "rocksalt", a=5.4))
+    head = {"head": HEADS[1]} if "heads" in MODELS[name] else {}
+    path = tmp_path / "model.mlip.pt"
+    export("mace", saved(name), path, dtype="float64", fuse=fuse, trust_checkpoint=True, **head)
+    contract = Artifact(path).contract
+    original = truth.of_mace(mace_model(**MODELS[name]), 1 if head else 0)
+    expected = truth.virials_of_atoms(original, atoms, contract.interaction_range)
+    assert contract.message_passing_layers > 1
+    assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
+    found = MLIPCalculator(path).get_property("virials", atoms)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=HEAT_FLUX_FLOAT64 * np.abs(expected).max())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import heat_flux_truth as truth
 import nequip_models
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from conftest import mlip
 pytest.importorskip("nequip", reason="the package 'nequip' is not installed. Type: pip install nequip")
 pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not installed. Type: pip install nequip-allegro")
 
-from tolerances import FLOAT64_SUM, FORCE_SIGNAL
+from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
@@ -230,3 +231,16 @@ def test_wrong_files(name, content, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out.mlip.pt").exists()
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_virials_of_atoms_are_those_of_nequip(fuse, source, export):
+    """Each atomic energy differentiated by NequIP itself, with nothing folded: what a heat flux needs."""
+    atoms = truth.rattled(bulk("NaCl", "rocksalt", a=5.4))
+    path = export("nequip", "float64", *([] if fuse else ["--no-fuse"]), name="" if fuse else "-plain")
+    contract = Artifact(path).contract
+    expected = truth.virials_of_atoms(truth.of_nequip(source("nequip")), atoms, contract.interaction_range)
+    assert contract.message_passing_layers == 3
+    assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
+    found = MLIPCalculator(path).get_property("virials", atoms)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=HEAT_FLUX_FLOAT64 * np.abs(expected).max())

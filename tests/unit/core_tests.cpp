@@ -16,10 +16,12 @@
 #include "core/neighbours.h"
 #include "core/settings.h"
 #include "core/sha256.h"
+#include "core/unfolded.h"
 #include "core/units.h"
 #include "core/validation_record.h"
 #include "model/exchange_relay.h"
 #include "model/model.h"
+#include "model/moment_exchange.h"
 #include "unit/expect.h"
 
 namespace {
@@ -111,6 +113,61 @@ void test_graph() {
   expect(graph.n_edges() == 1 && graph.centres[0] == 1 && graph.neighbours[0] == 0, "the edge to an image");
   expect_near(graph.vectors[0], 1.0, 0, "r_ij = r_j - r_i + S·h, x");
   expect_near(graph.vectors[1], 1.0, 0, "r_ij = r_j - r_i + S·h, y");
+}
+
+/// A row of atoms 1.5 Å apart, folded onto one.
+mlip::Graph row_of_atoms() {
+  mlip::Graph graph;
+  graph.n_owned = 1;
+  graph.node_types = {3};
+  for (const double x : {1.5, -1.5}) {
+    const double vector[3] = {x, 0, 0};
+    graph.add_edge(0, 0, vector);
+  }
+  return graph;
+}
+
+void test_unfolded() {
+  mlip::UnfoldedGraph unfolded;
+  const std::vector<double> home = {7, 8, 9};
+  unfolded.build(row_of_atoms(), home, 1);
+  expect(unfolded.graph().n_nodes() == 3 && unfolded.n_folded() == 1, "an image to either side");
+  expect(unfolded.graph().neighbours == std::vector<std::int64_t>{1, 2}, "edges lead to images");
+  expect(unfolded.graph().node_types == std::vector<std::int64_t>{3, 3, 3}, "of the atom's type");
+  expect_near(unfolded.positions()[0], 0.0, 1e-15, "the owned atoms are around the origin");
+  expect_near(unfolded.positions()[3], 1.5, 1e-15, "and the images where edges end");
+  expect(unfolded.folded().neighbours == std::vector<std::int64_t>{0, 0}, "and folded again they are the atom");
+
+  unfolded.build(row_of_atoms(), home, 2);
+  expect(unfolded.graph().n_nodes() == 5 && unfolded.graph().n_edges() == 6, "with two hops images have edges too");
+  expect(unfolded.graph().neighbours == std::vector<std::int64_t>{1, 2, 3, 0, 0, 4}, "those that come back, home");
+  expect_near(unfolded.positions()[9], 3.0, 1e-15, "the second image");
+  const mlip::Graph folded = unfolded.folded();
+  expect(folded.n_nodes() == 1 && *std::max_element(folded.centres.begin(), folded.centres.end()) == 0, "all at home");
+}
+
+void test_moment_exchange() {
+  mlip::UnfoldedGraph unfolded;
+  unfolded.build(row_of_atoms(), {0, 0, 0}, 1);
+  mlip::MomentExchange exchange(unfolded, nullptr);
+  exchange.find_homes();
+  std::vector<double> rows = {5, 0, 0};
+  const mlip::FeatureRows view{rows.data(), mlip::Precision::float64, 1, 3, 1};
+  exchange.gather(view);
+  expect(rows == std::vector<double>{5, 5, 5}, "images have the features of their atom");
+  exchange.carry_adjoints();
+  rows = {1, 2, 3};
+  exchange.scatter_add(view);
+  expect_near(rows[0], 6.0, 0, "adjoints add up at home");
+  exchange.carry_moments(0);
+  rows = {10, 20, 30};
+  exchange.scatter_add(view);
+  expect_near(rows[0], 10 + (20 - 1.5 * 2) + (30 + 1.5 * 3), 0, "and moments less the shift times the adjoint");
+  expect_error([&] { exchange.scatter_add(view); }, "two backward passes of one model exchange other features");
+  exchange.carry_moments(1);
+  rows = {10, 20, 30};
+  exchange.scatter_add(view);
+  expect_near(rows[0], 60, 0, "along an axis without a shift");
 }
 
 void test_neighbours() {
@@ -364,6 +421,8 @@ void test_exchange_relay() {
 int main() {
   test_contract();
   test_graph();
+  test_unfolded();
+  test_moment_exchange();
   test_neighbours();
   test_kept_candidates();
   test_units();

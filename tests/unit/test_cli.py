@@ -1,6 +1,7 @@
 """The command line: examples in --help, exit codes, messages, and files that survive an interruption."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def test_info(tiny):
     done = mlip("info", tiny)
     assert done.returncode == 0
     assert "3 message-passing layers" in " ".join(done.stdout.split())
+    assert re.search("^heat flux +exact *$", done.stdout, re.MULTILINE)
     assert json.loads(mlip("info", tiny, "--json").stdout) == json.loads(Artifact(tiny).contract.to_json())
 
 

@@ -82,10 +82,10 @@ def test_what_export_writes_is_accepted(read, tiny):
 
 
 def test_keys_that_are_ignored_are_kept_in_the_file_alone():
-    newer = json.dumps(merged(BASE, {"schema": "1.1", "new": 1, "model": {"new": 2}}))
+    newer = json.dumps(merged(BASE, {"schema": "1.2", "new": 1, "model": {"new": 2}}))
     contract = parse_contract(newer, "file")
     assert contract.is_newer
-    assert merged(BASE, {"schema": "1.1"}) == json.loads(contract.to_json())
+    assert merged(BASE, {"schema": "1.2"}) == json.loads(contract.to_json())
 
 
 def test_an_operator_that_has_become_another(monkeypatch):
@@ -133,9 +133,9 @@ def made(**fields):
     "fields",
     [
         {"surprise": 1},
-        {"schema": "1.1", "surprise": 1},
+        {"schema": "1.2", "surprise": 1},
         {"model": BASE["model"] | {"citaton": "x"}},
-        {"schema": "1.1", "outputs": [*BASE["outputs"], {"name": "gap", "unit": "eV", "scope": "system", "of": 1}]},
+        {"schema": "1.2", "outputs": [*BASE["outputs"], {"name": "gap", "unit": "eV", "scope": "system", "of": 1}]},
     ],
 )
 def test_a_typo_is_an_error_where_a_contract_is_made(fields):

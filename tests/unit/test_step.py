@@ -24,7 +24,13 @@ RESULTS = ("energy", "energies", "forces", "virial", "atom_virials", "centroid_v
 def compute(potential: _core.Potential, path: Path, atoms: Atoms, extras: bool = False) -> dict:
     types = Artifact(path).contract.types_of(atoms.get_chemical_symbols())
     return potential.compute(
-        atoms.positions, types, atoms.cell.array, atoms.pbc.tolist(), extras=extras, atom_virials=True
+        atoms.positions,
+        types,
+        atoms.cell.array,
+        atoms.pbc.tolist(),
+        extras=extras,
+        atom_virials=True,
+        centroid_virials=True,
     )
 
 

@@ -270,6 +270,9 @@ class Contract(_Strict):
     domain: Domain | None = None
     inversion_symmetric: bool | None = None
     """Mirror images have the same energy by the model's construction; None where nobody said."""
+    differentiable_energies: bool | None = None
+    """Atomic energies can be differentiated one by one, which exact virials of atoms need (docs/heat-flux.md); None in
+    files of schema 1.0, where they cannot."""
 
     @model_validator(mode="after")
     def _rules(self) -> Contract:
@@ -358,6 +361,13 @@ class Contract(_Strict):
             if name not in known:
                 has = "; ".join(f"{setting.name} ({setting.describe()})" for setting in self.settings) or "none"
                 raise MLIPError(f"{where} has no option '{name}', and {self.model.name} no such setting. It has: {has}")
+
+    @property
+    def inexact_heat_flux(self) -> str:
+        """Why virials of atoms are not exact one by one, as a heat flux needs them; "" where they are."""
+        if self.message_passing_layers <= 1 or self.differentiable_energies:
+            return ""
+        return "the file is compiled" if self.backend == "aotinductor" else "the file is of schema 1.0"
 
     @property
     def is_newer(self) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mlip_deploy.errors import MLIPError
 
-SCHEMA_MAJOR, SCHEMA_MINOR = 1, 0
+SCHEMA_MAJOR, SCHEMA_MINOR = 1, 1
 """A file of another major schema is refused; of a later minor one, keys that are not known are ignored."""
 SCHEMA = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 

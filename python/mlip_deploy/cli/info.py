@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         ("settings", "; ".join(f"{s.name}: {s.describe()}" for s in contract.settings) or "none"),
         ("outputs", ", ".join(output.describe() for output in contract.outputs)),
         ("one atom's energy", "meaningful" if contract.atomic_energies_meaningful else "an arbitrary share of the sum"),
+        ("heat flux", f"not exact: {contract.inexact_heat_flux}" if contract.inexact_heat_flux else "exact"),
         ("operators", ", ".join(f"{name} {version}" for name, version in contract.operators.items()) or "none"),
         ("domain", contract.domain.record if contract.domain else "not recorded"),
         (

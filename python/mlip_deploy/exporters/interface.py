@@ -66,9 +66,12 @@ class EdgeGradientModel(nn.Module):
 
     @torch.jit.export
     def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Atomic energies alone, with the arguments of `forward` and without its backward pass."""
-        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach())
-        return energies.detach()
+        """Atomic energies alone, with the arguments of `forward` and without its backward pass.
+
+        A caller whose `edge_vectors` require gradients can differentiate them one by one.
+        """
+        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
+        return energies
 
 
 class EdgeGradientModelWithExtras(EdgeGradientModel):
@@ -108,8 +111,8 @@ class EdgeGradientModelWithSettings(nn.Module):
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
     ) -> Tensor:
         """As EdgeGradientModel.energies."""
-        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors.detach(), settings)
-        return energies.detach()
+        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors, settings)
+        return energies
 
 
 @dataclass(frozen=True)
@@ -165,4 +168,5 @@ class Adapted:
             energy_frame=self.energy_frame,
             operators={},
             inversion_symmetric=self.inversion_symmetric,
+            differentiable_energies=True,
         )

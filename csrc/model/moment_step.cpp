@@ -1,0 +1,88 @@
+#include "model/moment_step.h"
+
+#include <algorithm>
+
+#include "core/unfolded.h"
+#include "model/host_step.h"
+
+namespace mlip {
+namespace {
+
+class MomentStep : public StepImplementation {
+ public:
+  explicit MomentStep(Model& model)
+      : model_(model),
+        half_radii_(half_radii(model.contract().elements)),
+        hops_(model.contract().parallel == Parallel::halo ? model.contract().message_passing_layers : 1) {}
+
+  void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                      std::int64_t n_owned) override {
+    candidates_ = &candidates;
+    graph_.node_types = node_types;
+    graph_.n_owned = n_owned;
+    atom_of_node_.assign(node_types.size(), -1);
+    for (std::int64_t atom = candidates.n_atoms() - 1; atom >= 0; --atom)
+      if (candidates.node_of[atom] >= 0) atom_of_node_[candidates.node_of[atom]] = atom;
+  }
+
+  std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
+    refresh_edges(*candidates_, positions, length_in_angstrom, model_.contract().cutoff, graph_);
+    return graph_.n_edges();
+  }
+
+  void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
+                StepResult& result) override {
+    result.clear();
+    result.n_edges = count_edges(positions, length_in_angstrom);
+    if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
+    std::vector<double> homes;
+    for (const std::int64_t atom : atom_of_node_)
+      for (int axis = 0; axis < 3; ++axis) homes.push_back(length_in_angstrom * positions[3 * atom + axis]);
+    unfolded_.build(graph_, homes, hops_);
+    model_.evaluate_moments(unfolded_, evaluation_, exchange);
+    if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
+    sum_over_edges(unfolded_.folded(), evaluation_, wanted, result);
+    add_virials_at_home(result.centroid_virials);
+  }
+
+  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
+
+  double bytes() const override {
+    return bytes_of(graph_.centres) + bytes_of(graph_.neighbours) + bytes_of(graph_.vectors) + unfolded_.bytes() +
+           4 * bytes_of(evaluation_.edge_gradients) + bytes_of(evaluation_.atomic_energies);
+  }
+
+ private:
+  /// Those of images are their atom's.
+  void add_virials_at_home(std::vector<double>& virials) const {
+    virials.assign(9 * unfolded_.graph().n_nodes(), 0.0);
+    add_centroid_virials(unfolded_.graph(), evaluation_, unfolded_.positions(), virials.data());
+    for (std::int64_t node = unfolded_.n_folded(); node < unfolded_.graph().n_nodes(); ++node)
+      for (int c = 0; c < 9; ++c) virials[9 * unfolded_.folded_node(node) + c] += virials[9 * node + c];
+    virials.resize(9 * unfolded_.n_folded());
+  }
+
+  Model& model_;
+  std::vector<double> half_radii_;  // [n_elements] Å
+  int hops_;                        // of the unfolded graph
+  const CandidateEdges* candidates_ = nullptr;
+  std::vector<std::int64_t> atom_of_node_;  // [n_nodes] the first one: an atom that is no ghost, if the node has one
+  Graph graph_;
+  UnfoldedGraph unfolded_;
+  Evaluation evaluation_;
+};
+
+}  // namespace
+
+std::string no_moment_step(const Contract& contract) {
+  if (contract.backend == BackendKind::aotinductor)
+    return "the file is compiled. Use one that is not: mlip export without --backend aotinductor";
+  if (!contract.differentiable_energies)
+    return "the file does not hold differentiable atomic energies. Write it anew with: mlip export";
+  if (!contract.collectives.empty()) return "an atom's energy depends on a sum over all atoms";
+  return "";
+}
+
+std::unique_ptr<StepImplementation> make_moment_step(Model& model) { return std::make_unique<MomentStep>(model); }
+
+}  // namespace mlip
