@@ -11,6 +11,7 @@ from models import tiny_sevennet_checkpoint
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.exporters.families.sevennet import adapter
 from mlip_deploy.validation.fidelity import check
 
 # What to export and the options; names that other tests use, so that each is exported once. All have a fused form.
@@ -96,3 +97,54 @@ def test_an_element_that_the_model_lacks(artifacts, tmp_path):
     assert done.returncode == 2
     assert "--elements Na Xe: tiny does not know Xe. Its 6 elements: H C O Na Si Cl" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "modal", "functional", "license_"),
+    [
+        ("7net-0", None, "PBE (MPtrj)", "MIT"),
+        ("SevenNet-0", None, "PBE (MPtrj)", "MIT"),
+        ("7net-0_22May2024", None, "PBE (MPtrj)", "MIT"),
+        ("7net-l3i5", None, "PBE (MPtrj)", "MIT"),
+        ("7net-mf-0", "PBE", "PBE (MPtrj)", "MIT"),
+        ("7net-mf-0", "R2SCAN", "R2SCAN", "MIT"),
+        ("7net-mf-ompa", "mpa", "PBE (MPtrj, sAlex)", "unknown"),
+        ("7net-mf-ompa", "omat24", "PBE (OMat24)", "unknown"),
+        ("7net-omat", None, "PBE (OMat24)", "unknown"),
+        ("7net-omni", "mpa", "PBE (MPtrj, sAlex)", "unknown"),
+        ("7net-omni-i12", "matpes_r2scan", "r2SCAN (MatPES)", "unknown"),
+        ("7net-omni-i8", "spice", "spice", "unknown"),
+    ],
+)
+def test_frames_and_licences_of_published_names(name, modal, functional, license_):
+    assert adapter._energy_frame(name, modal).functional == functional
+    assert adapter._license(name) == license_
+
+
+def test_the_architecture_of_the_downloaded_models(tmp_path):
+    """SevenNet-Omni: l up to 3, odd and even irreps, several tasks. Its weights are not here; random ones are."""
+    tasks = ["mpa", "omat24", "spice"]
+    checkpoint = tiny_sevennet_checkpoint(
+        tmp_path / "omni.pth",
+        parity=True,
+        lmax=3,
+        irreps_manual=["8x0e", *["8x0e+2x0o+4x1o+2x1e+2x2e+2x2o+2x3o+2x3e"] * 2, "8x0e"],
+        use_modality=True,
+        use_modal_node_embedding=False,
+        use_modal_output_block=True,
+        use_modal_self_inter_intro=True,
+        use_modal_self_inter_outro=True,
+        use_modal_wise_shift=True,
+        use_modal_wise_scale=False,
+        modal_list=tasks,
+        _modal_map={task: k for k, task in enumerate(tasks)},
+        _number_of_modalities=len(tasks),
+        shift=[[-1.0 * element - 0.1 * task for element in range(6)] for task in range(3)],
+    )
+    path = tmp_path / "omni.mlip.pt"
+    options = ["--dtype", "float64", "--trust-checkpoint", "--modal", "omat24"]
+    done = mlip("export", "sevennet", checkpoint, "-o", path, *options)
+    assert done.returncode == 0, done.stderr
+    assert "mlip::edge_tensor_product" in Artifact(path).contract.operators
+    report = check(path, ["ase", "lammps"], [1, 2])
+    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]

@@ -62,7 +62,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             family="sevennet",
             name=_model_name(source),
             source_sha256=file_sha256(checkpoint.checkpoint_path),
-            license="MIT" if not Path(source).is_file() else "unknown",
+            license=_license(source),
             citation=CITATION,
         ),
         elements=elements,
@@ -136,6 +136,14 @@ def _load(source: str, trust: bool) -> Any:
     except ValueError as error:
         known = ", ".join(get_available_pretrained_models())
         raise MLIPError(f"'{source}' is neither a file nor a SevenNet model. Known models: {known}") from error
+    except OSError as error:  # what a download raises, too
+        reason = f"{type(error).__name__}: {error}"
+        if _named(source) is None:
+            raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({reason})") from error
+        raise MLIPError(
+            f"'{source}' could not be downloaded ({reason}). On a machine with a connection download the address that "
+            "is named there, copy the file here and give it in place of the name"
+        ) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise MLIPError(f"'{source}' could not be read as a SevenNet checkpoint ({reason})") from error
@@ -159,13 +167,46 @@ def _model_name(source: str) -> str:
     return Path(source).stem if Path(source).is_file() else source.lower()
 
 
+def _frame(functional: str, hubbard_u: str) -> EnergyFrame:
+    return EnergyFrame(functional=functional, hubbard_u=hubbard_u, corrections="none", dispersion="none")
+
+
+_MPTRJ = _frame("PBE (MPtrj)", "MP2020 values")
+_SALEX = _frame("PBE (MPtrj, sAlex)", "MP2020 values")
+_OMAT = _frame("PBE (OMat24)", "OMat24 values")
+PUBLISHED_FRAMES = {
+    "7net-0": {None: _MPTRJ},
+    "7net-l3i5": {None: _MPTRJ},
+    "7net-mf-0": {"PBE": _MPTRJ},
+    "7net-mf-ompa": {"mpa": _SALEX, "omat24": _OMAT},
+    "7net-omat": {None: _OMAT},
+    "7net-omni": {
+        "mpa": _SALEX,
+        "omat24": _OMAT,
+        "matpes_pbe": _frame("PBE (MatPES)", "none"),
+        "matpes_r2scan": _frame("r2SCAN (MatPES)", "none"),
+    },
+}
+"""By the start of a name and by modality; docs/families.md has the sources. Of others nothing is said here."""
+
+
+def _named(source: str) -> str | None:
+    """The key of PUBLISHED_FRAMES for the name of a published checkpoint; None for a file."""
+    if Path(source).is_file():
+        return None
+    name = source.lower().replace("sevennet-", "7net-")
+    return max((key for key in PUBLISHED_FRAMES if name.startswith(key)), key=len, default=None)
+
+
 def _energy_frame(source: str, modal: str | None) -> EnergyFrame:
-    """What is published about the training data of the packaged checkpoints; nothing is known of a user's file."""
-    if not Path(source).is_file() and source.lower().startswith(("7net-0", "sevennet-0", "7net-l3i5", "sevennet-l3i5")):
-        return EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
-    if not Path(source).is_file() and modal == "PBE":
-        return EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")
-    return EnergyFrame.unknown(modal or "unknown")
+    """What is published about the training data of a checkpoint; nothing is known of a user's file."""
+    published = PUBLISHED_FRAMES.get(_named(source) or "", {})
+    return published.get(modal, EnergyFrame.unknown(modal or "unknown"))
+
+
+def _license(source: str) -> str:
+    """Of the weights: those in the package are under its licence, those that it downloads do not say theirs there."""
+    return "MIT" if _named(source) in ("7net-0", "7net-l3i5", "7net-mf-0") else "unknown"
 
 
 def _build(checkpoint: Any, dtype: torch.dtype) -> Any:
