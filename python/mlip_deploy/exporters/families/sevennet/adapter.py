@@ -174,7 +174,7 @@ def _frame(functional: str, hubbard_u: str) -> EnergyFrame:
 _MPTRJ = _frame("PBE (MPtrj)", "MP2020 values")
 _SALEX = _frame("PBE (MPtrj, sAlex)", "MP2020 values")
 _OMAT = _frame("PBE (OMat24)", "OMat24 values")
-PUBLISHED_FRAMES = {
+PUBLISHED_FRAMES: dict[str, dict[str | None, EnergyFrame]] = {
     "7net-0": {None: _MPTRJ},
     "7net-l3i5": {None: _MPTRJ},
     "7net-mf-0": {"PBE": _MPTRJ},
