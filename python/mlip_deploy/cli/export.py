@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
     )
     parser.add_argument(
+        "--radial",
+        choices=["auto", "table", "exact"],
+        default="auto",
+        help="radial networks as tables (faster) or evaluated; auto, the default: tables in float32, exact in float64",
+    )
+    parser.add_argument(
         "--backend",
         choices=["torchscript", "aotinductor"],
         default="torchscript",
@@ -70,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             modal=options.modal,
             head=options.head,
             fuse=not options.no_fuse,
+            radial=options.radial,
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
             target=options.target,

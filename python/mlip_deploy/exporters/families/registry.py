@@ -10,13 +10,16 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlip_deploy.artifact.contract import EXAMPLE_FRAME, Contract, EnergyFrame
 from mlip_deploy.errors import MLIPError
 
 if TYPE_CHECKING:
     from mlip_deploy.exporters.interface import Adapted
+
+
+Radial = Literal["auto", "table", "exact"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class ExportOptions:
     """read-out head, for models that have several"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
+    radial: Radial = "auto"
+    """of fused operators: "table" or "exact" radial networks; "auto": tables in float32, exact in float64"""
     elements: tuple[str, ...] = ()
     """chemical symbols to keep; all of the model's when empty"""
     trust_checkpoint: bool = False
@@ -37,6 +42,10 @@ class ExportOptions:
     """with what the energies may be compared, for a checkpoint of which nothing is published"""
     base: str | None = None
     """what it was fine-tuned from, whose energy frame it has: a name of the same family, a checkpoint or an artifact"""
+
+    def tabulate(self, in_float32: bool) -> bool:
+        """Whether radial networks become tables in a model that computes in float32, or in float64."""
+        return self.radial == "table" or (self.radial == "auto" and in_float32)
 
 
 VARIANTS = {"modal": "modalities", "head": "heads"}
