@@ -43,6 +43,9 @@ def test_forces_come_along_for_who_asks_for_both(atoms: Atoms) -> None:
     atoms.get_forces()
     moved(atoms).get_potential_energy()
     assert "forces" in atoms.calc.results, "they were asked for, of the atoms before"
+    atoms.get_forces()
+    moved(atoms).get_potential_energy()
+    assert "forces" in atoms.calc.results, "and again, although no evaluation was needed for them"
     moved(atoms).get_potential_energy()
     assert "forces" not in atoms.calc.results, "they were not"
 
