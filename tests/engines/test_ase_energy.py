@@ -56,7 +56,7 @@ def test_forces_bring_everything(atoms: Atoms) -> None:
 
 
 def test_without_periodicity(atoms: Atoms) -> None:
-    atoms.pbc = False
+    atoms.pbc, atoms.cell = False, None
     energy = atoms.get_potential_energy()
     atoms.get_forces()
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=FLOAT64_SUM)
