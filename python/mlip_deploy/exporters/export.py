@@ -30,6 +30,7 @@ def export(
     elements: Sequence[str] = (),
     modal: str | None = None,
     head: str | None = None,
+    member: int | None = None,
     fuse: bool = True,
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
@@ -43,8 +44,8 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace" or "nequip". For a module of your own, see
-        `export_module`.
+        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix" or "ani".
+        For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
     output
@@ -58,6 +59,8 @@ def export(
         Training modality, for checkpoints that have several.
     head
         Read-out head, for models that have several.
+    member
+        The one of an ensemble, counted from 0; the mean of all when it is left out.
     fuse
         Put mlip's fused operators in place of the framework's own layers, which are slower.
     trust_checkpoint
@@ -113,6 +116,7 @@ def export(
         ExportOptions(
             modal=modal,
             head=head,
+            member=member,
             fuse=fuse and target == "artifact",  # TorchForce files hold no custom operator
             elements=tuple(elements),
             trust_checkpoint=trust_checkpoint,

@@ -27,6 +27,8 @@ class ExportOptions:
     """training modality, for checkpoints that have several"""
     head: str | None = None
     """read-out head, for models that have several"""
+    member: int | None = None
+    """the one of an ensemble, counted from 0; the mean of all when None"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
     elements: tuple[str, ...] = ()
@@ -39,7 +41,7 @@ class ExportOptions:
     """what it was fine-tuned from, whose energy frame it has: a name of the same family, a checkpoint or an artifact"""
 
 
-VARIANTS = {"modal": "modalities", "head": "heads"}
+VARIANTS = {"modal": "modalities", "head": "heads", "member": "members"}
 """Options that choose one of several models in a checkpoint, and what they choose from."""
 
 
@@ -167,6 +169,14 @@ FAMILIES = {
             "nequix",
             "pip install nequix --no-deps && pip install e3nn scipy",
             "mp-1, oam-1, omat-1, mp-1-pft or oam-1-pft, or a checkpoint file (*.nqx, *.pt)",
+        ),
+        # Without its requirements: an older torch than may be there, and packages for data sets.
+        Family(
+            "ani",
+            "torchani",
+            "pip install torchani --no-deps && pip install huggingface_hub",
+            "2x, 1x or 1ccx, or a file of TorchANI (*.pt) or NeuroChem (*.info)",
+            "member",
         ),
     ]
 }
