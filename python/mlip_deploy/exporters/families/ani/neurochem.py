@@ -23,6 +23,10 @@ CELU, LINEAR = 9, 6
 """NeuroChem's numbers of activations"""
 
 
+ENTRY = re.compile(r"^(\w+)=(?:FILE:)?([\w.+-]+)(?:\[\d+\])?;$", re.MULTILINE)
+"""of a layer: a number, or a file and how many numbers it has"""
+
+
 @dataclass(frozen=True)
 class NeuroChemFiles:
     """The files of a model."""
@@ -128,10 +132,13 @@ def _layers(path: Path) -> list[dict[str, str]]:
         text = bz2.decompress(compressed).decode("ascii")
     except (OSError, ValueError) as error:
         raise MLIPError(f"'{path}' is no network of NeuroChem ({_named(error)})") from error
-    layers = [dict(re.findall(r"(\w+)=(?:FILE:)?([\w.+-]+)", block)) for block in text.split("layer [")[1:]]
-    wanted = ("nodes", "blocksize", "activation", "weights", "biases")
-    if not layers or any(name not in layer for layer in layers for name in wanted):
-        raise MLIPError(f"'{path}' is no network of NeuroChem: expected layers with {', '.join(wanted)}")
+    layers = [dict(ENTRY.findall(block)) for block in text.split("layer [")[1:]]
+    counts, files = ("nodes", "blocksize", "activation"), ("weights", "biases")
+    if not layers or not all(
+        all(layer.get(name, "").isdecimal() for name in counts) and all(name in layer for name in files)
+        for layer in layers
+    ):
+        raise MLIPError(f"'{path}' is no network of NeuroChem: expected layers with {', '.join((*counts, *files))}")
     return layers
 
 
