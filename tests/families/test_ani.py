@@ -3,6 +3,7 @@
 import bz2
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -281,6 +282,14 @@ def test_names(state, monkeypatch, tmp_path):
     assert 'type: python -c "import torchani; torchani.models.ANI2x()"' in message
 
 
+def test_a_package_that_torchani_lacks(state, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torchani.arch", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = refusal(state)
+    assert message.startswith("torchani cannot be imported (")
+    assert message.endswith(FAMILIES["ani"].install)
+
+
 def test_other_state_dictionaries(state, tmp_path):
     bad = tmp_path / "bad.pt"
     weights = torch.load(state)
@@ -318,7 +327,7 @@ def test_damaged_neurochem_files(copied):
     network = networks / "ANN-O.nnf"
     assert "is not there. Copy the folder whole" in damage(network, None)
     assert "is no network of NeuroChem (" in damage(network, b"=\nhello")
-    assert "a layer takes 1008 values, but is given 1007" not in damage(network, b"=\n" + bz2.compress(b"x"))
+    assert "is no network of NeuroChem: expected layers with nodes, " in damage(network, b"=\n" + bz2.compress(b"x"))
     weights = networks / "ANN-O.nnf-l2.wparam"
     assert "bytes, expected 30720 numbers of 4 bytes" in damage(weights, weights.read_bytes()[:-4])
     assert "is not there. Copy the folder whole" in damage(weights, None)

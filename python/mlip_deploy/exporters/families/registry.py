@@ -135,7 +135,7 @@ class Family:
             value = getattr(options, option)
             if value is None or option == self.variant:
                 continue
-            if self.variant is None:
+            if self.variant is None or "member" in (option, self.variant):  # a number is no name
                 raise MLIPError(f"--{option} {value}: {self.name} models have no {several}. Leave --{option} out")
             raise MLIPError(
                 f"--{option} {value}: {self.name} models have {VARIANTS[self.variant]}, not {several}. Type: "

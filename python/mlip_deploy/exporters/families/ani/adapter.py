@@ -82,8 +82,13 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         options: `member`, `elements`; there are no fused operators.
 
     Raises:
-        MLIPError: for an unknown source, a file that is no ANI model, elements or a member that the model lacks.
+        MLIPError: for an unknown source, a file that is no ANI model, a package that TorchANI lacks, elements or a
+            member that the model lacks.
     """
+    try:
+        import torchani.arch  # noqa: F401
+    except ImportError as error:
+        raise MLIPError(f"torchani cannot be imported ({error}). Type: {FAMILIES['ani'].install}") from error
     with default_dtype(torch.float32):  # TorchANI makes its constants in torch's default type
         model, name, digest, published = _load(source, options)
     n_members = len(getattr(model.neural_networks, "members", [None]))
