@@ -30,6 +30,7 @@ def export(
     elements: Sequence[str] = (),
     modal: str | None = None,
     head: str | None = None,
+    member: int | None = None,
     fuse: bool = True,
     radial: Radial = "auto",
     trust_checkpoint: bool = False,
@@ -44,8 +45,8 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace" or "nequip". For a module of your own, see
-        `export_module`.
+        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix" or "ani".
+        For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
     output
@@ -59,6 +60,8 @@ def export(
         Training modality, for checkpoints that have several.
     head
         Read-out head, for models that have several.
+    member
+        The one of an ensemble, counted from 0; the mean of all when it is left out.
     fuse
         Put mlip's fused operators in place of the framework's own layers, which are slower.
     radial
@@ -118,6 +121,7 @@ def export(
         ExportOptions(
             modal=modal,
             head=head,
+            member=member,
             fuse=fuse and target == "artifact",  # TorchForce files hold no custom operator
             radial=radial,
             elements=tuple(elements),

@@ -30,6 +30,8 @@ class ExportOptions:
     """training modality, for checkpoints that have several"""
     head: str | None = None
     """read-out head, for models that have several"""
+    member: int | None = None
+    """the one of an ensemble, counted from 0; the mean of all when None"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
     radial: Radial = "auto"
@@ -48,7 +50,7 @@ class ExportOptions:
         return self.radial == "table" or (self.radial == "auto" and in_float32)
 
 
-VARIANTS = {"modal": "modalities", "head": "heads"}
+VARIANTS = {"modal": "modalities", "head": "heads", "member": "members"}
 """Options that choose one of several models in a checkpoint, and what they choose from."""
 
 
@@ -142,7 +144,7 @@ class Family:
             value = getattr(options, option)
             if value is None or option == self.variant:
                 continue
-            if self.variant is None:
+            if self.variant is None or "member" in (option, self.variant):  # a number is no name
                 raise MLIPError(f"--{option} {value}: {self.name} models have no {several}. Leave --{option} out")
             raise MLIPError(
                 f"--{option} {value}: {self.name} models have {VARIANTS[self.variant]}, not {several}. Type: "
@@ -176,6 +178,14 @@ FAMILIES = {
             "nequix",
             "pip install nequix --no-deps && pip install e3nn scipy",
             "mp-1, oam-1, omat-1, mp-1-pft or oam-1-pft, or a checkpoint file (*.nqx, *.pt)",
+        ),
+        # Without its requirements: an older torch than may be there, and packages for data sets.
+        Family(
+            "ani",
+            "torchani",
+            "pip install torchani --no-deps && pip install huggingface_hub",
+            "2x, 1x or 1ccx, or a file of TorchANI (*.pt) or NeuroChem (*.info)",
+            "member",
         ),
     ]
 }
