@@ -13,6 +13,7 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.exporters.interface import EdgeGradientModel
+from mlip_deploy.exporters.parts import SEVERAL_HUNDRED
 from mlip_deploy.validation import fidelity
 from mlip_deploy.validation.case import Context
 from mlip_deploy.validation.physics import dimers, dynamics, extent, tools
@@ -353,3 +354,31 @@ def test_limits_grow_up_to_ten_times(fixtures, in_ase, tmp_path, monkeypatch):
     checks = translation(tmp_path / "unbounded")
     assert {check.verdict for check in checks} == {"pass"}
     assert not any("capped" in check.source for check in checks)
+
+
+def test_check_is_red_where_a_file_is_wrong_in_large_systems(fixtures, tmp_path):
+    energy = LargeDiffers(LocalEnergy(CUTOFF))
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    report = fidelity.check(path, ["ase"])
+    assert not report.passed
+    failed = [c for c in report.comparisons if c.verdict == "fail"]
+    assert [c.n_atoms >= SEVERAL_HUNDRED for c in failed] == [True], "the fixtures are too small to tell"
+    assert "energy differ by" in failed[0].reason
+
+
+def test_check_is_red_in_ase_alone_for_a_mean_over_the_system(fixtures, tmp_path):
+    energy = ShiftedByMean(LocalEnergy(CUTOFF))
+    path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    report = fidelity.check(path, ["ase"])
+    assert not report.passed
+    assert report.parts.verdict == "fail"
+    assert report.parts.value > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_check_is_green_for_the_sound_file(dtype, fixtures, tmp_path):
+    path = toy_models.write(tmp_path / "sound.mlip.pt", LocalEnergy(CUTOFF), "local", dtype, CUTOFF, fixtures)
+    report = fidelity.check(path, ["ase"])
+    assert report.passed, report
+    assert report.parts.verdict == "pass"
+    assert max(c.n_atoms for c in report.comparisons) >= SEVERAL_HUNDRED

@@ -23,6 +23,7 @@ from mlip_deploy.cli.options import add_device, add_engines, add_json, counts
 from mlip_deploy.engines import ENGINES
 
 if TYPE_CHECKING:
+    from mlip_deploy.validation.case import Check
     from mlip_deploy.validation.fidelity import FidelityReport
 
 
@@ -90,7 +91,20 @@ def _print(report: FidelityReport) -> None:
             errors.print(f"[red]fail[/] {where}: {escape(comparison.reason)}")
         elif comparison.verdict == "not-applicable":
             console.print(f"[dim]not applicable: {where}: {comparison.reason}[/]")
+    if report.parts is not None:
+        _print_parts(report.parts)
     for engine, reason in dict.fromkeys((c.engine, c.reason) for c in report.comparisons if c.verdict == "not-tested"):
         console.print(f"[yellow]not tested[/]: {engine}: {escape(reason)}")
     if not any(comparison.verdict in ("pass", "fail") for comparison in report.comparisons):
         errors.print("[red]nothing was tested[/], so nothing shows that this is the original model")
+
+
+def _print_parts(parts: Check) -> None:
+    found = "" if parts.value is None else f" {parts.value:.1e} {parts.unit}, tolerance {parts.threshold:.1e}"
+    reason = f": {parts.reason}" if parts.reason else ""
+    if parts.verdict == "fail":
+        errors.print(f"[red]fail[/] {escape(parts.quantity + found + reason)}")
+    elif parts.verdict == "pass":
+        console.print(f"[green]pass[/] {escape(parts.quantity + found)}")
+    else:
+        console.print(f"[dim]not applicable: {escape(parts.quantity + reason)}[/]")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mlip_deploy.artifact.reader import Artifact
@@ -43,6 +44,20 @@ def unmeasured(quantity: str, verdict: Verdict, reason: str, unit: str = "", sou
     """A check without a number: what it would have measured does not apply, was not tested, or could not be."""
     return Check(
         quantity=quantity, value=None, unit=unit, threshold=None, source=source, verdict=verdict, reason=reason
+    )
+
+
+def judged(quantity: str, value: float, threshold: float, unit: str, source: str, reason: str = "") -> Check:
+    """Passes up to the threshold; a value that is not a number fails."""
+    passed = bool(np.isfinite(value)) and value <= threshold
+    return Check(
+        quantity=quantity,
+        value=float(value) if np.isfinite(value) else None,
+        unit=unit,
+        threshold=threshold,
+        source=source,
+        verdict="pass" if passed else "fail",
+        reason=reason if not passed else "",
     )
 
 

@@ -14,10 +14,12 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT32_NOISE_FACTOR, Tolerance, tolerance
 from mlip_deploy.engines import ENGINES, evaluator, many_evaluator, missing, require_hardware
 from mlip_deploy.errors import MLIPError, UnwritableError
+from mlip_deploy.exporters.parts import enlarged
 from mlip_deploy.progress import Progress, silent
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
+from mlip_deploy.validation.parts import parts_with_ghosts
 
 RANKS = (1, 2, 4)
 """MPI rank counts of the suite, for LAMMPS."""
@@ -58,13 +60,17 @@ class FidelityReport(BaseModel):
     tolerance_forces: float
     tolerance_stress: float
     comparisons: list[Comparison]
+    parts: Check | None = None
+    """of `check`: the model on a large crystal, and on parts of it with ghosts, in this process"""
     forces: list[tuple[float, float]] = Field(default=[], exclude=True)
     """eV/Å: every force component of the original and of the engine, for a parity plot"""
 
     @property
     def passed(self) -> bool:
-        """Whether some structure passed and none failed."""
+        """Whether some structure passed, and neither a structure nor the parts failed."""
         verdicts = [comparison.verdict for comparison in self.comparisons]
+        if self.parts is not None and self.parts.verdict == "fail":
+            return False
         return "pass" in verdicts and "fail" not in verdicts
 
 
@@ -79,7 +85,8 @@ def check(
 ) -> FidelityReport:
     """Replay the fixtures of an artifact in engines, and compare with the original framework's results.
 
-    An engine that is not installed is not tested; its comparisons say so.
+    The largest crystal among them is replayed again as a supercell of several hundred atoms, and cut into parts with
+    ghosts. An engine that is not installed is not tested; its comparisons say so.
 
     Parameters
     ----------
@@ -117,26 +124,79 @@ def check(
         raise MLIPError(f"--ranks {','.join(map(str, ranks))}: expected numbers such as 1,2")
     require_hardware(device=device)
     artifact = Artifact(path)
+    structures = artifact.fixtures().structures
+    crystals = [structure for structure in structures if all(structure.pbc)]
+    if not crystals:
+        return _report(artifact, structures, engines, ranks, device, shuffled_ids, progress)
+    crystal = max(crystals, key=lambda structure: len(structure.symbols))
+    large = _supercell(crystal)
+    collective = bool(artifact.contract.collectives)
+    replayed = structures if collective else [*structures, large]
+    report = _report(artifact, replayed, engines, ranks, device, shuffled_ids, progress)
+    if collective:
+        report.comparisons += [
+            _without_numbers(engine, n_ranks, large, "not-applicable", NOT_EXTENSIVE)
+            for engine, n_ranks in _runs(engines, ranks)
+        ]
+    progress(f"parts with ghosts: {len(large.symbols)} atoms")
+    report.parts = parts_with_ghosts(artifact, large.atoms())
+    return report
+
+
+NOT_EXTENSIVE = "the model sums over all atoms, so that a supercell need not have the energy of its cells"
+
+
+def _supercell(structure: Structure) -> Structure:
+    """Several hundred atoms, with the original's results for the crystal, repeated."""
+    atoms = enlarged(structure.atoms())
+    copies = len(atoms) // len(structure.symbols)
+    return structure.model_copy(
+        update={
+            "name": f"{structure.name}, {copies} cells",
+            "symbols": atoms.get_chemical_symbols(),
+            "positions": atoms.positions.tolist(),
+            "cell": atoms.cell.array.tolist(),
+            "energy": copies * structure.energy,
+            "atomic_energies": copies * structure.atomic_energies,
+            "forces": copies * structure.forces,
+        }
+    )
+
+
+def _runs(engines: Sequence[str], ranks: Sequence[int]) -> list[tuple[str, int]]:
+    """Engines with their numbers of ranks: only LAMMPS has several."""
+    return [(engine, n_ranks) for engine in engines for n_ranks in (ranks if engine == "lammps" else (1,))]
+
+
+def _report(
+    artifact: Artifact,
+    structures: Sequence[Structure],
+    engines: Sequence[str],
+    ranks: Sequence[int],
+    device: str,
+    shuffled_ids: bool,
+    progress: Progress,
+) -> FidelityReport:
+    """The structures in the engines against the original."""
     fixtures = artifact.fixtures()
     bound = tolerance(artifact.contract.dtype, fixtures)
     isolated = tolerance(artifact.contract.dtype, fixtures, isolated_atom=True)
     comparisons = []
     forces: list[tuple[float, float]] = []
-    for engine in engines:
-        for n_ranks in ranks if engine == "lammps" else (1,):
-            if reason := missing(engine):
-                comparisons += [_not_tested(engine, n_ranks, structure, reason) for structure in fixtures.structures]
-                continue
-            progress(f"{engine}, {n_ranks} rank(s): {len(fixtures.structures)} structures")
-            replayed = _replay(engine, n_ranks, path, fixtures.structures, shuffled_ids, device)
-            for structure in fixtures.structures:
-                limits = isolated if len(structure.symbols) == 1 else bound
-                found = replayed.get(structure.name)
-                comparisons.append(_compare(engine, n_ranks, structure, found, limits))
-                if isinstance(found, Result):
-                    forces += zip(structure.result().forces.ravel(), found.forces.ravel(), strict=True)
+    for engine, n_ranks in _runs(engines, ranks):
+        if reason := missing(engine):
+            comparisons += [_without_numbers(engine, n_ranks, one, "not-tested", reason) for one in structures]
+            continue
+        progress(f"{engine}, {n_ranks} rank(s): {len(structures)} structures")
+        replayed = _replay(engine, n_ranks, artifact.path, structures, shuffled_ids, device)
+        for structure in structures:
+            limits = isolated if len(structure.symbols) == 1 else bound
+            found = replayed.get(structure.name)
+            comparisons.append(_compare(engine, n_ranks, structure, found, limits))
+            if isinstance(found, Result):
+                forces += zip(structure.result().forces.ravel(), found.forces.ravel(), strict=True)
     return FidelityReport(
-        artifact=Path(path).name,
+        artifact=artifact.path.name,
         sha256=artifact.sha256(),
         model=artifact.contract.model.name,
         dtype=artifact.contract.dtype,
@@ -179,13 +239,15 @@ def _replay(
     return done
 
 
-def _not_tested(engine: str, ranks: int, structure: Structure, reason: str) -> Comparison:
+def _without_numbers(
+    engine: str, ranks: int, structure: Structure, verdict: Literal["not-applicable", "not-tested"], reason: str
+) -> Comparison:
     return Comparison(
         engine=engine,
         ranks=ranks,
         structure=structure.name,
         n_atoms=len(structure.symbols),
-        verdict="not-tested",
+        verdict=verdict,
         reason=reason,
     )
 
@@ -252,14 +314,9 @@ def cases(context: Context) -> list[Case]:
         name += ", shuffled and gapped ids" if shuffled_ids else ""
 
         def run(context: Context, progress: Progress) -> Outcome:
-            report = check(
-                context.artifact.path,
-                [engine],
-                [ranks],
-                device=context.hardware.device,
-                shuffled_ids=shuffled_ids,
-                progress=progress,
-            )
+            structures = context.artifact.fixtures().structures
+            device = context.hardware.device
+            report = _report(context.artifact, structures, [engine], [ranks], device, shuffled_ids, progress)
             return _outcome(report, name, engine)
 
         return Case("fidelity", name, "A file that computes something else here than the original model.", run)

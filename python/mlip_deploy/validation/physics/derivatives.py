@@ -8,7 +8,7 @@ from ase import Atoms
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import VOIGT, Array, Result, voigt_to_tensor
-from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged, unmeasured
 from mlip_deploy.validation.physics.stencil import LENGTH, NOISE_GAIN, POINTS, derivative, integral, step_for
 from mlip_deploy.validation.physics.tools import (
     bounds,
@@ -16,7 +16,6 @@ from mlip_deploy.validation.physics.tools import (
     displaced,
     evaluate,
     fixture_structures,
-    judged,
     largest,
     outcome,
 )

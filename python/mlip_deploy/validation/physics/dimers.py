@@ -23,11 +23,10 @@ from ase.data import atomic_numbers, covalent_radii
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Check, Context, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
 from mlip_deploy.validation.physics.tools import (
     case,
     evaluate,
-    judged,
     noise_far_from_fixtures,
     outcome,
     tested_elements,

@@ -16,8 +16,8 @@ from mlip_deploy.files import temporary_folder
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Context, Outcome
-from mlip_deploy.validation.physics.tools import bounds, case, judged, outcome, periodic_structure, reported
+from mlip_deploy.validation.case import Case, Context, Outcome, judged
+from mlip_deploy.validation.physics.tools import bounds, case, outcome, periodic_structure, reported
 
 STEPS = 100
 """of the longer time step; twice as many of half its length"""

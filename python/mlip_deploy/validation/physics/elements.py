@@ -8,14 +8,13 @@ from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 
 from mlip_deploy.progress import Progress
-from mlip_deploy.validation.case import Case, Context, Outcome
+from mlip_deploy.validation.case import Case, Context, Outcome, judged
 from mlip_deploy.validation.physics.stencil import LENGTH, POINTS, integral, step_for
 from mlip_deploy.validation.physics.tools import (
     bounds,
     case,
     displaced,
     evaluate,
-    judged,
     largest,
     lone_atom_bound,
     noise_far_from_fixtures,

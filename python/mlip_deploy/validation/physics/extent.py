@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from ase.units import Bohr, Hartree
 
 from mlip_deploy.engines import many_evaluator
-from mlip_deploy.exporters.interface import TORCH_DTYPE
-from mlip_deploy.exporters.parts import cut, energies_of_parts, enlarged, graph
-from mlip_deploy.operators import load_operators
+from mlip_deploy.exporters.parts import enlarged
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Result
-from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasured
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
+from mlip_deploy.validation.parts import TWICE, parts_with_ghosts
 from mlip_deploy.validation.physics.tools import (
     bounds,
     case,
     evaluate,
     fixture_structures,
-    judged,
     largest,
     lone_atom_bound,
     outcome,
@@ -30,7 +27,6 @@ from mlip_deploy.validation.physics.tools import (
     tested_elements,
 )
 
-TWICE = "twice the fidelity bound: each of the two results is that close to the model"
 REPEATS = ((2, 1, 1), (1, 2, 2))
 COULOMB = Hartree * Bohr
 """eV Å: energy of two unit charges, times their distance"""
@@ -118,36 +114,9 @@ def _ranks(context: Context, atoms: Atoms, one: Result, progress: Progress) -> l
 
 def _parts(context: Context, progress: Progress) -> Outcome:
     """The model itself on a large crystal, and on parts of it with ghosts, in this process."""
-    contract = context.artifact.contract
-    quantity = "largest difference of an atomic energy, in parts with ghosts and in the whole"
-    if contract.backend != "torchscript":
-        reason = f"the back end is {contract.backend}: see fidelity on several ranks, and extensivity in lammps"
-        return outcome([unmeasured(quantity, "not-applicable", reason, unit="eV")])
     atoms = enlarged(fixture_structures(context)["sheared crystal"])
     progress(f"{len(atoms)} atoms")
-    load_operators()
-    model = torch.jit.load(str(context.artifact.path))  # type: ignore[no-untyped-call]
-    values = [setting.number(atoms.info[setting.name]) for setting in contract.settings]
-    settings = [torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])] if values else []
-    whole, parts = energies_of_parts(
-        lambda *arguments: model(*arguments, *settings)[0],
-        *graph(atoms, contract.elements, contract.cutoff, TORCH_DTYPE[contract.dtype]),
-        cut(atoms),
-        contract.parallel,
-        contract.message_passing_layers,
-    )
-    return outcome(
-        [
-            judged(
-                f"{quantity} ({len(atoms)} atoms)",
-                float((parts - whole).abs().max()),
-                2 * bounds(context).atomic_energies,
-                "eV",
-                TWICE,
-                "sums, means, maxima or counts of all atoms, or ghosts that are forgotten",
-            )
-        ]
-    )
+    return outcome([parts_with_ghosts(context.artifact, atoms)])
 
 
 def _twice(atoms: Atoms, gap: float) -> Atoms:

@@ -12,14 +12,13 @@ from ase import Atoms
 from mlip_deploy.artifact.tolerances import Tolerance
 from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
-from mlip_deploy.validation.case import Case, Check, Context, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
 from mlip_deploy.validation.physics.tools import (
     bounds,
     case,
     displaced,
     evaluate,
     fixture_structures,
-    judged,
     largest,
     outcome,
 )

@@ -138,20 +138,6 @@ def noise_far_from_fixtures(context: Context, results: Sequence[Result]) -> tupl
     return MOST_GROWTH * base, _capped(f"{ROUNDINGS:g} roundings of the energy are {rounding:.2g} eV/atom")
 
 
-def judged(quantity: str, value: float, threshold: float, unit: str, source: str, reason: str = "") -> Check:
-    """Passes up to the threshold; a value that is not a number fails."""
-    passed = bool(np.isfinite(value)) and value <= threshold
-    return Check(
-        quantity=quantity,
-        value=float(value) if np.isfinite(value) else None,
-        unit=unit,
-        threshold=threshold,
-        source=source,
-        verdict="pass" if passed else "fail",
-        reason=reason if not passed else "",
-    )
-
-
 def reported(quantity: str, value: float, unit: str, reason: str = "reported, not judged") -> Check:
     return Check(
         quantity=quantity,
