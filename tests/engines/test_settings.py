@@ -88,6 +88,9 @@ def test_every_engine_and_several_ranks(dtype, tmp_path):
     assert report.passed, [
         f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
     ]
+    supercells = [c.verdict for c in report.comparisons if c.structure.endswith(" cells")]
+    assert supercells == 5 * ["not-applicable"], "a sum over all atoms need not be extensive"
+    assert report.parts.verdict == "pass"
 
 
 def test_forces_are_derivatives_through_the_sum(charged):
