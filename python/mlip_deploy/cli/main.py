@@ -88,7 +88,8 @@ def parser() -> Parser:
     whole = Parser(
         prog="mlip",
         description="Export, inspect and check interatomic potentials for LAMMPS, OpenMM and ASE.",
-        epilog="exit status: 0 good, 1 the verdict is no, 2 wrong input or usage",
+        epilog="exit status: 0 good, 1 the verdict is no, 2 wrong input or usage, 3 (validate) no check failed, but "
+        "reference energies were not judged",
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
