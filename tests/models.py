@@ -106,3 +106,40 @@ def tiny_nequix_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
         path, model, {"atomic_numbers": numbers, "atom_energies": energies, **settings}
     )
     return path
+
+
+def ani_state(architecture: str = "ani1x", members: int = 1, old_names: bool = False, seed: int = 0) -> dict[str, Any]:
+    """The state dictionary of an ANI with random weights, as TorchANI writes it.
+
+    Args:
+        architecture: "ani1x" (H C N O) or "ani2x".
+        members: of the ensemble; one is no ensemble.
+        old_names: with those of earlier versions that TorchANI 2.9 reads, in which it publishes its models.
+    """
+    from torchani.arch import Assembler
+    from torchani.utils import SYMBOLS_1X, SYMBOLS_2X
+
+    torch.manual_seed(seed)
+    assembler = Assembler()
+    assembler.set_symbols(SYMBOLS_1X if architecture == "ani1x" else SYMBOLS_2X)
+    assembler.set_global_cutoff_fn("cosine")
+    assembler.set_aev_computer(radial=architecture, angular=architecture)
+    assembler.set_atomic_networks(ctor=architecture)
+    assembler.set_gsaes_as_self_energies("wb97x-631gd")
+    model = assembler.assemble(members)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight"):
+                parameter.mul_(4.0)  # so that forces are of the order of 1 eV/Å
+    state: dict[str, Any] = model.state_dict()
+    if old_names:
+        terms = {"EtaR": "radial", "ShfR": "radial", "EtaA": "angular", "Zeta": "angular"}
+        terms |= {"ShfA": "angular", "ShfZ": "angular"}
+        state = {"atomic_numbers": state["atomic_numbers"]}
+        for name, value in model.legacy_state_dict().items():
+            module, _, constant = name.rpartition(".")
+            if module == "aev_computer" and constant in terms:
+                name = f"{module}.{terms[constant]}_terms.{constant}"
+            if "default_" not in name:
+                state[name] = value
+    return state

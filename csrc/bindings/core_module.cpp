@@ -31,10 +31,10 @@ class Potential {
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
-                   bool with_centroid_virials, const mlip::GivenSettings& given) {
+                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces) {
     const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
     mlip::StepRequest wanted;
-    wanted.virial = true;
+    wanted.forces = wanted.virial = with_forces;
     wanted.atom_virials = with_atom_virials;
     wanted.centroid_virials = with_centroid_virials;
     wanted.extras = with_extras;
@@ -67,8 +67,8 @@ class Potential {
     py::dict result;
     result["energy"] = energy;
     result["energies"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.atomic_energies.data());
-    result["forces"] = of_atoms(step.forces, 3);
-    result["virial"] = DoubleArray({3, 3}, step.virial.data());
+    if (wanted.forces) result["forces"] = of_atoms(step.forces, 3);
+    if (wanted.virial) result["virial"] = DoubleArray({3, 3}, step.virial.data());
     result["n_edges"] = step.n_edges;
     if (step.close_pair.found() && !close_pair_reported_.exchange(true))
       result["close_pair"] = describe(step.close_pair, type_of);
@@ -136,8 +136,9 @@ PYBIND11_MODULE(_core, module) {
            "evaluate the fixture that the file marks and refuse wrong results")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
-           py::arg("settings") = mlip::GivenSettings(),
-           "settings: (name, number or choice) of each that is not at its default -> mlip_deploy.result.Evaluation")
+           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true,
+           "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
+           "without them an evaluation costs a third -> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });

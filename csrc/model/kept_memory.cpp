@@ -39,7 +39,7 @@ class Allocator final : public c10::Allocator {
 
   c10::DataPtr allocate(std::size_t bytes) override {
     if (!inside_step || bytes < smallest) return base_->allocate(bytes);
-    void* const data = take(rounded(bytes));
+    void* const data = take(bytes);
     return {data, data, raw_deleter(), c10::Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override {
@@ -74,8 +74,9 @@ class Allocator final : public c10::Allocator {
 
   explicit Allocator(c10::Allocator* base) : base_(base) {}
 
-  void* take(std::size_t bytes) {
+  void* take(std::size_t asked) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    std::size_t bytes = rounded(asked);
     void* data;
     const auto found = kept_.lower_bound(bytes);
     if (found != kept_.end() && found->first <= widest_match * bytes) {
@@ -89,8 +90,9 @@ class Allocator final : public c10::Allocator {
       try {
         data = base_->raw_allocate(bytes);
       } catch (const c10::Error&) {
-        if (kept_.empty()) throw;
+        // Once more with all that there is, and no byte more than needed: the error then names what was asked for.
         shrink_to(0);
+        bytes = asked;
         data = base_->raw_allocate(bytes);
       }
     }

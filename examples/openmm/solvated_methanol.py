@@ -1,8 +1,10 @@
 """Methanol with a machine-learned potential in TIP3P water, through openmm-ml.
 
-The model gives the energy of the methanol molecule; water, and water with methanol, stay with the force field.
+The model gives the energy of the methanol molecule; water, and water with methanol, stay with the force field. ANI-2x
+was trained on such molecules. 7net-0 was trained on crystals of MPtrj and is no model of an organic molecule, though it
+runs here too.
 Needs: pip install openmmml
-Run it with: python solvated_methanol.py --model 7net-0.mlip.pt
+Run it with: mlip export ani 2x -o ani-2x.mlip.pt && python solvated_methanol.py
 """
 
 import argparse
@@ -14,7 +16,7 @@ from openmm import app, unit
 from openmmml import MLPotential
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", default="7net-0.mlip.pt")
+parser.add_argument("--model", default="ani-2x.mlip.pt")
 parser.add_argument("--steps", type=int, default=2000)
 parser.add_argument("--platform", help="OpenMM platform; by default the fastest")
 options = parser.parse_args()

@@ -19,6 +19,7 @@ class Potential:
         atom_virials: bool = False,
         centroid_virials: bool = False,
         settings: Sequence[tuple[str, float | str]] = (),
+        forces: bool = True,
     ) -> Evaluation: ...
     def timings(self) -> tuple[float, float]: ...
     @property

@@ -91,6 +91,7 @@ class MLIPCalculator(Calculator):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
         self._arguments = (Path(path).resolve(), device, threads, self_test)
+        self._forces_asked = False  # of the last atoms
         self.artifact = Artifact(path)
         self.contract.require_settings(settings, "MLIPCalculator")
         self._settings = self.contract.given_settings(settings)
@@ -146,7 +147,11 @@ class MLIPCalculator(Calculator):
         with self._turn:
             if name == "heat_flux":
                 self.results.pop(name, None)  # ASE compares positions, not velocities
+            self._forces_asked |= self._is_of_gradients(name)
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
+
+    def _is_of_gradients(self, name: str) -> bool:
+        return name not in ("energy", "free_energy", "energies", *self.contract.extras)
 
     def calculate(
         self,
@@ -154,7 +159,10 @@ class MLIPCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Compute what ASE asks for, into `results`: energies and forces always, extra outputs on demand.
+        """Compute what ASE asks for, into `results`: energies always, extra outputs, forces and stress on demand.
+
+        Energies alone cost about a third. Forces and stress come along with an energy if they were asked for of the
+        atoms before: whoever asks for both, one after the other, then pays once.
 
         Parameters
         ----------
@@ -190,6 +198,9 @@ class MLIPCalculator(Calculator):
                 "height: atoms.center(vacuum=10, axis=2)"
             )
         virials = bool({*ON_DEMAND} & {*(properties or [])})
+        of_gradients = properties is None or any(map(self._is_of_gradients, properties))
+        with_forces = of_gradients or self._forces_asked
+        self._forces_asked = of_gradients
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
         values = self.potential.compute(
@@ -201,6 +212,7 @@ class MLIPCalculator(Calculator):
             settings=list(settings.items()),
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
+            forces=with_forces,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -209,12 +221,13 @@ class MLIPCalculator(Calculator):
             "energy": values["energy"],
             "free_energy": values["energy"],
             "energies": values["energies"],
-            "forces": values["forces"],
             **{name: values["extras"][name] for name in extras},
         }
         if "energies" not in self.implemented_properties:
             del self.results["energies"]  # one atom's is an arbitrary share of the sum
-        if has_volume:
+        if with_forces:
+            self.results["forces"] = values["forces"]
+        if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
             self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())

@@ -30,10 +30,6 @@ class _Evaluation(TypedDict):
     """eV"""
     energies: Array
     """[n] eV, of each atom"""
-    forces: Array
-    """[n, 3] eV/Å, -dE/dr"""
-    virial: Array
-    """[3, 3] eV, W = -Σ r ⊗ dE/dr over edges"""
     n_edges: int
     """pairs of a centre and a neighbour nearer than the cutoff"""
     extras: dict[str, Array]
@@ -45,6 +41,10 @@ class Evaluation(_Evaluation, total=False):
 
     close_pair: str
     """a sentence, the first time that atoms are on top of each other"""
+    forces: Array
+    """[n, 3] eV/Å, -dE/dr; there unless they were left out"""
+    virial: Array
+    """[3, 3] eV, W = -Σ r ⊗ dE/dr over edges; likewise"""
     atom_virials: Array
     """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
     centroid_virials: Array

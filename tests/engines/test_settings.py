@@ -9,6 +9,7 @@ import numpy as np
 import openmm
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
 from conftest import EXAMPLES, mlip
 from lammps_decks import Deck, run_decks
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
@@ -69,6 +70,12 @@ def test_the_contract_says_what_a_reader_must_know(charged):
     assert "charge: an integer from -3 to 3, e; to be given; task: one of plain, scaled; default plain" in " ".join(
         info.split()
     )
+
+
+def test_a_sum_over_all_atoms_has_no_heat_flux(charged):
+    with pytest.raises(PropertyNotImplementedError, match="depends on a sum over all atoms"):
+        MLIPCalculator(charged, charge=0).get_property("heat_flux", rocksalt())
+    assert "not exact: energies depend on sums over all atoms" in " ".join(mlip("info", charged).stdout.split())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

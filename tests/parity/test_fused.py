@@ -13,15 +13,17 @@ from vesin import NeighborList
 
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.exporters.families.registry import ExportOptions
 from mlip_deploy.exporters.families.sevennet import adapter as sevennet
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModel
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.operators import load_operators
 
 load_operators()
 
 FLOAT64_GRADIENT = 1e-9  # eV/Å
+TABLE = FLOAT64.forces  # eV/Å, and eV: what radial_table promises of its tables in float64
 LEAST_GRADIENT = 0.1  # eV/Å: below it a comparison would show nothing
 
 MODELS = [("7net-0", None), ("7net-l3i5", None), ("7net-mf-0", "PBE")]
@@ -49,6 +51,11 @@ def evaluate(model: torch.nn.Module, dtype: torch.dtype, atoms: Atoms, elements:
     return energies.double(), gradients.double()
 
 
+def gradient_model(adapted: Adapted, dtype: str) -> torch.nn.Module:
+    with default_dtype(TORCH_DTYPE[dtype]), quiet():
+        return EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+
+
 @pytest.fixture(scope="module", params=MODELS, ids=[name for name, _ in MODELS])
 def models(request):
     name, modal = request.param
@@ -56,20 +63,25 @@ def models(request):
     for fuse in (True, False):
         adapted = sevennet.adapt(name, ExportOptions(modal=modal, fuse=fuse))
         for dtype in ("float64", "float32"):
-            with default_dtype(TORCH_DTYPE[dtype]), quiet():
-                built[fuse, dtype] = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+            built[fuse, dtype] = gradient_model(adapted, dtype)
+    tabulated = sevennet.adapt(name, ExportOptions(modal=modal, radial="table"))
+    built["table"] = gradient_model(tabulated, "float64")
     return built, adapted.elements, adapted.cutoff
 
 
+@pytest.mark.parametrize("radial", ["exact", "table"])
 @pytest.mark.parametrize("name", ["salt", "ethanol"])
-def test_float64_is_the_same(models, name: str) -> None:
+def test_float64_is_the_same(models, name: str, radial: str) -> None:
     built, elements, cutoff = models
     atoms = structure(name)
-    energies, gradients = evaluate(built[True, "float64"], torch.float64, atoms, elements, cutoff)
+    fused = built["table"] if radial == "table" else built[True, "float64"]
+    assert any(layer.convolution.tabulated for layer in fused.energy_model.layers) == (radial == "table")
+    energies, gradients = evaluate(fused, torch.float64, atoms, elements, cutoff)
     truth, wanted = evaluate(built[False, "float64"], torch.float64, atoms, elements, cutoff)
     assert wanted.abs().max() > LEAST_GRADIENT
-    torch.testing.assert_close(gradients, wanted, rtol=0, atol=FLOAT64_GRADIENT)
-    torch.testing.assert_close(energies, truth, rtol=0, atol=FLOAT64_GRADIENT)
+    bound = FLOAT64_GRADIENT if radial == "exact" else TABLE
+    torch.testing.assert_close(gradients, wanted, rtol=0, atol=bound)
+    torch.testing.assert_close(energies, truth, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("name", ["salt", "ethanol"])

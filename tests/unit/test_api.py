@@ -103,6 +103,8 @@ def test_the_calculator_refuses_what_it_does_not_know(tiny: Path) -> None:
         ("chgnet", "head", "--head PBE: chgnet models have no heads. Leave --head out"),
         ("nequip", "head", "--head PBE: nequip models have no heads. Leave --head out"),
         ("nequip", "modal", "--modal PBE: nequip models have no modalities. Leave --modal out"),
+        ("sevennet", "member", "--member PBE: sevennet models have no members. Leave --member out"),
+        ("ani", "head", "--head PBE: ani models have no heads. Leave --head out"),
         ("mace", "modal", "--modal PBE: mace models have heads, not modalities. Type: --head PBE"),
     ],
 )

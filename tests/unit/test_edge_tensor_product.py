@@ -31,6 +31,9 @@ load_operators()
 
 # Sums of a few hundred products of numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 2e-4
+# What radial_table promises, of weights below 2 and slopes below 7 /Å; and the rounding of its coefficients.
+RADIAL_TABLES = [(torch.float32, 2e-7, 7e-6), (torch.float64, 2e-9, 7e-8)]
+CONTINUITY = 1e-12
 # Of the random graphs and numbers.
 SEEDS = range(3)
 
@@ -304,7 +307,8 @@ def test_gate_equals_e3nn() -> None:
         torch.testing.assert_close(joined, truth, rtol=0, atol=FLOAT64)
 
 
-def test_radial_table_sees_a_jump_of_curvature() -> None:
+@pytest.mark.parametrize(("dtype", "value_tolerance", "slope_tolerance"), RADIAL_TABLES)
+def test_radial_table_sees_a_jump_of_curvature(dtype, value_tolerance, slope_tolerance) -> None:
     """Cutoff functions in two pieces, such as XPLOR's, must not cost accuracy."""
 
     def weights(r: torch.Tensor) -> torch.Tensor:
@@ -313,15 +317,33 @@ def test_radial_table_sees_a_jump_of_curvature() -> None:
             torch.sin(torch.outer(r, torch.arange(1.0, 5.0))) * (1 - 3 * u**2 + 2 * u**3).unsqueeze(1)
         ) / r.unsqueeze(1)
 
-    found = radial_table(weights, 5.0)
+    found = radial_table(weights, 5.0, dtype)
     assert found is not None
     table, step = found
-    r = torch.linspace(0.6, 4.999, 3001)
+    r = torch.linspace(0.6, 4.999, 3001, requires_grad=True)
     interval = (r / step).long()
     s = (r / step - interval).unsqueeze(1)
     value = sum(table[interval, k] * s**k for k in range(6))
-    torch.testing.assert_close(value, weights(r), rtol=0, atol=1e-6)
+    truth = weights(r)
+    torch.testing.assert_close(value, truth, rtol=0, atol=value_tolerance)
+    for k in range(truth.shape[1]):
+        slope, true_slope = (torch.autograd.grad(w[:, k].sum(), r, retain_graph=True)[0] for w in (value, truth))
+        torch.testing.assert_close(slope, true_slope, rtol=0, atol=slope_tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_radial_table_is_continuous(dtype) -> None:
+    """Value, slope and curvature at the end of an interval are those at the start of the next."""
+    found = radial_table(lambda r: torch.exp(-torch.outer(r, torch.tensor([0.3, 1.0]))), 5.0, dtype)
+    assert found is not None
+    table, _ = found
+    k = torch.arange(6.0)
+    for factor in (torch.ones(6), k, k * (k - 1)):
+        ends = torch.einsum("k,iku->iu", factor, table)[1:-1]
+        order = int((factor == 0).sum())
+        starts = factor[order] * table[2:, order]
+        torch.testing.assert_close(ends, starts, rtol=0, atol=CONTINUITY)
 
 
 def test_radial_table_gives_up_on_noise() -> None:
-    assert radial_table(lambda r: torch.sin(1e5 * r).unsqueeze(1), 5.0) is None
+    assert radial_table(lambda r: torch.sin(1e5 * r).unsqueeze(1), 5.0, torch.float32) is None

@@ -365,6 +365,8 @@ class Contract(_Strict):
     @property
     def inexact_heat_flux(self) -> str:
         """Why virials of atoms are not exact one by one, as a heat flux needs them; "" where they are."""
+        if self.collectives:
+            return "energies depend on sums over all atoms"
         if self.message_passing_layers <= 1 or self.differentiable_energies:
             return ""
         return "the file is compiled" if self.backend == "aotinductor" else "the file is of schema 1.0"

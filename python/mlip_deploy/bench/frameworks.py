@@ -77,6 +77,7 @@ def framework_runner(framework: Framework, device: str) -> Callable[[Atoms], Any
     options = ExportOptions(
         modal=inputs.get("modal"),
         head=inputs.get("head"),
+        member=int(inputs["member"]) if "member" in inputs else None,
         fuse=False,
         trust_checkpoint=framework.trust_checkpoint,
     )

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modal", help="training modality, for checkpoints that have several")
     parser.add_argument("--head", help="read-out head, for models that have several")
     parser.add_argument(
+        "--member", type=int, metavar="N", help="one of an ensemble, counted from 0; default: the mean of all"
+    )
+    parser.add_argument(
         "--elements", type=symbols, default=[], metavar="Si,O", help="comma-separated: keep only these; default: all"
     )
     parser.add_argument(
@@ -43,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
+    )
+    parser.add_argument(
+        "--radial",
+        choices=["auto", "table", "exact"],
+        default="auto",
+        help="radial networks as tables (faster) or evaluated; auto, the default: tables in float32, exact in float64",
     )
     parser.add_argument(
         "--backend",
@@ -69,7 +78,9 @@ def run(options: argparse.Namespace) -> int:
             elements=options.elements,
             modal=options.modal,
             head=options.head,
+            member=options.member,
             fuse=not options.no_fuse,
+            radial=options.radial,
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
             target=options.target,

@@ -22,10 +22,11 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, d
     calculator = _calculator(path, path.stat().st_mtime_ns, threads, device)
     atoms = atoms.copy()
     atoms.calc = calculator
+    forces = np.array(atoms.get_forces())  # and all else in the same evaluation
     return Result(
         energy=float(atoms.get_potential_energy()),
         atomic_energies=np.array(atoms.get_potential_energies()) if "energies" in calculator.results else None,
-        forces=np.array(atoms.get_forces()),
+        forces=forces,
         stress=np.array(atoms.get_stress()) if atoms.pbc.all() else None,
     )
 

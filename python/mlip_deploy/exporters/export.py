@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from mlip_deploy.artifact.contract import BackendKind, Dtype, EnergyFrame
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, Radial
 from mlip_deploy.files import require_file
 from mlip_deploy.progress import Progress, silent
 
@@ -30,7 +30,9 @@ def export(
     elements: Sequence[str] = (),
     modal: str | None = None,
     head: str | None = None,
+    member: int | None = None,
     fuse: bool = True,
+    radial: Radial = "auto",
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
     target: Target = "artifact",
@@ -43,8 +45,8 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace" or "nequip". For a module of your own, see
-        `export_module`.
+        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix" or "ani".
+        For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
     output
@@ -58,8 +60,13 @@ def export(
         Training modality, for checkpoints that have several.
     head
         Read-out head, for models that have several.
+    member
+        The one of an ensemble, counted from 0; the mean of all when it is left out.
     fuse
         Put mlip's fused operators in place of the framework's own layers, which are slower.
+    radial
+        With `fuse`: "table" of the radial networks, or "exact" for the networks themselves, which are slower. "auto" is
+        "table" in float32, where the difference is below the rounding, and "exact" in float64, where it is not.
     trust_checkpoint
         Load a checkpoint file that is a pickle, which runs the code in it.
     backend
@@ -89,6 +96,7 @@ def export(
     for name, value, known in (
         ("family", family, tuple(FAMILIES)),
         ("--dtype", dtype, get_args(Dtype)),
+        ("--radial", radial, get_args(Radial)),
         ("--backend", backend, tuple(SUFFIXES)),
         ("--target", target, get_args(Target)),
     ):
@@ -113,7 +121,9 @@ def export(
         ExportOptions(
             modal=modal,
             head=head,
+            member=member,
             fuse=fuse and target == "artifact",  # TorchForce files hold no custom operator
+            radial=radial,
             elements=tuple(elements),
             trust_checkpoint=trust_checkpoint,
             energy_frame=energy_frame,

@@ -58,7 +58,8 @@ class EdgeGradientModel(nn.Module):
             edge_vectors: [n_edges, 3] r_j - r_i with the periodic shift, Å.
 
         Returns:
-            atomic energies [n_owned] in eV, and dE/d(edge_vectors) [n_edges, 3] in eV/Å.
+            atomic energies [n_owned] in eV, float64 where the energy model gives it, and dE/d(edge_vectors)
+            [n_edges, 3] in eV/Å.
         """
         edge_vectors = edge_vectors.detach().requires_grad_(True)
         energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors)

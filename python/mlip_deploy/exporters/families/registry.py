@@ -10,13 +10,16 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlip_deploy.artifact.contract import EXAMPLE_FRAME, Contract, EnergyFrame
 from mlip_deploy.errors import MLIPError
 
 if TYPE_CHECKING:
     from mlip_deploy.exporters.interface import Adapted
+
+
+Radial = Literal["auto", "table", "exact"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,12 @@ class ExportOptions:
     """training modality, for checkpoints that have several"""
     head: str | None = None
     """read-out head, for models that have several"""
+    member: int | None = None
+    """the one of an ensemble, counted from 0; the mean of all when None"""
     fuse: bool = True
     """put mlip's fused operators in place of the framework's own layers"""
+    radial: Radial = "auto"
+    """of fused operators: "table" or "exact" radial networks; "auto": tables in float32, exact in float64"""
     elements: tuple[str, ...] = ()
     """chemical symbols to keep; all of the model's when empty"""
     trust_checkpoint: bool = False
@@ -38,8 +45,12 @@ class ExportOptions:
     base: str | None = None
     """what it was fine-tuned from, whose energy frame it has: a name of the same family, a checkpoint or an artifact"""
 
+    def tabulate(self, in_float32: bool) -> bool:
+        """Whether radial networks become tables in a model that computes in float32, or in float64."""
+        return self.radial == "table" or (self.radial == "auto" and in_float32)
 
-VARIANTS = {"modal": "modalities", "head": "heads"}
+
+VARIANTS = {"modal": "modalities", "head": "heads", "member": "members"}
 """Options that choose one of several models in a checkpoint, and what they choose from."""
 
 
@@ -133,7 +144,7 @@ class Family:
             value = getattr(options, option)
             if value is None or option == self.variant:
                 continue
-            if self.variant is None:
+            if self.variant is None or "member" in (option, self.variant):  # a number is no name
                 raise MLIPError(f"--{option} {value}: {self.name} models have no {several}. Leave --{option} out")
             raise MLIPError(
                 f"--{option} {value}: {self.name} models have {VARIANTS[self.variant]}, not {several}. Type: "
@@ -167,6 +178,14 @@ FAMILIES = {
             "nequix",
             "pip install nequix --no-deps && pip install e3nn scipy",
             "mp-1, oam-1, omat-1, mp-1-pft or oam-1-pft, or a checkpoint file (*.nqx, *.pt)",
+        ),
+        # Without its requirements: an older torch than may be there, and packages for data sets.
+        Family(
+            "ani",
+            "torchani",
+            "pip install torchani --no-deps && pip install huggingface_hub",
+            "2x, 1x or 1ccx, or a file of TorchANI (*.pt) or NeuroChem (*.info)",
+            "member",
         ),
     ]
 }

@@ -5,27 +5,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-VALUE_TOLERANCE = 1e-7
+VALUE_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-9}
 
-SLOPE_TOLERANCE = 1e-6
-"""Largest error of a tabulated weight and of its derivative, relative to the largest weight and derivative."""
+SLOPE_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-8}
+"""Largest error of a tabulated weight and of its derivative, relative to the largest weight and derivative. Those of
+float32 are the network's own rounding; those of float64 keep forces within 1e-8 eV/Å (artifact/tolerances.py)."""
 
-INTERVALS = (100, 150, 200, 250, 300, 400, 500, 700, 1000, 1400, 2000)
+INTERVALS = (100, 120, 140, 170, 200, 230, 270, 320, 370, 430, 500, 600, 700, 850, 1000, 1200, 1400, 1700, 2000)
 
 SHORTEST = 0.5
 """Å: the tolerances are met from here to the cutoff; nearer, where no atoms are, the table is only continuous."""
 
 
-def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float) -> tuple[Tensor, float] | None:
+def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
     """Functions of the distance as quintic polynomials in equal intervals, twice continuously differentiable.
 
     A radial network depends on the distance alone, so it is a table of functions of one variable. Value, slope and
     curvature at the ends of an interval fix its polynomial; the force that follows is its exact derivative. The
-    fewest intervals are taken that meet the tolerances, which are below the network's own float32 rounding.
+    fewest intervals are taken that meet the tolerances.
 
     Args:
         weights: float64 distances [n] in Å -> [n, n_weights].
         cutoff: Å.
+        dtype: in which the model computes; it decides the tolerances.
 
     Returns:
         the table [n_intervals, 6, n_weights], float64, coefficients of s⁰ to s⁵ with s in [0, 1], and the interval's
@@ -49,7 +51,8 @@ def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float) -> tuple[Te
             )
             largest_value = max(largest_value, float(value.abs().max()))
             largest_slope = max(largest_slope, float(slope.abs().max()))
-        if worst_value <= VALUE_TOLERANCE * largest_value and worst_slope <= SLOPE_TOLERANCE * largest_slope:
+        value_fits = worst_value <= VALUE_TOLERANCE[dtype] * largest_value
+        if value_fits and worst_slope <= SLOPE_TOLERANCE[dtype] * largest_slope:
             return table, step
     return None
 
@@ -62,8 +65,8 @@ def _hermite(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float)
     inside = 1e-9
     left, right = (start + inside) * step, (start + 1.0 - inside) * step
     left[0] = 1e-3 * step
-    f0, g0, q0 = _derivatives(weights, left, 2)
-    f1, g1, q1 = _derivatives(weights, right, 2)
+    f0, g0, q0 = _at(start * step, left, weights)
+    f1, g1, q1 = _at((start + 1.0) * step, right, weights)
     g0, g1, q0, q1 = step * g0, step * g1, step**2 * q0, step**2 * q1
     rise = f1 - f0
     return torch.stack(
@@ -77,6 +80,13 @@ def _hermite(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float)
         ],
         dim=1,
     )
+
+
+def _at(knots: Tensor, beside: Tensor, weights: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, slope and curvature at knots, carried over from points that are a hair beside them."""
+    value, slope, curvature = _derivatives(weights, beside, 2)
+    hair = (knots - beside).unsqueeze(1)
+    return value + hair * (slope + 0.5 * hair * curvature), slope + hair * curvature, curvature
 
 
 def _derivatives(function: Callable[[Tensor], Tensor], r: Tensor, order: int) -> list[Tensor]:

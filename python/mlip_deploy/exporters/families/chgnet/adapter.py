@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
-from ase.geometry import complete_cell
 
 from mlip_deploy.artifact.contract import EnergyFrame, ModelIdentity, Output
 from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.reader import file_sha256
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.cells import closed_cell
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.chgnet.plain import CHGNetEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
@@ -193,10 +193,6 @@ def _periodic_structure(atoms: Atoms, cutoff: float) -> Any:
     from pymatgen.core.lattice import Lattice
     from pymatgen.core.structure import Structure
 
-    cell = atoms.cell.array.copy()
-    cell[~atoms.pbc] = 0.0
-    closed = complete_cell(cell)
-    for k in np.flatnonzero(~atoms.pbc):
-        direction = closed[k] / np.linalg.norm(closed[k])
-        cell[k] = direction * (np.ptp(atoms.positions @ direction) + 2.0 * cutoff)
-    return Structure(Lattice(cell), atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True)
+    return Structure(
+        Lattice(closed_cell(atoms, cutoff)), atoms.get_chemical_symbols(), atoms.positions, coords_are_cartesian=True
+    )

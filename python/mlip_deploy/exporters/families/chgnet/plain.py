@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.layers.edge_pairs import pairs_of_edges
 
 
 class CHGNetEnergy(nn.Module):
@@ -119,17 +120,6 @@ class CHGNetEnergy(nn.Module):
                 through = hops.index_select(0, centres) + 1
                 hops = hops.scatter_reduce(0, neighbours, through, "amin")
         return hops
-
-
-def pairs_of_edges(vertices: Tensor, centres: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
-    """All (k, e) where edge e starts at the vertex k: centres[e] == vertices[k]."""
-    order = torch.argsort(centres)
-    counts = torch.bincount(centres, minlength=n_nodes)
-    starts = torch.cumsum(counts, 0) - counts
-    n = counts[vertices]
-    k = torch.arange(vertices.shape[0], device=centres.device).repeat_interleave(n)
-    place = torch.arange(k.shape[0], device=centres.device) - (torch.cumsum(n, 0) - n)[k]
-    return k, order[starts[vertices[k]] + place]
 
 
 def reverse_edges(

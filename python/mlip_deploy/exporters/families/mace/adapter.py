@@ -72,7 +72,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         energy_frame=frame,
         inputs=inputs,
         inversion_symmetric=keeps_parity(model),
-        energy_model=lambda dtype: _energy_model(exported, dtype, head, options.fuse),
+        energy_model=lambda dtype: _energy_model(exported, dtype, head, options),
         original=Original(
             package=f"mace-torch {version('mace-torch')}",
             float64=_original(model, "float64", head),
@@ -92,13 +92,13 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
     return scripted
 
 
-def _energy_model(model: Any, dtype: torch.dtype, head: str, fuse: bool) -> nn.Module:
+def _energy_model(model: Any, dtype: torch.dtype, head: str, options: ExportOptions) -> nn.Module:
     index = _heads(model).index(head)
     converted = _converted(model, dtype)
-    if not fuse:
+    if not options.fuse:
         return MACEEnergy(converted, index)
     try:
-        return FusedMACEEnergy(converted, index, dtype)
+        return FusedMACEEnergy(converted, index, dtype, tabulate=options.tabulate(dtype == torch.float32))
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 

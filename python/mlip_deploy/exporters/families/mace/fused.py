@@ -1,8 +1,8 @@
 """MACE on fused operators: the same numbers as `mace_plain.MACEEnergy`, in component-major layout.
 
 Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
-product and sum over neighbours, and `mlip::symmetric_contraction`. In float32 the radial networks become tables (see
-`equivariant.radial_table`), unless the radial basis depends on the elements too; in float64 they are evaluated.
+product and sum over neighbours, and `mlip::symmetric_contraction`. Radial networks can be tables (see
+`radial_table`), unless the radial basis depends on the elements too.
 """
 
 import copy
@@ -47,12 +47,12 @@ class FusedMACEEnergy(nn.Module):
 
     __constants__ = ("needs_features",)
 
-    def __init__(self, model: Any, head: int, dtype: torch.dtype):
+    def __init__(self, model: Any, head: int, dtype: torch.dtype, tabulate: bool):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
         self.harmonics = EdgeHarmonics(model.spherical_harmonics)
-        tabulate = dtype == torch.float32 and not hasattr(model.radial_embedding, "distance_transform")
+        tabulate = tabulate and not hasattr(model.radial_embedding, "distance_transform")
         with torch.no_grad():
             embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
         layers: list[nn.Module] = []
@@ -61,7 +61,7 @@ class FusedMACEEnergy(nn.Module):
             if type(interaction).__name__ == NONLINEAR:
                 layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
                 continue
-            table = _tabulated(model, interaction) if tabulate else None
+            table = _tabulated(model, interaction, dtype) if tabulate else None
             layers.append(FusedMACELayer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
         self.needs_features = any(layer.needs_features for layer in self.layers)
@@ -193,8 +193,8 @@ class FusedMACELayer(nn.Module):
         return blocks
 
 
-def _tabulated(model: Any, interaction: Any) -> tuple[Tensor, float] | None:
-    """The radial network of an interaction as a table, made in float64."""
+def _tabulated(model: Any, interaction: Any, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """The radial network of an interaction as a table, made in float64 for a model of type `dtype`."""
     embedding = copy.deepcopy(model.radial_embedding).double()
     network = copy.deepcopy(interaction.conv_tp_weights).double()
     nothing = torch.zeros(0)
@@ -204,4 +204,4 @@ def _tabulated(model: Any, interaction: Any) -> tuple[Tensor, float] | None:
         result: Tensor = network(features)
         return result if cutoff is None else result * cutoff
 
-    return radial_table(weights, float(model.r_max))
+    return radial_table(weights, float(model.r_max), dtype)

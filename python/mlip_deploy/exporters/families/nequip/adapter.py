@@ -112,7 +112,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
         energy_frame=EnergyFrame.unknown(),
         inputs=[],
         inversion_symmetric=keeps_parity(model),
-        energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options.fuse),
+        energy_model=lambda dtype: _energy_model(model, dtype, types, bool(interactions), options),
         original=Original(
             package=f"nequip {nequip.__version__}",
             float64=_original(model, torch.float64),
@@ -122,15 +122,17 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
     )
 
 
-def _energy_model(model: Any, dtype: torch.dtype, types: list[int], interactions: bool, fuse: bool) -> nn.Module:
+def _energy_model(
+    model: Any, dtype: torch.dtype, types: list[int], interactions: bool, options: ExportOptions
+) -> nn.Module:
     converted = _in_type(model, dtype)
-    if fuse and not interactions:
+    if options.fuse and not interactions:
         use_batched_contracters(converted)
-    if not fuse or not interactions:
+    if not options.fuse or not interactions:
         return NequIPEnergy(converted, types)
     in_float64 = _steps(_in_type(converted, torch.float64))
     try:
-        return FusedNequIPEnergy(_steps(converted), in_float64, types, tabulate=dtype == torch.float32)
+        return FusedNequIPEnergy(_steps(converted), in_float64, types, dtype, options.tabulate(dtype == torch.float32))
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 

@@ -2,7 +2,7 @@
 
 Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
 product and sum over neighbours, gate. The self-connection, a product with the features of the atom's type, becomes one
-matrix for each type. In float32 the radial networks become tables (see `equivariant.radial_table`), unless the cutoff
+matrix for each type. Radial networks can be tables (see `radial_table`), unless the cutoff
 depends on the types; in float64 they are evaluated.
 """
 
@@ -40,6 +40,7 @@ class FusedNequIPEnergy(nn.Module):
         steps: NequIP's modules in the order in which they run, in the type to compute in.
         in_float64: the same in float64, to make tables of.
         types: NequIP's type index of each of the artifact's elements.
+        dtype: the type to compute in.
         tabulate: put tables in place of the radial networks where that is possible.
 
     Raises:
@@ -49,7 +50,14 @@ class FusedNequIPEnergy(nn.Module):
     attributes: Tensor
     types: Tensor
 
-    def __init__(self, steps: dict[str, Any], in_float64: dict[str, Any], types: list[int], tabulate: bool):
+    def __init__(
+        self,
+        steps: dict[str, Any],
+        in_float64: dict[str, Any],
+        types: list[int],
+        dtype: torch.dtype,
+        tabulate: bool,
+    ):
         super().__init__()
         before, layers, after = _sorted(steps)
         self.register_buffer("types", torch.tensor(types))
@@ -62,7 +70,7 @@ class FusedNequIPEnergy(nn.Module):
         self.register_buffer("attributes", attributes)
         fused: list[FusedNequIPLayer] = []
         for name, layer in layers.items():
-            table = None if cutoff is None else _tabulated(in_float64, name, cutoff)
+            table = None if cutoff is None else _tabulated(in_float64, name, cutoff, dtype)
             fused.append(FusedNequIPLayer(layer, attributes, not fused, table, types))
         self.layers = nn.ModuleList(fused)
         self.needs_network = any(not layer.convolution.tabulated for layer in fused)
@@ -184,8 +192,8 @@ def _sorted(steps: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list
     return before, layers, after
 
 
-def _tabulated(steps: dict[str, Any], name: str, cutoff: float) -> tuple[Tensor, float] | None:
-    """The radial network of a layer as a table, from modules in float64."""
+def _tabulated(steps: dict[str, Any], name: str, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """The radial network of a layer as a table for a model of type `dtype`, from modules in float64."""
     before = _sorted(steps)[0]
     network = steps[name].conv.edge_mlp
 
@@ -195,4 +203,4 @@ def _tabulated(steps: dict[str, Any], name: str, cutoff: float) -> tuple[Tensor,
         result: Tensor = network(data["edge_embedding"])
         return result
 
-    return radial_table(weights, cutoff)
+    return radial_table(weights, cutoff, dtype)

@@ -104,7 +104,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         energy_frame=EnergyFrame.unknown() if published is None else published.energy_frame,
         inputs=[],
         inversion_symmetric=True,  # its harmonics are of vectors, and its layers keep parity
-        energy_model=lambda dtype: _energy_model(checkpoint, path, species, dtype, options.fuse),
+        energy_model=lambda dtype: _energy_model(checkpoint, path, species, dtype, options),
         original=Original(
             package=f"nequix {FAMILIES['nequix'].version()}",
             float64=_original(checkpoint, path, torch.float64),
@@ -115,12 +115,14 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     )
 
 
-def _energy_model(checkpoint: Checkpoint, path: Path, species: list[int], dtype: torch.dtype, fuse: bool) -> nn.Module:
+def _energy_model(
+    checkpoint: Checkpoint, path: Path, species: list[int], dtype: torch.dtype, options: ExportOptions
+) -> nn.Module:
     model = build_model(checkpoint, path, dtype)
-    in_float64 = build_model(checkpoint, path, torch.float64) if dtype == torch.float32 else None
+    in_float64 = build_model(checkpoint, path, torch.float64) if options.tabulate(dtype == torch.float32) else None
     try:
         with default_dtype(dtype):
-            return NequixEnergy(model, in_float64, species, fuse)
+            return NequixEnergy(model, in_float64, species, options.fuse)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no form that can be exported") from reason
 

@@ -3,7 +3,7 @@
 Nequix is NequIP (S. Batzner et al. 2022) without products with the elements: per layer a linear map, the convolution, a
 linear map beside a linear connection around it, a norm over all components and channels, and a gate. Features are lists
 of blocks [n_atoms, 2l+1, channels] (see layers/equivariant.py). The convolution is `mlip::edge_tensor_product`, or with
-`fuse` False e3nn's own tensor product. In float32 the radial networks become tables.
+`fuse` False e3nn's own tensor product. Radial networks can be tables.
 """
 
 import math
@@ -49,7 +49,7 @@ class NequixEnergy(nn.Module):
         self.radial = RadialBasis(model)
         layers = []
         for k, layer in enumerate(model.layers):
-            table = None if in_float64 is None or not fuse else _tabulated(in_float64, k)
+            table = None if in_float64 is None or not fuse else _tabulated(in_float64, k, model.atom_energies.dtype)
             layers.append(NequixLayer(layer, species if k == 0 else None, table, fuse))
         self.layers = nn.ModuleList(layers)
         self.needs_network = not all(layer.tabulated for layer in layers)
@@ -287,12 +287,12 @@ def _in_order(layer: Any) -> Any:
     )
 
 
-def _tabulated(model: Any, layer: int) -> tuple[Tensor, float] | None:
-    """The radial network of a layer as a table, from a model in float64."""
+def _tabulated(model: Any, layer: int, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """The radial network of a layer as a table for a model of type `dtype`, from a model in float64."""
     basis, network = RadialBasis(model), RadialNetwork(model.layers[layer].radial_mlp)
 
     def weights(r: Tensor) -> Tensor:
         result: Tensor = network(basis(r))
         return result
 
-    return radial_table(weights, float(model.cutoff))
+    return radial_table(weights, float(model.cutoff), dtype)

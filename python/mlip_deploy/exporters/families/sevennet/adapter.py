@@ -72,7 +72,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         energy_frame=_energy_frame(source, modal),
         inputs=inputs,
         inversion_symmetric=bool(config["is_parity"]),
-        energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options.fuse),
+        energy_model=lambda dtype: _energy_model(checkpoint, types, dtype, modal, options),
         original=Original(
             package=f"sevenn {sevenn.__version__}",
             float64=_original(checkpoint, torch.float64, modal),
@@ -85,21 +85,26 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     )
 
 
-def _energy_model(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, fuse: bool) -> nn.Module:
+def _energy_model(
+    checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, options: ExportOptions
+) -> nn.Module:
     """The energy model of some of SevenNet's type indices, which are then numbered from 0."""
     model = _build(checkpoint, dtype)
     _keep_types(model.rescale_atomic_energy, types, len(checkpoint.config["_type_map"]))
-    if not fuse:
+    if not options.fuse:
         return SevenNetEnergy(model, types, modal)
     cutoff = float(checkpoint.config["cutoff"])
     try:
-        return FusedSevenNetEnergy(model, types, dtype, cutoff, model.modal_map[modal] if modal else 0)
+        modal_index = model.modal_map[modal] if modal else 0
+        return FusedSevenNetEnergy(
+            model, types, dtype, cutoff, modal_index, tabulate=options.tabulate(dtype == torch.float32)
+        )
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 
 
 def _chunked(checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None) -> nn.Module:
-    model: Any = _energy_model(checkpoint, types, dtype, modal, fuse=False)
+    model: Any = _energy_model(checkpoint, types, dtype, modal, ExportOptions(fuse=False))
     return ChunkedSevenNet(model)
 
 

@@ -1,7 +1,7 @@
 """SevenNet on fused operators: the same numbers as `sevennet.SevenNetEnergy`, in component-major layout.
 
 Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
-product and sum over neighbours, gate. In float32 the radial networks become tables (see `equivariant.radial_table`);
+product and sum over neighbours, gate. Radial networks can be tables (see `radial_table`);
 in float64 they are evaluated, so that the file agrees with the original to rounding.
 """
 
@@ -40,7 +40,9 @@ class FusedSevenNetEnergy(nn.Module):
 
     modal_type: Tensor
 
-    def __init__(self, model: Any, types: list[int], dtype: torch.dtype, cutoff: float, modal_index: int):
+    def __init__(
+        self, model: Any, types: list[int], dtype: torch.dtype, cutoff: float, modal_index: int, tabulate: bool
+    ):
         super().__init__()
         modules = dict(model._modules)
         names = list(modules)
@@ -50,7 +52,6 @@ class FusedSevenNetEnergy(nn.Module):
             raise NotFusible(f"the model has no convolutions or no rescaling: {', '.join(names)}")
         self.embedding = modules["edge_embedding"]
         self.harmonics = EdgeHarmonics(self.embedding.spherical)
-        tabulate = dtype == torch.float32
         first = names.index(convolutions[0])
         before_first = [modules[name] for name in names[names.index("edge_embedding") + 1 : first]]
         self.tables = SpeciesTables(before_first, modules, types, modal_index)
@@ -63,7 +64,7 @@ class FusedSevenNetEnergy(nn.Module):
                     {n.partition("_")[2]: modules[n] for n in names if n.startswith(f"{prefix}_")},
                     name != convolutions[0],
                     constants,
-                    _tabulated(self.embedding, modules[name], cutoff) if tabulate else None,
+                    _tabulated(self.embedding, modules[name], cutoff, dtype) if tabulate else None,
                 )
             )
         self.layers = nn.ModuleList(layers)
@@ -218,8 +219,8 @@ def _rows(x: Tensor, irreps: Any) -> Tensor:
     return torch.cat([block.flatten(1) for block in to_blocks(x, irreps)], dim=1)
 
 
-def _tabulated(embedding: Any, convolution: Any, cutoff: float) -> tuple[Tensor, float] | None:
-    """The radial network of a convolution as a table, made in float64."""
+def _tabulated(embedding: Any, convolution: Any, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """The radial network of a convolution as a table, made in float64 for a model of type `dtype`."""
     # Not the whole embedding: what e3nn compiles for its harmonics cannot be copied.
     basis, cutoff_function = copy.deepcopy(embedding.basis_function), copy.deepcopy(embedding.cutoff_function)
     basis, cutoff_function = basis.double(), cutoff_function.double()
@@ -229,4 +230,4 @@ def _tabulated(embedding: Any, convolution: Any, cutoff: float) -> tuple[Tensor,
         result: Tensor = network(basis(r) * cutoff_function(r).unsqueeze(-1))
         return result
 
-    return radial_table(weights, cutoff)
+    return radial_table(weights, cutoff, dtype)
