@@ -2,6 +2,7 @@
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
+# make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make oldest-torch    compile with the headers of the oldest torch that pyproject.toml allows (100 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
@@ -17,7 +18,7 @@ BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test quick test-mace test-torchforce oldest-torch lint build clean
+.PHONY: demo test quick test-mace test-torchforce sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -41,6 +42,15 @@ $(VENV)-torchforce/installed: constraints-torchforce.txt
 	$(PYTHON) -m venv $(VENV)-torchforce
 	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
 	touch $@
+
+sanitize: sanitize-address sanitize-thread
+
+# The library and its C++ tests alone, in a folder of their own. A finding ends the program, and so fails its test.
+sanitize-address sanitize-thread: sanitize-%: $(VENV)/installed
+	$(BIN)/cmake -G Ninja -S . -B $(VENV)/$@ -DMLIP_SANITIZE=$* -DMLIP_BUILD_TESTS=ON \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja > /dev/null
+	$(BIN)/cmake --build $(VENV)/$@ --target unit_tests
+	$(BIN)/ctest --test-dir $(VENV)/$@ --output-on-failure
 
 oldest-torch: build
 	$(BIN)/python cmake/oldest_torch.py $(VENV)/build $(VENV)/oldest-torch

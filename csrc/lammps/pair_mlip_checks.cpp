@@ -16,6 +16,13 @@
 
 using namespace LAMMPS_NS;
 
+namespace {
+/// The group of `comm_modify group`, which Comm shows to its own kind only; 0 is `all`.
+struct BorderGroup : Comm {
+  static int of(const Comm& comm) { return comm.*(&BorderGroup::bordergroup); }
+};
+}  // namespace
+
 void PairMLIP::check_input() {
   if (domain->dimension != 3)
     error->all(
@@ -43,6 +50,10 @@ void PairMLIP::check_input() {
     error->all(
         FLERR,
         "pair_style mlip: 'neigh_modify include' hides neighbours from the model. Add: neigh_modify include all");
+  if (BorderGroup::of(*comm) != 0)
+    error->all(
+        FLERR,
+        "pair_style mlip: 'comm_modify group' leaves ghosts out that the model needs. Add: comm_modify group all");
 }
 
 std::string PairMLIP::name_of_type(int type) const {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
     from mlip_deploy.openmm import MLIPForce
+    from mlip_deploy.preparation.prepare import Prepared, prepare
     from mlip_deploy.result import Evaluation, Result
     from mlip_deploy.validation.fidelity import Comparison, FidelityReport, check
     from mlip_deploy.validation.run import Validation
@@ -43,6 +44,7 @@ __all__ = [
     "MLIPError",
     "MLIPForce",
     "ModelComparison",
+    "Prepared",
     "Result",
     "Setting",
     "Validation",
@@ -52,6 +54,7 @@ __all__ = [
     "compare",
     "export",
     "export_module",
+    "prepare",
     "validate",
 ]
 
@@ -67,6 +70,8 @@ _MODULES = {
     "MLIPError": "errors",
     "MLIPForce": "openmm",
     "ModelComparison": "comparison.content",
+    "Prepared": "preparation.prepare",
+    "prepare": "preparation.prepare",
     "Result": "result",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",

@@ -107,6 +107,29 @@ RUNS = {
     ),
     "minimize": Deck(rocksalt(), "minimize 0 1e-3 60 120", ranks=(1, 2)),
     "box/relax": Deck(rocksalt(), "fix 1 all box/relax aniso 0\nminimize 0 1e-3 30 60\nunfix 1"),
+    "box/relax of all six": Deck(triclinic((2, 1, 1)), "fix 1 all box/relax tri 0\nminimize 0 1e-3 30 60\nunfix 1"),
+    "rRESPA": Deck(
+        rocksalt((2, 1, 1)),
+        HOT + "run_style respa 2 2 bond 1 pair 2\nfix 1 all nve\nrun 20\nrun_style verlet", every=10,
+    ),
+    "delete_atoms and reset_atoms": Deck(
+        rocksalt((2, 2, 1)),
+        HOT + "fix 1 all nve\nrun 3\ndelete_atoms random count 5 yes all NULL 7\nreset_atoms id sort yes\nrun 5",
+        every=5, ranks=ON_4_RANKS,
+    ),
+    "balance between runs": Deck(
+        rocksalt((3, 1, 1), vacuum=(20, 0, 0)),
+        HOT + "fix 1 all nve\nrun 3\nbalance 1.0 shift x 10 1.01\nrun 5\nbalance 1.0 shift x 10 1.01\nrun 5",
+        before="processors * 1 1", every=1, ranks=ON_4_RANKS,
+    ),
+    "atoms sorted at every step, a hashed map": Deck(
+        rocksalt((3, 1, 1)), HOT + "fix 1 all nve\nrun 20", before="atom_modify map hash sort 1 2.0", every=1,
+        ranks=ON_4_RANKS,
+    ),
+    "a list kept for seven steps": Deck(
+        triclinic((2, 1, 1)),
+        HOT + "neighbor 2.5 bin\nneigh_modify every 7 delay 7 check no\nfix 1 all nve\nrun 30", every=1,
+    ),
     "fix balance": Deck(
         rocksalt((4, 1, 1), vacuum=(30, 0, 0)),
         HOT + "fix 1 all nve\nfix 2 all balance 5 1.0 shift x 5 1.01\nrun 20",

@@ -64,6 +64,10 @@ NEGATIVE = {
         {"after": "group a id 1\natom_modify first a\nneigh_modify include a"},
         "'neigh_modify include' hides neighbours.*include all",
     ),
+    "ghosts of one group": (
+        {"after": "group a id 1 2\natom_modify first a\ncomm_modify group a"},
+        "'comm_modify group' leaves ghosts out that the model needs. Add: comm_modify group all",
+    ),
     "special bonds": (
         {"style": "bonded", "after": BONDS},
         "special_bonds hides 1-2 neighbours from the model.* Add: special_bonds lj/coul 1e-30 0 0 ",

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,6 +96,24 @@ def test_hybrid(ranks, tiny, tmp_path):
         np.testing.assert_allclose(forces[~keep], 0.0, atol=FLOAT64_ROTATED, err_msg=name)
         assert with_model.energy - without.energy == pytest.approx(truth.energy, abs=FLOAT64_ROTATED), name
         np.testing.assert_allclose(with_model.stress - without.stress, truth.stress, atol=FLOAT64_ROTATED, err_msg=name)
+
+
+def test_sgcmc(toy_local, tmp_path):
+    """At 1 K a flip is accepted only if the energy falls: by ASE it falls in each cycle, and what is left is right.
+
+    In a step with a cycle, LAMMPS's energies and forces are those of its last trial, accepted or not.
+    """
+    body = "neigh_modify every 1 delay 0 check yes\nfix 2 all sgcmc 2 0.1 1.0 0.0 randseed 7\nrun 6\nunfix 2"
+    deck = Deck(rocksalt((4, 4, 4)), body, settings="change_box all ortho", every=1, model="local")
+    (outcome,) = run_decks({"sgcmc": deck}, {"local": toy_local}, tmp_path, ranks=1).values()
+    energies = [ase_engine.evaluate(toy_local, frame.atoms).energy for frame in outcome.frames]
+    flips = [np.sum(a.types != b.types) for a, b in pairwise(outcome.frames)]
+    assert [step for step, count in enumerate(flips, start=1) if count] == [2, 4, 6]
+    for change, count in zip(np.diff(energies), flips, strict=True):
+        assert change < 0 if count else change == pytest.approx(0.0, abs=FLOAT64_ROTATED)
+    truth = ase_engine.evaluate(toy_local, outcome.last.atoms)
+    assert outcome.energy == pytest.approx(truth.energy, abs=FLOAT64_ROTATED)
+    np.testing.assert_allclose(outcome.last.forces, truth.forces, atol=FLOAT64_ROTATED)
 
 
 def test_two_models_at_once(tiny, toy_local, tmp_path):

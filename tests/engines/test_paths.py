@@ -1,5 +1,6 @@
 """Paths with letters that LAMMPS's input does not take: the tools link the file under a name that it does."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,9 @@ def test_bench_and_dynamics_run(toy_local, tmp_path):
 
 def test_the_command_line_too(toy_local, tmp_path):
     path = copied(toy_local, tmp_path / "é")
-    done = mlip("validate", path, "--suite", "fidelity,cost", "-o", tmp_path / "é" / "out")
+    done = mlip("validate", path, "--suite", "fidelity,cost", "-o", tmp_path / "é" / "out", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["verdict"] == "pass"
 
 
 def test_a_message_of_lammps_names_the_file_itself(toy_local, tmp_path):

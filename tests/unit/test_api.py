@@ -73,8 +73,9 @@ def options_of(name: str) -> set[str]:
     [
         ("export", {"list", "no_fuse"}, {"fuse"}),
         ("check", {"file", "json"}, {"path", "shuffled_ids"}),
-        ("validate", {"file", "sign"}, {"path"}),
-        ("compare", set(), set()),
+        ("validate", {"file", "sign", "json"}, {"path"}),
+        ("compare", {"json"}, set()),
+        ("prepare", set(), set()),
     ],
 )
 def test_keywords_are_the_options(name: str, own: set[str], keywords: set[str]) -> None:

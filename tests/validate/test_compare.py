@@ -62,9 +62,12 @@ def labels(models: list[Path], start: Path, tmp_path_factory: pytest.TempPathFac
 def test_the_command_writes_one_table_matrix_and_flags(
     models: list[Path], labels: Path, start: Path, tmp_path: Path
 ) -> None:
-    done = mlip("compare", *models, "--reference", labels, "--structures", start, "-o", tmp_path)
+    copy = tmp_path / "copy.json"
+    options = ["--reference", labels, "--structures", start, "-o", tmp_path, "--json", copy]
+    done = mlip("compare", *models, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "compare.json").read_text())
+    assert json.loads(copy.read_text())["rows"] == found["rows"]
     assert found["models"] == ["toy-local.mlip.pt", "other.mlip.pt"]  # one model's name twice would not tell them apart
     mae = next(row for row in found["rows"] if row["quantity"] == "force component, MAE")
     assert 0.03 < mae["values"][0] < 0.05  # 0.05 times the square root of 2/π

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 import mlip_deploy
-from mlip_deploy.cli.console import console, progress_line, show
-from mlip_deploy.cli.options import add_engine, add_hardware, symbols
+from mlip_deploy.cli.console import STANDARD_OUTPUT, console, progress_line, require_json, show, write_json
+from mlip_deploy.cli.options import add_engine, add_hardware, add_json, symbols
 
 if TYPE_CHECKING:
     from mlip_deploy.comparison.content import ModelComparison
@@ -42,11 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser, "ase")
     add_hardware(parser, "models")
+    add_json(parser, "every number")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="folder of results")
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare, and print the tables."""
+    require_json(options.json)
     with progress_line() as progress:
         found = mlip_deploy.compare(
             options.files,
@@ -62,8 +64,11 @@ def run(options: argparse.Namespace) -> int:
             device=options.device,
             progress=progress,
         )
-    _print(found)
-    console.print(f"report: {options.out / 'compare.html'}")
+    if options.json:
+        write_json(options.json, found.model_dump_json(indent=1))
+    if options.json != STANDARD_OUTPUT:
+        _print(found)
+        console.print(f"report: {options.out / 'compare.html'}")
     return 0
 
 

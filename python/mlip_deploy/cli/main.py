@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
     ),
+    "prepare": (
+        "write a folder with a run for LAMMPS, OpenMM or ASE, from a structure file",
+        "mlip prepare lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --temperature 300",
+    ),
     "bench": (
         "measure speed, memory and the share of a step outside the model",
         "mlip bench 7net-0.mlip.pt --systems si64,si512 --engines ase,lammps",
@@ -84,7 +88,8 @@ def parser() -> Parser:
     whole = Parser(
         prog="mlip",
         description="Export, inspect and check interatomic potentials for LAMMPS, OpenMM and ASE.",
-        epilog="exit status: 0 good, 1 the verdict is no, 2 wrong input or usage",
+        epilog="exit status: 0 good, 1 the verdict is no, 2 wrong input or usage, 3 (validate) no check failed, but "
+        "reference energies were not judged",
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")

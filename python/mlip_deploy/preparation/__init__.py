@@ -1,0 +1,1 @@
+"""From a structure to a run: folders with inputs for LAMMPS, OpenMM and ASE."""
