@@ -3,7 +3,7 @@
 # make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
 # make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
-# make oldest-torch    compile with the headers of the oldest torch that pyproject.toml allows (100 MB)
+# make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
 # All work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
@@ -53,7 +53,7 @@ sanitize-address sanitize-thread: sanitize-%: $(VENV)/installed
 	$(BIN)/ctest --test-dir $(VENV)/$@ --output-on-failure
 
 oldest-torch: build
-	$(BIN)/python cmake/oldest_torch.py $(VENV)/build $(VENV)/oldest-torch
+	$(BIN)/python cmake/oldest_torch.py $(VENV)/oldest-torch
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,23 +1,23 @@
-"""Compile what sees torch with the headers of the oldest torch that pyproject.toml allows. Nothing is linked or run.
+"""Build the library and the C++ unit tests against the oldest torch that pyproject.toml allows, and run them.
 
-The headers come from the wheel for Linux on ARM, which has 100 MB: that for x86-64 has 900 MB, and several GB of CUDA
-behind it. They are kept in FOLDER: oldest_torch.py BUILD FOLDER, where BUILD has compile_commands.json.
+PyPI's wheel of it has 900 MB and asks for several GB of CUDA, of which the tests need two small libraries: on the CPU
+libtorch_cpu.so and libc10.so are all of torch. They are kept in FOLDER: oldest_torch.py FOLDER.
 """
 
-import json
-import os
-import shlex
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from requirements import project
 
-WHEEL = ["--only-binary=:all:", "--platform", "manylinux_2_28_aarch64", "--python-version", "3.11"]
+ROOT = Path(__file__).parent.parent
+NEEDED_OF_CUDA = ("nvidia-cuda-runtime", "nvidia-cuda-cupti")
+PARTS = ("torch/include/", "torch/lib/libtorch_cpu.so", "torch/lib/libc10.so", "torch/lib/libgomp", "torch/version.py")
 
 
 def oldest_minor_release() -> str:
@@ -27,57 +27,48 @@ def oldest_minor_release() -> str:
     return bound
 
 
-def unpack_headers(release: str, folder: Path) -> None:
-    """torch/include of the newest patch of a minor release."""
-    with tempfile.TemporaryDirectory() as download:
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "-d",
-            download,
-            *WHEEL,
-            f"torch=={release}.*",
-        ]
-        subprocess.run(pip, check=True)
-        (wheel,) = Path(download).glob("torch-*.whl")
+def download(requirements: list[str], folder: Path) -> list[Path]:
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
+    subprocess.run([*pip, *requirements], check=True)
+    return list(folder.glob("*.whl"))
+
+
+def unpack(release: str, folder: Path) -> None:
+    """torch, as far as the CPU needs it, of the newest patch of a minor release, in folder/torch."""
+    with tempfile.TemporaryDirectory() as temporary:
+        (wheel,) = download([f"torch=={release}.*"], Path(temporary))
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder, [name for name in archive.namelist() if name.startswith("torch/include/")])
-
-
-def commands(build: Path, include: Path) -> dict[str, list[str]]:
-    """By source file: the compiler's call of the build, with other headers of torch and without a result."""
-    found = {}
-    for entry in json.loads((build / "compile_commands.json").read_text()):
-        words = shlex.split(entry["command"])
-        if not any(word.endswith("torch/include") for word in words):
-            continue
-        at = words.index("-o")
-        words[at : at + 2] = ["-fsyntax-only"]
-        found[entry["file"]] = [
-            str(include) + word.partition("torch/include")[2] if "/torch/include" in word else word for word in words
-        ]
-    return found
+            names = archive.namelist()
+            archive.extractall(folder, [name for name in names if name.startswith(PARTS)])
+            metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    required = map(Requirement, re.findall(r"^Requires-Dist: ([^;\n]+)", metadata, flags=re.MULTILINE))
+    of_cuda = [str(requirement) for requirement in required if requirement.name.startswith(NEEDED_OF_CUDA)]
+    library = folder / "torch" / "lib"
+    with tempfile.TemporaryDirectory() as temporary:
+        for wheel in download(of_cuda, Path(temporary)):
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if re.search(r"/lib(cudart|cupti)\.so[.\d]*$", name):
+                        with archive.open(name) as source, (library / Path(name).name).open("wb") as sink:
+                            shutil.copyfileobj(source, sink)
+    # libtorch.so only asks for the others, and for CUDA's.
+    empty = ["c++", "-shared", "-x", "c++", "/dev/null", "-Wl,-soname,libtorch.so", "-o", str(library / "libtorch.so")]
+    subprocess.run(empty, check=True)
 
 
 def main() -> None:
-    build, folder = (Path(argument).absolute() for argument in sys.argv[1:])
+    folder = Path(sys.argv[1]).absolute()
     release = oldest_minor_release()
-    headers = folder / release
-    if not headers.exists():
-        unpack_headers(release, headers)
-    calls = commands(build, headers / "torch" / "include")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        codes = dict(
-            zip(calls, pool.map(lambda call: subprocess.run(call, cwd=build).returncode, calls.values()), strict=True)
-        )
-    refused = [Path(name).name for name, code in codes.items() if code != 0]
-    if not calls or refused:
-        sys.exit(f"torch {release} does not compile {len(refused)} of {len(calls)} sources: {', '.join(refused)}")
-    print(f"torch {release} compiles all {len(calls)} sources")
+    if not (folder / release).exists():
+        unpack(release, folder / release)
+    build = folder / f"build-{release}"
+    tools = Path(sys.executable).parent
+    options = [f"-DMLIP_TORCH={folder / release / 'torch'}", f"-DPython_EXECUTABLE={sys.executable}"]
+    options += ["-DMLIP_BUILD_TESTS=ON", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"]
+    subprocess.run([tools / "cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *options], check=True)
+    subprocess.run([tools / "cmake", "--build", build, "--target", "unit_tests"], check=True)
+    subprocess.run([tools / "ctest", "--test-dir", build, "--output-on-failure"], check=True)
+    print(f"torch {release} builds the library, and the C++ tests pass with it")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_includes_go_down() -> None:
 PACKAGE = Path(__file__).parents[2] / "python" / "mlip_deploy"
 
 FLOORS = [
-    {"_core", "errors", "progress", "result", "signals", "operators"},
+    {"_core", "close_atoms", "errors", "progress", "result", "signals", "operators"},
     {"files"},
     {"artifact"},
     {"ase", "openmm", "report"},

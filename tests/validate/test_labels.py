@@ -1,5 +1,7 @@
 """Labels that are not the frames' own, each with its usual cause: what `validate --suite reference` says of them."""
 
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from ase.io import write
 from ase.units import Bohr, Hartree, kcal, kJ, mol
 from conftest import mlip
 
-from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.ase import CloseAtomsWarning, MLIPCalculator
+from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.result import Result
+from mlip_deploy.validation.reference import suite
 from mlip_deploy.validation.reference.labels import relation_checks
 from mlip_deploy.validation.reference.readers import Labelled
 
@@ -164,3 +168,28 @@ def test_one_calculator_for_all_frames(toy_local: Path, truth, tmp_path: Path):
     assert "6 frames carry identical labels (frame 1 (line 1), frame 2 (line 11), frame 3 (line 21), …)" in words
     assert "one ASE calculator for several frames keeps the last frame's results" in words
     assert "forces are too small" not in words
+
+
+def test_atoms_on_top_of_each_other_are_named(truth: list[tuple[Atoms, Result]]) -> None:
+    frames = labels_of(truth)
+    assert not suite._close_atoms(frames)
+    atoms = frames[3].atoms.copy()
+    atoms.positions[5] = atoms.positions[2] + [0.0, 0.2, 0.0]
+    (check,) = suite._close_atoms([*frames[:3], replace(frames[3], atoms=atoms)])
+    assert (check.verdict, check.value) == ("fail", 1.0)
+    assert re.match(r"frame 3: atoms (2|5) \(..\) and (5|2) \(..\), counted from 0, are 0\.200 Å apart", check.reason)
+
+
+@pytest.mark.parametrize("distance", [0.45, 0.55, 1.0, 1.3, 1.36, 1.4])
+def test_close_atoms_are_those_of_the_engines(distance: float, toy_local: Path) -> None:
+    """Sodium and chlorine: below half the sum of their covalent radii, 1.34 Å."""
+    atoms = Atoms("NaCl", positions=[[0, 0, 0], [distance, 0, 0]])
+    atoms.calc = MLIPCalculator(toy_local)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        atoms.get_potential_energy()
+    said = [str(one.message) for one in caught if one.category is CloseAtomsWarning]
+    found = close_atoms(atoms)
+    assert bool(said) == bool(found) == (distance < 1.34)
+    if found:
+        assert found.partition("are ")[2] in said[0]

@@ -7,14 +7,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 
 from mlip_deploy.artifact.contract import Contract
+from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.errors import MLIPError
 
-SHORTEST_BOND = 0.5
-"""Å: below it no pair of atoms is a bond, as in csrc/core/close_pair.h"""
 VACUUM = 10.0
 """Å: a gap between layers in which nothing holds a cell together"""
 THINNEST = 1.0
@@ -77,7 +74,8 @@ def check_structure(atoms: Atoms, contract: Contract, moves_cell: bool) -> None:
                 f"the structure is periodic along cell vector {'abc'[axis]}, but {heights[axis]:.2g} Å high there. "
                 "Give the cell its third dimension, or say in the file that it is open there"
             )
-    _refuse_close_atoms(atoms)
+    if found := close_atoms(atoms):
+        raise MLIPError(f"{found}: they are on top of each other")
     if not moves_cell:
         return
     if not atoms.pbc.all():
@@ -132,16 +130,3 @@ def _largest_gap(atoms: Atoms, axis: int) -> float:
     """Å along a cell vector, between layers of atoms."""
     places = np.sort(atoms.get_scaled_positions()[:, axis])
     return float(np.diff([*places, places[0] + 1.0]).max() * _heights(atoms)[axis])
-
-
-def _refuse_close_atoms(atoms: Atoms) -> None:
-    radii = covalent_radii[atoms.numbers]
-    first, second, distances = neighbor_list("ijd", atoms, max(SHORTEST_BOND, float(radii.max())))
-    expected = np.maximum(SHORTEST_BOND, 0.5 * (radii[first] + radii[second]))
-    if len(distances) and (ratios := distances / expected).min() < 1.0:
-        worst = int(ratios.argmin())
-        i, j = first[worst], second[worst]
-        raise MLIPError(
-            f"atoms {i} ({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}), counted from 0, are {distances[worst]:.3f} "
-            f"Å apart, closer than {expected[worst]:.2f} Å: they are on top of each other"
-        )

@@ -12,12 +12,13 @@ from ase.neighborlist import neighbor_list
 
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array, Result
-from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome, judged
 from mlip_deploy.validation.reference import forgetting
 from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (
@@ -41,6 +42,7 @@ SLOPE_SOURCE = (
 SLOPE_SIGNAL = 0.1
 """eV/Å, root mean square of the labels' force components: a slope says nothing where symmetry leaves no forces"""
 REPORTED = "reported, not judged"
+CLOSE_ATOMS = "frames with atoms on top of each other"
 PARITY_POINTS = 2000
 """a plot does not become clearer with more"""
 
@@ -169,11 +171,12 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
     elements = sorted({symbol for labelled in frames for symbol in labelled.atoms.get_chemical_symbols()})
     label, predicted, shifts = energy_differences(reference, results)
     notes = [*reference.notes, domain(frames)]
+    checks = _close_atoms(frames)
     if shifts:
         listed = ", ".join(f"{symbol} {shift:+.4f}" for symbol, shift in shifts.items())
         notes.append(f"fitted to these labels and added to the predictions (eV per atom): {listed}")
     names = [labelled.name for labelled in frames]
-    checks = relation_checks(frames, results, reference.agreement.kind)
+    checks += relation_checks(frames, results, reference.agreement.kind)
     checks += _energy_checks(label, predicted, reference.agreement.judged, names)
     curves = [_parity("energy", "eV/atom", types, label, predicted)]
     for group in _groups(types):
@@ -219,6 +222,16 @@ def judge(reference: Reference, results: Sequence[Result], engine: str) -> Outco
         curves=curves,
         notes=notes,
     )
+
+
+def _close_atoms(frames: Sequence[Labelled]) -> list[Check]:
+    """A failed check where atoms are on top of each other: neither labels nor models mean anything there."""
+    found = [(labelled.name, words) for labelled in frames if (words := close_atoms(labelled.atoms))]
+    if not found:
+        return []
+    name, words = found[0]
+    reason = f"{name}: {words}. Look at the positions, their unit and the cell, or leave these frames out"
+    return [judged(CLOSE_ATOMS, len(found), 0.0, "", "no training data reach there", reason)]
 
 
 def _forgetting(
