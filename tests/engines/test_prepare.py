@@ -272,6 +272,7 @@ def folder(tmp_path_factory):
     slab.pbc = (True, True, False)
     write(folder / "slab.extxyz", slab)
     write(folder / "nanometres.extxyz", Atoms("NaCl", positions=[[0, 0, 0], [0.28, 0, 0]], cell=[0.56] * 3, pbc=False))
+    write(folder / "pair.extxyz", Atoms("Na2", positions=[[0, 0, 0], [1.2, 0, 0]]))  # beyond 0.5 Å
     write(folder / "far.extxyz", Atoms("NaCl", positions=[[0, 0, 0], [28, 0, 0]]))
     write(folder / "half.pdb", salt_molecule())
     half = (folder / "half.pdb").read_text().replace("  1.00  0.00", "  0.50  0.00", 1)
@@ -293,6 +294,7 @@ REFUSALS = [
     ("lammps", "half.pdb", {}, "partial occupancies: atom 1 is Na 0.5"),
     ("ase", "doubled.extxyz", {}, r"atoms overlap: 1 \(Na\) and 9 \(Na\) are 0.245 Å apart"),
     ("ase", "nanometres.extxyz", {}, "atoms overlap"),
+    ("ase", "pair.extxyz", {}, r"atoms overlap: 1 \(Na\) and 2 \(Na\) are 1.200 Å apart"),
     ("ase", "far.extxyz", {}, "no two atoms are closer than the model's cutoff of 3.9 Å"),
     ("openmm", "flat.extxyz", {}, "the cell is 1.00 Å high along c"),
     ("openmm", "no_vector.extxyz", {}, "periodic along c, but has no cell vector c"),
