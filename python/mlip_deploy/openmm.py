@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
 from ase import Atoms
-from openmm.app import Topology
+from openmm import unit
+from openmm.app import Element, Topology
 
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
@@ -312,3 +313,20 @@ def system_of(
     )
     system.addForce(force)
     return system
+
+
+def topology_of(atoms: Atoms) -> Topology:
+    """Make an OpenMM Topology of ASE atoms: one residue without bonds, and the box.
+
+    Parameters
+    ----------
+    atoms
+        As for `system_of`.
+    """
+    topology = Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    for symbol in atoms.get_chemical_symbols():
+        topology.addAtom(symbol, Element.getBySymbol(symbol), residue)
+    if atoms.pbc.all():
+        topology.setPeriodicBoxVectors(atoms.cell.array * unit.angstrom)
+    return topology

@@ -1,1 +1,1 @@
-"""From a structure to a run: folders with inputs for LAMMPS, OpenMM and ASE."""
+"""From a structure to a run: input files for LAMMPS, OpenMM and ASE, made, run and reported."""

@@ -1,47 +1,70 @@
-"""`mlip_deploy.prepare`: from a structure file to a folder with a run for LAMMPS, OpenMM or ASE."""
+"""`prepare`: a structure becomes a folder with the input of an engine, which one line then runs."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
+import tempfile
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import combinations_with_replacement
 from pathlib import Path
-from string import Template
+from typing import Any
 
-import ase.io
-import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
+from ase.io import write as write_atoms
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mlip_deploy.artifact.contract import Contract
-from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.artifact.reader import SUFFIXES, Artifact
+from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.files import require_file, write_text
+from mlip_deploy.files import require_folder
 from mlip_deploy.preparation import plan as plans
-from mlip_deploy.preparation import quantities
-from mlip_deploy.preparation.plan import ENSEMBLES, Plan, make_plan
-from mlip_deploy.preparation.structure import check_structure, enlarge, read_structure
+from mlip_deploy.preparation.plan import Plan, make_plan
+from mlip_deploy.preparation.quantities import one_of
+from mlip_deploy.preparation.structure import check_structure, describe, enlarge, read_structure, require_pressure
 
-ENGINES = ("lammps", "openmm", "ase")
-SEED = 20240711
-"""of velocities and thermostats: a run can be repeated"""
-TEMPLATES = Path(__file__).parent / "templates"
-
-
-class _Text(Template):
-    """A template with @name, since LAMMPS and Python use the other signs."""
-
-    delimiter = "@"
+SCRIPTS = {"ase": "run.py", "lammps": "in.lammps", "openmm": "run.py"}
+"""The file that an engine runs."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder with everything that a run needs."""
+    """A folder that is ready to run.
 
+    Attributes
+    ----------
+    engine
+        "lammps", "openmm" or "ase".
+    folder
+        Where everything was written.
+    plan
+        What the run does, in numbers.
+    formula, n_atoms
+        Of the structure, repeated as asked for.
+    notes
+        Sentences on what is worth knowing before the run.
+    """
+
+    engine: str
     folder: Path
     plan: Plan
+    formula: str
     n_atoms: int
-    command: str
-    """the line to type in the folder"""
+    notes: tuple[str, ...]
+
+    @property
+    def script(self) -> Path:
+        """The input that the engine reads."""
+        return self.folder / SCRIPTS[self.engine]
+
+    @property
+    def command(self) -> str:
+        """What to type in the folder, in a shell."""
+        return f"lmp -in {self.script.name}" if self.engine == "lammps" else f"python {self.script.name}"
 
 
 def prepare(
@@ -59,11 +82,13 @@ def prepare(
     atoms: int | None = None,
     dispersion: bool = False,
     zbl: bool = False,
-    device: str = "cpu",
     threads: int = 0,
+    device: str = "cpu",
     force: bool = False,
 ) -> Prepared:
-    """Write a folder with a run: the structure, the model, and an input whose choices are explained in it.
+    """Write the files of a run. The same options mean the same in the three engines.
+
+    Everything is checked before anything is written.
 
     Parameters
     ----------
@@ -72,60 +97,49 @@ def prepare(
     file
         Artifact written by `mlip export`.
     structure
-        File of any kind that ASE reads (CIF, POSCAR, extended XYZ, PDB, ...); the last structure in it.
+        File of any kind that ASE reads; its last structure is taken.
     output
-        Folder to write; it may exist if it is empty.
+        Folder for the files. It must be empty, or not be there yet.
     ensemble
         "nve", "nvt", "npt", "min", "relax-cell" or "anneal".
     temperature
-        K, at the start; 300 if it is left out.
+        K, a number or "300K"; 300 K when left out. `anneal` starts there and cools to 300 K.
     pressure
-        With a unit, such as "1bar" or "2GPa", for npt and relax-cell; 0 if it is left out.
+        "1bar", "1GPa", or 0, which it is when left out; for "npt" and "relax-cell".
     time
-        Of the dynamics, such as "10ps", which it is if it is left out.
+        Of the dynamics, "10ps" when left out.
     timestep
-        Such as "1fs"; "auto" for one that fits the lightest element.
+        "1fs", or "auto" for that of the lightest element.
     supercell
-        How often each cell vector is repeated, such as "2x2x2".
+        How often each cell vector is repeated, "2x2x2".
     atoms
-        Repeat the structure until it has at least so many.
+        Repeat the cell until it holds so many atoms, in place of `supercell`.
     dispersion
-        Add D3 to a model without dispersion (LAMMPS).
+        Add D3 (LAMMPS only, for a model that has no dispersion).
     zbl
-        Add ZBL repulsion at short distances (LAMMPS).
-    device
-        Of the model: "cpu", "cuda", "cuda:N" or "auto".
+        Add ZBL repulsion at short distances (LAMMPS only).
     threads
         CPU threads in the model; 0 for the engine's own choice.
+    device
+        Of the model: "cpu", "cuda", "cuda:N" or "auto".
     force
-        Write into a folder that is not empty.
-
-    Returns
-    -------
-    Prepared
-        The folder, and the line that runs it.
+        Write into a folder that has files in it.
 
     Raises
     ------
     MLIPError
-        For options that contradict each other, a structure that the model does not know or that means nothing, a folder
-        that is not empty or cannot be written.
+        For options that contradict each other or the structure, a structure that makes no sense for the model, a file
+        that cannot be read, and a folder that cannot be written to.
     """
-    quantities.one_of("engine", engine, ENGINES)
-    quantities.one_of("--ensemble", ensemble, ENSEMBLES)
-    if supercell is not None and atoms is not None:
-        raise MLIPError("--supercell and --atoms both say how large the system is. Leave one of them out")
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-        raise MLIPError(f"-o {folder}: it exists and is not empty. Name another folder, or add --force")
-    require_file(folder / "structure.extxyz")
+    _require_order(engine, file, structure)
+    require_engine(one_of("engine", engine, ENGINES))
+    one_of("--ensemble", ensemble, plans.ENSEMBLES)
+    require_hardware(threads, device)
+    _require_room(Path(output), force)
     artifact = Artifact(file)
-    start = read_structure(Path(structure))
-    start = enlarge(start, None if supercell is None else quantities.repeats("--supercell", supercell), atoms)
-    check_structure(start, artifact.contract, ensemble in plans.WITH_PRESSURE)
-    if engine == "openmm" and start.pbc.any() and not start.pbc.all():
-        raise MLIPError("OpenMM is periodic in all directions or in none; this structure is periodic in some")
-    lightest = min(set(start.get_chemical_symbols()), key=atomic_mass)
+    found, notes = read_structure(structure)
+    check_structure(found, artifact)
+    lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
         ensemble,
@@ -140,235 +154,106 @@ def prepare(
         threads,
         device,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    model = folder / f"model{''.join(artifact.path.suffixes[-2:])}"
-    shutil.copyfile(artifact.path, model)
-    writer = {"lammps": _write_lammps, "openmm": _write_openmm, "ase": _write_ase}[engine]
-    command = writer(folder, model.name, start, Path(structure).name, plan, artifact.contract)
-    return Prepared(folder, plan, len(start), command)
+    if ensemble in plans.WITH_PRESSURE:
+        require_pressure(found, ensemble)
+    whole, times = enlarge(found, supercell, atoms)
+    _require_engine_fits(engine, plan, whole)
+    notes += describe(whole, artifact.contract.cutoff)
+    for setting in artifact.contract.settings:
+        notes.append(f"the model takes the setting '{setting.name}': give it in the input, see mlip info {file}")
+    repeated = f", repeated {'x'.join(map(str, times))}" if times != (1, 1, 1) else ""
+    title = f"{Path(structure).name}{repeated}: {len(whole)} atoms, {whole.get_chemical_formula()}"
+    model = f"model{''.join(artifact.path.suffixes[-2:])}"
+    with tempfile.TemporaryDirectory(prefix="mlip-prepare-") as temporary:
+        files = Path(temporary)
+        text = _render(engine, plan, whole, artifact, model, title, files)
+        (files / SCRIPTS[engine]).write_text(text, encoding="utf-8")
+        shutil.copyfile(file, files / model)
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        for written in files.iterdir():
+            shutil.copyfile(written, folder / written.name)
+    return Prepared(engine, folder, plan, whole.get_chemical_formula(), len(whole), tuple(notes))
 
 
-def _fill(name: str, **values: object) -> str:
-    return _Text((TEMPLATES / name).read_text()).substitute({key: str(value) for key, value in values.items()})
+def _require_order(engine: str, path: str | Path, structure: str | Path) -> None:
+    """Refuse arguments in another order by naming the right one."""
+    words = [engine, str(path), str(structure)]
+    model = [word for word in words if word.endswith(tuple(SUFFIXES.values()))]
+    engines = [word for word in words if word in ENGINES]
+    if len(model) == len(engines) == 1:
+        (other,) = (word for word in words if word not in (*model, *engines))
+        right = [*engines, *model, other]
+        if words != right:
+            raise MLIPError(f"the engine comes first, then the model, then the structure. Type: {' '.join(right)}")
 
 
-def _title(atoms: Atoms, plan: Plan, contract: Contract) -> str:
-    return f"{atoms.get_chemical_formula()}, {len(atoms)} atoms, {contract.model.name}: {plan.describe()}"
+def _require_room(output: Path, force: bool) -> None:
+    require_folder(output)
+    if not force and output.is_dir() and any(output.iterdir()):
+        raise MLIPError(f"the folder '{output}' is not empty. Name another one, or type --force to replace files in it")
 
 
-# ---- LAMMPS -------------------------------------------------------------------------------------------------------
+def _require_engine_fits(engine: str, plan: Plan, atoms: Atoms) -> None:
+    if not plan.relaxes and len(atoms) < 2:
+        raise MLIPError("one atom alone does not move. Take a larger cell, for example: --atoms 100")
+    if engine == "openmm" and atoms.pbc.any() and not atoms.pbc.all():
+        raise MLIPError(
+            "OpenMM is periodic in all directions or in none; this structure is periodic in some. Prepare it for "
+            "lammps or ase, or give the other directions a cell vector with vacuum"
+        )
+    if engine == "ase" and plan.ensemble == "npt" and find_spec("ase.md.langevinbaoab") is None:
+        raise MLIPError("--ensemble npt needs a newer ASE. Type: pip install --upgrade ase")
 
 
-def _write_lammps(folder: Path, model: str, atoms: Atoms, source: str, plan: Plan, contract: Contract) -> str:
-    elements = write_data(atoms, folder / "structure.data").elements
-    command = "lmp -in in.lammps        # or: mpirun -n 4 lmp -in in.lammps"
-    text = _fill(
-        "lammps.in",
-        title=_title(atoms, plan, contract),
-        source=source,
-        command=command,
-        boundary=" ".join("p" if periodic else "m" for periodic in atoms.pbc),
-        types=", ".join(f"{k} {symbol}" for k, symbol in enumerate(elements, 1)),
-        box="change_box      all triclinic\n" if plan.ensemble == "relax-cell" else "",
-        pair=_pair_styles(model, elements, plan),
-        elements=" ".join(elements),
-        record_every=plan.record_every,
-        frame_every=plan.frame_every,
-    )
-    values = {
-        "temperature": f"{plan.temperature:g}",
-        "pressure": f"{plan.pressure:g}",
-        "damping": plans.TEMPERATURE_DAMPING if plan.ensemble == "npt" else 1.0 / plans.FRICTION,
+def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: str, title: str, folder: Path) -> str:
+    """Write the structure, and return the text of the input."""
+    contract = artifact.contract
+    values: dict[str, Any] = {
+        "plan": plan,
+        "title": title,
+        "version": importlib.metadata.version("mlip-deploy"),
+        "model": model,
+        "model_in_words": f"{contract.model.name} in {contract.dtype}; energies: {contract.energy_frame.describe()}",
+        "periodic": bool(atoms.pbc.all()),
+        "friction": plans.FRICTION,
+        "damping": 1.0 / plans.FRICTION,
+        "temperature_damping": plans.TEMPERATURE_DAMPING,
         "pressure_damping": plans.PRESSURE_DAMPING,
-        "seed": SEED,
-        "steps": plan.steps,
-        "hot_steps": plan.hot_steps,
-        "cooling_steps": plan.steps - plan.hot_steps,
-        "cool": f"{plans.COOL:g}",
-        "force_tolerance": f"{plan.force_tolerance:g}",
-        "evaluations": 10 * plan.steps,
-        "restart_every": plan.restart_every,
-        "timestep_ps": f"{1e-3 * plan.timestep:g}",
-        "timestep_reason": plan.timestep_reason,
-        "rot": "no" if atoms.pbc.any() else "yes",
+        "cool": plans.COOL,
+        "hot_part": plans.HOT_PART,
     }
-    if not plan.relaxes:
-        text += _fill("lammps-dynamics.in", **values)
-    text += _fill(f"lammps-{plan.ensemble}.in", **values)
-    write_text(folder / "in.lammps", text)
-    return command
-
-
-def _pair_styles(model: str, elements: list[str], plan: Plan) -> str:
-    options = "" if plan.device == "cpu" else f" device {plan.device}"
-    options += f" threads {plan.threads}" if plan.threads else ""
-    symbols = " ".join(elements)
-    if not plan.d3 and not plan.zbl:
-        return f"pair_style      mlip{options}\npair_coeff      * * {model} {symbols}"
-    styles, lines = f"mlip{options}", [f"pair_coeff      * * mlip {model} {symbols}"]
-    if plan.zbl:
-        styles += " zbl 0.7 1.2"  # Å: gone where bonds begin
-        numbers = ase.Atoms(elements).numbers
-        lines += [
-            f"pair_coeff      {i + 1} {j + 1} zbl {numbers[i]} {numbers[j]}"
-            for i in range(len(elements))
-            for j in range(i, len(elements))
-        ]
-    if plan.d3:
-        styles += f" dispersion/d3 bj {plan.d3} 30.0 20.0"
-        lines.append(f"pair_coeff      * * dispersion/d3 {symbols}")
-    return "\n".join([f"pair_style      hybrid/overlay {styles}", *lines])
-
-
-# ---- ASE ----------------------------------------------------------------------------------------------------------
-
-ASE_DYNAMICS = {
-    "nve": ("ase.md.verlet", "VelocityVerlet", "atoms, {dt}"),
-    "nvt": (
-        "ase.md.langevin",
-        "Langevin",
-        "atoms, {dt}, temperature_K={t}, friction={friction} / units.fs, rng=random",
-    ),
-    "anneal": (
-        "ase.md.langevin",
-        "Langevin",
-        "atoms, {dt}, temperature_K={t}, friction={friction} / units.fs, rng=random",
-    ),
-    "npt": (
-        "ase.md.nose_hoover_chain",
-        "IsotropicMTKNPT",
-        "atoms, {dt}, temperature_K={t}, pressure_au={p} * 1e-4 * units.GPa, tdamp={tdamp} * units.fs, pdamp={pdamp} * "
-        "units.fs",
-    ),
-}
-"""module, class and arguments"""
-
-
-def _write_ase(folder: Path, model: str, atoms: Atoms, source: str, plan: Plan, contract: Contract) -> str:
-    ase.io.write(folder / "structure.extxyz", _bare(atoms))
-    command = "python run.py"
-    if plan.relaxes:
-        filtered = f"FrechetCellFilter(atoms, scalar_pressure={plan.pressure:g} * 1e-4 * units.GPa)"
-        target = filtered if plan.ensemble == "relax-cell" else "atoms"
-        imports = "from ase.filters import FrechetCellFilter\n" if plan.ensemble == "relax-cell" else ""
-        imports += "from ase.optimize import LBFGS"
-        body = (
-            f'LBFGS({target}, trajectory="frames.traj").run(fmax={plan.force_tolerance:g}, steps={plan.steps})\n'
-            'ase.io.write("relaxed.extxyz", atoms)\n'
-        )
+    if engine == "lammps":
+        values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
     else:
-        module, name, arguments = ASE_DYNAMICS[plan.ensemble]
-        arguments = arguments.format(
-            dt=f"{plan.timestep:g} * units.fs",
-            t=f"{plan.temperature:g}",
-            p=f"{plan.pressure:g}",
-            friction=f"{1e-3 * plans.FRICTION:g}",
-            tdamp=f"{1e3 * plans.TEMPERATURE_DAMPING:g}",
-            pdamp=f"{1e3 * plans.PRESSURE_DAMPING:g}",
-        )
-        imports = (
-            f"from ase.io.trajectory import Trajectory\nfrom ase.md import MDLogger\nfrom {module} import {name}\n"
-            "from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary\n\nimport numpy as np"
-        )
-        random = f"random = np.random.default_rng({SEED + 1})\n" if "rng=random" in arguments else ""
-        run = f"dynamics.run({plan.steps})"
-        if plan.ensemble == "anneal":
-            run = (
-                f"dynamics.run({plan.hot_steps})\n"
-                f"for temperature in np.linspace({plan.temperature:g}, {plans.COOL:g}, 100):  # cool in small steps\n"
-                "    dynamics.set_temperature(temperature_K=temperature)\n"
-                f"    dynamics.run({max(1, (plan.steps - plan.hot_steps) // 100)})"
-            )
-        body = _fill(
-            "ase-dynamics.py.txt",
-            temperature=f"{plan.temperature:g}",
-            seed=SEED,
-            timestep_reason=plan.timestep_reason,
-            dynamics=f"{random}dynamics = {name}({arguments})",
-            record_every=plan.record_every,
-            frame_every=plan.frame_every,
-            run=run,
-        )
-    text = _fill(
-        "ase.py.txt",
-        title=_title(atoms, plan, contract),
-        source=source,
-        command=command,
-        imports=imports,
-        device=plan.device,
-        threads=plan.threads,
-        body=body,
+        if engine == "openmm":
+            atoms = import_module("mlip_deploy.engines.openmm").in_reduced_box(atoms)[0]
+            values |= {"platform": "CPU" if plan.device == "cpu" else "CUDA", "volume": bool(atoms.pbc.all())}
+        write_atoms(folder / "structure.extxyz", atoms)
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    write_text(folder / "run.py", text.replace("model.mlip.pt", model))
-    return command
+    suffix = "in" if engine == "lammps" else "py"
+    return templates.get_template(f"{engine}.{suffix}.jinja").render(values)
 
 
-# ---- OpenMM -------------------------------------------------------------------------------------------------------
-
-
-def _write_openmm(folder: Path, model: str, atoms: Atoms, source: str, plan: Plan, contract: Contract) -> str:
-    ase.io.write(folder / "structure.extxyz", _bare(atoms))
-    command = "python run.py"
-    if plan.relaxes:
-        # eV/Å in kJ/mol/nm. OpenMM's is of the root mean square over atoms, which the largest force is a few times.
-        tolerance = 0.2 * plan.force_tolerance * 964.853
-        body = (
-            "simulation = app.Simulation(topology, system, openmm.VerletIntegrator(0.001))\n"
-            "simulation.context.setPositions(0.1 * atoms.positions)\n"
-            f"simulation.minimizeEnergy(tolerance={tolerance:g}, maxIterations={plan.steps})  # kJ/mol/nm\n"
-            "state = simulation.context.getState(positions=True, energy=True)\n"
-            "atoms.positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)\n"
-            'ase.io.write("relaxed.extxyz", atoms)\n'
-            'print("energy", state.getPotentialEnergy())\n'
-        )
-    else:
-        dt = f"{plan.timestep:g} * unit.femtoseconds"
-        kelvin = f"{plan.temperature:g} * unit.kelvin"
-        integrator = f"openmm.LangevinMiddleIntegrator({kelvin}, {plans.FRICTION:g} / unit.picosecond, {dt})"
-        if plan.ensemble == "nve":
-            integrator = f"openmm.VerletIntegrator({dt})"
-        barostat = ""
-        if plan.ensemble == "npt":
-            barostat = (
-                f"barostat = openmm.MonteCarloBarostat({plan.pressure:g} * unit.bar, {kelvin})\n"
-                f"barostat.setRandomNumberSeed({SEED + 1})\nsystem.addForce(barostat)"
-            )
-        run = f"simulation.step({plan.steps})"
-        if plan.ensemble == "anneal":
-            run = (
-                f"simulation.step({plan.hot_steps})\n"
-                "for part in range(1, 101):  # cool in small steps\n"
-                f"    kelvin = {plan.temperature:g} + ({plans.COOL:g} - {plan.temperature:g}) * part / 100\n"
-                "    integrator.setTemperature(kelvin * unit.kelvin)\n"
-                f"    simulation.step({max(1, (plan.steps - plan.hot_steps) // 100)})"
-            )
-        body = _fill(
-            "openmm-dynamics.py.txt",
-            timestep_reason=plan.timestep_reason,
-            integrator=f"integrator = {integrator}",
-            seed=SEED,
-            barostat=barostat,
-            temperature=f"{plan.temperature:g}",
-            record_every=plan.record_every,
-            restart_every=plan.restart_every,
-            frame_every=plan.frame_every,
-            run=run,
-        )
-        if plan.ensemble == "nve":
-            body = body.replace(f"integrator.setRandomNumberSeed({SEED})\n", "")
-    text = _fill(
-        "openmm.py.txt",
-        title=_title(atoms, plan, contract),
-        source=source,
-        command=command,
-        device=plan.device,
-        threads=plan.threads,
-        body=body,
-    )
-    write_text(folder / "run.py", text.replace("model.mlip.pt", model))
-    return command
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    """Symbols, positions and cell alone: other columns of the file would say what is no longer so."""
-    return Atoms(atoms.symbols, positions=np.asarray(atoms.positions), cell=atoms.cell, pbc=atoms.pbc)
+def _lammps(plan: Plan, atoms: Atoms, functional: str, folder: Path) -> dict[str, Any]:
+    elements = write_data(atoms, folder / "structure.data").elements
+    open_directions = not atoms.pbc.all()
+    return {
+        "elements": elements,
+        "functional": functional,
+        "boundary": " ".join("p" if periodic else "s" for periodic in atoms.pbc),
+        "boundary_reason": "as in the structure; s: the box follows the atoms, so that none is lost"
+        if open_directions
+        else "periodic in all directions",
+        "options": f"device {plan.device}" + (f" threads {plan.threads}" if plan.threads else ""),
+        "zbl_pairs": [
+            (i + 1, j + 1, atomic_numbers[elements[i]], atomic_numbers[elements[j]])
+            for i, j in combinations_with_replacement(range(len(elements)), 2)
+        ],
+    }
