@@ -54,7 +54,9 @@ def test_the_core(edges: str, writing: Path, toy_local: Path) -> None:
         atoms.positions[0] += 0.01
         types = [ELEMENTS.index(symbol) for symbol in atoms.get_chemical_symbols()]
         found, expected = (
-            one.compute(atoms.positions, types, atoms.cell.array, atoms.pbc.tolist(), atom_virials=True)
+            one.compute(
+                atoms.positions, types, atoms.cell.array, atoms.pbc.tolist(), atom_virials=True, centroid_virials=True
+            )
             for one in (potential, truth)
         )
         for name in RESULTS:
