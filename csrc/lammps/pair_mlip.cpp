@@ -217,7 +217,7 @@ void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
   if (strict_ && !problem.empty()) error->all(FLERR, "pair_style mlip strict yes: {}: {}", path, problem);
 }
 
-void PairMLIP::apply_settings() {
+mlip::SettingValues PairMLIP::apply_settings() {
   mlip::SettingValues settings(model_->contract().settings);
   std::vector<double> values;
   try {
@@ -247,7 +247,7 @@ void PairMLIP::apply_settings() {
     error->all(FLERR, "pair_style mlip: settings have other values on {} of {} MPI ranks than on rank 0", n_differ,
                comm->nprocs);
   model_->set_settings(values);
-  described_settings_ = settings.describe();
+  return settings;
 }
 
 void PairMLIP::init_style() {
@@ -258,7 +258,7 @@ void PairMLIP::init_style() {
     error->all(FLERR, "{}", failure.what());
   }
   check_input();
-  if (!model_->contract().settings.empty() || !settings_given_.empty()) apply_settings();
+  described_settings_ = apply_settings().describe();
 
   // Ghosts out to the interaction range only where a model needs neighbours of neighbours on this rank.
   int request = NeighConst::REQ_FULL;

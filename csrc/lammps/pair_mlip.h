@@ -1,7 +1,8 @@
 // pair_style mlip: a LAMMPS shell around mlip::StepEvaluator.
 //
-//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [setting NAME VALUE]
-//   ... pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
+//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]
+//                   [setting NAME VALUE] ...
+//   pair_coeff * * FILE.mlip.pt El1 El2 ...        one element per atom type; NULL under hybrid
 //
 // Periodic images are folded: a node of the graph is an atom, whatever the number of its ghosts. On several ranks an
 // atom of another rank that is a neighbour here becomes a ghost node; the contract says how messages cross ranks.
@@ -51,7 +52,7 @@ class PairMLIP : public Pair {
   void allocate();
   void check_validation(const mlip::SealedArchive& archive);
   /// Give the model its settings, variables by their value now. Collective.
-  void apply_settings();
+  mlip::SettingValues apply_settings();
   void check_input();
   /// Refuse what hides pairs of the model's atoms from its neighbour list. Collective, once per rebuild of that list.
   void check_hidden_pairs();

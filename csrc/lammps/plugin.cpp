@@ -6,7 +6,6 @@
 // make models in float64 several times slower.
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 

@@ -3,27 +3,13 @@
 namespace mlip {
 namespace {
 
-class HostStep : public StepImplementation {
+class HostStep : public GraphStep {
  public:
-  explicit HostStep(Model& model) : model_(model), half_radii_(half_radii(model.contract().elements)) {}
-
-  void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
-                      std::int64_t n_owned) override {
-    candidates_ = &candidates;
-    graph_.node_types = node_types;
-    graph_.n_owned = n_owned;
-  }
-
-  std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
-    refresh_edges(*candidates_, positions, length_in_angstrom, model_.contract().cutoff, graph_);
-    return graph_.n_edges();
-  }
+  using GraphStep::GraphStep;
 
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
                 StepResult& result) override {
-    result.clear();
-    result.n_edges = count_edges(positions, length_in_angstrom);
-    if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
+    begin(positions, length_in_angstrom, wanted, result);
     model_.evaluate(graph_, evaluation_, exchange, wanted.gradients());
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
     sum_over_edges(graph_, evaluation_, wanted, result);
@@ -32,23 +18,35 @@ class HostStep : public StepImplementation {
     add_centroid_virials(graph_, evaluation_.edge_gradients, result.centroid_virials.data());
   }
 
-  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
-
   double bytes() const override {
     // The gradients are counted before the first evaluation too.
     return bytes_of(graph_.node_types) + bytes_of(graph_.centres) + bytes_of(graph_.neighbours) +
            2 * bytes_of(graph_.vectors) + bytes_of(evaluation_.atomic_energies);
   }
-
- private:
-  Model& model_;
-  std::vector<double> half_radii_;  // [n_elements] Å
-  const CandidateEdges* candidates_ = nullptr;
-  Graph graph_;
-  Evaluation evaluation_;
 };
 
 }  // namespace
+
+GraphStep::GraphStep(Model& model) : model_(model), half_radii_(half_radii(model.contract().elements)) {}
+
+void GraphStep::set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                               std::int64_t n_owned) {
+  candidates_ = &candidates;
+  graph_.node_types = node_types;
+  graph_.n_owned = n_owned;
+}
+
+std::int64_t GraphStep::count_edges(const double* positions, double length_in_angstrom) {
+  refresh_edges(*candidates_, positions, length_in_angstrom, model_.contract().cutoff, graph_);
+  return graph_.n_edges();
+}
+
+void GraphStep::begin(const double* positions, double length_in_angstrom, const StepRequest& wanted,
+                      StepResult& result) {
+  result.clear();
+  result.n_edges = count_edges(positions, length_in_angstrom);
+  if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
+}
 
 void sum_over_edges(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result) {
   const auto& gradients = evaluation.edge_gradients;

@@ -10,6 +10,28 @@ namespace mlip {
 /// @param model must outlive the returned object
 std::unique_ptr<StepImplementation> make_host_step(Model& model);
 
+/// What steps on the CPU share: the candidates that are edges now, as a Graph.
+class GraphStep : public StepImplementation {
+ public:
+  explicit GraphStep(Model& model);
+  void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
+                      std::int64_t n_owned) override;
+  std::int64_t count_edges(const double* positions, double length_in_angstrom) override;
+  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
+
+ protected:
+  /// Empty `result` but for the number of edges and, if it is wanted, the closest pair.
+  void begin(const double* positions, double length_in_angstrom, const StepRequest& wanted, StepResult& result);
+
+  Model& model_;
+  Graph graph_;
+  Evaluation evaluation_;
+
+ private:
+  std::vector<double> half_radii_;  // [n_elements] Å
+  const CandidateEdges* candidates_ = nullptr;
+};
+
 /// The sums over edges that `wanted` asks for, centroid virials apart.
 void sum_over_edges(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result);
 

@@ -1,40 +1,28 @@
 #include "model/moment_step.h"
 
-#include <algorithm>
-
 #include "core/unfolded.h"
 #include "model/host_step.h"
 
 namespace mlip {
 namespace {
 
-class MomentStep : public StepImplementation {
+class MomentStep : public GraphStep {
  public:
   explicit MomentStep(Model& model)
-      : model_(model),
-        half_radii_(half_radii(model.contract().elements)),
+      : GraphStep(model),
         hops_(model.contract().parallel == Parallel::halo ? model.contract().message_passing_layers : 1) {}
 
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override {
-    candidates_ = &candidates;
-    graph_.node_types = node_types;
-    graph_.n_owned = n_owned;
+    GraphStep::set_candidates(candidates, node_types, n_owned);
     atom_of_node_.assign(node_types.size(), -1);
     for (std::int64_t atom = candidates.n_atoms() - 1; atom >= 0; --atom)
       if (candidates.node_of[atom] >= 0) atom_of_node_[candidates.node_of[atom]] = atom;
   }
 
-  std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
-    refresh_edges(*candidates_, positions, length_in_angstrom, model_.contract().cutoff, graph_);
-    return graph_.n_edges();
-  }
-
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
                 StepResult& result) override {
-    result.clear();
-    result.n_edges = count_edges(positions, length_in_angstrom);
-    if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
+    begin(positions, length_in_angstrom, wanted, result);
     std::vector<double> homes;
     for (const std::int64_t atom : atom_of_node_)
       for (int axis = 0; axis < 3; ++axis) homes.push_back(length_in_angstrom * positions[3 * atom + axis]);
@@ -44,8 +32,6 @@ class MomentStep : public StepImplementation {
     sum_over_edges(unfolded_.folded(), evaluation_, wanted, result);
     add_virials_at_home(result.centroid_virials);
   }
-
-  InPlaceStep* in_place(std::int64_t) override { return nullptr; }
 
   double bytes() const override {
     return bytes_of(graph_.centres) + bytes_of(graph_.neighbours) + bytes_of(graph_.vectors) + unfolded_.bytes() +
@@ -62,14 +48,9 @@ class MomentStep : public StepImplementation {
     virials.resize(9 * unfolded_.n_folded());
   }
 
-  Model& model_;
-  std::vector<double> half_radii_;  // [n_elements] Å
-  int hops_;                        // of the unfolded graph
-  const CandidateEdges* candidates_ = nullptr;
+  int hops_;                                // of the unfolded graph
   std::vector<std::int64_t> atom_of_node_;  // [n_nodes] the first one: an atom that is no ghost, if the node has one
-  Graph graph_;
   UnfoldedGraph unfolded_;
-  Evaluation evaluation_;
 };
 
 }  // namespace

@@ -197,6 +197,14 @@ def test_a_variable_is_evaluated_at_every_step(ranks, charged, tmp_path):
     assert len({found for _, found, _ in rows}) == 4
 
 
+def test_the_table_of_a_model_without_settings_shows_none(charged, tiny, tmp_path):
+    """LAMMPS keeps the style when it is named again, and with it what the former model was given."""
+    first = deck("setting charge -2", body="run 0").script("d", charged, tmp_path)
+    again = f"pair_style mlip\npair_coeff * * {tiny} Na Cl\nrun 0\n"
+    tables = run(first + again, tmp_path).split("pair_style mlip\n  model")[1:]
+    assert ["settings" in table for table in tables] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("words", "before", "message"),
     [

@@ -15,6 +15,7 @@ from ase.build import molecule
 from ase.units import Hartree
 from conftest import mlip
 from models import ani_state
+from passes import assert_passes
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
 if find_spec("torchani") is None:
@@ -28,7 +29,6 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.ani import adapter
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL, write_torchforce
-from mlip_deploy.validation.fidelity import check
 
 WATER = -76.388284
 """hartree, of ase.build's water with the three members, as TorchANI 2.9.0 itself printed it (six digits)"""
@@ -63,13 +63,6 @@ def export(source, output, *options):
     done = mlip("export", "ani", source, "-o", output, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
-
-
-def assert_passes(path, engines, ranks):
-    report = check(path, engines, ranks)
-    assert report.passed, [
-        f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
-    ]
 
 
 def adapt(source, **options):

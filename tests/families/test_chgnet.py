@@ -12,6 +12,7 @@ from ase.build import bulk
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from conftest import mlip
+from passes import assert_passes
 from tolerances import FINITE_DIFFERENCE, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
 pytest.importorskip("chgnet", reason="the package 'chgnet' is not installed. Type: pip install chgnet")
@@ -22,7 +23,6 @@ from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.chgnet.adapter import adapt
 from mlip_deploy.exporters.families.registry import ExportOptions
-from mlip_deploy.validation.fidelity import check
 
 # float64 sums in another order; seen: 1e-15 μB
 MOMENT = 1e-12
@@ -52,13 +52,6 @@ def small(tmp_path_factory):
 
     directory = tmp_path_factory.mktemp("chgnet")
     return export(directory, tiny_chgnet_checkpoint(directory / "mine.pth.tar"), "float64")
-
-
-def assert_passes(path, engines, ranks):
-    report = check(path, engines, ranks)
-    assert report.passed, [
-        f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
-    ]
 
 
 def antiferromagnet():

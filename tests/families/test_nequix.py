@@ -12,6 +12,7 @@ import torch
 from ase.build import bulk
 from conftest import mlip
 from models import tiny_nequix_checkpoint
+from passes import assert_passes
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
 if find_spec("nequix") is None:  # which imports JAX when it is imported
@@ -24,7 +25,6 @@ from mlip_deploy.exporters.families.nequix import adapter
 from mlip_deploy.exporters.families.nequix.checkpoint import read_checkpoint
 from mlip_deploy.exporters.families.nequix.framework import build_model, model_class
 from mlip_deploy.exporters.families.registry import ExportOptions
-from mlip_deploy.validation.fidelity import check
 
 # eV per atom at the usual lattice constants, as nequix 0.4.5 itself printed them (four digits)
 MP_1 = [
@@ -45,13 +45,6 @@ def export(source, output, *options):
     done = mlip("export", "nequix", source, "-o", output, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
-
-
-def assert_passes(path, engines, ranks):
-    report = check(path, engines, ranks)
-    assert report.passed, [
-        f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,14 @@ class NotFusible(MLIPError):  # noqa: N818  a reason to use the framework's own 
     """A layer that the fast path does not know."""
 
 
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    """TorchScript of a module that holds e3nn's, which bring code that only e3nn's own scripting knows to prepare."""
+    from e3nn.util.jit import script as e3nn_script
+
+    scripted: torch.jit.ScriptModule = e3nn_script(module)
+    return scripted
+
+
 def keeps_parity(model: nn.Module) -> bool | None:
     """Whether a model of e3nn's layers gives mirror images the same energy.
 

@@ -30,7 +30,7 @@ from mlip_deploy.exporters.families.mace.fused import FusedMACEEnergy
 from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity
+from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity, script
 from mlip_deploy.exporters.settings import default_dtype, no_log, quiet
 from mlip_deploy.result import Result
 
@@ -82,14 +82,6 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         ),
         script=script,
     )
-
-
-def script(module: nn.Module) -> torch.jit.ScriptModule:
-    """e3nn's modules bring code that only e3nn's own scripting knows to prepare."""
-    from e3nn.util.jit import script as e3nn_script
-
-    scripted: torch.jit.ScriptModule = e3nn_script(module)
-    return scripted
 
 
 def _energy_model(model: Any, dtype: torch.dtype, head: str, options: ExportOptions) -> nn.Module:

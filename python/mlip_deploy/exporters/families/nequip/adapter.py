@@ -26,7 +26,7 @@ from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
 from mlip_deploy.exporters.families.nequip.state import nequip_settings
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity
+from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity, script
 from mlip_deploy.result import VOIGT, Result
 
 CITATIONS = {
@@ -118,7 +118,7 @@ def adapt_model(model: Any, name: str, sha256: str, options: ExportOptions) -> A
             float64=_original(model, torch.float64),
             float32=_original(model, torch.float32),
         ),
-        script=_script,
+        script=script,
     )
 
 
@@ -135,13 +135,6 @@ def _energy_model(
         return FusedNequIPEnergy(_steps(converted), in_float64, types, dtype, options.tabulate(dtype == torch.float32))
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
-
-
-def _script(module: nn.Module) -> torch.jit.ScriptModule:
-    from e3nn.util.jit import script
-
-    scripted: torch.jit.ScriptModule = script(module)
-    return scripted
 
 
 def _steps(model: Any) -> dict[str, Any]:

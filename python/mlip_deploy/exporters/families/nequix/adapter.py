@@ -28,7 +28,7 @@ from mlip_deploy.exporters.families.nequix.framework import build_model, evaluat
 from mlip_deploy.exporters.families.nequix.model import NequixEnergy
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.exporters.layers.equivariant import NotFusible, script
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import VOIGT, Result
 
@@ -111,7 +111,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             float32=_original(checkpoint, path, torch.float32),
             calculator=lambda dtype, device, accelerator: _calculator(path, dtype),
         ),
-        script=_script,
+        script=script,
     )
 
 
@@ -125,13 +125,6 @@ def _energy_model(
             return NequixEnergy(model, in_float64, species, options.fuse)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no form that can be exported") from reason
-
-
-def _script(module: nn.Module) -> torch.jit.ScriptModule:
-    from e3nn.util.jit import script
-
-    scripted: torch.jit.ScriptModule = script(module)
-    return scripted
 
 
 def _locate(source: str) -> tuple[Path, str, Published | None]:

@@ -25,7 +25,7 @@ from mlip_deploy.exporters.families.sevennet.chunked import ChunkedSevenNet
 from mlip_deploy.exporters.families.sevennet.fused import FusedSevenNetEnergy
 from mlip_deploy.exporters.families.sevennet.plain import OneHot, SevenNetEnergy
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.layers.equivariant import NotFusible
+from mlip_deploy.exporters.layers.equivariant import NotFusible, script
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import Result
 
@@ -114,14 +114,6 @@ def _keep_types(rescale: Any, types: list[int], n_types: int) -> None:
         values = getattr(rescale, name).detach()
         if type(rescale).__name__ != "Rescale" and values.shape[-1] == n_types:
             setattr(rescale, name, nn.Parameter(values[..., types], requires_grad=False))
-
-
-def script(module: nn.Module) -> torch.jit.ScriptModule:
-    """e3nn's modules bring code that only e3nn's own scripting knows to prepare."""
-    from e3nn.util.jit import script as e3nn_script
-
-    scripted: torch.jit.ScriptModule = e3nn_script(module)
-    return scripted
 
 
 def _load(source: str, trust: bool) -> Any:
