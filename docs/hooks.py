@@ -43,6 +43,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     source = Path(page.file.abs_src_path).relative_to(ROOT).as_posix()
     folder = posixpath.dirname(page.file.src_uri)
+    if source == FRONT_PAGE:
+        page.meta["hide"] = ["navigation"]  # a section of one page
 
     def to_the_site(match: re.Match[str]) -> str:
         before, link, after = match.groups()
