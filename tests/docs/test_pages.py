@@ -52,14 +52,14 @@ def test_readme(tiny: Path, tmp_path: Path) -> None:
     salt.write(tmp_path / "salt.cif")
     salt.write(tmp_path / "salt.pdb")
     short = {EXPORT: f"ln -s {tiny}", "mlip check 7net-0.mlip.pt": "", "--atoms 200 --time 10ps": "--time 20fs"}
-    printed = pages.run("../README.md", tmp_path, {**short, "step(1000)": "step(5)"})
-    assert "pair_style mlip" in printed
+    pages.run("../README.md", tmp_path, {**short, "step(1000)": "step(5)"})
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_constant_pressure(tiny: Path, tmp_path: Path) -> None:
     short = {EXPORT: f"ln -s {tiny}", "--time 4ps": "--time 60fs"}
     printed = pages.run("tutorials/lammps-npt.md", tmp_path, short)
-    assert re.search(r"^64 atoms, \d+ K, \S+ GPa\na = \d\.\d{4} ± \d\.\d{4} Å$", printed, flags=re.MULTILINE), printed
+    assert re.search(r"^\d+ ± \d+ K, a = \d\.\d{4} ± \S+ Å$", printed, flags=re.MULTILINE), printed
 
 
 def test_a_molecule_in_water(tiny: Path, tmp_path: Path) -> None:
