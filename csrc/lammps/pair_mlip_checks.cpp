@@ -41,7 +41,7 @@ void PairMLIP::check_input() {
                "pair_style mlip: the neighbour skin is {:.3g} Å, which would make millions of ghosts (the default of "
                "'units si' is 1 mm). Add: neighbor {:.3g} bin",
                neighbor->skin * units_.length_in_angstrom, 1.0 / units_.length_in_angstrom);
-  if (hops() > 1 && comm->mode != Comm::SINGLE)
+  if (most_hops() > 1 && comm->mode != Comm::SINGLE)
     error->all(FLERR,
                "pair_style mlip: {} runs in halo mode, which needs one ghost cutoff for all types. Remove 'comm_modify "
                "mode multi' from the input",
