@@ -107,11 +107,14 @@ class PairMLIP : public Pair {
   void print_setup();
   void print_graph();
   const double* positions() const;  ///< [owned and ghost atoms, 3]; null if there are none
+  mlip::Cell cell() const;          ///< the simulation box
   void rebuild_candidates();
   void find_nodes(Nodes& nodes);
   void ask_owners_of_ghosts();
   void plan_exchange(Nodes& nodes);
   mlip::StepRequest wanted();
+  /// Refuse what LAMMPS asks for and a model that drives does not have.
+  void check_outputs(const mlip::Contract& contract);
   /// Add the energies, forces and virials of a member that drives to LAMMPS's.
   void accumulate(std::size_t member);
   void keep_extras(const mlip::StepResult& result);

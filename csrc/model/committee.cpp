@@ -119,18 +119,27 @@ void Committee::set_candidates(std::size_t member, const CandidateEdges& candida
   step(member).set_candidates(candidates, member == 0 ? node_types : types_of(member, node_types), n_owned);
 }
 
+template <typename Body>
+void Committee::of_member(std::size_t member, const Body& body) const {
+  try {
+    body();
+  } catch (const Error& failure) {
+    if (size() == 1) throw;
+    throw Error(models_[member]->path() + ": " + failure.what());
+  }
+}
+
+void Committee::set_cell(const Cell& cell) {
+  for (std::size_t member = 0; member < size(); ++member) of_member(member, [&] { step(member).set_cell(cell); });
+}
+
 void Committee::evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, bool deviation,
                          Exchange* exchange) {
   for (std::size_t member = 0; member < (deviation ? size() : n_driving()); ++member) {
     StepRequest request = member < n_driving() ? wanted : StepRequest{};
     if (deviation) request.forces = request.virial = true;
     if (member > 0) request.extras = request.close_pair = false;
-    try {
-      step(member).evaluate(positions, length_in_angstrom, request, exchange);
-    } catch (const Error& failure) {
-      if (size() == 1) throw;
-      throw Error(models_[member]->path() + ": " + failure.what());
-    }
+    of_member(member, [&] { step(member).evaluate(positions, length_in_angstrom, request, exchange); });
   }
 }
 

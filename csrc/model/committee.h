@@ -75,6 +75,9 @@ class Committee {
   void set_candidates(std::size_t member, const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned);
 
+  /// As StepEvaluator::set_cell, for all members. @throws Error that names the member's file where there are several.
+  void set_cell(const Cell& cell);
+
   /// Those that drive as `wanted` says; then, with `deviation`, forces and virials of all. Results are those of
   /// `step(member)`. Arguments as for StepEvaluator::evaluate; the extra outputs and the close pair are the first's.
   /// @throws Error that names the member's file where there are several.
@@ -94,6 +97,10 @@ class Committee {
   double bytes() const;
 
  private:
+  /// Call `body()`; its errors name the file where there are several.
+  template <typename Body>
+  void of_member(std::size_t member, const Body& body) const;
+
   std::vector<Model*> models_;
   Drive drive_;
   std::vector<std::unique_ptr<StepEvaluator>> steps_;

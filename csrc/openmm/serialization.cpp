@@ -54,8 +54,9 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
   void* deserialize(const OpenMM::SerializationNode& node) const override {
     const int version = node.getIntProperty("version");
     if (version < 1 || version > newest_xml_version)
-      throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) + ", this build reads up to " +
-                                    std::to_string(newest_xml_version) + ". Install the mlip-deploy that wrote it");
+      throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) +
+                                    ", this build reads up to " + std::to_string(newest_xml_version) +
+                                    ". Install the mlip-deploy that wrote it");
     MLIPForceDefinition definition;
     definition.files.push_back(read_file(node));
     definition.drive = read_drive(node);

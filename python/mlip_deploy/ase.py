@@ -121,6 +121,10 @@ class MLIPCalculator(Calculator):
         driving = self.artifacts if drive == "mean" else self.artifacts[:1]
         if not all(artifact.contract.atomic_energies_meaningful for artifact in driving):
             self.implemented_properties.remove("energies")
+        if any(artifact.contract.positions for artifact in driving):
+            self.implemented_properties = [
+                name for name in self.implemented_properties if name not in ("stresses", *ON_DEMAND)
+            ]
         for artifact in self.artifacts:
             warn_if_in_doubt(artifact, "ase")
 
@@ -238,6 +242,11 @@ class MLIPCalculator(Calculator):
             )
         deviation = bool({*OF_COMMITTEE} & {*(properties or [])})
         virials = bool({*ON_DEMAND} & {*(properties or [])})
+        if (virials or "stresses" in wanted) and "stresses" not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                f"{self.contract.model.name} has no virials of single atoms: its energy depends on the positions of "
+                "all atoms. atoms.get_stress() is exact"
+            )
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
         self._forces_asked = of_gradients
