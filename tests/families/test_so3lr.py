@@ -2,6 +2,8 @@
 settings, charges in every engine."""
 
 import copy
+import re
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from conftest import mlip
+from conftest import EXAMPLES, mlip
 from models import so3lr_model
 from passes import assert_passes
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
@@ -268,6 +270,19 @@ def test_charges_in_openmm(double):
         atoms.calc = MLIPCalculator(double)
         found = context.getState(energy=True).getPotentialEnergy()._value / KJ_PER_MOL
         assert found == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+
+
+@pytest.mark.parametrize(("solute", "charge", "atoms"), [("methanol", 0, 6), ("acetate", -1, 7)])
+def test_the_example_in_water(double, solute, charge, atoms, tmp_path):
+    command = [sys.executable, EXAMPLES / "openmm" / "so3lr_in_water.py", "--model", double, "--solute", solute]
+    command += ["--charge", str(charge), "--edge", "1.0", "--steps", "2", "--threads", "1", "--platform", "CPU"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    total = int(re.search(rf"{solute} in water: (\d+) atoms, charge {charge} e", done.stdout).group(1))
+    assert (total - atoms) % 3 == 0
+    assert total > 60
+    assert re.search(r"with one electron more: [+-]\d+ kJ/mol", done.stdout)
+    assert (tmp_path / "so3lr_in_water.dcd").stat().st_size > 1000
 
 
 def test_fewer_elements(tmp_path, published):
