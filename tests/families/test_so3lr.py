@@ -33,6 +33,7 @@ from mlip_deploy.engines.lammps_files import write_data
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.families.so3lr import adapter
+from mlip_deploy.exporters.fixed_settings import FixedSettings, fix_settings
 from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
@@ -217,6 +218,60 @@ def test_a_file(tmp_path):
     assert (contract.model.name, contract.model.license, contract.cutoff) == ("mine", "unknown", 9.0)
     assert contract.energy_frame.functional == "unknown"
     assert contract.elements == ["H", "C", "O"]
+
+
+def test_a_fixed_charge(tmp_path):
+    source = saved(tmp_path, so3lr_model())
+    path = tmp_path / "ion.mlip.pt"
+    options = ["--dtype", "float64", "--trust-checkpoint", "--fix", "charge=-1"]
+    done = mlip("export", "so3lr", source, "-o", path, *options)
+    assert done.returncode == 0, done.stderr
+    assert_passes(path, ["ase", "openmm"], [1])
+    contract = Artifact(path).contract
+    assert contract.settings == []
+    assert ("charge", "-1") in [(given.name, given.value) for given in contract.inputs]
+    atoms = acetate(-1)
+    truth = adapt(source, trust_checkpoint=True).original.float64(atoms)
+    del atoms.info["charge"]
+    atoms.calc = MLIPCalculator(path)
+    assert atoms.get_potential_energy() == pytest.approx(truth.energy, abs=FLOAT64_SUM)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("charge=x", "--fix charge=x: expected an integer from -100 to 100, e"),
+        ("charge=0.5", "--fix charge=0.5: expected an integer from -100 to 100, e"),
+        ("spin=1", "--fix spin: so3lr has no such setting. It has: charge (an integer from -100 to 100, e"),
+    ],
+)
+def test_a_value_that_cannot_be_fixed(published, text, message):
+    name, _, value = text.partition("=")
+    with pytest.raises(MLIPError) as error:
+        fix_settings(published, {name: value})
+    assert message in str(error.value)
+
+
+class Settings(torch.nn.Module):
+    """A model that gives back its settings."""
+
+    def forward(
+        self,
+        node_types: torch.Tensor,
+        n_owned: int,
+        edge_index: torch.Tensor,
+        edge_vectors: torch.Tensor,
+        settings: torch.Tensor,
+    ) -> torch.Tensor:
+        return settings
+
+
+@pytest.mark.parametrize(("free", "given", "expected"), [([1], [7.0], [5.0, 7.0, 6.0]), ([], None, [5.0, 0.0, 6.0])])
+def test_some_settings_are_fixed(free, given, expected):
+    model = torch.jit.script(FixedSettings(Settings(), [5.0, 0.0, 6.0], free))
+    none = torch.zeros(0, dtype=torch.int64)
+    arguments = [] if given is None else [torch.tensor(given)]
+    assert model(none, 0, none.reshape(2, 0), torch.zeros(0, 3), *arguments).tolist() == expected
 
 
 def test_forces_are_the_slope_of_the_energy(double):
