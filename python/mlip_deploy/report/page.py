@@ -8,13 +8,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from mlip_deploy.report.content import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlip_deploy.report.content import Curve, Verdict
+    from mlip_deploy.report.content import Curve
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }
@@ -24,7 +26,8 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size:
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #d5dae2; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .pass { color: #14713a; } .fail { color: #b3261e; font-weight: 600; } .expected-fail { color: #8a5a00; }
-.not-applicable, .not-tested { color: #6b7483; }
+.refused { color: #14713a; }
+.not-applicable, .not-tested, .not-supported { color: #6b7483; }
 img { max-width: 100%; } pre { background: #f3f5f8; padding: .8rem; overflow-x: auto; }
 caption { text-align: left; color: #4a5568; }
 """
@@ -166,5 +169,5 @@ def _is_number(text: str) -> bool:
 
 
 def _cell(text: str, number: bool, tag: str = "td") -> str:
-    kind = "number" if number else text if text in VERDICTS and tag == "td" else ""
+    kind = "number" if number else text if text in get_args(Verdict) and tag == "td" else ""
     return f'<{tag} class="{kind}">{_escape(text)}</{tag}>' if kind else f"<{tag}>{_escape(text)}</{tag}>"
