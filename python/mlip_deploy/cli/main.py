@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
     ),
+    "conform": (
+        "probe any potential inside its engine, whoever made it; exit 1 when a probe fails",
+        'mlip conform lammps --structure si.cif --commands "pair_style sw; pair_coeff * * Si.sw Si"',
+    ),
     "prepare": (
         "write a folder with a run for LAMMPS, OpenMM or ASE, from a structure file",
         "mlip prepare lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --temperature 300",
