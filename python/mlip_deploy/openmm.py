@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import openmm
-import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
+import openmm.version
 from ase import Atoms
 from openmm import unit
 from openmm.app import Element, Topology
@@ -22,8 +22,11 @@ from openmm.app import Element, Topology
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.libraries import LIBRARY_DIRECTORY, load_library, openmm_mismatch
 
+if _mismatch := openmm_mismatch(openmm.version.full_version):
+    raise _mismatch.error()
+load_library()
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
 _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
