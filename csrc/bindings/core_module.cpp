@@ -154,7 +154,7 @@ void translate_errors() {
 
 }  // namespace
 
-PYBIND11_MODULE(_core, module) {
+PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Evaluate an mlip-deploy artifact. Å, eV, eV/Å; see csrc/core/graph.h for signs.";
   translate_errors();
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import openmm
-import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
+import openmm.version
 from ase import Atoms
 from openmm import unit
 from openmm.app import Element, Simulation, Topology
@@ -26,9 +26,12 @@ from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.guard import Check, Guard, GuardError
-from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.libraries import LIBRARY_DIRECTORY, load_library, openmm_mismatch
 from mlip_deploy.result import Array
 
+if _mismatch := openmm_mismatch(openmm.version.full_version):
+    raise _mismatch.error()
+load_library()
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
 _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
