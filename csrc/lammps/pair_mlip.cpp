@@ -61,8 +61,9 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   // Halo mode asks for neighbours of ghosts; hybrid reads the flag before the model is known.
   ghostneigh = 1;
   comm_forward = 3;  // rank, index and type of a ghost's owner
-  // compute pair: [1] edges, [2] seconds in the model since the run began, both summed over ranks
-  nextra = 2;
+  // compute pair sums over ranks: [1] edges, [2] seconds in the model since the run began, [3] the largest grade of the
+  // last step that had grades, which rank 0 alone contributes
+  nextra = 3;
   pvector = new double[nextra]{};
 }
 
@@ -184,6 +185,8 @@ void PairMLIP::coeff(int narg, char** arg) {
 
   extras_.clear();
   for (const auto& name : contract.extras) extras_.emplace_back().name = name;
+  grade_ = {};
+  grade_.name = "grade";
   setup_printed_ = graph_printed_ = false;
 }
 
@@ -355,6 +358,13 @@ void PairMLIP::print_graph() {
                  sum[0], sum[1], sum[2], largest[1], largest[2], 1e-6 * largest[3], 1e-6 * largest[4]);
 }
 
+std::vector<PairMLIP::Extra*> PairMLIP::extras() {
+  std::vector<Extra*> all;
+  for (Extra& extra : extras_) all.push_back(&extra);
+  if (model_) all.push_back(&grade_);
+  return all;
+}
+
 void* PairMLIP::extract(const char* name, int& dimension) {
   dimension = 0;
   // What fix adapt and compute fep ask a pair style for.
@@ -362,20 +372,22 @@ void* PairMLIP::extract(const char* name, int& dimension) {
     error->all(FLERR,
                "pair_style mlip has no 'scale' for pairs of types, as its energy is not a sum over pairs. To scale the "
                "whole model with a variable, type: pair_style hybrid/scaled v_NAME mlip");
-  for (auto& extra : extras_)
-    if (extra.name + "_flag" == name) {
-      extra.has_flag = true;
-      return &extra.wanted_now;
+  for (Extra* extra : extras())
+    if (extra->name + "_flag" == name) {
+      extra->has_flag = true;
+      return &extra->wanted_now;
     }
   return nullptr;
 }
 
 void* PairMLIP::extract_peratom(const char* name, int& columns) {
   columns = 0;
-  for (auto& extra : extras_)
-    if (extra.name == name) {
-      extra.asked_for = true;
-      return extra.of_atom.data();
+  for (Extra* extra : extras())
+    if (extra->name == name) {
+      if (extra == &grade_ && !model_->no_grades().empty())
+        error->all(FLERR, "pair_style mlip: {}", model_->no_grades());
+      extra->asked_for = true;
+      return extra->of_atom.data();
     }
   return nullptr;
 }

@@ -42,7 +42,8 @@ class PairMLIP : public Pair {
   double memory_usage() override;
   /// "<extra>_flag": set by fix pair before a step whose values it wants.
   void* extract(const char* name, int& dimension) override;
-  /// The model's extra outputs by name, for fix pair: [nlocal], null for a name that the model does not have.
+  /// The model's extra outputs by name, and "grade", for fix pair: [nlocal], null for a name that the model does not
+  /// have.
   void* extract_peratom(const char* name, int& columns) override;
 
   int pack_forward_comm(int n, int* list, double* buffer, int pbc_flag, int* pbc) override;
@@ -120,7 +121,9 @@ class PairMLIP : public Pair {
     bool wanted() const { return wanted_now || (asked_for && !has_flag); }
     std::vector<double> of_atom;  // [nlocal]
   };
-  std::vector<Extra> extras_;
+  std::vector<Extra> extras_;  // the contract's
+  Extra grade_;
+  std::vector<Extra*> extras();  // with the grade
 
   double seconds_total_ = 0.0;
   double backend_at_start_ = 0.0;

@@ -137,6 +137,7 @@ mlip::StepRequest PairMLIP::wanted() {
   request.centroid_virials = cvflag_atom;
   request.close_pair = !close_pair_reported_;
   request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
+  request.grades = grade_.wanted();
   return request;
 }
 
@@ -227,12 +228,18 @@ void PairMLIP::accumulate() {
                    model_->contract().model_name, result.centroid_virials_inexact);
   centroid_warned_ |= cvflag_atom;
   if (cvflag_atom) add_to_atoms(result.centroid_virials, 9, energy_scale, cvatom);
-  for (std::size_t k = 0; k < result.extras.size(); ++k) {
+  const auto assign = [&](Extra& extra, const std::vector<double>& of_node) {
     // One more than there are atoms: the pointer must not be null on a rank without any.
-    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
-    for (std::int64_t node = 0; node < n_owned_; ++node)
-      extras_[k].of_atom[atom_of_node_[node]] = result.extras[k][node];
-  }
+    extra.of_atom.assign(atom->nlocal + 1, 0.0);
+    for (std::int64_t node = 0; node < n_owned_; ++node) extra.of_atom[atom_of_node_[node]] = of_node[node];
+  };
+  for (std::size_t k = 0; k < result.extras.size(); ++k) assign(extras_[k], result.extras[k]);
+  if (!grade_.wanted()) return;
+  assign(grade_, result.grades);
+  const double largest = *std::max_element(grade_.of_atom.begin(), grade_.of_atom.end());
+  double of_all = 0.0;
+  MPI_Reduce(&largest, &of_all, 1, MPI_DOUBLE, MPI_MAX, 0, world);
+  pvector[2] = of_all;
 }
 
 void PairMLIP::finish() {

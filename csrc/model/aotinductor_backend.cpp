@@ -129,7 +129,7 @@ class AOTInductorBackend : public Backend {
       : loader_(path, "model", /*run_single_threaded=*/false, /*num_runners=*/1, device.index()) {}
 
   /// The compiled graph is energies and gradients in one: there is no way to the energies alone.
-  std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool) override {
+  ModelOutputs run(const ModelInputs& inputs, bool) override {
     // The graph holds its own backward pass, so that autograd has no part in the operators that it calls.
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     // Sizes reach the graph as shapes: the length of the second input is n_owned. The values are read in place.
@@ -143,7 +143,7 @@ class AOTInductorBackend : public Backend {
     }
     if (outputs.size() != 2)
       throw Error("the compiled graph returned " + std::to_string(outputs.size()) + " tensors, expected 2");
-    return {outputs[0], outputs[1]};
+    return {outputs[0], outputs[1], at::Tensor()};
   }
 
   at::Tensor run_extras(const ModelInputs&) override {

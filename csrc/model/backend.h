@@ -22,6 +22,13 @@ struct ModelInputs {
   at::Tensor edge_vectors;  ///< [n_edges, 3] of the contract's type, r_j - r_i with the periodic shift, Å
 };
 
+/// Of the contract's type, or float64 where the model adds energies in it.
+struct ModelOutputs {
+  at::Tensor energies;   ///< [n_owned] eV
+  at::Tensor gradients;  ///< [n_edges, 3] dE/d(edge_vectors), eV/Å
+  at::Tensor features;   ///< [n_owned, the contract's features]; undefined if it has none
+};
+
 /// The contract's floating-point type.
 inline at::ScalarType scalar_type(Precision precision) {
   return precision == Precision::float32 ? at::kFloat : at::kDouble;
@@ -45,9 +52,8 @@ class Backend {
   /// Undefined for a contract without settings, whose model takes no such argument.
   at::Tensor settings;
 
-  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å); the gradients are undefined when they are not
-  /// asked for and the back end can do without.
-  virtual std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) = 0;
+  /// @param only_energies the back end may leave out the rest
+  virtual ModelOutputs run(const ModelInputs& inputs, bool only_energies) = 0;
 
   /// -> [n_owned, number of the contract's extras]. @throws Error if the artifact has none.
   virtual at::Tensor run_extras(const ModelInputs& inputs) = 0;

@@ -21,6 +21,7 @@
 #include "core/torch_errors.h"
 #include "gpu/torch_context.h"
 #include "model/backend.h"
+#include "model/domain.h"
 #include "model/exchange_relay.h"
 #include "model/kept_memory.h"
 #include "model/moment_exchange.h"
@@ -50,14 +51,15 @@ at::Device find_device(const std::string& name) {
   return device;
 }
 
+/// The same memory as a tensor.
+at::Tensor view(const std::vector<std::int64_t>& values) {
+  return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, at::kLong);
+}
+
 ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
   // Copies, since a model may write into its inputs, and the engine goes on with the graph.
   constexpr bool non_blocking = false;
   constexpr bool copy = true;
-  auto view = [](const std::vector<std::int64_t>& values) {
-    return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
-                         at::kLong);
-  };
   return {view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
           at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
           at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
@@ -120,9 +122,10 @@ void refuse_lost_threads() {
 }  // namespace
 
 void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
-  if (tensor.numel() != expected)
-    throw Error(model + ": the model returned " + std::to_string(tensor.numel()) + " values of " + name +
-                ", expected " + std::to_string(expected));
+  const std::int64_t found = tensor.defined() ? tensor.numel() : 0;
+  if (!tensor.defined() || found != expected)
+    throw Error(model + ": the model returned " + std::to_string(found) + " values of " + name + ", expected " +
+                std::to_string(expected));
 }
 
 Model::Model(const SealedArchive& archive, const ModelOptions& options)
@@ -141,6 +144,7 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
                                                          : load_torchscript(path_, device);
   });
 
+  read_domain(archive);
   warm_up();
   if (!options.self_test) return;
   const auto fixture = read_self_test(archive);
@@ -160,6 +164,17 @@ Model::~Model() {
   KeptMemory::release();
 }
 Model::Model(Model&&) noexcept = default;
+
+// A domain that does not belong to the model is no reason not to compute energies with it.
+void Model::read_domain(const SealedArchive& archive) {
+  try {
+    const auto record = mlip::read_domain(archive, contract_);
+    guarded({}, [&] { domain_ = std::make_unique<Domain>(record, contract_, at::Device(device_)); });
+    no_grades_.clear();
+  } catch (const Error& failure) {
+    no_grades_ = failure.what();
+  }
+}
 
 void Model::warm_up() {
   Evaluation discarded;
@@ -231,16 +246,30 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
   if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};
 }
 
-void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
-  result.edge_gradients.clear();
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, const EvaluationRequest& wanted) {
+  check_request(wanted);
+  for (auto* values : {&result.edge_gradients, &result.features, &result.grades}) values->clear();
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const auto [energies, gradients] =
-        backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
-    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    if (with_gradients)
-      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
+    const ModelOutputs found = backend.run(inputs, wanted.only_energies());
+    const auto copy = [&](const at::Tensor& tensor, std::int64_t expected, const char* name, std::vector<double>& out) {
+      copy_result(tensor, expected, name, contract_.model_name, out);
+    };
+    copy(found.energies, graph.n_owned, "atomic_energies", result.atomic_energies);
+    if (wanted.gradients) copy(found.gradients, 3 * graph.n_edges(), "edge_gradients", result.edge_gradients);
+    if (wanted.features || wanted.grades)
+      check_count(found.features, graph.n_owned * contract_.features, "features", contract_.model_name);
+    if (wanted.features) copy(found.features, graph.n_owned * contract_.features, "features", result.features);
+    if (!wanted.grades) return;
+    const at::Tensor types = view(graph.node_types).narrow(0, 0, graph.n_owned).to(at::Device(device_));
+    copy(domain_->grades(found.features, types), graph.n_owned, "grades", result.grades);
   });
   check_energies(result.atomic_energies);
+}
+
+void Model::check_request(const EvaluationRequest& wanted) const {
+  if (wanted.features && contract_.features == 0) throw Error(no_features(contract_));
+  if (wanted.grades && !domain_) throw Error(no_grades_);
 }
 
 void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange) {

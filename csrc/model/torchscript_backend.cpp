@@ -19,15 +19,16 @@ class TorchScriptBackend : public Backend {
         energies_(module_.find_method("energies")),
         extras_(module_.find_method("extras")) {}
 
-  std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) override {
+  ModelOutputs run(const ModelInputs& inputs, bool only_energies) override {
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    if (!with_gradients && energies_) {
+    if (only_energies && energies_) {
       c10::NoGradGuard no_grad;
-      return {(*energies_)(stack(inputs)).toTensor(), at::Tensor()};
+      return {(*energies_)(stack(inputs)).toTensor(), at::Tensor(), at::Tensor()};
     }
     const auto outputs = forward_(stack(inputs)).toTuple();
-    return {outputs->elements()[0].toTensor(), outputs->elements()[1].toTensor()};
+    const auto& found = outputs->elements();
+    return {found[0].toTensor(), found[1].toTensor(), found.size() > 2 ? found[2].toTensor() : at::Tensor()};
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {

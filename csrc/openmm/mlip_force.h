@@ -1,6 +1,7 @@
 // MLIPForce: an OpenMM Force whose energy is that of an mlip-deploy artifact.
 #pragma once
 
+#include <openmm/Context.h>
 #include <openmm/Force.h>
 
 #include <memory>
@@ -42,6 +43,10 @@ class MLIPForce : public OpenMM::Force {
   /// Wall-clock seconds that this process has spent inside models on behalf of all MLIPForces: what is left of a
   /// step's time is the cost of the engine and of the way in and out.
   static double seconds_in_models();
+
+  /// Grades of the model's atoms in a Context of this force's System, for its positions: one evaluation (model/domain.h).
+  /// @throws OpenMMException where the artifact has no domain
+  std::vector<double> grades(OpenMM::Context& context);
 
  protected:
   OpenMM::ForceImpl* createImpl() const override;

@@ -169,12 +169,12 @@ double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool inc
   return as_openmm_errors([&] {
     if (in_place_ != nullptr) {
       arrays_->write_positions(in_place_->positions());
-      const double energy = evaluate_in_place(context, include_forces);
+      const double energy = evaluate_in_place(context, wanted(include_forces));
       if (include_forces) arrays_->add_forces(in_place_->forces());
       return energy;
     }
     arrays_->write_positions(positions_);
-    const double energy = evaluate(context, include_forces);
+    const double energy = evaluate(context, wanted(include_forces));
     if (include_forces) arrays_->add_forces(structure_->step().result().forces);
     return energy;
   });
@@ -184,12 +184,8 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
     constexpr auto units = mlip::units::openmm_units;
-    positions_.resize(3 * atoms_.size());
-    for (std::size_t k = 0; k < atoms_.size(); ++k)
-      for (int axis = 0; axis < 3; ++axis)
-        positions_[3 * k + static_cast<std::size_t>(axis)] =
-            units.length_in_angstrom * positions[static_cast<std::size_t>(atoms_[k])][axis];
-    const double energy = evaluate(context, include_forces_);
+    set_positions(positions);
+    const double energy = evaluate(context, wanted(include_forces_));
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
     if (include_forces_) {
       constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
@@ -199,6 +195,31 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
     }
     return energy;
   });
+}
+
+std::vector<double> MLIPForceImpl::grades(OpenMM::ContextImpl& context) {
+  return as_openmm_errors([&] {
+    mlip::StepRequest request = wanted(false);
+    request.grades = true;
+    if (in_place_ != nullptr) {
+      arrays_->write_positions(in_place_->positions());
+      evaluate_in_place(context, request);
+      return in_place_result_.grades;
+    }
+    std::vector<Vec3> positions;
+    context.getPositions(positions);
+    set_positions(positions);
+    evaluate(context, request);
+    return structure_->step().result().grades;
+  });
+}
+
+void MLIPForceImpl::set_positions(const std::vector<Vec3>& positions) {
+  positions_.resize(3 * atoms_.size());
+  for (std::size_t k = 0; k < atoms_.size(); ++k)
+    for (int axis = 0; axis < 3; ++axis)
+      positions_[3 * k + static_cast<std::size_t>(axis)] =
+          mlip::units::openmm_units.length_in_angstrom * positions[static_cast<std::size_t>(atoms_[k])][axis];
 }
 
 void MLIPForceImpl::check_positions() const {
@@ -232,15 +253,14 @@ void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
   structure_->prepare(positions_.data(), node_types_, cell, periodic());
 }
 
-double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   update_candidates(cell(context));
-  return energy_of([&]() -> const mlip::StepResult& {
-    return structure_->step().evaluate(positions_.data(), 1.0, wanted(include_forces));
-  });
+  return energy_of(
+      [&]() -> const mlip::StepResult& { return structure_->step().evaluate(positions_.data(), 1.0, wanted); });
 }
 
-double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   const std::array<double, 9> now = cell(context);
   if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
@@ -248,7 +268,7 @@ double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool inclu
     update_candidates(now);
   }
   return energy_of([&]() -> const mlip::StepResult& {
-    in_place_->evaluate_in_place(wanted(include_forces), in_place_result_);
+    in_place_->evaluate_in_place(wanted, in_place_result_);
     return in_place_result_;
   });
 }

@@ -4,6 +4,8 @@
 #include <openmm/serialization/SerializationNode.h>
 #include <openmm/serialization/SerializationProxy.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
@@ -107,3 +109,17 @@ const bool registered = [] {
 
 /// For Python, which has no wrapper of the class.
 extern "C" double mlip_openmm_seconds_in_models() { return mlip_openmm::MLIPForce::seconds_in_models(); }
+
+/// Grades [n_atoms] of an MLIPForce in a Context, both by SWIG's addresses. @return 0, or 1 with the reason in
+/// `message`, cut off after `size` bytes
+extern "C" int mlip_openmm_grades(OpenMM::Force* force, OpenMM::Context* context, double* grades, char* message,
+                                  std::size_t size) {
+  try {
+    const auto found = dynamic_cast<mlip_openmm::MLIPForce&>(*force).grades(*context);
+    std::copy(found.begin(), found.end(), grades);
+    return 0;
+  } catch (const std::exception& failure) {
+    std::snprintf(message, size, "%s", failure.what());
+    return 1;
+  }
+}

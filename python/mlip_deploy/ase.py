@@ -23,6 +23,10 @@ ON_DEMAND = ("virials", "heat_flux")
 """Properties that cost two steps more, and are computed when they are asked for."""
 
 
+GRADE = "grade"
+"""Property of a file with a domain."""
+
+
 class CloseAtomsWarning(UserWarning):
     """Two atoms are closer than any bond: energy and forces mean nothing there."""
 
@@ -52,6 +56,9 @@ class MLIPCalculator(Calculator):
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
         Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+    grade
+        Give `results["grade"]` with every calculation: how far each atom is from the model's domain (docs/trust.md);
+        above 1 is outside. Otherwise `get_property("grade", atoms)` gives it when it is asked for.
     settings
         Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
         the name of a setting is of those atoms, and comes before it.
@@ -86,11 +93,13 @@ class MLIPCalculator(Calculator):
         device: str = "cpu",
         threads: int = 0,
         self_test: bool = True,
+        grade: bool = False,
         **settings: float | int | str,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
-        self._arguments = (Path(path).resolve(), device, threads, self_test)
+        self._arguments = (Path(path).resolve(), device, threads, self_test, grade)
+        self._with_grade = grade
         self._forces_asked = False  # of the last atoms
         self.artifact = Artifact(path)
         self.contract.require_settings(settings, "MLIPCalculator")
@@ -98,6 +107,10 @@ class MLIPCalculator(Calculator):
         self._evaluated_settings: dict[str, float | int | str] = {}
         self.potential = _core.Potential(str(path), device=device, threads=threads, self_test=self_test)
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
+        if not self.potential.no_grades:
+            self.implemented_properties.append(GRADE)
+        elif grade:
+            raise MLIPError(self.potential.no_grades)
         if not self.contract.atomic_energies_meaningful:
             self.implemented_properties.remove("energies")
         warn_if_in_doubt(self.artifact, "ase")
@@ -151,7 +164,7 @@ class MLIPCalculator(Calculator):
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def _is_of_gradients(self, name: str) -> bool:
-        return name not in ("energy", "free_energy", "energies", *self.contract.extras)
+        return name not in ("energy", "free_energy", "energies", GRADE, *self.contract.extras)
 
     def calculate(
         self,
@@ -200,6 +213,7 @@ class MLIPCalculator(Calculator):
         virials = bool({*ON_DEMAND} & {*(properties or [])})
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
+        with_grade = self._with_grade or GRADE in (properties or [])
         self._forces_asked = of_gradients
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
@@ -213,6 +227,7 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
+            grades=with_grade,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -227,6 +242,8 @@ class MLIPCalculator(Calculator):
             del self.results["energies"]  # one atom's is an arbitrary share of the sum
         if with_forces:
             self.results["forces"] = values["forces"]
+        if with_grade:
+            self.results[GRADE] = values["grades"]
         if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
@@ -248,6 +265,6 @@ class MLIPCalculator(Calculator):
 
 
 def _load(
-    kind: type[MLIPCalculator], arguments: tuple[Path, str, int, bool], settings: dict[str, Any]
+    kind: type[MLIPCalculator], arguments: tuple[Path, str, int, bool, bool], settings: dict[str, Any]
 ) -> MLIPCalculator:
     return kind(*arguments, **settings)

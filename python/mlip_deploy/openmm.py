@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import openmm
 import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
 from ase import Atoms
@@ -23,10 +24,13 @@ from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.result import Array
 
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
 _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
+_library.mlip_openmm_grades.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p, ctypes.c_size_t]
+LONGEST_MESSAGE = 4096
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
@@ -197,6 +201,30 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         What is left of a step's time is the cost of OpenMM and of the way in and out.
         """
         return float(_library.mlip_openmm_seconds_in_models())
+
+    def grades(self, context: openmm.Context) -> Array:
+        """How far each atom of the model is from its domain (docs/trust.md), [n_atoms] in the order of `atoms`.
+
+        A grade above 1 is outside. This takes one evaluation of the model.
+
+        Parameters
+        ----------
+        context
+            Of the System that this very force is part of, with positions.
+
+        Raises
+        ------
+        MLIPError
+            For an artifact without a domain, with the line to type, and for a Context of another System.
+        """
+        grades = np.empty(len(self.elements))
+        message = ctypes.create_string_buffer(LONGEST_MESSAGE)
+        failed = _library.mlip_openmm_grades(
+            int(self.this), int(context.this), grades.ctypes.data, message, LONGEST_MESSAGE
+        )
+        if failed:
+            raise MLIPError(message.value.decode(errors="replace"))
+        return grades
 
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))

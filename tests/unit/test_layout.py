@@ -70,7 +70,7 @@ FLOORS = [
     {"environment", "preparation"},
     {"bench"},
     {"validation"},
-    {"comparison"},
+    {"comparison", "domain"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""

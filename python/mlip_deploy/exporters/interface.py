@@ -75,6 +75,24 @@ class EdgeGradientModel(nn.Module):
         return energies
 
 
+class EdgeGradientModelWithFeatures(EdgeGradientModel):
+    """For an energy model with a method `energies_and_features`, which takes the arguments of `forward`.
+
+    It returns the atomic energies and, from the same pass, features of each owned atom [n_owned, n_features]: what
+    enters the read-out, unchanged by rotations.
+    """
+
+    def forward(  # type: ignore[override]
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As EdgeGradientModel.forward, and the features."""
+        edge_vectors = edge_vectors.detach().requires_grad_(True)
+        energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
+            node_types, n_owned, edge_index, edge_vectors
+        )
+        return energies.detach(), edge_gradients(energies, edge_vectors), features.detach()
+
+
 class EdgeGradientModelWithExtras(EdgeGradientModel):
     """For an energy model with a method `extras(...) -> [n_owned, n_extras]`, with the arguments of `forward`."""
 

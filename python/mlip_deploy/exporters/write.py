@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import (
     BackendKind,
@@ -21,6 +21,7 @@ from mlip_deploy.exporters.interface import (
     Adapted,
     EdgeGradientModel,
     EdgeGradientModelWithExtras,
+    EdgeGradientModelWithFeatures,
     EdgeGradientModelWithSettings,
 )
 from mlip_deploy.exporters.settings import default_dtype, quiet
@@ -56,10 +57,10 @@ def write_artifact(
     with quiet():
         fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress, adapted.settings), dtype)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        wrapper: type[nn.Module] = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
-        if adapted.settings:
-            wrapper = EdgeGradientModelWithSettings
-        model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        energy_model = adapted.energy_model(TORCH_DTYPE[dtype]).eval()
+        if backend == "torchscript" and not adapted.settings and hasattr(energy_model, "energies_and_features"):
+            contract = contract.model_copy(update={"features": _width_of_features(energy_model, contract)})
+        model = _interface(contract)(energy_model).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
@@ -74,6 +75,28 @@ def write_artifact(
     progress(f"writing {output}")
     torchscript.save(frozen, output, contract, fixtures)
     return contract
+
+
+def _interface(contract: Contract) -> type[nn.Module]:
+    """The module around an energy model that has the methods of its contract."""
+    if contract.settings:
+        return EdgeGradientModelWithSettings
+    bases: list[type[nn.Module]] = []
+    if contract.extras:
+        bases.append(EdgeGradientModelWithExtras)
+    if contract.features:
+        bases.append(EdgeGradientModelWithFeatures)
+    return type("Interface", tuple(bases), {}) if len(bases) > 1 else (*bases, EdgeGradientModel)[0]
+
+
+def _width_of_features(energy_model: nn.Module, contract: Contract) -> int:
+    """Of two atoms at half the cutoff."""
+    vector = torch.tensor([[0.5 * contract.cutoff, 0.0, 0.0]], dtype=TORCH_DTYPE[contract.dtype])
+    types, edges = torch.tensor([0, 0]), torch.tensor([[0, 1], [1, 0]])
+    features: Tensor = energy_model.energies_and_features(  # type: ignore[operator]
+        types, 2, edges, torch.cat([vector, -vector])
+    )[1]
+    return features.shape[1]
 
 
 def _with_operators(contract: Contract, operators: set[str]) -> Contract:
