@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlip_deploy.ase import MLIPCalculator
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
+    from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.errors import MLIPError
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
@@ -57,6 +58,7 @@ __all__ = [
     "compare",
     "export",
     "export_module",
+    "fit_domain",
     "prepare",
     "run",
     "validate",
@@ -85,6 +87,7 @@ _MODULES = {
     "compare": "comparison.compare",
     "export": "exporters.export",
     "export_module": "exporters.module",
+    "fit_domain": "domain.fit",
     "validate": "validation.validate",
 }
 

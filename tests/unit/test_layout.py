@@ -71,7 +71,7 @@ FLOORS = [
     {"simulation"},
     {"bench"},
     {"validation"},
-    {"comparison"},
+    {"comparison", "domain"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""
