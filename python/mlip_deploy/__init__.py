@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.conformance.conform import conform
     from mlip_deploy.conformance.result import Conformance
+    from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.errors import MLIPError
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
@@ -61,6 +62,7 @@ __all__ = [
     "conform",
     "export",
     "export_module",
+    "fit_domain",
     "prepare",
     "run",
     "validate",
@@ -91,6 +93,7 @@ _MODULES = {
     "conform": "conformance.conform",
     "export": "exporters.export",
     "export_module": "exporters.module",
+    "fit_domain": "domain.fit",
     "validate": "validation.validate",
 }
 

@@ -73,7 +73,7 @@ FLOORS = [
     {"simulation"},
     {"bench"},
     {"validation"},
-    {"comparison", "conformance"},
+    {"comparison", "conformance", "domain"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""
