@@ -18,8 +18,7 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, d
     """Energy, forces and stress of `atoms` (eV, Å)."""
     if ranks != 1:
         raise ValueError(f"ASE runs on one rank, {ranks} asked for")
-    path = Path(path).resolve()
-    calculator = _calculator(path, path.stat().st_mtime_ns, threads, device)
+    calculator = calculator_of(path, threads, device)
     atoms = atoms.copy()
     atoms.calc = calculator
     forces = np.array(atoms.get_forces())  # and all else in the same evaluation
@@ -38,11 +37,17 @@ def evaluate_many(
     return [evaluate(path, atoms, ranks, threads, device) for atoms in frames]
 
 
-@lru_cache(maxsize=4)
-def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
-    """Loaded once per file; `modified` makes a rewritten file a different one.
+def calculator_of(path: str | Path, threads: int = 0, device: str = "cpu") -> MLIPCalculator:
+    """The file's calculator, loaded once.
 
     Without the self-test, as in the other engines: checks say themselves how far a model is off.
     """
+    path = Path(path).resolve()
+    return _calculator(path, path.stat().st_mtime_ns, threads, device)
+
+
+@lru_cache(maxsize=4)
+def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
+    """`modified` makes a rewritten file a different one."""
     with doubts_ignored():
         return MLIPCalculator(path, device=device, threads=threads, self_test=False)
