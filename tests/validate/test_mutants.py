@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 import toy_models
+from ase.build import bulk
+from tolerances import FLOAT64_ROTATED
 from torch import Tensor, nn
 from toy_models import LocalEnergy
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.engines import ase as ase_engine
+from mlip_deploy.engines import evaluator
 from mlip_deploy.exporters.interface import EdgeGradientModel
 from mlip_deploy.exporters.parts import SEVERAL_HUNDRED
 from mlip_deploy.validation import fidelity
@@ -276,6 +279,26 @@ def test_mirror_images_that_differ_are_red_where_the_family_rules_it_out(
         assert red(found) == {"symmetry: inversion"}
     else:
         assert found.verdict == "pass", found.failures()
+
+
+@pytest.mark.parametrize("pbc", [[True, True, True], [True, False, True], [False, True, False]])
+@pytest.mark.parametrize("engine", ["lammps", "openmm"])
+def test_no_engine_makes_a_mirror_image_of_a_left_handed_cell(engine, pbc, fixtures, tmp_path):
+    energy = Chiral(LocalEnergy(CUTOFF), CUTOFF)
+    path = toy_models.write(tmp_path / "chiral.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    atoms = bulk("NaCl", "rocksalt", a=5.2, cubic=True)
+    atoms.set_cell(atoms.cell.array @ np.array([[1, 0.1, 0], [0, 1, 0.05], [0, 0, 0.95]]), scale_atoms=True)
+    atoms.rattle(0.2, seed=4)
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+    atoms.pbc = pbc
+    expected = evaluator("ase")(path, atoms)
+    found = evaluator(engine)(path, atoms)
+    assert found.energy == pytest.approx(expected.energy, abs=FLOAT64_ROTATED)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=FLOAT64_ROTATED)
+    image = atoms.copy()
+    image.set_cell(-atoms.cell.array)
+    image.positions *= -1.0
+    assert abs(evaluator("ase")(path, image).energy - expected.energy) > 100 * FLOAT64_ROTATED
 
 
 class BetweenTwo(nn.Module):
