@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <string_view>
+#include <tuple>
 
 #include "core/contract.h"
 #include "core/error.h"
@@ -39,39 +41,25 @@ class Potential {
     wanted.centroid_virials = with_centroid_virials;
     wanted.extras = with_extras;
     wanted.close_pair = !close_pair_reported_;
-    const auto n_atoms = static_cast<std::int64_t>(types.size());
-    if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
-      throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
-    if (cell.size() != 9) throw mlip::Error("cell must have shape [3, 3]");
-    // Copies: another thread may write into the arrays while this one computes.
-    const std::vector<double> x(positions.data(), positions.data() + 3 * n_atoms);
-    const std::vector<std::int64_t> type_of(types.data(), types.data() + n_atoms);
-    std::array<double, 9> box;
-    std::copy(cell.data(), cell.data() + 9, box.begin());
-    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
-    for (std::int64_t k = 0; k < n_atoms; ++k)
-      if (type_of[k] < 0 || type_of[k] >= n_elements)
-        throw mlip::Error("type " + std::to_string(type_of[k]) + " of atom " + std::to_string(k) + " is not in [0, " +
-                          std::to_string(n_elements) + ")");
-
+    const mlip::Structure structure = checked(positions, types, cell, periodic);
+    const std::int64_t n_atoms = structure.n_atoms();
     mlip::StepResult step;
     {
       py::gil_scoped_release release;
-      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted, settings);
+      step =
+          structure_.evaluate(structure.positions.data(), structure.types, structure.cell, periodic, wanted, settings);
     }
-    double energy = 0.0;
-    for (double value : step.atomic_energies) energy += value;
     const auto of_atoms = [n = static_cast<py::ssize_t>(n_atoms)](const std::vector<double>& values, int width) {
       return DoubleArray({n, static_cast<py::ssize_t>(width)}, values.data());
     };
     py::dict result;
-    result["energy"] = energy;
+    result["energy"] = sum(step.atomic_energies);
     result["energies"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.atomic_energies.data());
     if (wanted.forces) result["forces"] = of_atoms(step.forces, 3);
     if (wanted.virial) result["virial"] = DoubleArray({3, 3}, step.virial.data());
     result["n_edges"] = step.n_edges;
     if (step.close_pair.found() && !close_pair_reported_.exchange(true))
-      result["close_pair"] = describe(step.close_pair, type_of);
+      result["close_pair"] = describe(step.close_pair, structure.types);
     if (wanted.atom_virials) result["atom_virials"] = of_atoms(step.atom_virials, 6);
     if (wanted.centroid_virials) {
       result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
@@ -85,6 +73,36 @@ class Potential {
     return result;
   }
 
+  using StructureArrays = std::tuple<DoubleArray, IntArray, DoubleArray, std::array<bool, 3>>;
+
+  py::list compute_many(const std::vector<StructureArrays>& arrays, const mlip::GivenSettings& given,
+                        std::size_t counted_from) {
+    const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
+    std::vector<mlip::Structure> structures;
+    for (const auto& [positions, types, cell, periodic] : arrays)
+      structures.push_back(checked(positions, types, cell, periodic));
+    std::vector<mlip::StepResult> steps;
+    {
+      py::gil_scoped_release release;
+      steps = structure_.evaluate_many(structures, settings, counted_from);
+    }
+    py::list results;
+    for (std::size_t k = 0; k < steps.size(); ++k) {
+      const mlip::StepResult& step = steps[k];
+      const auto n = static_cast<py::ssize_t>(structures[k].n_atoms());
+      py::dict result;
+      result["energy"] = sum(step.atomic_energies);
+      result["energies"] = py::array_t<double>(n, step.atomic_energies.data());
+      result["forces"] = DoubleArray({n, py::ssize_t{3}}, step.forces.data());
+      result["virial"] = DoubleArray({3, 3}, step.virial.data());
+      if (step.close_pair.found() && !close_pair_reported_.exchange(true))
+        result["close_pair"] =
+            "frame " + std::to_string(counted_from + k) + ": " + describe(step.close_pair, structures[k].types);
+      results.append(result);
+    }
+    return results;
+  }
+
   /// (seconds in compute, seconds in the back end) since construction.
   std::pair<double, double> timings() const {
     const auto [total, backend] = structure_.seconds();
@@ -93,6 +111,28 @@ class Potential {
   const mlip::Model& model() const { return model_; }
 
  private:
+  /// Copies: another thread may write into the arrays while this one computes.
+  mlip::Structure checked(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
+                          const std::array<bool, 3>& periodic) const {
+    const auto n_atoms = static_cast<std::int64_t>(types.size());
+    if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
+      throw mlip::Error("positions must have shape [n_atoms, 3] and types [n_atoms]");
+    if (cell.size() != 9) throw mlip::Error("cell must have shape [3, 3]");
+    mlip::Structure structure;
+    structure.positions.assign(positions.data(), positions.data() + 3 * n_atoms);
+    structure.types.assign(types.data(), types.data() + n_atoms);
+    std::copy(cell.data(), cell.data() + 9, structure.cell.begin());
+    structure.periodic = periodic;
+    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
+    for (std::int64_t k = 0; k < n_atoms; ++k)
+      if (structure.types[k] < 0 || structure.types[k] >= n_elements)
+        throw mlip::Error("type " + std::to_string(structure.types[k]) + " of atom " + std::to_string(k) +
+                          " is not in [0, " + std::to_string(n_elements) + ")");
+    return structure;
+  }
+
+  static double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
   std::string describe(const mlip::ClosePair& pair, const std::vector<std::int64_t>& types) const {
     const auto name = [&](std::int64_t atom) {
       return std::to_string(atom) + " (" + model_.contract().elements[types[atom]] + ")";
@@ -139,6 +179,11 @@ PYBIND11_MODULE(_core, module) {
            py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true,
            "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
            "without them an evaluation costs a third -> mlip_deploy.result.Evaluation")
+      .def("compute_many", &Potential::compute_many, py::arg("structures"), py::arg("settings") = mlip::GivenSettings(),
+           py::arg("counted_from") = 0,
+           "structures: (positions, types, cell, periodic) of each, as for compute; all in one pass, unless the model "
+           "sums over all atoms; counted_from: the number of the first one in messages -> "
+           "[mlip_deploy.result.Evaluation], where the virial is its symmetric part")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });

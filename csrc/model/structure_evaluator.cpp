@@ -3,6 +3,8 @@
 #include <chrono>
 #include <utility>
 
+#include "core/error.h"
+
 namespace mlip {
 
 StepResult StructureEvaluator::evaluate(const double* positions, const std::vector<std::int64_t>& types,
@@ -15,6 +17,67 @@ StepResult StructureEvaluator::evaluate(const double* positions, const std::vect
   StepResult result = step_.evaluate(positions, 1.0, wanted);
   seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
+}
+
+std::vector<StepResult> StructureEvaluator::evaluate_many(const std::vector<Structure>& structures,
+                                                          const std::vector<double>& settings,
+                                                          std::size_t counted_from) {
+  const std::lock_guard<std::mutex> turn(turn_);
+  if (!settings.empty()) model_.set_settings(settings);
+  const auto start = std::chrono::steady_clock::now();
+  StepRequest wanted;
+  wanted.forces = wanted.atom_virials = true;
+  wanted.close_pair = true;
+  std::vector<StepResult> results;
+  if (model_.contract().collectives.empty()) {
+    try {
+      results = evaluate_as_one(structures, wanted);
+    } catch (const Error&) {
+      results.clear();  // the structure at fault is found below, and more memory than there is perhaps not needed
+    }
+  }
+  for (std::size_t k = results.size(); k < structures.size(); ++k) {
+    try {
+      results.push_back(std::move(evaluate_as_one({structures[k]}, wanted).front()));
+    } catch (const Error& error) {
+      throw Error("frame " + std::to_string(counted_from + k) + " (counted from 0): " + error.what());
+    }
+  }
+  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return results;
+}
+
+std::vector<StepResult> StructureEvaluator::evaluate_as_one(const std::vector<Structure>& structures,
+                                                            const StepRequest& wanted) {
+  batch_.update(structures, model_.contract().cutoff);
+  const std::vector<std::int64_t>& first = batch_.first_atom();
+  batch_step_.set_candidates(batch_.candidates(), batch_.types(), first.back());
+  const StepResult& all = batch_step_.evaluate(batch_.positions().data(), 1.0, wanted);
+
+  std::vector<StepResult> results(structures.size());
+  for (std::size_t k = 0; k < structures.size(); ++k) {
+    const auto own = [begin = first[k], end = first[k + 1]](const std::vector<double>& values, int width) {
+      return values.empty() ? values
+                            : std::vector<double>(values.begin() + width * begin, values.begin() + width * end);
+    };
+    StepResult& one = results[k];
+    one.atomic_energies = own(all.atomic_energies, 1);
+    one.forces = own(all.forces, 3);
+    one.atom_virials = own(all.atom_virials, 6);
+    for (std::size_t atom = 0; 6 * atom < one.atom_virials.size(); ++atom)
+      for (int c = 0; c < 6; ++c) {
+        const int row = virial_rows[c], column = virial_columns[c];
+        const double value = one.atom_virials[6 * atom + c];
+        one.virial[3 * row + column] += value;
+        if (row != column) one.virial[3 * column + row] += value;
+      }
+    if (all.close_pair.centre >= first[k] && all.close_pair.centre < first[k + 1]) {
+      one.close_pair = all.close_pair;
+      one.close_pair.centre -= first[k];
+      one.close_pair.neighbour -= first[k];
+    }
+  }
+  return results;
 }
 
 std::array<double, 2> StructureEvaluator::seconds() const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/neighbours.h"
+#include "core/structure_batch.h"
 #include "model/step.h"
 
 namespace mlip {
@@ -16,7 +17,7 @@ class StructureEvaluator {
  public:
   /// @param model must outlive this object, and is evaluated by nobody else meanwhile
   explicit StructureEvaluator(Model& model, EdgesOn edges_on = EdgesOn::by_model)
-      : model_(model), step_(model, edges_on) {}
+      : model_(model), step_(model, edges_on), batch_step_(model, edges_on) {}
 
   /// From any number of threads: they take turns.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
@@ -28,6 +29,14 @@ class StructureEvaluator {
   StepResult evaluate(const double* positions, const std::vector<std::int64_t>& types,
                       const std::array<double, 9>& cell, const std::array<bool, 3>& periodic, const StepRequest& wanted,
                       const std::vector<double>& settings = {});
+
+  /// Several structures in one pass; one after the other if the model sums over all atoms, which would mix them.
+  /// @param settings as above, of all of them
+  /// @param counted_from the number that the first structure has in messages
+  /// @return energies, forces and the virial, its symmetric part, of each structure
+  /// @throws Error as above, and says of which structure.
+  std::vector<StepResult> evaluate_many(const std::vector<Structure>& structures,
+                                        const std::vector<double>& settings = {}, std::size_t counted_from = 0);
 
   /// Wall-clock seconds in `evaluate` and, of these, in the back end, since construction.
   std::array<double, 2> seconds() const;
@@ -45,11 +54,15 @@ class StructureEvaluator {
   StepEvaluator& step() { return step_; }
 
  private:
+  std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures, const StepRequest& wanted);
+
   Model& model_;
   StepEvaluator step_;
   NeighbourList neighbours_;
   std::vector<std::int64_t> types_;
   bool prepared_ = false;  // the step has the candidates of neighbours_ and types_
+  StepEvaluator batch_step_;
+  StructureBatch batch_;
   double seconds_ = 0.0;
   mutable std::mutex turn_;
 };

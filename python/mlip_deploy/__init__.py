@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
-    from mlip_deploy.ase import MLIPCalculator
+    from mlip_deploy.ase import MLIPCalculator, evaluate_many
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.errors import MLIPError
@@ -52,6 +52,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "evaluate_many",
     "export",
     "export_module",
     "prepare",
@@ -77,6 +78,7 @@ _MODULES = {
     "Validation": "validation.run",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
+    "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",
     "validate": "validation.validate",
