@@ -67,6 +67,8 @@ class PairMLIP : public Pair {
   void print_setup();
   void print_graph();
   const double* positions() const;  ///< [owned and ghost atoms, 3]; null if there are none
+  mlip::Cell cell() const;          ///< the simulation box
+  bool takes_positions() const { return model_->contract().positions != mlip::Positions::none; }
   void rebuild_candidates();
   void ask_owners_of_ghosts();
   void plan_exchange();

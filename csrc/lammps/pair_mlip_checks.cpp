@@ -29,6 +29,13 @@ void PairMLIP::check_input() {
         FLERR,
         "pair_style mlip needs 'dimension 3': a 2d run has no periodic images along z. For a film or a sheet use "
         "'boundary p p f'");
+  if (model_->contract().positions == mlip::Positions::periodic &&
+      !(domain->xperiodic && domain->yperiodic && domain->zperiodic))
+    error->all(
+        FLERR,
+        "pair_style mlip: {} needs a box that is periodic in three directions. Use 'boundary p p p', with vacuum "
+        "around a molecule or beside a slab",
+        model_->contract().model_name);
   if (atom->tag_enable == 0)
     error->all(FLERR, "pair_style mlip needs atom ids. Remove 'atom_modify id no' from the input");
   if (force->newton_pair == 0)

@@ -10,6 +10,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "core/error.h"
+#include "domain.h"
 #include "error.h"
 #include "neigh_list.h"
 #include "neighbor.h"
@@ -130,6 +131,14 @@ void PairMLIP::unpack_forward_comm(int n, int first, double* buffer) {
 
 const double* PairMLIP::positions() const { return atom->nlocal + atom->nghost > 0 ? atom->x[0] : nullptr; }
 
+mlip::Cell PairMLIP::cell() const {
+  const double* const h = domain->h;  // xx, yy, zz, yz, xz, xy
+  mlip::Cell cell{{h[0], 0.0, 0.0, h[5], h[1], 0.0, h[4], h[3], h[2]}, {}};
+  for (double& component : cell.vectors) component *= units_.length_in_angstrom;
+  for (int axis = 0; axis < 3; ++axis) cell.periodic[axis] = domain->periodicity[axis] != 0;
+  return cell;
+}
+
 mlip::StepRequest PairMLIP::wanted() {
   mlip::StepRequest request;
   request.virial = vflag_global;
@@ -148,12 +157,19 @@ void PairMLIP::compute(int eflag, int vflag) {
                "pair_style mlip: one atom's energy of {} is an arbitrary share of the sum, so that it has no meaning. "
                "Remove compute pe/atom, and what is made of it, from the input",
                model_->contract().model_name);
+  if ((vflag_atom || cvflag_atom) && takes_positions())
+    error->all(FLERR,
+               "pair_style mlip: {} has no virials of single atoms, since its energy depends on the positions of all "
+               "atoms. Remove compute stress/atom, centroid/stress/atom and heat/flux from the input; the pressure is "
+               "exact",
+               model_->contract().model_name);
   if (settings_vary_) apply_settings();
   bool evaluated = false;  // the step's close pair is this step's
   try {
     const bool new_list = neighbor->ago == 0;
     if (new_list) check_hidden_pairs();
     if (new_list || types_have_changed()) rebuild_candidates();
+    if (takes_positions()) step_->set_cell(cell());
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
     evaluated = true;

@@ -50,7 +50,7 @@ at::Device find_device(const std::string& name) {
   return device;
 }
 
-ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
+ModelInputs make_inputs(const Graph& graph, at::Device device, const Contract& contract) {
   // Copies, since a model may write into its inputs, and the engine goes on with the graph.
   constexpr bool non_blocking = false;
   constexpr bool copy = true;
@@ -58,10 +58,17 @@ ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precisi
     return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
                          at::kLong);
   };
-  return {view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
-          at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
-          at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
-              .to(device, scalar_type(precision), non_blocking, copy)};
+  auto rows = [&](const double* values, std::int64_t n, at::ScalarType type) {
+    return at::from_blob(const_cast<double*>(values), {n, 3}, at::kDouble).to(device, type, non_blocking, copy);
+  };
+  ModelInputs inputs{view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
+                     at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
+                     rows(graph.vectors.data(), graph.n_edges(), scalar_type(contract.precision))};
+  if (contract.positions != Positions::none) {
+    inputs.positions = rows(graph.positions.data(), graph.n_owned, at::kDouble);
+    inputs.cell = rows(graph.cell.vectors.data(), 3, at::kDouble);
+  }
+  return inputs;
 }
 
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
@@ -79,13 +86,16 @@ std::int64_t peak_memory(at::Device device) {
   return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes[aggregate].peak;
 }
 
-/// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
+/// An owned atom and a ghost of it at half the cutoff, in a cube: enough to touch every operator once.
 Graph warm_up_graph(double cutoff) {
   Graph graph;
   graph.n_owned = 1;
   graph.node_types = {0, 0};
   const double vector[3] = {0.5 * cutoff, 0.0, 0.0};
   graph.add_edge(0, 1, vector);
+  graph.positions = {0.0, 0.0, 0.0};
+  for (int axis = 0; axis < 3; ++axis) graph.cell.vectors[4 * axis] = cutoff;
+  graph.cell.periodic = {true, true, true};
   return graph;
 }
 
@@ -234,11 +244,15 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
   result.edge_gradients.clear();
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const auto [energies, gradients] =
-        backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
-    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    if (with_gradients)
-      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+    const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), with_gradients);
+    copy_result(found.energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
+    if (!with_gradients) return;
+    copy_result(found.edge_gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name,
+                result.edge_gradients);
+    if (contract_.positions == Positions::none) return;
+    copy_result(found.position_gradients, 3 * graph.n_owned, "position_gradients", contract_.model_name,
+                result.position_gradients);
+    copy_result(found.cell_gradient, 9, "cell_gradient", contract_.model_name, result.cell_gradient);
   });
   check_energies(result.atomic_energies);
 }
@@ -248,7 +262,7 @@ void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, 
   MomentExchange moments(unfolded, exchange);
   if (contract_.parallel == Parallel::exchange) moments.find_homes();
   with_backend(graph.size(), &moments, [&](Backend& backend) {
-    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_.precision));
+    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_));
     const auto differentiate = [&](const at::Tensor& weights, const std::string& name, std::vector<double>& out) {
       copy_result(pullback.gradient(weights), 3 * graph.n_edges(), name, contract_.model_name, out);
     };
@@ -284,7 +298,7 @@ void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>
   if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
   extras.resize(n_extras);
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
+    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_));
     for (std::size_t k = 0; k < n_extras; ++k)
       copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
                   contract_.model_name, extras[k]);

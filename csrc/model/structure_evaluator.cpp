@@ -90,6 +90,7 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
   const bool same_types = types == types_;
   // Not until all of this is done: the list may hold what the step never got.
   const bool was_prepared = std::exchange(prepared_, false);
+  step_.set_cell({cell, periodic});
   const auto n_atoms = static_cast<std::int64_t>(types.size());
   const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, model_.contract().cutoff);
   if (searched || !same_types || !was_prepared) {

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlip_deploy.openmm import MLIPForce
     from mlip_deploy.preparation.prepare import Prepared, prepare
     from mlip_deploy.result import Evaluation, Result
+    from mlip_deploy.simulation.content import Run
+    from mlip_deploy.simulation.run import run
     from mlip_deploy.validation.fidelity import Comparison, FidelityReport, check
     from mlip_deploy.validation.run import Validation
     from mlip_deploy.validation.validate import validate
@@ -46,6 +48,7 @@ __all__ = [
     "ModelComparison",
     "Prepared",
     "Result",
+    "Run",
     "Setting",
     "Validation",
     "ValidationRecordWarning",
@@ -56,6 +59,7 @@ __all__ = [
     "export",
     "export_module",
     "prepare",
+    "run",
     "validate",
 ]
 
@@ -74,6 +78,8 @@ _MODULES = {
     "Prepared": "preparation.prepare",
     "prepare": "preparation.prepare",
     "Result": "result",
+    "Run": "simulation.content",
+    "run": "simulation.run",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",
     "check": "validation.fidelity",

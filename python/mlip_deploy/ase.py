@@ -101,6 +101,10 @@ class MLIPCalculator(Calculator):
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
         if not self.contract.atomic_energies_meaningful:
             self.implemented_properties.remove("energies")
+        if self.contract.positions:
+            self.implemented_properties = [
+                name for name in self.implemented_properties if name not in ("stresses", *ON_DEMAND)
+            ]
         warn_if_in_doubt(self.artifact, "ase")
 
     @property
@@ -199,6 +203,11 @@ class MLIPCalculator(Calculator):
                 "height: atoms.center(vacuum=10, axis=2)"
             )
         virials = bool({*ON_DEMAND} & {*(properties or [])})
+        if self.contract.positions and (virials or "stresses" in wanted):
+            raise PropertyNotImplementedError(
+                f"{self.contract.model.name} has no virials of single atoms: its energy depends on the positions of "
+                "all atoms. atoms.get_stress() is exact"
+            )
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
         self._forces_asked = of_gradients

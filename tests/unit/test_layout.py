@@ -68,6 +68,7 @@ FLOORS = [
     {"ase", "openmm", "report"},
     {"engines", "exporters"},
     {"environment", "preparation"},
+    {"simulation"},
     {"bench"},
     {"validation"},
     {"comparison"},

@@ -26,7 +26,7 @@ class TwoShells : public Backend {
   std::int64_t missing_energies = 0;
   bool out_of_memory = false;
 
-  std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) override {
+  ModelOutputs run(const ModelInputs& inputs, bool with_gradients) override {
     if (out_of_memory) throw c10::OutOfMemoryError(c10::SourceLocation{"", "", 0}, cuda_message());
     gradients_wanted = with_gradients;
     const at::Tensor i = inputs.edge_index[0], j = inputs.edge_index[1], r = inputs.edge_vectors;
@@ -46,7 +46,8 @@ class TwoShells : public Backend {
     at::Tensor q = sum(s, j, n_nodes);
     if (auto* exchange = ExchangeScope::active()) exchange->scatter_add(rows(q, inputs.n_owned));
     const at::Tensor slope = rho.index_select(0, j) + q.index_select(0, i) * t.index_select(0, j);
-    return {energies_.slice(0, missing_energies), energy_factor * slope.unsqueeze(1) * ds};
+    return {.energies = energies_.slice(0, missing_energies),
+            .edge_gradients = energy_factor * slope.unsqueeze(1) * ds};
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {

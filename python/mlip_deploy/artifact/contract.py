@@ -21,6 +21,7 @@ from mlip_deploy.errors import MLIPError
 Dtype = Literal["float32", "float64"]
 Parallel = Literal["local", "exchange", "halo"]
 BackendKind = Literal["torchscript", "aotinductor"]
+Positions = Literal["periodic", "any"]
 
 
 Scope = Literal["atom", "system", "edge"]
@@ -261,6 +262,9 @@ class Contract(_Strict):
     inputs: list[Input]
     settings: list[Setting]
     """Values that are given at run time. A file that has any requires "settings"."""
+    positions: Positions | None = None
+    """Positions and cell are inputs beside the edges, with gradients of their own: "periodic" in a cell that is
+    periodic in three directions, "any" in every cell. A file with such inputs requires "positions"."""
     outputs: list[Output]
     atomic_energies_meaningful: bool
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
@@ -284,6 +288,8 @@ class Contract(_Strict):
         for name in self.collectives:
             if name not in self.requires:
                 raise ValueError(f"'collectives' names '{name}', so 'requires' must name '{name}'")
+        if self.positions and "positions" not in self.requires:
+            raise ValueError("the model takes positions, so 'requires' must name 'positions'")
         for name, version in self.operators.items():
             if version < 1:
                 raise ValueError(f"'operators.{name}' is {version}, expected a positive number")
@@ -365,6 +371,8 @@ class Contract(_Strict):
     @property
     def inexact_heat_flux(self) -> str:
         """Why virials of atoms are not exact one by one, as a heat flux needs them; "" where they are."""
+        if self.positions:
+            return "energies depend on the positions of all atoms"
         if self.collectives:
             return "energies depend on sums over all atoms"
         if self.message_passing_layers <= 1 or self.differentiable_energies:

@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "write a folder with a run for LAMMPS, OpenMM or ASE, from a structure file",
         "mlip prepare lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --temperature 300",
     ),
+    "run": (
+        "prepare a run, run it, and write a report; exit 1 when something was found wrong",
+        "mlip run lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --time 10ps --ranks 2",
+    ),
     "bench": (
         "measure speed, memory and the share of a step outside the model",
         "mlip bench 7net-0.mlip.pt --systems si64,si512 --engines ase,lammps",

@@ -8,9 +8,7 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -29,12 +27,10 @@ from ase.calculators.lammps import Prism
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, atomic_mass, link_model, with_paths, write_dump
+from mlip_deploy.engines.process import TEXT, stop
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_files, write_text
 from mlip_deploy.result import Result, stress_from_virial
-
-TEXT: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
-"""of LAMMPS's output, which may hold parts of letters"""
 
 
 class LAMMPSError(MLIPError):
@@ -92,10 +88,10 @@ def run(
                 lines.append(line)
         output = "".join(lines) + (process.communicate(timeout=timeout)[0] or "")
     except BaseException:
-        _stop(process)
+        stop(process)
         raise
     if process.returncode != 0:
-        text = _error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}"
+        text = error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}"
         raise LAMMPSError(with_paths(text, directory))
     return output
 
@@ -287,25 +283,12 @@ class Session:
                     return [float(word) for word in line.split()[1:]]
                 lines.append(line)
         except BaseException:  # such as Ctrl-C: `close` is not to wait for a structure that nobody wants
-            _stop(self._process)
+            stop(self._process)
             raise
         output = "".join(lines)
         status = self._process.wait()
-        text = _error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}"
+        text = error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}"
         raise LAMMPSError(with_paths(text, self._folder.name))
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session, and all that it started: the wheel's `lmp` starts another program."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-
-
-PATIENCE = 5.0
-"""s that mpiexec has to end its ranks"""
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -360,7 +343,7 @@ $(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressur
 """
 
 
-def _error_line(output: str) -> str | None:
+def error_line(output: str) -> str | None:
     """LAMMPS's `ERROR: ...` line without its source location."""
     found = re.search(r"ERROR(?: on proc \d+)?: (.*?)(?: \(\S*:\d+\))?$", output, flags=re.MULTILINE)
     return found.group(1) if found else None

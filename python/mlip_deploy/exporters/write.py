@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mlip_deploy.artifact.contract import (
     BackendKind,
@@ -16,13 +15,7 @@ from mlip_deploy.artifact.fixtures import build_fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import (
-    TORCH_DTYPE,
-    Adapted,
-    EdgeGradientModel,
-    EdgeGradientModelWithExtras,
-    EdgeGradientModelWithSettings,
-)
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
@@ -48,18 +41,14 @@ def write_artifact(
     """
     load_operators()
     contract = adapted.contract(dtype)
-    if adapted.settings and (backend == "aotinductor" or adapted.extras):
-        other = "outputs of atoms" if adapted.extras else "the back end aotinductor"
-        raise MLIPError(f"{contract.model.name} has settings, which {other} cannot be combined with yet")
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
     with quiet():
-        fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress, adapted.settings), dtype)
+        fixtures = with_self_test(
+            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
+        )
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        wrapper: type[nn.Module] = EdgeGradientModelWithExtras if adapted.extras else EdgeGradientModel
-        if adapted.settings:
-            wrapper = EdgeGradientModelWithSettings
-        model = wrapper(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        model = adapted.interface(TORCH_DTYPE[dtype]).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":

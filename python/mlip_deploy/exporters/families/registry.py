@@ -187,6 +187,13 @@ FAMILIES = {
             "2x, 1x or 1ccx, or a file of TorchANI (*.pt) or NeuroChem (*.info)",
             "member",
         ),
+        # Without its requirements: one release of torch-geometric, and packages for training.
+        Family(
+            "so3lr",
+            "so3krates_torch",
+            "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
+            "so3lr, or a file that holds a whole SO3LR model (*.model)",
+        ),
     ]
 }
 
