@@ -25,20 +25,17 @@ std::vector<StepResult> StructureEvaluator::evaluate_many(const std::vector<Stru
   const std::lock_guard<std::mutex> turn(turn_);
   if (!settings.empty()) model_.set_settings(settings);
   const auto start = std::chrono::steady_clock::now();
-  StepRequest wanted;
-  wanted.forces = wanted.atom_virials = true;
-  wanted.close_pair = true;
   std::vector<StepResult> results;
-  if (model_.contract().collectives.empty()) {
+  if (model_.contract().collectives.empty() && model_.contract().positions == Positions::none) {
     try {
-      results = evaluate_as_one(structures, wanted);
+      results = evaluate_as_one(structures);
     } catch (const Error&) {
       results.clear();  // the structure at fault is found below, and more memory than there is perhaps not needed
     }
   }
   for (std::size_t k = results.size(); k < structures.size(); ++k) {
     try {
-      results.push_back(std::move(evaluate_as_one({structures[k]}, wanted).front()));
+      results.push_back(std::move(evaluate_as_one({structures[k]}).front()));
     } catch (const Error& error) {
       throw Error("frame " + std::to_string(counted_from + k) + " (counted from 0): " + error.what());
     }
@@ -47,8 +44,13 @@ std::vector<StepResult> StructureEvaluator::evaluate_many(const std::vector<Stru
   return results;
 }
 
-std::vector<StepResult> StructureEvaluator::evaluate_as_one(const std::vector<Structure>& structures,
-                                                            const StepRequest& wanted) {
+std::vector<StepResult> StructureEvaluator::evaluate_as_one(const std::vector<Structure>& structures) {
+  const bool alone = structures.size() == 1;
+  StepRequest wanted;
+  wanted.forces = wanted.close_pair = true;
+  wanted.virial = alone;
+  wanted.atom_virials = !alone;  // which tell the structures apart
+  if (alone) batch_step_.set_cell({structures[0].cell, structures[0].periodic});
   batch_.update(structures, model_.contract().cutoff);
   const std::vector<std::int64_t>& first = batch_.first_atom();
   batch_step_.set_candidates(batch_.candidates(), batch_.types(), first.back());
@@ -63,14 +65,12 @@ std::vector<StepResult> StructureEvaluator::evaluate_as_one(const std::vector<St
     StepResult& one = results[k];
     one.atomic_energies = own(all.atomic_energies, 1);
     one.forces = own(all.forces, 3);
-    one.atom_virials = own(all.atom_virials, 6);
-    for (std::size_t atom = 0; 6 * atom < one.atom_virials.size(); ++atom)
-      for (int c = 0; c < 6; ++c) {
-        const int row = virial_rows[c], column = virial_columns[c];
-        const double value = one.atom_virials[6 * atom + c];
-        one.virial[3 * row + column] += value;
-        if (row != column) one.virial[3 * column + row] += value;
-      }
+    one.virial = all.virial;
+    for (std::int64_t k6 = 6 * first[k]; !alone && k6 < 6 * first[k + 1]; ++k6) {
+      const int row = virial_rows[k6 % 6], column = virial_columns[k6 % 6];
+      one.virial[3 * row + column] += all.atom_virials[k6];
+      if (row != column) one.virial[3 * column + row] += all.atom_virials[k6];
+    }
     if (all.close_pair.centre >= first[k] && all.close_pair.centre < first[k + 1]) {
       one.close_pair = all.close_pair;
       one.close_pair.centre -= first[k];

@@ -30,10 +30,11 @@ class StructureEvaluator {
                       const std::array<double, 9>& cell, const std::array<bool, 3>& periodic, const StepRequest& wanted,
                       const std::vector<double>& settings = {});
 
-  /// Several structures in one pass; one after the other if the model sums over all atoms, which would mix them.
+  /// Several structures in one pass; one after the other if the model sums over all atoms or takes positions,
+  /// which would mix them.
   /// @param settings as above, of all of them
   /// @param counted_from the number that the first structure has in messages
-  /// @return energies, forces and the virial, its symmetric part, of each structure
+  /// @return energies, forces and the virial of each structure, the latter symmetric
   /// @throws Error as above, and says of which structure.
   std::vector<StepResult> evaluate_many(const std::vector<Structure>& structures,
                                         const std::vector<double>& settings = {}, std::size_t counted_from = 0);
@@ -54,7 +55,7 @@ class StructureEvaluator {
   StepEvaluator& step() { return step_; }
 
  private:
-  std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures, const StepRequest& wanted);
+  std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures);
 
   Model& model_;
   StepEvaluator step_;

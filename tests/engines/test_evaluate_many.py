@@ -17,6 +17,7 @@ from mlip_deploy.errors import MLIPError
 
 sys.path.insert(0, str(EXAMPLES))
 from charged_atoms import ChargedAtoms
+from long_range import LongRange
 
 
 def frames() -> list[Atoms]:
@@ -75,8 +76,7 @@ def test_replicas_that_move(tiny):
         assert_as_alone(calculator, mlip_deploy.evaluate_many(calculator, replicas), replicas)
 
 
-@pytest.mark.parametrize("exchange", ["exchange", "halo"])
-def test_settings_and_sums_over_all_atoms_are_of_each_structure(exchange, tmp_path):
+def test_settings_and_sums_over_all_atoms_are_of_each_structure(tmp_path):
     path = tmp_path / "charged.mlip.pt"
     charge = Setting(name="charge", kind="integer", unit="e", range=(-3, 3))
     task = Setting(name="task", kind="choice", choices=["plain", "scaled"], default="plain")
@@ -91,6 +91,18 @@ def test_settings_and_sums_over_all_atoms_are_of_each_structure(exchange, tmp_pa
     assert_as_alone(calculator, found, salts)
     del salts[1].info["charge"]
     assert abs(mlip_deploy.evaluate_many(calculator, salts)[1].energy - found[1].energy) > FORCE_SIGNAL
+
+
+def test_positions_and_cell_are_of_each_structure(tmp_path):
+    path = tmp_path / "ionic.mlip.pt"
+    mlip_deploy.export_module(
+        LongRange([0.9, -0.9], cutoff=5.0), path, elements=["Na", "Cl"], cutoff=5.0, name="ionic",
+        message_passing_layers=2, parallel="exchange", positions="periodic", dtype="float64",
+    )  # fmt: skip
+    salts = [atoms for atoms in frames() if atoms.pbc.all() and "Si" not in atoms.get_chemical_symbols()]
+    assert len(salts) == 3
+    calculator = MLIPCalculator(path)
+    assert_as_alone(calculator, mlip_deploy.evaluate_many(calculator, salts), salts)
 
 
 def test_nothing_to_do(tiny):
