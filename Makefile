@@ -2,6 +2,7 @@
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
+# make docs    the documentation site, in build/site; a broken link is an error
 # make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
@@ -18,7 +19,7 @@ BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test quick test-mace test-torchforce sanitize sanitize-address sanitize-thread oldest-torch lint build clean
+.PHONY: demo test quick docs test-mace test-torchforce sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -59,6 +60,11 @@ lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
+
+# The search needs a server: python3 -m http.server -d build/site
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 build: $(VENV)/built
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <numeric>
 #include <string_view>
 #include <tuple>
@@ -24,17 +25,37 @@ namespace {
 using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
-/// A model with its own neighbour list and buffers: energy, forces and virial of whole structures, from any thread.
+using Models = std::vector<std::unique_ptr<mlip::Model>>;
+
+Models load(const std::vector<std::string>& paths, const std::string& device, int threads, bool self_test) {
+  Models models;
+  for (const auto& path : paths)
+    models.push_back(
+        std::make_unique<mlip::Model>(mlip::SealedArchive(path), mlip::ModelOptions{device, threads, self_test}));
+  if (models.empty()) throw mlip::Error("no file to load. Name at least one");
+  return models;
+}
+
+std::vector<mlip::Model*> addresses(const Models& models) {
+  std::vector<mlip::Model*> found;
+  for (const auto& model : models) found.push_back(model.get());
+  return found;
+}
+
+/// A model, or a committee, with its own neighbour list and buffers: energy, forces and virial of whole structures,
+/// from any thread.
 class Potential {
  public:
-  Potential(const std::string& path, const std::string& device, int threads, const std::string& edges, bool self_test)
-      : model_(mlip::SealedArchive(path), {device, threads, self_test}),
-        structure_(model_, mlip::parse_edges_on(edges)) {}
+  Potential(const std::vector<std::string>& paths, const std::string& device, int threads, const std::string& edges,
+            bool self_test, const std::string& drive)
+      : models_(load(paths, device, threads, self_test)),
+        structure_(addresses(models_), mlip::parse_drive(drive), mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
-                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces) {
-    const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
+                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces,
+                   bool with_deviation) {
+    const std::vector<std::vector<double>> settings = values_of(given);
     mlip::StepRequest wanted;
     wanted.forces = wanted.virial = with_forces;
     wanted.atom_virials = with_atom_virials;
@@ -44,10 +65,11 @@ class Potential {
     const mlip::Structure structure = checked(positions, types, cell, periodic);
     const std::int64_t n_atoms = structure.n_atoms();
     mlip::StepResult step;
+    mlip::Deviation deviation;
     {
       py::gil_scoped_release release;
-      step =
-          structure_.evaluate(structure.positions.data(), structure.types, structure.cell, periodic, wanted, settings);
+      step = structure_.evaluate(structure.positions.data(), structure.types, structure.cell, periodic, wanted,
+                                 settings, with_deviation ? &deviation : nullptr);
     }
     const auto of_atoms = [n = static_cast<py::ssize_t>(n_atoms)](const std::vector<double>& values, int width) {
       return DoubleArray({n, static_cast<py::ssize_t>(width)}, values.data());
@@ -65,9 +87,13 @@ class Potential {
       result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
       result["centroid_virials_inexact"] = step.centroid_virials_inexact;
     }
+    if (with_deviation) {
+      result["deviation"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), deviation.of_atoms.data());
+      result["deviation_summary"] = deviation.summary;
+    }
     py::dict extras;
     for (std::size_t k = 0; k < step.extras.size(); ++k)
-      extras[model_.contract().extras[k].c_str()] =
+      extras[model().contract().extras[k].c_str()] =
           py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.extras[k].data());
     result["extras"] = extras;
     return result;
@@ -77,7 +103,7 @@ class Potential {
 
   py::list compute_many(const std::vector<StructureArrays>& arrays, const mlip::GivenSettings& given,
                         std::size_t counted_from) {
-    const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
+    const std::vector<std::vector<double>> settings = values_of(given);
     std::vector<mlip::Structure> structures;
     for (const auto& [positions, types, cell, periodic] : arrays)
       structures.push_back(checked(positions, types, cell, periodic));
@@ -108,7 +134,8 @@ class Potential {
     const auto [total, backend] = structure_.seconds();
     return {total, backend};
   }
-  const mlip::Model& model() const { return model_; }
+  /// The first.
+  const mlip::Model& model() const { return *models_.front(); }
 
  private:
   /// Copies: another thread may write into the arrays while this one computes.
@@ -123,7 +150,7 @@ class Potential {
     structure.types.assign(types.data(), types.data() + n_atoms);
     std::copy(cell.data(), cell.data() + 9, structure.cell.begin());
     structure.periodic = periodic;
-    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
+    const auto n_elements = static_cast<std::int64_t>(model().contract().elements.size());
     for (std::int64_t k = 0; k < n_atoms; ++k)
       if (structure.types[k] < 0 || structure.types[k] >= n_elements)
         throw mlip::Error("type " + std::to_string(structure.types[k]) + " of atom " + std::to_string(k) +
@@ -131,16 +158,23 @@ class Potential {
     return structure;
   }
 
+  /// Settings of each member.
+  std::vector<std::vector<double>> values_of(const mlip::GivenSettings& given) {
+    std::vector<std::vector<double>> values;
+    for (const auto& of_member : structure_.committee().settings(given)) values.push_back(of_member.values());
+    return values;
+  }
+
   static double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
   std::string describe(const mlip::ClosePair& pair, const std::vector<std::int64_t>& types) const {
     const auto name = [&](std::int64_t atom) {
-      return std::to_string(atom) + " (" + model_.contract().elements[types[atom]] + ")";
+      return std::to_string(atom) + " (" + model().contract().elements[types[atom]] + ")";
     };
     return mlip::describe(pair, name(pair.centre), name(pair.neighbour)) + " (atoms are counted from 0)";
   }
 
-  mlip::Model model_;
+  Models models_;
   mlip::StructureEvaluator structure_;
   std::atomic<bool> close_pair_reported_{false};
 };
@@ -170,15 +204,25 @@ PYBIND11_MODULE(_core, module) {
   translate_errors();
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
-           py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto", py::arg("self_test") = true,
+      .def(py::init<const std::vector<std::string>&, const std::string&, int, const std::string&, bool,
+                    const std::string&>(),
+           py::arg("paths"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
+           py::arg("self_test") = true, py::arg("drive") = "first",
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
-           "evaluate the fixture that the file marks and refuse wrong results")
+           "evaluate the fixture that the file marks and refuse wrong results; drive: of several files, \"first\" or "
+           "\"mean\"")
+      .def(py::init([](const std::string& path, const std::string& device, int threads, const std::string& edges,
+                       bool self_test) {
+             return std::make_unique<Potential>(std::vector{path}, device, threads, edges, self_test, "first");
+           }),
+           py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
+           py::arg("self_test") = true)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
-           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true,
+           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("deviation") = false,
            "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
-           "without them an evaluation costs a third -> mlip_deploy.result.Evaluation")
+           "without them an evaluation costs a third; deviation: how far apart the members of a committee are -> "
+           "mlip_deploy.result.Evaluation")
       .def("compute_many", &Potential::compute_many, py::arg("structures"), py::arg("settings") = mlip::GivenSettings(),
            py::arg("counted_from") = 0,
            "structures: (positions, types, cell, periodic) of each, as for compute; all in one pass, unless the model "
