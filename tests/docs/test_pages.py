@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     "extending.md": "families/test_families_page.py",
     "families.md": "families/test_families_page.py",
+    "long-range.md": "engines/test_long_range.py",
     "lammps.md": "engines/test_lammps_docs.py",
     "openmm.md": "engines/test_openmm_page.py",
     "prepare.md": "engines/test_prepare.py",
