@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <string_view>
 
 #include "core/contract.h"
@@ -22,17 +23,38 @@ namespace {
 using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
 
-/// A model with its own neighbour list and buffers: energy, forces and virial of whole structures, from any thread.
+using Models = std::vector<std::unique_ptr<mlip::Model>>;
+
+Models load(const std::vector<std::string>& paths, const std::string& device, int threads, bool self_test) {
+  Models models;
+  for (const auto& path : paths)
+    models.push_back(
+        std::make_unique<mlip::Model>(mlip::SealedArchive(path), mlip::ModelOptions{device, threads, self_test}));
+  if (models.empty()) throw mlip::Error("no file to load. Name at least one");
+  return models;
+}
+
+std::vector<mlip::Model*> addresses(const Models& models) {
+  std::vector<mlip::Model*> found;
+  for (const auto& model : models) found.push_back(model.get());
+  return found;
+}
+
+/// A model, or a committee, with its own neighbour list and buffers: energy, forces and virial of whole structures,
+/// from any thread.
 class Potential {
  public:
-  Potential(const std::string& path, const std::string& device, int threads, const std::string& edges, bool self_test)
-      : model_(mlip::SealedArchive(path), {device, threads, self_test}),
-        structure_(model_, mlip::parse_edges_on(edges)) {}
+  Potential(const std::vector<std::string>& paths, const std::string& device, int threads, const std::string& edges,
+            bool self_test, const std::string& drive)
+      : models_(load(paths, device, threads, self_test)),
+        structure_(addresses(models_), mlip::parse_drive(drive), mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
-                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces) {
-    const std::vector<double> settings = mlip::SettingValues(model_.contract().settings, given).values();
+                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces,
+                   bool with_deviation) {
+    std::vector<std::vector<double>> settings;
+    for (const auto& of_member : structure_.committee().settings(given)) settings.push_back(of_member.values());
     mlip::StepRequest wanted;
     wanted.forces = wanted.virial = with_forces;
     wanted.atom_virials = with_atom_virials;
@@ -48,16 +70,18 @@ class Potential {
     const std::vector<std::int64_t> type_of(types.data(), types.data() + n_atoms);
     std::array<double, 9> box;
     std::copy(cell.data(), cell.data() + 9, box.begin());
-    const auto n_elements = static_cast<std::int64_t>(model_.contract().elements.size());
+    const auto n_elements = static_cast<std::int64_t>(model().contract().elements.size());
     for (std::int64_t k = 0; k < n_atoms; ++k)
       if (type_of[k] < 0 || type_of[k] >= n_elements)
         throw mlip::Error("type " + std::to_string(type_of[k]) + " of atom " + std::to_string(k) + " is not in [0, " +
                           std::to_string(n_elements) + ")");
 
     mlip::StepResult step;
+    mlip::Deviation deviation;
     {
       py::gil_scoped_release release;
-      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted, settings);
+      step = structure_.evaluate(x.data(), type_of, box, periodic, wanted, settings,
+                                 with_deviation ? &deviation : nullptr);
     }
     double energy = 0.0;
     for (double value : step.atomic_energies) energy += value;
@@ -77,9 +101,13 @@ class Potential {
       result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
       result["centroid_virials_inexact"] = step.centroid_virials_inexact;
     }
+    if (with_deviation) {
+      result["deviation"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), deviation.of_atoms.data());
+      result["deviation_summary"] = deviation.summary;
+    }
     py::dict extras;
     for (std::size_t k = 0; k < step.extras.size(); ++k)
-      extras[model_.contract().extras[k].c_str()] =
+      extras[model().contract().extras[k].c_str()] =
           py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.extras[k].data());
     result["extras"] = extras;
     return result;
@@ -90,17 +118,18 @@ class Potential {
     const auto [total, backend] = structure_.seconds();
     return {total, backend};
   }
-  const mlip::Model& model() const { return model_; }
+  /// The first.
+  const mlip::Model& model() const { return *models_.front(); }
 
  private:
   std::string describe(const mlip::ClosePair& pair, const std::vector<std::int64_t>& types) const {
     const auto name = [&](std::int64_t atom) {
-      return std::to_string(atom) + " (" + model_.contract().elements[types[atom]] + ")";
+      return std::to_string(atom) + " (" + model().contract().elements[types[atom]] + ")";
     };
     return mlip::describe(pair, name(pair.centre), name(pair.neighbour)) + " (atoms are counted from 0)";
   }
 
-  mlip::Model model_;
+  Models models_;
   mlip::StructureEvaluator structure_;
   std::atomic<bool> close_pair_reported_{false};
 };
@@ -130,15 +159,25 @@ PYBIND11_MODULE(_core, module) {
   translate_errors();
 
   py::class_<Potential>(module, "Potential")
-      .def(py::init<const std::string&, const std::string&, int, const std::string&, bool>(), py::arg("path"),
-           py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto", py::arg("self_test") = true,
+      .def(py::init<const std::vector<std::string>&, const std::string&, int, const std::string&, bool,
+                    const std::string&>(),
+           py::arg("paths"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
+           py::arg("self_test") = true, py::arg("drive") = "first",
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
-           "evaluate the fixture that the file marks and refuse wrong results")
+           "evaluate the fixture that the file marks and refuse wrong results; drive: of several files, \"first\" or "
+           "\"mean\"")
+      .def(py::init([](const std::string& path, const std::string& device, int threads, const std::string& edges,
+                       bool self_test) {
+             return std::make_unique<Potential>(std::vector{path}, device, threads, edges, self_test, "first");
+           }),
+           py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
+           py::arg("self_test") = true)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
-           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true,
+           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("deviation") = false,
            "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
-           "without them an evaluation costs a third -> mlip_deploy.result.Evaluation")
+           "without them an evaluation costs a third; deviation: how far apart the members of a committee are -> "
+           "mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });

@@ -1,7 +1,8 @@
-// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and loads the style itself, with torch behind it, when an
-// input asks for it: every other run of this LAMMPS then starts as fast as without the plugin.
+// Registers pair_style mlip and fix mlip/guard when LAMMPS loads mlipplugin.so, and loads the styles themselves, with
+// torch behind them, when an input asks for one: every other run of this LAMMPS then starts as fast as without the
+// plugin.
 //
-// The style is libmlip_lammps.so, beside this file. It is loaded so that it and the libraries below it find their own
+// The styles are libmlip_lammps.so, beside this file. It is loaded so that it and the libraries below it find their own
 // symbols first: liblammps has a reference dgemm_ of its own, which would take the place of the one in libtorch and
 // make models in float64 several times slower.
 #include <dlfcn.h>
@@ -50,32 +51,47 @@ int own_symbols_first() {
   return libc && dlsym(libc, "malloc") == dlsym(RTLD_DEFAULT, "malloc") ? RTLD_DEEPBIND : 0;
 }
 
-using CreatePair = void*(void*, std::string&);
-
-/// The function of libmlip_lammps.so that creates the style; null with a `reason`. The library stays loaded.
-CreatePair* load_style(void* lmp, std::string& reason) {
+/// A function of libmlip_lammps.so; null with a `reason`. The library stays loaded.
+void* load(const char* name, void* lmp, std::string& reason) {
   const std::filesystem::path library = this_library.parent_path() / library_name;
   if (!std::filesystem::exists(library)) {
     reason = "is in two files: found " + this_library.string() + ", but no " + library_name + " beside it";
     return nullptr;
   }
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | own_symbols_first());
-  void* function = handle ? dlsym(handle, "mlip_create_pair") : nullptr;
+  void* function = handle ? dlsym(handle, name) : nullptr;
   if (!function)
     reason = std::string("could not be loaded (") + dlerror() + "). It was built for LAMMPS version " +
              std::to_string(MLIP_LAMMPS_VERSION) + ", this is version " + std::to_string(lammps_version(lmp));
-  return reinterpret_cast<CreatePair*>(function);
+  return function;
+}
+
+/// @param style for the message
+/// @param found whether the library was, on this rank
+void refuse(void* lmp, const std::string& style, bool found, const std::string& reason) {
+  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
+  const int ranks = found ? LMP_ERROR_ALL : LMP_ERROR_ONE;
+  lammps_error(lmp, ranks | LMP_ERROR_WORLD, (style + " " + reason + build_again).c_str());
 }
 
 // Without C linkage, whose one global name a second plugin in the process would share.
+
 void* create_pair(void* lmp) {
   std::string reason;
-  CreatePair* create = load_style(lmp, reason);
+  using Create = void*(void*, std::string&);
+  auto* create = reinterpret_cast<Create*>(load("mlip_create_pair", lmp, reason));
   void* pair = create ? create(lmp, reason) : nullptr;
-  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
-  const int ranks = create ? LMP_ERROR_ALL : LMP_ERROR_ONE;
-  if (!pair) lammps_error(lmp, ranks | LMP_ERROR_WORLD, ("pair_style mlip " + reason + build_again).c_str());
+  if (!pair) refuse(lmp, "pair_style mlip", create, reason);
   return pair;
+}
+
+void* create_guard(void* lmp, int narg, char** arg) {
+  std::string reason;
+  using Create = void*(void*, int, char**, std::string&);
+  auto* create = reinterpret_cast<Create*>(load("mlip_create_guard", lmp, reason));
+  void* fix = create ? create(lmp, narg, arg, reason) : nullptr;
+  if (!fix) refuse(lmp, "fix mlip/guard", create, reason);
+  return fix;
 }
 
 }  // namespace
@@ -95,5 +111,10 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_functi
   plugin.author = "mlip-deploy developers";
   plugin.creator.v1 = &create_pair;
   plugin.handle = handle;
+  reinterpret_cast<RegisterFunction*>(register_function)(&plugin, lmp);
+  plugin.style = "fix";
+  plugin.name = "mlip/guard";
+  plugin.info = "Says when a run comes where its models may not know what they compute (mlip-deploy)";
+  plugin.creator.v2 = &create_guard;
   reinterpret_cast<RegisterFunction*>(register_function)(&plugin, lmp);
 }

@@ -7,19 +7,23 @@ namespace mlip {
 
 StepResult StructureEvaluator::evaluate(const double* positions, const std::vector<std::int64_t>& types,
                                         const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-                                        const StepRequest& wanted, const std::vector<double>& settings) {
+                                        const StepRequest& wanted, const std::vector<std::vector<double>>& settings,
+                                        Deviation* deviation) {
   const std::lock_guard<std::mutex> turn(turn_);
-  if (!settings.empty()) model_.set_settings(settings);
+  for (std::size_t member = 0; member < settings.size(); ++member)
+    committee_.model(member).set_settings(settings[member]);
   const auto start = std::chrono::steady_clock::now();
   prepare(positions, types, cell, periodic);
-  StepResult result = step_.evaluate(positions, 1.0, wanted);
+  committee_.evaluate(positions, 1.0, wanted, deviation != nullptr);
+  StepResult result = committee_.result();
+  if (deviation) *deviation = committee_.deviation();
   seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
 std::array<double, 2> StructureEvaluator::seconds() const {
   const std::lock_guard<std::mutex> turn(turn_);
-  return {seconds_, model_.seconds_in_backend()};
+  return {seconds_, committee_.seconds_in_backend()};
 }
 
 void StructureEvaluator::prepare(const double* positions, const std::vector<std::int64_t>& types,
@@ -27,12 +31,13 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
   const bool same_types = types == types_;
   // Not until all of this is done: the list may hold what the step never got.
   const bool was_prepared = std::exchange(prepared_, false);
-  step_.set_cell({cell, periodic});
+  committee_.set_cell({cell, periodic});
   const auto n_atoms = static_cast<std::int64_t>(types.size());
-  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, model_.contract().cutoff);
+  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
   if (searched || !same_types || !was_prepared) {
     types_ = types;
-    step_.set_candidates(neighbours_.candidates(), types_, n_atoms);
+    for (std::size_t member = 0; member < committee_.size(); ++member)
+      committee_.set_candidates(member, neighbours_.candidates(), types_, n_atoms);
   }
   prepared_ = true;
 }
@@ -40,7 +45,7 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
 bool StructureEvaluator::prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
                                   const std::array<bool, 3>& periodic, double farthest_move) const {
   return prepared_ && types == types_ &&
-         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, model_.contract().cutoff,
+         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, committee_.largest_cutoff(),
                            farthest_move);
 }
 

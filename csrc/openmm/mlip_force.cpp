@@ -8,6 +8,10 @@ namespace mlip_openmm {
 
 MLIPForce::MLIPForce(MLIPForceDefinition definition) : definition_(std::move(definition)) {}
 
+mlip::Deviation MLIPForce::deviation(OpenMM::Context& context) const {
+  return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).deviation(getContextImpl(context));
+}
+
 OpenMM::ForceImpl* MLIPForce::createImpl() const { return new MLIPForceImpl(*this); }
 
 }  // namespace mlip_openmm

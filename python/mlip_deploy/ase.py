@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ import numpy as np
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.optimize.optimize import Dynamics
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.guard import Check, Guard
 from mlip_deploy.result import CENTROID, Array, Evaluation, stress_from_virial, stresses_from_virials
 
 ON_DEMAND = ("virials", "heat_flux")
 """Properties that cost two steps more, and are computed when they are asked for."""
+
+OF_COMMITTEE = ("deviation", "model_deviation")
+"""Properties that cost a step of each member, and are computed when they are asked for."""
 
 
 class CloseAtomsWarning(UserWarning):
@@ -42,16 +48,23 @@ class MLIPCalculator(Calculator):
     atom j. `calculator.get_property("heat_flux", atoms)`, [3] in eV Å per ASE's unit of time, is
     Σ_j W_j v_j + Σ_i v_i (E_i + K_i) with the velocities of the atoms; divide it by the volume for a flux density.
 
+    Several files are a committee, `MLIPCalculator([a, b, c])`: the first drives, or their mean does, and two more
+    properties say how far apart they are (docs/committee.md). `calculator.get_property("deviation", atoms)`, [n] in
+    eV/Å, is the standard deviation of the force on each atom; "model_deviation", [6], is a line of DeePMD-kit's
+    model_devi.out: the largest, smallest and mean deviation of virial components (eV per atom), then those of forces.
+
     Parameters
     ----------
     path
-        Artifact written by `mlip export`, which also says in which precision it computes.
+        Artifact written by `mlip export`, which also says in which precision it computes, or several of them.
     device
         "cpu", "cuda", "cuda:N" or "auto".
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
         Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+    drive
+        Whose energies, forces and stress a committee gives: "first", or "mean". The other properties are the first's.
     settings
         Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
         the name of a setting is of those atoms, and comes before it.
@@ -59,8 +72,9 @@ class MLIPCalculator(Calculator):
     Raises
     ------
     MLIPError
-        For a file that is not an artifact, a device that is not here, results here that are not those in the file; in a
-        calculation for an element that the model does not know and for positions that are not finite.
+        For a file that is not an artifact, a device that is not here, results here that are not those in the file, and
+        for the mean of energies in different frames; in a calculation for an element that a model does not know and
+        for positions that are not finite.
 
     Warns
     -----
@@ -82,34 +96,59 @@ class MLIPCalculator(Calculator):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         device: str = "cpu",
         threads: int = 0,
         self_test: bool = True,
+        drive: str = "first",
         **settings: float | int | str,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
-        self._arguments = (Path(path).resolve(), device, threads, self_test)
+        paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
+        self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive)
         self._forces_asked = False  # of the last atoms
-        self.artifact = Artifact(path)
-        self.contract.require_settings(settings, "MLIPCalculator")
-        self._settings = self.contract.given_settings(settings)
+        self.artifacts = [Artifact(one) for one in paths]
+        self._require_settings(settings, "MLIPCalculator")
+        self._settings = self._given_settings(settings)
         self._evaluated_settings: dict[str, float | int | str] = {}
-        self.potential = _core.Potential(str(path), device=device, threads=threads, self_test=self_test)
+        self.potential = _core.Potential(
+            [str(one) for one in paths], device=device, threads=threads, self_test=self_test, drive=drive
+        )
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
-        if not self.contract.atomic_energies_meaningful:
+        if len(paths) > 1:
+            self.implemented_properties += OF_COMMITTEE
+        driving = self.artifacts if drive == "mean" else self.artifacts[:1]
+        if not all(artifact.contract.atomic_energies_meaningful for artifact in driving):
             self.implemented_properties.remove("energies")
-        if self.contract.positions:
+        if any(artifact.contract.positions for artifact in driving):
             self.implemented_properties = [
                 name for name in self.implemented_properties if name not in ("stresses", *ON_DEMAND)
             ]
-        warn_if_in_doubt(self.artifact, "ase")
+        for artifact in self.artifacts:
+            warn_if_in_doubt(artifact, "ase")
+
+    @property
+    def artifact(self) -> Artifact:
+        """The file; the first one of a committee."""
+        return self.artifacts[0]
 
     @property
     def contract(self) -> Contract:
-        """What the file says of its model."""
+        """What the file says of its model; the first one of a committee."""
         return self.artifact.contract
+
+    def _require_settings(self, names: Iterable[str], where: str) -> None:
+        """Each is one of some member's."""
+        known = {setting.name for artifact in self.artifacts for setting in artifact.contract.settings}
+        self.contract.require_settings([name for name in names if name not in known], where)
+
+    def _given_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all members."""
+        found: dict[str, Any] = {}
+        for artifact in self.artifacts:
+            found |= artifact.contract.given_settings(given)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles load the file again, by its path: what is computed is not part of them."""
@@ -126,8 +165,8 @@ class MLIPCalculator(Calculator):
         """
         if not settings:  # as ASE's constructor calls it
             return {}
-        self.contract.require_settings(settings, "MLIPCalculator.set()")
-        changed = self.contract.given_settings(settings)
+        self._require_settings(settings, "MLIPCalculator.set()")
+        changed = self._given_settings(settings)
         with self._turn:
             self._settings = {**self._settings, **changed}
             self.reset()  # type: ignore[no-untyped-call]
@@ -139,7 +178,7 @@ class MLIPCalculator(Calculator):
         return changes or (["settings"] if self._settings_of(atoms) != self._evaluated_settings else [])
 
     def _settings_of(self, atoms: Atoms) -> dict[str, Any]:
-        return {**self._settings, **self.contract.given_settings(atoms.info)}
+        return {**self._settings, **self._given_settings(atoms.info)}
 
     @property
     def self_test(self) -> str:
@@ -201,8 +240,9 @@ class MLIPCalculator(Calculator):
                 f"{wanted.pop()} is over the volume of the cell, which needs three vectors. For a slab give it a "
                 "height: atoms.center(vacuum=10, axis=2)"
             )
+        deviation = bool({*OF_COMMITTEE} & {*(properties or [])})
         virials = bool({*ON_DEMAND} & {*(properties or [])})
-        if self.contract.positions and (virials or "stresses" in wanted):
+        if (virials or "stresses" in wanted) and "stresses" not in self.implemented_properties:
             raise PropertyNotImplementedError(
                 f"{self.contract.model.name} has no virials of single atoms: its energy depends on the positions of "
                 "all atoms. atoms.get_stress() is exact"
@@ -222,6 +262,7 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
+            deviation=deviation,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -242,6 +283,9 @@ class MLIPCalculator(Calculator):
             self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())
         if virials:
             self._add_heat_flux(system, values)
+        if deviation:
+            self.results["deviation"] = values["deviation"]
+            self.results["model_deviation"] = np.array(values["deviation_summary"])
 
     def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
         if reason := values["centroid_virials_inexact"]:
@@ -256,7 +300,74 @@ class MLIPCalculator(Calculator):
         )
 
 
+class MLIPGuard:
+    """Says when ASE dynamics or an optimisation comes where a committee disagrees, and keeps the frames.
+
+    `MLIPGuard(dynamics, 10, deviation=0.3, dump="frames.extxyz")` attaches itself. What it found is in `checks`.
+
+    Parameters
+    ----------
+    dynamics
+        Dynamics or an optimiser, of atoms with an MLIPCalculator.
+    every
+        Steps between checks.
+    deviation
+        Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
+    action
+        "warn", or "stop", which raises GuardError out of `dynamics.run`.
+    dump
+        Where to append frames with an atom above the threshold, in extended XYZ.
+    max
+        Frames that are written at most.
+    spacing
+        Å: a frame is written when an atom has moved this far since the last one.
+
+    Raises
+    ------
+    MLIPError
+        For atoms without an MLIPCalculator, a deviation without a committee, and what cannot be used as it is given.
+
+    Warns
+    -----
+    GuardWarning
+        With action "warn": at the first alarm, and with each frame that is written.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        every: int,
+        deviation: float | None = None,
+        action: str = "warn",
+        dump: str | Path | None = None,
+        max: int = 200,
+        spacing: float = 0.5,
+    ):
+        self._dynamics = dynamics
+        calculator = dynamics.atoms.calc
+        if not isinstance(calculator, MLIPCalculator):
+            raise MLIPError("MLIPGuard: the atoms have no MLIPCalculator. Type: atoms.calc = MLIPCalculator([a, b, c])")
+        if deviation is not None and len(calculator.artifacts) == 1:
+            raise MLIPError(
+                "MLIPGuard: deviation is guarded, but one model does not deviate. Type: "
+                "atoms.calc = MLIPCalculator([a, b, c])"
+            )
+        self._guard = Guard({"deviation": deviation}, action, dump, max, spacing)
+        dynamics.attach(self, interval=every)
+
+    @property
+    def checks(self) -> list[Check]:
+        """What was found, check by check."""
+        return self._guard.checks
+
+    def __call__(self) -> None:
+        """Look at the atoms now, as the dynamics does every `every` steps."""
+        atoms = self._dynamics.atoms
+        values = {name: atoms.calc.get_property(name, atoms) for name in self._guard.thresholds}
+        self._guard.check(self._dynamics.nsteps, atoms, values, atoms.get_forces())
+
+
 def _load(
-    kind: type[MLIPCalculator], arguments: tuple[Path, str, int, bool], settings: dict[str, Any]
+    kind: type[MLIPCalculator], arguments: tuple[list[Path], str, int, bool, str], settings: dict[str, Any]
 ) -> MLIPCalculator:
     return kind(*arguments, **settings)

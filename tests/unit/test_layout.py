@@ -63,7 +63,7 @@ PACKAGE = Path(__file__).parents[2] / "python" / "mlip_deploy"
 
 FLOORS = [
     {"_core", "close_atoms", "errors", "progress", "result", "signals", "operators"},
-    {"files"},
+    {"files", "guard"},
     {"artifact"},
     {"ase", "openmm", "report"},
     {"engines", "exporters"},
