@@ -26,7 +26,7 @@ class LongRange(nn.Module):
         cutoff: float,
         response: float = 0.1,
         repulsion: float = 1500.0,
-        accuracy: float = 4.0,
+        accuracy: float = 5.0,
     ):
         super().__init__()
         self.register_buffer("charges", torch.tensor(charges))  # e, by type index
@@ -95,10 +95,10 @@ class LongRange(nn.Module):
 
 if __name__ == "__main__":
     export_module(
-        LongRange(charges=[0.9, -0.9], cutoff=6.0),
+        LongRange(charges=[0.9, -0.9], cutoff=8.0),
         "long_range.mlip.pt",
         elements=["Na", "Cl"],
-        cutoff=6.0,
+        cutoff=8.0,
         name="long-range",
         message_passing_layers=2,
         parallel="exchange",

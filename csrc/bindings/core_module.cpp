@@ -51,8 +51,8 @@ class Potential {
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
-                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces,
-                   bool with_deviation) {
+                   bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces, bool with_features,
+                   bool with_grades, bool with_deviation) {
     std::vector<std::vector<double>> settings;
     for (const auto& of_member : structure_.committee().settings(given)) settings.push_back(of_member.values());
     mlip::StepRequest wanted;
@@ -60,6 +60,8 @@ class Potential {
     wanted.atom_virials = with_atom_virials;
     wanted.centroid_virials = with_centroid_virials;
     wanted.extras = with_extras;
+    wanted.features = with_features;
+    wanted.grades = with_grades;
     wanted.close_pair = !close_pair_reported_;
     const auto n_atoms = static_cast<std::int64_t>(types.size());
     if (positions.ndim() != 2 || positions.shape(1) != 3 || positions.shape(0) != n_atoms)
@@ -101,6 +103,8 @@ class Potential {
       result["centroid_virials"] = of_atoms(step.centroid_virials, 9);
       result["centroid_virials_inexact"] = step.centroid_virials_inexact;
     }
+    if (wanted.features) result["features"] = of_atoms(step.features, model().contract().features);
+    if (wanted.grades) result["grades"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.grades.data());
     if (with_deviation) {
       result["deviation"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), deviation.of_atoms.data());
       result["deviation_summary"] = deviation.summary;
@@ -154,7 +158,7 @@ void translate_errors() {
 
 }  // namespace
 
-PYBIND11_MODULE(_core, module) {
+PYBIND11_MODULE(_compiled, module) {
   module.doc() = "Evaluate an mlip-deploy artifact. Å, eV, eV/Å; see csrc/core/graph.h for signs.";
   translate_errors();
 
@@ -174,11 +178,13 @@ PYBIND11_MODULE(_core, module) {
            py::arg("self_test") = true)
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
-           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("deviation") = false,
+           py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("features") = false,
+           py::arg("grades") = false, py::arg("deviation") = false,
            "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
-           "without them an evaluation costs a third; deviation: how far apart the members of a committee are -> "
-           "mlip_deploy.result.Evaluation")
+           "without them, features and grades an evaluation costs a third; deviation: how far apart the members of a "
+           "committee are -> mlip_deploy.result.Evaluation")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("no_grades", [](const Potential& self) { return self.model().no_grades(); })
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 

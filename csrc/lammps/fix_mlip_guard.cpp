@@ -38,7 +38,7 @@ FixMLIPGuard::~FixMLIPGuard() { memory->destroy(array_atom); }
 
 void FixMLIPGuard::parse(int narg, char** arg) {
   const char* const usage =
-      "fix ID group mlip/guard N deviation D [action warn|stop] [dump FILE] [max M] [spacing X] "
+      "fix ID group mlip/guard N [grade G] [deviation D] [action warn|stop] [dump FILE] [max M] [spacing X] "
       "[restart FILE]";
   if (narg < 4) error->all(FLERR, "fix mlip/guard: expected '{}'", usage);
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
@@ -75,7 +75,7 @@ void FixMLIPGuard::parse(int narg, char** arg) {
   }
   restart_name_ = mlip::of_partition(restart_name_, *universe);
   if (std::none_of(quantities_.begin(), quantities_.end(), [](const Quantity& q) { return q.guarded(); }))
-    error->all(FLERR, "fix mlip/guard: nothing is guarded. Give a threshold: fix {} {} mlip/guard {} deviation 0.3", id,
+    error->all(FLERR, "fix mlip/guard: nothing is guarded. Give a threshold: fix {} {} mlip/guard {} grade 1.5", id,
                arg[1], nevery);
 }
 
@@ -101,7 +101,7 @@ void FixMLIPGuard::init() {
     error->all(FLERR, "fix mlip/guard: there is no pair_style mlip to guard, or more than one under hybrid");
   for (const Quantity& quantity : quantities_)
     if (quantity.guarded())
-      if (const std::string reason = pair_->why_no_deviation(); !reason.empty())
+      if (const std::string reason = pair_->why_not(quantity.keyword); !reason.empty())
         error->all(FLERR, "fix mlip/guard: {} is guarded, but {}", quantity.keyword, reason);
   warned_ = false;
   checked_step_ = -1;
@@ -114,7 +114,9 @@ bool FixMLIPGuard::is_due() const { return update->ntimestep % nevery == 0; }
 // ---- before a step's forces: ask for what is guarded --------------------------------------------------------------
 
 void FixMLIPGuard::ask() {
-  if (is_due()) pair_->want_deviation();
+  if (!is_due()) return;
+  for (const Quantity& quantity : quantities_)
+    if (quantity.guarded()) pair_->want(quantity.keyword);
 }
 
 void FixMLIPGuard::setup_pre_force(int /*vflag*/) { ask(); }
@@ -152,9 +154,11 @@ void FixMLIPGuard::keep_values() {
     memory->destroy(array_atom);
     memory->create(array_atom, n_kept_, static_cast<int>(quantities_.size()), "mlip/guard:array_atom");
   }
-  for (std::size_t q = 0; q < quantities_.size(); ++q)
+  for (std::size_t q = 0; q < quantities_.size(); ++q) {
+    const bool guarded = quantities_[q].guarded();
     for (int i = 0; i < atom->nlocal; ++i)
-      array_atom[i][q] = quantities_[q].guarded() && (atom->mask[i] & groupbit) ? pair_->deviation_of_atoms()[i] : 0.0;
+      array_atom[i][q] = guarded && (atom->mask[i] & groupbit) ? pair_->values_of(quantities_[q].keyword)[i] : 0.0;
+  }
 }
 
 void FixMLIPGuard::find_worst() {
@@ -183,7 +187,7 @@ void FixMLIPGuard::find_worst() {
   MPI_Allreduce(&mine, &worst, 1, MPI_DOUBLE_INT, MPI_MAXLOC, world);
   MPI_Allreduce(MPI_IN_PLACE, largest.data(), static_cast<int>(largest.size()), MPI_DOUBLE, MPI_MAX, world);
   MPI_Allreduce(MPI_IN_PLACE, &n_above, 1, MPI_DOUBLE, MPI_SUM, world);
-  summary_ = {worst.ratio, largest[0], n_above, 0.0, static_cast<double>(n_frames_)};
+  summary_ = {worst.ratio, largest[0], largest[1], n_above, 0.0, static_cast<double>(n_frames_)};
   worst_of_run_ = std::max(worst_of_run_, worst.ratio);
   if (worst.ratio <= 1.0) return;
 

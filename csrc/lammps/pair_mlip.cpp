@@ -62,9 +62,10 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   ghostneigh = 1;
   comm_forward = 3;  // rank, index and type of a ghost's owner
   comm_reverse = 3;  // a member's forces on ghosts
-  // compute pair: [1] edges, [2] seconds in the models since the run began, both summed over ranks, [3] to [8] the
-  // columns of model_devi.out
-  nextra = 8;
+  // compute pair sums over ranks: [1] edges, [2] seconds in the models since the run began; of the last step that had
+  // them, which rank 0 alone contributes, [3] the largest grade, [4] to [9] the columns of model_devi.out
+  nextra = 9;
+  grade_.name = "grade";
   deviation_.name = "deviation";
   pvector = new double[nextra]{};
 }
@@ -467,11 +468,13 @@ void* PairMLIP::extract_peratom(const char* name, int& columns) {
   columns = 0;
   Extra* extra = find_extra(name);
   if (extra == nullptr) return nullptr;
+  if (extra == &grade_ && !model_->no_grades().empty()) error->all(FLERR, "pair_style mlip: {}", model_->no_grades());
   extra->asked_for = true;
   return extra->of_atom.data();
 }
 
 PairMLIP::Extra* PairMLIP::find_extra(const std::string& name) {
+  if (committee_ && name == grade_.name) return &grade_;
   if (committee_ && committee_->size() > 1 && name == deviation_.name) return &deviation_;
   for (auto& extra : extras_)
     if (extra.name == name) return &extra;

@@ -49,8 +49,8 @@ class PairMLIP : public Pair {
   double memory_usage() override;
   /// "<extra>_flag": set by fix pair before a step whose values it wants.
   void* extract(const char* name, int& dimension) override;
-  /// The model's extra outputs by name, and "deviation" of a committee, for fix pair: [nlocal], null for a name that
-  /// the model does not have.
+  /// The model's extra outputs by name, "grade", and "deviation" of a committee, for fix pair: [nlocal], null for a
+  /// name that the model does not have.
   void* extract_peratom(const char* name, int& columns) override;
 
   int pack_forward_comm(int n, int* list, double* buffer, int pbc_flag, int* pbc) override;
@@ -60,12 +60,13 @@ class PairMLIP : public Pair {
 
   // For fix mlip/guard.
 
-  /// Why there is no deviation to guard; "" where there is.
-  std::string why_no_deviation() const;
+  /// Why there is none of a quantity, "grade" or "deviation"; "" where there is.
+  std::string why_not(const std::string& quantity) const;
   /// At the next evaluation. On every rank.
-  void want_deviation() { deviation_wanted_next_ = true; }
-  /// [nlocal] of the last evaluation with a deviation, LAMMPS's unit of force; 0 for atoms that the models do not see.
-  const std::vector<double>& deviation_of_atoms() const { return deviation_.of_atom; }
+  void want(const std::string& quantity) { find_extra(quantity)->wanted_next = true; }
+  /// [nlocal] of the last evaluation that was to give it; a deviation in LAMMPS's unit of force; 0 for atoms that the
+  /// models do not see.
+  const std::vector<double>& values_of(const std::string& quantity) { return find_extra(quantity)->of_atom; }
   /// What the last evaluation gave to LAMMPS: [nlocal, 3], LAMMPS's unit of force. Collective.
   std::vector<double> model_forces();
   /// "37 (Si)"
@@ -172,13 +173,14 @@ class PairMLIP : public Pair {
     int wanted_now = 0;
     bool has_flag = false;
     bool asked_for = false;
-    bool wanted() const { return wanted_now || (asked_for && !has_flag); }
+    bool wanted_next = false;  // at the next evaluation, by a guard
+    bool wanted() const { return wanted_now || wanted_next || (asked_for && !has_flag); }
     std::vector<double> of_atom;  // [nlocal]
   };
   std::vector<Extra> extras_;  // of the first model
+  Extra grade_;                // likewise
+  Extra deviation_;            // of a committee, in LAMMPS's unit of force
   Extra* find_extra(const std::string& name);
-  Extra deviation_;  // of a committee, in LAMMPS's unit of force
-  bool deviation_wanted_next_ = false;
 
   mlip::Drive drive_ = mlip::Drive::first;
   int deviation_every_ = 100;  // steps, 0: no file

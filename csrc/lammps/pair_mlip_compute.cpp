@@ -158,6 +158,7 @@ mlip::StepRequest PairMLIP::wanted() {
   request.centroid_virials = cvflag_atom;
   request.close_pair = !close_pair_reported_;
   request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
+  request.grades = grade_.wanted();
   return request;
 }
 
@@ -208,7 +209,7 @@ void PairMLIP::compute(int eflag, int vflag) {
   for (std::size_t member = 0; member < committee_->n_driving(); ++member) accumulate(member);
   keep_extras(step_->result());
   if (deviation) find_deviations();
-  deviation_wanted_next_ = false;
+  grade_.wanted_next = deviation_.wanted_next = false;
   seconds_total_ += seconds_since(start);
   ++n_evaluations_;
   pvector[0] = static_cast<double>(step_->result().n_edges);
@@ -265,12 +266,19 @@ void PairMLIP::accumulate(std::size_t member) {
 }
 
 void PairMLIP::keep_extras(const mlip::StepResult& result) {
-  for (std::size_t k = 0; k < result.extras.size(); ++k) {
+  const auto assign = [&](Extra& extra, const std::vector<double>& of_node) {
     // One more than there are atoms: the pointer must not be null on a rank without any.
-    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
+    extra.of_atom.assign(atom->nlocal + 1, 0.0);
     for (std::int64_t node = 0; node < nodes_of(0).n_owned; ++node)
-      extras_[k].of_atom[nodes_of(0).atoms[node]] = result.extras[k][node];
-  }
+      extra.of_atom[nodes_of(0).atoms[node]] = of_node[node];
+  };
+  for (std::size_t k = 0; k < result.extras.size(); ++k) assign(extras_[k], result.extras[k]);
+  if (!grade_.wanted()) return;
+  assign(grade_, result.grades);
+  const double largest = *std::max_element(grade_.of_atom.begin(), grade_.of_atom.end());
+  double of_all = 0.0;
+  MPI_Reduce(&largest, &of_all, 1, MPI_DOUBLE, MPI_MAX, 0, world);
+  pvector[2] = of_all;
 }
 
 void PairMLIP::finish() {

@@ -39,8 +39,7 @@ void PairMLIP::open_deviations() {
 
 bool PairMLIP::deviation_wanted() const {
   if (committee_->size() == 1) return false;
-  return deviation_wanted_next_ || deviation_.wanted() ||
-         (deviation_every_ > 0 && update->ntimestep % deviation_every_ == 0);
+  return deviation_.wanted() || (deviation_every_ > 0 && update->ntimestep % deviation_every_ == 0);
 }
 
 std::vector<double> PairMLIP::forces_of(std::size_t member) {
@@ -84,7 +83,7 @@ void PairMLIP::find_deviations() {
   summary[5] = sums[0] > 0.0 ? sums[1] / sums[0] : 0.0;
 
   // compute pair adds them up over ranks.
-  for (std::size_t k = 0; k < summary.size(); ++k) pvector[2 + k] = comm->me == 0 ? summary[k] : 0.0;
+  for (std::size_t k = 0; k < summary.size(); ++k) pvector[3 + k] = comm->me == 0 ? summary[k] : 0.0;
   if (deviation_every_ > 0 && update->ntimestep % deviation_every_ == 0) write_deviations(summary);
 }
 

@@ -55,6 +55,13 @@ class MLIPForce : public OpenMM::Force {
   /// step's time is the cost of the engine and of the way in and out.
   static double seconds_in_models();
 
+  /// Grades of the model's atoms in a Context of this force's System, for its positions: one evaluation
+  /// (model/domain.h).
+  /// @throws OpenMMException where the artifact has no domain
+  std::vector<double> grades(OpenMM::Context& context) const;
+  /// @throws OpenMMException that says why `grades` would give none, for a Context without positions too.
+  void require_grades(OpenMM::Context& context) const;
+
  protected:
   OpenMM::ForceImpl* createImpl() const override;
 

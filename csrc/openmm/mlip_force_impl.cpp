@@ -183,12 +183,12 @@ double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool inc
   return as_openmm_errors([&] {
     if (in_place_ != nullptr) {
       arrays_->write_positions(in_place_->positions());
-      const double energy = evaluate_in_place(context, include_forces);
+      const double energy = evaluate_in_place(context, wanted(include_forces));
       if (include_forces) arrays_->add_forces(in_place_->forces());
       return energy;
     }
     arrays_->write_positions(positions_);
-    const double energy = evaluate(context, include_forces);
+    const double energy = evaluate(context, wanted(include_forces));
     if (include_forces) arrays_->add_forces(result_->forces);
     return energy;
   });
@@ -199,7 +199,7 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
   return as_openmm_errors([&] {
     constexpr auto units = mlip::units::openmm_units;
     set_positions(positions);
-    const double energy = evaluate(context, include_forces_);
+    const double energy = evaluate(context, wanted(include_forces_));
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
     if (include_forces_) {
       constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
@@ -225,6 +225,27 @@ mlip::Deviation MLIPForceImpl::deviation(OpenMM::ContextImpl& context) {
     committee.evaluate(positions_.data(), 1.0, {}, true);
     total_seconds_in_models += committee.seconds_in_backend() - before;
     return committee.deviation();
+  });
+}
+
+void MLIPForceImpl::require_grades() const {
+  if (const std::string& reason = models_.front()->no_grades(); !reason.empty()) throw OpenMM::OpenMMException(reason);
+}
+
+std::vector<double> MLIPForceImpl::grades(OpenMM::ContextImpl& context) {
+  return as_openmm_errors([&] {
+    mlip::StepRequest request = wanted(false);
+    request.grades = true;
+    if (in_place_ != nullptr) {
+      arrays_->write_positions(in_place_->positions());
+      evaluate_in_place(context, request);
+    } else {
+      std::vector<Vec3> positions;
+      context.getPositions(positions);
+      set_positions(positions);
+      evaluate(context, request);
+    }
+    return result_->grades;
   });
 }
 
@@ -267,16 +288,16 @@ void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
   structure_->prepare(positions_.data(), node_types_, cell, periodic());
 }
 
-double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   update_candidates(cell(context));
   return energy_of([&]() -> const mlip::StepResult& {
-    structure_->committee().evaluate(positions_.data(), 1.0, wanted(include_forces), false);
+    structure_->committee().evaluate(positions_.data(), 1.0, wanted, false);
     return structure_->committee().result();
   });
 }
 
-double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   const std::array<double, 9> now = cell(context);
   if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
@@ -284,7 +305,7 @@ double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool inclu
     update_candidates(now);
   }
   return energy_of([&]() -> const mlip::StepResult& {
-    in_place_->evaluate_in_place(wanted(include_forces), in_place_result_);
+    in_place_->evaluate_in_place(wanted, in_place_result_);
     return in_place_result_;
   });
 }

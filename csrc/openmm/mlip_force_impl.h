@@ -44,6 +44,9 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
 
   /// As MLIPForce::deviation.
   mlip::Deviation deviation(OpenMM::ContextImpl& context);
+  /// Of the Context's positions, [n_atoms].
+  std::vector<double> grades(OpenMM::ContextImpl& context);
+  void require_grades() const;
 
  private:
   void check_atoms(int n_particles);
@@ -60,11 +63,12 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   void apply_settings(OpenMM::ContextImpl& context);
   /// Search for neighbours of `positions_` where that is due.
   void update_candidates(const std::array<double, 9>& cell);
+  /// Take `positions_` from those of all particles, nm.
   void set_positions(const std::vector<OpenMM::Vec3>& positions);
   /// Evaluate `positions_`; forces are in `result_`. @return kJ/mol
-  double evaluate(OpenMM::ContextImpl& context, bool include_forces);
+  double evaluate(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted);
   /// Evaluate what is on the GPU; forces are there. @return kJ/mol
-  double evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces);
+  double evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted);
   /// Of what `step` returns, which takes the time of models and becomes `result_`. @return kJ/mol
   double energy_of(const std::function<const mlip::StepResult&()>& step);
   mlip::StepRequest wanted(bool include_forces) const;

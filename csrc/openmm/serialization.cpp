@@ -135,21 +135,44 @@ const bool registered = [] {
 
 extern "C" double mlip_openmm_seconds_in_models() { return mlip_openmm::MLIPForce::seconds_in_models(); }
 
-/// @param force     OpenMM::Force*, an MLIPForce
-/// @param context   OpenMM::Context*
-/// @param of_atoms  [atoms that the model sees] eV/Å
-/// @param summary   mlip::DeviationSummary
-/// @return why there is none, valid until the thread's next call; null if there is
-extern "C" const char* mlip_openmm_deviation(void* force, void* context, double* of_atoms, double* summary) {
+namespace {
+
+/// What `body(force)` throws, valid until the thread's next call; null if it throws nothing.
+template <typename Body>
+const char* reason_of_failure(OpenMM::Force* force, const Body& body) {
   thread_local std::string failure;
   try {
-    const auto& of_force = dynamic_cast<const mlip_openmm::MLIPForce&>(*static_cast<OpenMM::Force*>(force));
-    const mlip::Deviation found = of_force.deviation(*static_cast<OpenMM::Context*>(context));
-    std::copy(found.of_atoms.begin(), found.of_atoms.end(), of_atoms);
-    std::copy(found.summary.begin(), found.summary.end(), summary);
+    body(dynamic_cast<const mlip_openmm::MLIPForce&>(*force));
     return nullptr;
   } catch (const std::exception& problem) {
     failure = problem.what();
     return failure.c_str();
   }
+}
+
+}  // namespace
+
+// Of an MLIPForce in a Context, both by SWIG's addresses. @return why not, valid until the thread's next call; or null
+
+/// @param of_atoms  [atoms that the model sees] eV/Å
+/// @param summary   mlip::DeviationSummary
+extern "C" const char* mlip_openmm_deviation(OpenMM::Force* force, OpenMM::Context* context, double* of_atoms,
+                                             double* summary) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const mlip::Deviation found = of_force.deviation(*context);
+    std::copy(found.of_atoms.begin(), found.of_atoms.end(), of_atoms);
+    std::copy(found.summary.begin(), found.summary.end(), summary);
+  });
+}
+
+/// @param grades [atoms that the model sees]
+extern "C" const char* mlip_openmm_grades(OpenMM::Force* force, OpenMM::Context* context, double* grades) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const std::vector<double> found = of_force.grades(*context);
+    std::copy(found.begin(), found.end(), grades);
+  });
+}
+
+extern "C" const char* mlip_openmm_no_grades(OpenMM::Force* force, OpenMM::Context* context) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) { of_force.require_grades(*context); });
 }

@@ -29,6 +29,10 @@ OF_COMMITTEE = ("deviation", "model_deviation")
 """Properties that cost a step of each member, and are computed when they are asked for."""
 
 
+GRADE = "grade"
+"""Property of a file with a domain."""
+
+
 class CloseAtomsWarning(UserWarning):
     """Two atoms are closer than any bond. Energy and forces are meaningless there."""
 
@@ -65,6 +69,9 @@ class MLIPCalculator(Calculator):
         Evaluate one reference structure of the file on this device, and refuse a model whose result differs.
     drive
         Whose energies, forces and stress a committee gives: "first", or "mean". The other properties are the first's.
+    grade
+        Give `results["grade"]` with every calculation: how far each atom is from the model's domain (docs/trust.md);
+        above 1 is outside. Otherwise `get_property("grade", atoms)` gives it when it is asked for.
     settings
         Settings of the model by name, such as `charge=-1`; `mlip info` lists them. A value in `atoms.info` under the
         name of a setting applies to those atoms and has priority.
@@ -101,12 +108,14 @@ class MLIPCalculator(Calculator):
         threads: int = 0,
         self_test: bool = True,
         drive: str = "first",
+        grade: bool = False,
         **settings: float | int | str,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
         paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
-        self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive)
+        self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive, grade)
+        self._with_grade = grade
         self._forces_asked = False  # of the last atoms
         self.artifacts = [Artifact(one) for one in paths]
         self._require_settings(settings, "MLIPCalculator")
@@ -118,6 +127,10 @@ class MLIPCalculator(Calculator):
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
         if len(paths) > 1:
             self.implemented_properties += OF_COMMITTEE
+        if not self.potential.no_grades:
+            self.implemented_properties.append(GRADE)
+        elif grade:
+            raise MLIPError(self.potential.no_grades)
         driving = self.artifacts if drive == "mean" else self.artifacts[:1]
         if not all(artifact.contract.atomic_energies_meaningful for artifact in driving):
             self.implemented_properties.remove("energies")
@@ -194,7 +207,7 @@ class MLIPCalculator(Calculator):
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def _is_of_gradients(self, name: str) -> bool:
-        return name not in ("energy", "free_energy", "energies", *self.contract.extras)
+        return name not in ("energy", "free_energy", "energies", GRADE, *self.contract.extras)
 
     def calculate(
         self,
@@ -249,6 +262,7 @@ class MLIPCalculator(Calculator):
             )
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
+        with_grade = self._with_grade or GRADE in (properties or [])
         self._forces_asked = of_gradients
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
@@ -262,6 +276,7 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
+            grades=with_grade,
             deviation=deviation,
         )
         self._evaluated_settings = settings
@@ -277,6 +292,8 @@ class MLIPCalculator(Calculator):
             del self.results["energies"]  # one atom's is an arbitrary share of the sum
         if with_forces:
             self.results["forces"] = values["forces"]
+        if with_grade:
+            self.results[GRADE] = values["grades"]
         if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
@@ -301,9 +318,9 @@ class MLIPCalculator(Calculator):
 
 
 class MLIPGuard:
-    """Says when ASE dynamics or an optimisation comes where a committee disagrees, and keeps the frames.
+    """Says when ASE dynamics or an optimisation leaves what its models know, and keeps the frames (docs/guard.md).
 
-    `MLIPGuard(dynamics, 10, deviation=0.3, dump="frames.extxyz")` attaches itself. What it found is in `checks`.
+    `MLIPGuard(dynamics, 10, grade=1.5, dump="frames.extxyz")` attaches itself. What it found is in `checks`.
 
     Parameters
     ----------
@@ -311,12 +328,14 @@ class MLIPGuard:
         Dynamics or an optimiser, of atoms with an MLIPCalculator.
     every
         Steps between checks.
+    grade
+        Threshold of the grade of any atom, for a file with a domain.
     deviation
         Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
     action
         "warn", or "stop", which raises GuardError out of `dynamics.run`.
     dump
-        Where to append frames with an atom above the threshold, in extended XYZ.
+        Where to append frames with an atom above a threshold, in extended XYZ.
     max
         Frames that are written at most.
     spacing
@@ -325,7 +344,8 @@ class MLIPGuard:
     Raises
     ------
     MLIPError
-        For atoms without an MLIPCalculator, a deviation without a committee, and what cannot be used as it is given.
+        For atoms without an MLIPCalculator, a grade without a domain, a deviation without a committee, and what cannot
+        be used as it is given.
 
     Warns
     -----
@@ -337,6 +357,7 @@ class MLIPGuard:
         self,
         dynamics: Dynamics,
         every: int,
+        grade: float | None = None,
         deviation: float | None = None,
         action: str = "warn",
         dump: str | Path | None = None,
@@ -346,13 +367,15 @@ class MLIPGuard:
         self._dynamics = dynamics
         calculator = dynamics.atoms.calc
         if not isinstance(calculator, MLIPCalculator):
-            raise MLIPError("MLIPGuard: the atoms have no MLIPCalculator. Type: atoms.calc = MLIPCalculator([a, b, c])")
+            raise MLIPError("MLIPGuard: the atoms have no MLIPCalculator. Type: atoms.calc = MLIPCalculator(path)")
+        if grade is not None and calculator.potential.no_grades:
+            raise MLIPError(f"MLIPGuard: grade is guarded, but {calculator.potential.no_grades}")
         if deviation is not None and len(calculator.artifacts) == 1:
             raise MLIPError(
                 "MLIPGuard: deviation is guarded, but one model does not deviate. Type: "
                 "atoms.calc = MLIPCalculator([a, b, c])"
             )
-        self._guard = Guard({"deviation": deviation}, action, dump, max, spacing)
+        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
         dynamics.attach(self, interval=every)
 
     @property
@@ -368,6 +391,6 @@ class MLIPGuard:
 
 
 def _load(
-    kind: type[MLIPCalculator], arguments: tuple[list[Path], str, int, bool, str], settings: dict[str, Any]
+    kind: type[MLIPCalculator], arguments: tuple[list[Path], str, int, bool, str, bool], settings: dict[str, Any]
 ) -> MLIPCalculator:
     return kind(*arguments, **settings)

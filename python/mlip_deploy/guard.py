@@ -20,7 +20,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array
 
 UNITS = {"deviation": " eV/Å"}
-NAMES = {"deviation": "force deviation"}
+NAMES = {"grade": "grade", "deviation": "force deviation"}
 N_NEAR = 4
 
 
@@ -49,7 +49,7 @@ class Guard:
     Parameters
     ----------
     thresholds
-        Of each guarded quantity: "deviation" in eV/Å.
+        Of each guarded quantity: "grade", and "deviation" in eV/Å; None for one that is not guarded.
     action
         "warn" or "stop".
     dump
@@ -78,7 +78,7 @@ class Guard:
     ):
         self.thresholds = {name: float(value) for name, value in thresholds.items() if value is not None}
         if not self.thresholds:
-            raise MLIPError(f"{who} guards nothing. Give a threshold: {who}(..., deviation=0.3)")
+            raise MLIPError(f"{who} guards nothing. Give a threshold: {who}(..., grade=1.5)")
         for name, value in self.thresholds.items():
             if not value > 0:
                 raise MLIPError(f"{who}: {name}={value:g}, expected a number above 0")

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import openmm
-import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
+import openmm.version
 from ase import Atoms
 from openmm import unit
 from openmm.app import Element, Simulation, Topology
@@ -26,14 +26,21 @@ from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.guard import Check, Guard, GuardError
-from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.libraries import LIBRARY_DIRECTORY, load_library, openmm_mismatch
 from mlip_deploy.result import Array
 
+if _mismatch := openmm_mismatch(openmm.version.full_version):
+    raise _mismatch.error()
+load_library()
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
 _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
 _library.mlip_openmm_deviation.restype = ctypes.c_char_p
 _library.mlip_openmm_deviation.argtypes = [ctypes.c_void_p] * 4
+_library.mlip_openmm_grades.restype = ctypes.c_char_p
+_library.mlip_openmm_grades.argtypes = [ctypes.c_void_p] * 3
+_library.mlip_openmm_no_grades.restype = ctypes.c_char_p
+_library.mlip_openmm_no_grades.argtypes = [ctypes.c_void_p] * 2
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         pointers = [int(self.this), int(context.this), of_atoms.ctypes.data, summary.ctypes.data]
         failure = _library.mlip_openmm_deviation(*pointers)
         if failure:
-            raise MLIPError(failure.decode())
+            raise MLIPError(failure.decode(errors="replace"))
         return Deviation(of_atoms, summary)
 
     @property
@@ -255,14 +262,40 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         """
         return float(_library.mlip_openmm_seconds_in_models())
 
+    def no_grades(self, context: openmm.Context) -> str:
+        """Why there are no grades in a Context, with the line to type; "" where there are."""
+        reason = _library.mlip_openmm_no_grades(int(self.this), int(context.this))
+        return reason.decode(errors="replace") if reason else ""
+
+    def grades(self, context: openmm.Context) -> Array:
+        """How far each atom of the model is from its domain (docs/trust.md), [n_atoms] in the order of `atoms`.
+
+        A grade above 1 is outside. This takes one evaluation of the model.
+
+        Parameters
+        ----------
+        context
+            Of the System that this very force is part of, with positions.
+
+        Raises
+        ------
+        MLIPError
+            For an artifact without a domain, with the line to type, and for a Context of another System.
+        """
+        grades = np.empty(len(self.elements))
+        failure = _library.mlip_openmm_grades(int(self.this), int(context.this), grades.ctypes.data)
+        if failure:
+            raise MLIPError(failure.decode(errors="replace"))
+        return grades
+
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
 
 
 class MLIPGuard:
-    """Says when a simulation comes where a committee disagrees, keeps the frames, and stops it: a reporter.
+    """Says when a simulation leaves what its models know, keeps the frames, and stops it (docs/guard.md): a reporter.
 
-    `MLIPGuard(simulation, 10, deviation=0.3, dump="frames.extxyz")` appends itself to `simulation.reporters`. What it
+    `MLIPGuard(simulation, 10, grade=1.5, dump="frames.extxyz")` appends itself to `simulation.reporters`. What it
     found is in `checks`.
 
     Parameters
@@ -271,12 +304,14 @@ class MLIPGuard:
         Of a System with one MLIPForce.
     every
         Steps between checks.
+    grade
+        Threshold of the grade of any atom, for a file with a domain.
     deviation
         Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
     action
         "warn", or "stop", which raises GuardError out of `simulation.step`.
     dump
-        Where to append frames with an atom above the threshold, in extended XYZ (Å, eV): the atoms that the model sees.
+        Where to append frames with an atom above a threshold, in extended XYZ (Å, eV): the atoms that the model sees.
     max
         Frames that are written at most.
     spacing
@@ -287,8 +322,8 @@ class MLIPGuard:
     Raises
     ------
     MLIPError
-        For a System without an MLIPForce, or with several, a deviation without a committee, and what cannot be used as
-        it is given.
+        For a System without an MLIPForce, or with several, a grade without a domain, a deviation without a committee,
+        and what cannot be used as it is given.
 
     Warns
     -----
@@ -300,6 +335,7 @@ class MLIPGuard:
         self,
         simulation: Simulation,
         every: int,
+        grade: float | None = None,
         deviation: float | None = None,
         action: str = "warn",
         dump: str | Path | None = None,
@@ -311,6 +347,8 @@ class MLIPGuard:
         if len(forces) != 1:
             raise MLIPError(f"MLIPGuard: the System has {len(forces)} MLIPForces, expected one")
         self._force = MLIPForce.cast(forces[0])
+        if grade is not None and (reason := self._force.no_grades(simulation.context)):
+            raise MLIPError(f"MLIPGuard: grade is guarded, but {reason}")
         if deviation is not None and len(self._force.paths) == 1:
             raise MLIPError(
                 "MLIPGuard: deviation is guarded, but one model does not deviate. Type: MLIPForce([a, b, c], topology)"
@@ -318,7 +356,7 @@ class MLIPGuard:
         self._elements, self._atoms = self._force.elements, self._force.atoms
         self._every = every
         self._restart = Path(restart)
-        self._guard = Guard({"deviation": deviation}, action, dump, max, spacing)
+        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
         simulation.reporters.append(self)
 
     @property
@@ -337,7 +375,11 @@ class MLIPGuard:
         if self._force.usesPeriodicBoundaryConditions():
             atoms.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
             atoms.pbc = True
-        values = {"deviation": self._force.deviation(simulation.context).of_atoms}
+        values = {}
+        if "grade" in self._guard.thresholds:
+            values["grade"] = self._force.grades(simulation.context)
+        if "deviation" in self._guard.thresholds:
+            values["deviation"] = self._force.deviation(simulation.context).of_atoms
         try:
             self._guard.check(simulation.currentStep, atoms, values, ids=self._atoms)
         except GuardError:

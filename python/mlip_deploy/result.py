@@ -49,6 +49,10 @@ class Evaluation(_Evaluation, total=False):
     """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
     centroid_virials: Array
     """[n, 9] eV, likewise"""
+    features: Array
+    """[n, the contract's features], of what enters the model's read-out; likewise"""
+    grades: Array
+    """[n] how far each atom is from the model's domain (docs/trust.md): above 1 is outside; likewise"""
     centroid_virials_inexact: str
     """there with them: why only their sum is exact, not each as a heat flux needs it; "" where each is"""
     deviation: Array

@@ -23,7 +23,10 @@ from mlip_deploy.engines.lammps import LAMMPSError, run
 from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, write_data
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
+from mlip_deploy.progress import silent
 from mlip_deploy.result import VOIGT
+from mlip_deploy.validation import physics
+from mlip_deploy.validation.case import Context
 from mlip_deploy.validation.fidelity import check
 
 sys.path.insert(0, str(EXAMPLES))
@@ -52,7 +55,7 @@ def export(path, module, **changes):
 @pytest.fixture(scope="module")
 def ionic(tmp_path_factory):
     """Charges that depend on the surroundings, and a repulsion."""
-    return export(tmp_path_factory.mktemp("ionic") / "ionic.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0))
+    return export(tmp_path_factory.mktemp("ionic") / "ionic.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0, accuracy=4.0))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_the_contract_says_what_a_reader_must_know(ionic):
 @pytest.mark.parametrize(("dtype", "ranks"), [("float64", [1, 2, 4]), ("float32", [2])])
 def test_every_engine_and_several_ranks(dtype, ranks, tmp_path):
     """A crystal of two atoms leaves ranks empty."""
-    path = export(tmp_path / "ionic.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0), dtype=dtype)
+    path = export(tmp_path / "ionic.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0, accuracy=4.0), dtype=dtype)
     report = check(path, ["ase", "lammps", "openmm"], ranks)
     assert report.passed, [
         f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
@@ -369,6 +372,22 @@ def test_a_model_for_any_cell_with_a_setting(tmp_path):
     }
 
 
+# ---- validation ---------------------------------------------------------------------------------------------------
+
+
+def test_validation_knows_what_does_not_apply(tmp_path):
+    """Physics in ASE: structures without a cell say nothing, nor does locality; the rest holds."""
+    path = export(tmp_path / "ionic.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0))
+    context = Context(artifact=Artifact(path), engine="ase", directory=tmp_path)
+    wanted = ("dimers", "smoothness across the cutoff", "locality", "extensivity", "symmetry: images of atoms")
+    verdicts = {
+        case.name: {check.verdict for check in case.run(context, silent).checks}
+        for case in physics.cases(context)
+        if case.name in wanted
+    }
+    assert verdicts == {name: {"not-applicable"} if k < 3 else {"pass"} for k, name in enumerate(wanted)}
+
+
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
@@ -452,11 +471,11 @@ def test_export_refuses(wrong, message, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LongRange, "beyond", beyond)
     with pytest.raises(MLIPError, match=message):
-        export(tmp_path / "x.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0))
+        export(tmp_path / "x.mlip.pt", LongRange([0.9, -0.9], cutoff=5.0, accuracy=4.0))
 
 
 def test_other_targets_are_refused(tmp_path):
-    module = LongRange([0.9, -0.9], cutoff=5.0)
+    module = LongRange([0.9, -0.9], cutoff=5.0, accuracy=4.0)
     with pytest.raises(
         MLIPError, match="long-range takes positions and cell beside its edges, which compiled files do"
     ):

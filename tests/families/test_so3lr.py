@@ -2,6 +2,8 @@
 settings, charges in every engine."""
 
 import copy
+import re
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
-from conftest import mlip
+from conftest import EXAMPLES, mlip
 from models import so3lr_model
 from passes import assert_passes
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
@@ -31,6 +33,7 @@ from mlip_deploy.engines.lammps_files import write_data
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.families.so3lr import adapter
+from mlip_deploy.exporters.fixed_settings import FixedSettings, fix_settings
 from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
@@ -217,6 +220,60 @@ def test_a_file(tmp_path):
     assert contract.elements == ["H", "C", "O"]
 
 
+def test_a_fixed_charge(tmp_path):
+    source = saved(tmp_path, so3lr_model())
+    path = tmp_path / "ion.mlip.pt"
+    options = ["--dtype", "float64", "--trust-checkpoint", "--fix", "charge=-1"]
+    done = mlip("export", "so3lr", source, "-o", path, *options)
+    assert done.returncode == 0, done.stderr
+    assert_passes(path, ["ase", "openmm"], [1])
+    contract = Artifact(path).contract
+    assert contract.settings == []
+    assert ("charge", "-1") in [(given.name, given.value) for given in contract.inputs]
+    atoms = acetate(-1)
+    truth = adapt(source, trust_checkpoint=True).original.float64(atoms)
+    del atoms.info["charge"]
+    atoms.calc = MLIPCalculator(path)
+    assert atoms.get_potential_energy() == pytest.approx(truth.energy, abs=FLOAT64_SUM)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("charge=x", "--fix charge=x: expected an integer from -100 to 100, e"),
+        ("charge=0.5", "--fix charge=0.5: expected an integer from -100 to 100, e"),
+        ("spin=1", "--fix spin: so3lr has no such setting. It has: charge (an integer from -100 to 100, e"),
+    ],
+)
+def test_a_value_that_cannot_be_fixed(published, text, message):
+    name, _, value = text.partition("=")
+    with pytest.raises(MLIPError) as error:
+        fix_settings(published, {name: value})
+    assert message in str(error.value)
+
+
+class Settings(torch.nn.Module):
+    """A model that gives back its settings."""
+
+    def forward(
+        self,
+        node_types: torch.Tensor,
+        n_owned: int,
+        edge_index: torch.Tensor,
+        edge_vectors: torch.Tensor,
+        settings: torch.Tensor,
+    ) -> torch.Tensor:
+        return settings
+
+
+@pytest.mark.parametrize(("free", "given", "expected"), [([1], [7.0], [5.0, 7.0, 6.0]), ([], None, [5.0, 0.0, 6.0])])
+def test_some_settings_are_fixed(free, given, expected):
+    model = torch.jit.script(FixedSettings(Settings(), [5.0, 0.0, 6.0], free))
+    none = torch.zeros(0, dtype=torch.int64)
+    arguments = [] if given is None else [torch.tensor(given)]
+    assert model(none, 0, none.reshape(2, 0), torch.zeros(0, 3), *arguments).tolist() == expected
+
+
 def test_forces_are_the_slope_of_the_energy(double):
     """Through the sums over all atoms, too: the charge of every atom depends on every position."""
     atoms = acetate()
@@ -268,6 +325,19 @@ def test_charges_in_openmm(double):
         atoms.calc = MLIPCalculator(double)
         found = context.getState(energy=True).getPotentialEnergy()._value / KJ_PER_MOL
         assert found == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+
+
+@pytest.mark.parametrize(("solute", "charge", "atoms"), [("methanol", 0, 6), ("acetate", -1, 7)])
+def test_the_example_in_water(double, solute, charge, atoms, tmp_path):
+    command = [sys.executable, EXAMPLES / "openmm" / "so3lr_in_water.py", "--model", double, "--solute", solute]
+    command += ["--charge", str(charge), "--edge", "1.0", "--steps", "2", "--threads", "1", "--platform", "CPU"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    total = int(re.search(rf"{solute} in water: (\d+) atoms, charge {charge} e", done.stdout).group(1))
+    assert (total - atoms) % 3 == 0
+    assert total > 60
+    assert re.search(r"with one electron more: [+-]\d+ kJ/mol", done.stdout)
+    assert (tmp_path / "so3lr_in_water.dcd").stat().st_size > 1000
 
 
 def test_fewer_elements(tmp_path, published):

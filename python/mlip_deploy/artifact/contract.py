@@ -167,13 +167,6 @@ ENERGY_AND_FORCES = [
 """The outputs of every model."""
 
 
-class Domain(_Strict):
-    """Where the model was trained."""
-
-    record: str
-    """of the archive that describes it, below mlip/"""
-
-
 class CompiledFor(_Strict):
     """Where compiled code runs."""
 
@@ -271,9 +264,11 @@ class Contract(_Strict):
     energy_frame: EnergyFrame
     operators: dict[str, int]
     """Custom operators that the graph calls, with the version of each."""
-    domain: Domain | None = None
     inversion_symmetric: bool | None = None
     """Mirror images have the same energy by the model's construction; None where it is not known."""
+    features: int | None = None
+    """Width of the features of each atom that enter the read-out, on which grades live (docs/trust.md); None where the
+    model gives none."""
     differentiable_energies: bool | None = None
     """Atomic energies can be differentiated one by one, which exact virials of atoms need (docs/heat-flux.md); None in
     files of schema 1.0, where they cannot."""
@@ -331,8 +326,8 @@ class Contract(_Strict):
                 )
         if twice := _repeated([output.name for output in self.outputs]):
             raise ValueError(f"'outputs' names '{twice}' twice")
-        if self.domain and not self.domain.record.startswith("mlip/"):
-            raise ValueError(f"'domain.record' is {_dump(self.domain.record)}, expected a record below mlip/")
+        if self.features is not None and self.features < 1:
+            raise ValueError(f"'features' is {self.features}, expected a positive number")
         return self
 
     @property

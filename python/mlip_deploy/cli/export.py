@@ -45,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", metavar="NAME|FILE", help="model that the checkpoint was fine-tuned from; its energy frame is taken"
     )
     parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        type=_name_and_value,
+        metavar="NAME=VALUE",
+        help="give a setting of the model, such as charge=0, its value for good; may be given several times",
+    )
+    parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
     )
     parser.add_argument(
@@ -86,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
             base=options.base,
+            fix=dict(options.fix),
             progress=progress,
         )
     written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"
@@ -99,6 +108,13 @@ def run(options: argparse.Namespace) -> int:
     )
     console.print(f"next: mlip check {path}")
     return 0
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE, such as charge=0")
+    return name, value
 
 
 class _ListFamilies(argparse.Action):

@@ -6,7 +6,7 @@ torch and the framework are imported when everything that can be wrong without t
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -38,6 +38,7 @@ def export(
     target: Target = "artifact",
     energy_frame: EnergyFrame | None = None,
     base: str | Path | None = None,
+    fix: Mapping[str, float | int | str] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write a model of a training framework as one file, with its contract and reference frames.
@@ -79,6 +80,8 @@ def export(
     base
         Model that the checkpoint was fine-tuned from: a name of the same family, a checkpoint file or an artifact. The
         file gets the energy frame of this model.
+    fix
+        Values of the model's settings, such as {"charge": 0}, that the file fixes. The others are given when it runs.
     progress
         Called with a line of text before each piece of work.
 
@@ -90,8 +93,9 @@ def export(
     Raises
     ------
     MLIPError
-        For a family that is not known or not installed, a source that is unknown or an artifact already, an option
-        that does not fit the model, a file that cannot be written, and what the back end cannot do with this model.
+        For a family that is not known or not installed, a source that is unknown or an artifact already, an option or
+        a setting that does not fit the model, a file that cannot be written, and what the back end cannot do with this
+        model.
     """
     output = Path(output)
     for name, value, known in (
@@ -114,6 +118,7 @@ def export(
     require_file(output)
     progress("loading torch and the framework")
     # Here and not above: these take seconds.
+    from mlip_deploy.exporters.fixed_settings import fix_settings
     from mlip_deploy.exporters.targets.torchforce import write_torchforce
     from mlip_deploy.exporters.write import write_artifact
 
@@ -131,6 +136,8 @@ def export(
             base=None if base is None else str(base),
         ),
     )
+    if fix:
+        adapted = fix_settings(adapted, fix)
     if target == "torchforce":
         write_torchforce(adapted, output, dtype, progress)
     else:

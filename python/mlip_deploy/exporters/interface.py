@@ -147,6 +147,29 @@ class EdgeGradientModel(_ModelInterface):
         return energies.detach(), gradients(energies, [edge_vectors])[0]
 
 
+class EdgeGradientModelWithFeatures(EdgeGradientModel):
+    """For an energy model with a method `energies_and_features`, which takes the arguments of `forward`.
+
+    It returns the atomic energies and, from the same pass, features of each owned atom [n_owned, n_features]: what
+    enters the read-out, unchanged by rotations.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As EdgeGradientModel.forward, and the features."""
+        edge_vectors = edge_vectors.detach().requires_grad_(True)
+        energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
+            node_types, n_owned, edge_index, edge_vectors
+        )
+        return energies.detach(), gradients(energies, [edge_vectors])[0], features.detach()
+
+
 class PositionGradientModel(_ModelInterface):
     """The model interface of an energy model that takes positions and cell beside its edges."""
 
@@ -237,7 +260,17 @@ class Adapted:
             differentiable_energies=True,
         )
 
-    def interface(self, dtype: torch.dtype) -> EdgeGradientModel | PositionGradientModel:
-        """The model interface around the energy model in a floating-point type."""
-        wrapper = PositionGradientModel if self.positions else EdgeGradientModel
-        return wrapper(self.energy_model(dtype), self.positions is not None, bool(self.settings))
+    def interface(
+        self, dtype: torch.dtype, with_features: bool = False
+    ) -> EdgeGradientModel | EdgeGradientModelWithFeatures | PositionGradientModel:
+        """The model interface around the energy model in a floating-point type.
+
+        Args:
+            with_features: where the energy model gives them.
+        """
+        energy_model = self.energy_model(dtype)
+        if self.positions:
+            return PositionGradientModel(energy_model, True, bool(self.settings))
+        if with_features and not self.settings and hasattr(energy_model, "energies_and_features"):
+            return EdgeGradientModelWithFeatures(energy_model)
+        return EdgeGradientModel(energy_model, False, bool(self.settings))

@@ -176,7 +176,7 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test")
+OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test", "grade")
 """of the engines' Python classes, which take settings by their names, too"""
 
 

@@ -32,9 +32,13 @@ class Potential:
         centroid_virials: bool = False,
         settings: Sequence[tuple[str, float | str]] = (),
         forces: bool = True,
+        features: bool = False,
+        grades: bool = False,
         deviation: bool = False,
     ) -> Evaluation: ...
     def timings(self) -> tuple[float, float]: ...
+    @property
+    def no_grades(self) -> str: ...
     @property
     def self_test(self) -> str: ...
     @property
