@@ -34,18 +34,18 @@ GRADE = "grade"
 
 
 class CloseAtomsWarning(UserWarning):
-    """Two atoms are closer than any bond: energy and forces mean nothing there."""
+    """Two atoms are closer than any bond. Energy and forces are meaningless there."""
 
 
 class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
-    Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
-    tension, and over the volume of the cell, that of a slab's vacuum included, as ASE and the models' frameworks have
-    it: it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it; half of what an edge
-    contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
-    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
-    calculator: they take turns. Copies and pickles of it load the file again, by its path.
+    Atoms may be periodic in any directions, in cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is
+    positive in tension. It is divided by the volume of the cell, the vacuum of a slab included, as in ASE and the
+    models' frameworks, so it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it;
+    each atom of an edge gets half of the edge's contribution. A model's extra outputs, such as CHGNet's "magmoms" (μB),
+    are properties too. They are computed on request, `atoms.get_magnetic_moments()`. Threads may share a calculator;
+    they take turns. Copies and pickles of it load the file again, from its path.
 
     For thermal conductivities there are two more properties (docs/heat-flux.md), exact for models with messages too.
     `calculator.get_property("virials", atoms)`, [n, 3, 3] in eV, holds W_j,ab = Σ_i (r_i - r_j)_a ∂E_i/∂r_j,b of each
@@ -60,21 +60,21 @@ class MLIPCalculator(Calculator):
     Parameters
     ----------
     path
-        Artifact written by `mlip export`, which also says in which precision it computes, or several of them.
+        Artifact written by `mlip export`, or several of them. The file determines the precision.
     device
         "cpu", "cuda", "cuda:N" or "auto".
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
-        Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+        Evaluate one reference structure of the file on this device, and refuse a model whose result differs.
     drive
         Whose energies, forces and stress a committee gives: "first", or "mean". The other properties are the first's.
     grade
         Give `results["grade"]` with every calculation: how far each atom is from the model's domain (docs/trust.md);
         above 1 is outside. Otherwise `get_property("grade", atoms)` gives it when it is asked for.
     settings
-        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
-        the name of a setting is of those atoms, and comes before it.
+        Settings of the model by name, such as `charge=-1`; `mlip info` lists them. A value in `atoms.info` under the
+        name of a setting applies to those atoms and has priority.
 
     Raises
     ------
@@ -217,8 +217,8 @@ class MLIPCalculator(Calculator):
     ) -> None:
         """Compute what ASE asks for, into `results`: energies always, extra outputs, forces and stress on demand.
 
-        Energies alone cost about a third. Forces and stress come along with an energy if they were asked for of the
-        atoms before: whoever asks for both, one after the other, then pays once.
+        An energy alone costs about a third. If forces or stress of these atoms were asked for before, they are computed
+        together with the energy, so that asking for both, one after the other, costs one evaluation.
 
         Parameters
         ----------

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     "extending.md": "families/test_families_page.py",
     "families.md": "families/test_families_page.py",
+    "long-range.md": "engines/test_long_range.py",
     "lammps.md": "engines/test_lammps_docs.py",
     "openmm.md": "engines/test_openmm_page.py",
     "prepare.md": "engines/test_prepare.py",
@@ -171,6 +172,39 @@ def test_clusters(folder: Path) -> None:
     pages.run("clusters.md", folder, {"-n 4": "-n 2"})
 
 
+PRELUDE = """
+import openmm
+from ase import units
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
+from openmm import app
+atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+dynamics = VelocityVerlet(atoms, 1 * units.fs)
+atoms.write("salt.pdb")
+pdb = app.PDBFile("salt.pdb")
+topology, positions = pdb.topology, pdb.positions
+"""
+SYSTEM = """
+integrator = openmm.VerletIntegrator(0.0005)
+system = openmm.System()
+for atom in topology.atoms():
+    system.addParticle(atom.element.mass)
+system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+"""
+
+
+@pytest.mark.parametrize("page", ["committee.md", "guard.md"])
+def test_several_models(page: str, folder: Path, toy_local: Path) -> None:
+    """The page's fragments, with the structures and the System that they assume."""
+    for name in "abc":
+        (folder / f"{name}.mlip.pt").symlink_to(toy_local)
+    (deck,) = (code for language, _, code in pages.blocks(page) if language == "lammps")
+    in_ase, in_openmm = (code for language, _, code in pages.blocks(page) if language == "python")
+    (folder / "in.page").write_text(f"units metal\nread_data salt.data\n{deck.replace('Si O', 'Na Cl')}run 10\n")
+    python = (PRELUDE + in_ase + SYSTEM + in_openmm).replace("(1000)", "(10)")
+    pages.use([("sh", "lmp -in in.page"), ("python", python)], folder)
+
+
 def test_export(artifacts: Artifacts, tmp_path: Path) -> None:
     """The commands of the first block but those for other models, which their families' tests run."""
     shutil.copy(artifacts.checkpoint(), tmp_path / "my-finetuned.pth")
@@ -202,9 +236,27 @@ def test_commands_are_taken(page: str) -> None:
             assert options.trust_checkpoint, f"{page}: a MACE is a pickled module: {line}"
 
 
+def literals(path: Path) -> str:
+    """A source's text with neighbouring strings joined, as the compiler joins them."""
+    return re.sub(r'"\s*(?:\+\s*)?f?"', "", path.read_text())
+
+
+def test_messages_are_those_of_the_sources() -> None:
+    """What troubleshooting.md quotes, but for what it says is of LAMMPS or OpenMM."""
+    roots = (pages.ROOT / "csrc", pages.ROOT / "python")
+    sources = [literals(path) for root in roots for path in root.rglob("*") if path.suffix in (".cpp", ".h", ".py")]
+    table = (pages.DOCS / "troubleshooting.md").read_text().partition("## By message")[2]
+    cells = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
+    assert len(cells) > 40
+    for cell in cells:
+        if "'s own)" not in cell:
+            for quoted in re.findall(r"`([^`]+)`", cell):
+                assert any(quoted in source for source in sources), f"no message has '{quoted}'"
+
+
 def test_every_page_is_run() -> None:
     """Blocks of code on pages are run here or by the test that is named for the page."""
-    here = set(re.findall(r'pages\.(?:run|blocks)\("([^"]+)"', Path(__file__).read_text()))
+    here = set(re.findall(r'"([\w/-]+\.md)"', Path(__file__).read_text().partition("def test_start")[2]))
     for page in PAGES:
         languages = {language for language, _, _ in pages.blocks(page)} & {"sh", "python", "lammps"}
         if languages and page not in here:
