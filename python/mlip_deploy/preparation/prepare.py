@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 from ase.io import write as write_atoms
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mlip_deploy.artifact.domain_record import require_domain
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
@@ -85,6 +86,7 @@ def prepare(
     atoms: int | None = None,
     dispersion: bool = False,
     zbl: bool = False,
+    guard: bool = False,
     threads: int = 0,
     device: str = "cpu",
     force: bool = False,
@@ -121,6 +123,8 @@ def prepare(
         Add D3 (LAMMPS only, for a model that has no dispersion).
     zbl
         Add ZBL repulsion at short distances (LAMMPS only).
+    guard
+        Stop the run where an atom is too far outside of the file's domain (`mlip domain fit`), and keep the frame.
     threads
         CPU threads in the model; 0 for the engine's own choice.
     device
@@ -142,6 +146,8 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
+    if guard:
+        require_domain(artifact.path)
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
@@ -154,6 +160,7 @@ def prepare(
         artifact.contract.energy_frame,
         dispersion,
         zbl,
+        guard,
         threads,
         device,
     )
@@ -231,6 +238,8 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "pressure_damping": plans.PRESSURE_DAMPING,
         "cool": plans.COOL,
         "hot_part": plans.HOT_PART,
+        "guard_every": plans.GUARD_EVERY,
+        "guard_grade": plans.GUARD_GRADE,
     }
     if engine == "lammps":
         values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
