@@ -36,9 +36,9 @@ def hot(trial: Trial) -> str:
 
 
 def barostat(trial: Trial) -> str:
-    """A command that lets all components of the cell that it has move fast."""
+    """A command that lets all components of the cell that it has move."""
     couple = "tri" if trial.large.cell.array[np.tril_indices(3, -1)].any() else "aniso"
-    return f"fix nph all nph {couple} 0.0 0.0 {100 * time_step_of(trial):.6g}\n"
+    return f"fix nph all nph {couple} 0.0 0.0 {1000 * time_step_of(trial):.6g}\n"
 
 
 def refreshed(trial: Trial, frames: Sequence[DumpFrame]) -> list[Result]:
@@ -79,8 +79,8 @@ def dynamics(trial: Trial) -> Outcome:
     """Forces in the middle of a run are those of the same positions in a new run.
 
     100 steps at 1160 K with a thin skin, so that neighbour lists are rebuilt and atoms enter and leave each other's
-    reach, then 30 steps under a barostat; forces and atomic energies are dumped on the way. A neighbour list, a graph or a cell that is not renewed gives a trajectory that looks stable and
-    is wrong. The threshold is twice the noise.
+    reach, then 30 steps under a barostat; forces and atomic energies are dumped on the way. A neighbour list, a graph
+    or a cell that is not renewed gives a trajectory that looks stable and is wrong. The threshold is twice the noise.
     """
 
     def nve() -> list[Check]:
