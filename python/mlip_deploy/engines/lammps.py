@@ -8,9 +8,7 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -29,12 +27,10 @@ from ase.calculators.lammps import Prism
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines.lammps_files import UNITS, Units, atomic_mass, link_model, with_paths, write_dump
+from mlip_deploy.engines.process import TEXT, stop
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_files, write_text
 from mlip_deploy.result import Result, stress_from_virial
-
-TEXT: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
-"""of LAMMPS's output, which may hold parts of letters"""
 
 
 class LAMMPSError(MLIPError):
@@ -96,7 +92,7 @@ def run(
                 lines.append(line)
         output = "".join(lines) + (process.communicate(timeout=timeout)[0] or "")
     except BaseException:
-        _stop(process)
+        stop(process)
         raise
     if process.returncode != 0:
         raise _error(output, process.returncode, directory)
@@ -339,22 +335,9 @@ class Session:
                     return [float(word) for word in line.split()[1:]]
                 lines.append(line)
         except BaseException:  # such as Ctrl-C: `close` is not to wait for a structure that nobody wants
-            _stop(self._process)
+            stop(self._process)
             raise
         raise _error("".join(lines), self._process.wait(), self._folder.name)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session, and all that it started: the wheel's `lmp` starts another program."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-
-
-PATIENCE = 5.0
-"""s that mpiexec has to end its ranks"""
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -411,9 +394,14 @@ $(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressur
 """
 
 
-def _error(output: str, status: int, folder: str | Path) -> LAMMPSError:
-    """From LAMMPS's `ERROR: ...` line without its source location."""
+def error_line(output: str) -> str | None:
+    """LAMMPS's `ERROR: ...` line without its source location."""
     found = re.search(r"ERROR(?: on proc \d+)?: (.*?)(?: \(\S*:\d+\))?$", output, flags=re.MULTILINE)
-    if found is None:
-        return LAMMPSCrashError(with_paths(f"LAMMPS ended with status {status}:\n{output[-2000:]}", folder))
-    return LAMMPSError(with_paths(found.group(1), folder))
+    return found.group(1) if found else None
+
+
+def _error(output: str, status: int, folder: str | Path) -> LAMMPSError:
+    """What LAMMPS said of its end, or how it ended."""
+    if text := error_line(output):
+        return LAMMPSError(with_paths(text, folder))
+    return LAMMPSCrashError(with_paths(f"LAMMPS ended with status {status}:\n{output[-2000:]}", folder))

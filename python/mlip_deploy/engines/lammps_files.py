@@ -41,6 +41,30 @@ def with_paths(text: str, directory: str | Path) -> str:
     return text
 
 
+def keep_whole_frames(path: Path) -> None:
+    """Cut a text dump after its last whole frame: LAMMPS may have been ended within the next one."""
+    if not path.exists():
+        return
+    with open(path, "r+b") as file:
+        size, back = file.seek(0, 2), 1 << 20
+        while True:  # from the end, as these files grow long
+            file.seek(max(0, size - back))
+            end = file.read()
+            start = end.rfind(b"ITEM: TIMESTEP")
+            if start >= 0 or back >= size:
+                break
+            back *= 2
+        frame = end[start:] if start >= 0 else b""
+        head = frame.split(b"\n", 5)
+        whole = len(head) > 4 and frame.count(b"\n") == DUMP_HEADER + int(head[3])
+        if not whole:
+            file.truncate(size - len(frame))
+
+
+DUMP_HEADER = 9
+"""lines of a frame before its atoms"""
+
+
 def write_dump(atoms: Atoms, path: Path, elements: Sequence[str], ids: Sequence[int]) -> Prism:
     """Write a LAMMPS dump of one structure with every digit; returns how it was turned."""
     atoms = in_a_box(atoms)
@@ -128,7 +152,10 @@ class Orientation:
 
 
 def in_a_box(atoms: Atoms) -> Atoms:
-    """A copy whose cell encloses the atoms, with room to spare, in each direction that is not periodic."""
+    """A copy whose cell is right-handed, and encloses the atoms with room to spare where it is not periodic.
+
+    ASE's Prism would fit a left-handed cell into LAMMPS's box by a mirror image, which is another chiral molecule.
+    """
     atoms = atoms.copy()
     cell = atoms.cell.array.copy()
     open_directions = [k for k in range(3) if not atoms.pbc[k]]
@@ -144,6 +171,10 @@ def in_a_box(atoms: Atoms) -> Atoms:
             heights = atoms.positions @ direction
             cell[k] = direction * (np.ptp(heights) + 20.0)
             atoms.positions += direction * (10.0 - heights.min())
+        atoms.set_cell(cell)
+    if np.linalg.det(cell) < 0:
+        k = next(k for k in range(3) if atoms.pbc[k])
+        cell[k] *= -1.0  # the same lattice
         atoms.set_cell(cell)
     return atoms
 

@@ -18,7 +18,8 @@ class Series(_Strict):
     label: str
     x: list[float]
     y: list[float]
-    style: Literal["line", "points"] = "line"
+    style: Literal["line", "points", "reference"] = "line"
+    """reference: what the others are to be compared with"""
 
 
 class Curve(_Strict):

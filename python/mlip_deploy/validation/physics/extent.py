@@ -22,6 +22,7 @@ from mlip_deploy.validation.physics.tools import (
     fixture_structures,
     largest,
     lone_atom_bound,
+    not_applicable,
     outcome,
     periodic_structure,
     reported,
@@ -56,6 +57,7 @@ def cases(context: Context) -> list[Case]:
             "smoothness across the cutoff",
             "An energy or a force that jumps when an atom crosses the cutoff: no conservation, no minimisation.",
             _smoothness,
+            without_cell=True,
         ),
     ]
 
@@ -148,6 +150,8 @@ def _locality(context: Context, progress: Progress) -> Outcome:
     An atomic energy depends on atoms within the interaction range R; a force is the derivative of the energies of all
     atoms within R, which depend on atoms within R of those: within 2 R in all.
     """
+    if context.artifact.contract.positions:
+        return not_applicable("the model sees the positions of all atoms, and is meant to feel them from afar")
     reach = context.artifact.contract.interaction_range
     chain = _zigzag(tested_elements(context)[:2], 2.0 * reach + 4.0)
     moved = chain.copy()
