@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
-    from mlip_deploy.ase import MLIPCalculator
+    from mlip_deploy.ase import MLIPCalculator, evaluate_many
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
+    from mlip_deploy.conformance.conform import conform
+    from mlip_deploy.conformance.result import Conformance
+    from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.errors import MLIPError
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "Comparison",
+    "Conformance",
     "Contract",
     "EnergyFrame",
     "Evaluation",
@@ -55,8 +59,11 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "conform",
+    "evaluate_many",
     "export",
     "export_module",
+    "fit_domain",
     "prepare",
     "run",
     "validate",
@@ -65,6 +72,7 @@ __all__ = [
 _MODULES = {
     "Artifact": "artifact.reader",
     "Comparison": "validation.fidelity",
+    "Conformance": "conformance.result",
     "Contract": "artifact.contract",
     "EnergyFrame": "artifact.contract",
     "Setting": "artifact.contract",
@@ -83,8 +91,11 @@ _MODULES = {
     "Validation": "validation.run",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
+    "conform": "conformance.conform",
+    "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",
+    "fit_domain": "domain.fit",
     "validate": "validation.validate",
 }
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested"]
+Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested", "refused", "not-supported"]
+"""The last two are of conformance: stopped with a message, and no such feature."""
 
 
 class _Strict(BaseModel):

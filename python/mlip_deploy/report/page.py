@@ -11,13 +11,15 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from mlip_deploy.report.content import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlip_deploy.report.content import Curve, Verdict
+    from mlip_deploy.report.content import Curve
 
 STYLE = """
 :root { --text: #1c2330; --quiet: #5b6472; --line: #d5dae2; --back: #f3f5f8;
@@ -44,8 +46,8 @@ th { white-space: nowrap; }
 td { min-width: 4rem; overflow-wrap: normal; }
 td.long { min-width: min(13rem, 50vw); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.pass { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; }
-.expected-fail, .open { color: var(--open); } .not-applicable, .not-tested { color: var(--quiet); }
+.pass, .refused { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; }
+.expected-fail, .open { color: var(--open); } .not-applicable, .not-tested, .not-supported { color: var(--quiet); }
 details { border: 1px solid var(--line); border-radius: .3rem; margin: .6rem 0; padding: 0 .8rem; }
 summary { cursor: pointer; padding: .5rem 0; }
 summary .count, .hits { color: var(--quiet); font-size: .9rem; margin-left: .5rem; }
@@ -270,5 +272,10 @@ def _coloured(text: str) -> str:
 
 
 def _cell(text: str, number: bool, tag: str = "td") -> str:
-    kind = "number" if number else text if text in VERDICTS and tag == "td" else "long" if len(text) > LONG_TEXT else ""
+    if number:
+        kind = "number"
+    elif text in get_args(Verdict) and tag == "td":
+        kind = text
+    else:
+        kind = "long" if len(text) > LONG_TEXT else ""
     return f'<{tag} class="{kind}">{_escape(text)}</{tag}>' if kind else f"<{tag}>{_escape(text)}</{tag}>"
