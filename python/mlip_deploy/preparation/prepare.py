@@ -6,7 +6,6 @@ import importlib.metadata
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlip_deploy.artifact.domain_record import require_domain
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_folder
 from mlip_deploy.preparation import plan as plans
@@ -245,7 +245,7 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
     else:
         if engine == "openmm":
-            atoms = import_module("mlip_deploy.engines.openmm").in_reduced_box(atoms)[0]
+            atoms = in_reduced_box(atoms)[0]
             values |= {"platform": "CPU" if plan.device == "cpu" else "CUDA", "volume": bool(atoms.pbc.all())}
         write_atoms(folder / "structure.extxyz", atoms)
     templates = Environment(
