@@ -34,6 +34,8 @@ ELSEWHERE = {
     "validate.md": "validate/test_validate_page.py",
 }
 """Pages whose code other tests run."""
+ONLY_PARSED = {"conform.md"}
+"""Pages of commands that take minutes, which tests of their own shorten: test_commands_are_taken reads them."""
 CHECK = "mlip check model.mlip.pt"
 """What the page start.md runs already is left out of other pages, to save time."""
 EXPORT = "mlip export sevennet 7net-0 -o"
@@ -236,6 +238,17 @@ def test_commands_are_taken(page: str) -> None:
             assert options.trust_checkpoint, f"{page}: a MACE is a pickled module: {line}"
 
 
+def test_workflows_run_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([\w -]+):", (pages.ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = {word for line in targets for word in line.split()}
+    workflows = list((pages.ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(workflows) >= 3
+    for workflow in workflows:
+        used = re.findall(r"make ([\w-]+)", re.sub(r"^#.*", "", workflow.read_text(), flags=re.MULTILINE))
+        assert used
+        assert set(used) <= targets, workflow.name
+
+
 def literals(path: Path) -> str:
     """A source's text with neighbouring strings joined, as the compiler joins them."""
     return re.sub(r'"\s*(?:\+\s*)?f?"', "", path.read_text())
@@ -259,6 +272,6 @@ def test_every_page_is_run() -> None:
     here = set(re.findall(r'"([\w/-]+\.md)"', Path(__file__).read_text().partition("def test_start")[2]))
     for page in PAGES:
         languages = {language for language, _, _ in pages.blocks(page)} & {"sh", "python", "lammps"}
-        if languages and page not in here:
+        if languages and page not in here and (page not in ONLY_PARSED or "python" in languages):
             assert page in ELSEWHERE, f"{page}: no test runs its blocks of {languages}"
             assert Path(page).name in (pages.ROOT / "tests" / ELSEWHERE[page]).read_text()
