@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/neighbours.h"
+#include "core/structure_batch.h"
 #include "model/committee.h"
 
 namespace mlip {
@@ -19,8 +20,8 @@ class StructureEvaluator {
   explicit StructureEvaluator(Model& model, EdgesOn edges_on = EdgesOn::by_model)
       : StructureEvaluator({&model}, Drive::first, edges_on) {}
   /// Arguments as for Committee.
-  StructureEvaluator(std::vector<Model*> models, Drive drive, EdgesOn edges_on = EdgesOn::by_model)
-      : committee_(std::move(models), drive, edges_on) {}
+  StructureEvaluator(const std::vector<Model*>& models, Drive drive, EdgesOn edges_on = EdgesOn::by_model)
+      : committee_(models, drive, edges_on), batch_committee_(models, drive, edges_on) {}
 
   /// From any number of threads: they take turns.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
@@ -33,6 +34,16 @@ class StructureEvaluator {
   StepResult evaluate(const double* positions, const std::vector<std::int64_t>& types,
                       const std::array<double, 9>& cell, const std::array<bool, 3>& periodic, const StepRequest& wanted,
                       const std::vector<std::vector<double>>& settings = {}, Deviation* deviation = nullptr);
+
+  /// Several structures in one pass; one after the other if a model sums over all atoms or takes positions, which
+  /// would mix them.
+  /// @param settings as above, of all of them
+  /// @param counted_from the number that the first structure has in messages
+  /// @return energies, forces and the virial of each structure, the latter symmetric
+  /// @throws Error as above, and says of which structure.
+  std::vector<StepResult> evaluate_many(const std::vector<Structure>& structures,
+                                        const std::vector<std::vector<double>>& settings = {},
+                                        std::size_t counted_from = 0);
 
   /// Wall-clock seconds in `evaluate` and, of these, in the back ends, since construction.
   std::array<double, 2> seconds() const;
@@ -50,10 +61,15 @@ class StructureEvaluator {
   Committee& committee() { return committee_; }
 
  private:
+  void set_settings(const std::vector<std::vector<double>>& settings);
+  std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures);
+
   Committee committee_;
   NeighbourList neighbours_;
   std::vector<std::int64_t> types_;
   bool prepared_ = false;  // the committee has the candidates of neighbours_ and types_
+  Committee batch_committee_;
+  StructureBatch batch_;
   double seconds_ = 0.0;
   mutable std::mutex turn_;
 };

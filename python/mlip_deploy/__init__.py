@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
-    from mlip_deploy.ase import MLIPCalculator
+    from mlip_deploy.ase import MLIPCalculator, evaluate_many
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.conformance.conform import conform
@@ -60,6 +60,7 @@ __all__ = [
     "check",
     "compare",
     "conform",
+    "evaluate_many",
     "export",
     "export_module",
     "fit_domain",
@@ -91,6 +92,7 @@ _MODULES = {
     "check": "validation.fidelity",
     "compare": "comparison.compare",
     "conform": "conformance.conform",
+    "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",
     "fit_domain": "domain.fit",

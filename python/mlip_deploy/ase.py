@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.guard import Check, Guard
-from mlip_deploy.result import CENTROID, Array, Evaluation, stress_from_virial, stresses_from_virials
+from mlip_deploy.result import CENTROID, Array, Evaluation, Result, stress_from_virial, stresses_from_virials
 
 ON_DEMAND = ("virials", "heat_flux")
 """Properties that cost two steps more, and are computed when they are asked for."""
@@ -304,6 +304,32 @@ class MLIPCalculator(Calculator):
             self.results["deviation"] = values["deviation"]
             self.results["model_deviation"] = np.array(values["deviation_summary"])
 
+    def _evaluate_together(self, frames: list[Atoms], settings: dict[str, Any], before: int) -> list[Result]:
+        """In one pass; `before`: how many frames came before these, for messages."""
+        structures = []
+        for k, atoms in enumerate(frames):
+            try:
+                types = self.contract.types_of(atoms.get_chemical_symbols())
+            except MLIPError as error:
+                raise MLIPError(f"frame {before + k} (counted from 0): {error}") from error
+            structures.append((atoms.positions, types, atoms.cell.array, atoms.pbc.tolist()))
+        with self._turn:
+            found = self.potential.compute_many(structures, settings=list(settings.items()), counted_from=before)
+        results = []
+        for atoms, values in zip(frames, found, strict=True):
+            if "close_pair" in values:
+                warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
+            volume = atoms.get_volume() if atoms.cell.rank == 3 else None
+            results.append(
+                Result(
+                    energy=values["energy"],
+                    atomic_energies=values["energies"] if self.contract.atomic_energies_meaningful else None,
+                    forces=values["forces"],
+                    stress=stress_from_virial(values["virial"], volume) if volume else None,
+                )
+            )
+        return results
+
     def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
         if reason := values["centroid_virials_inexact"]:
             name = self.contract.model.name
@@ -388,6 +414,59 @@ class MLIPGuard:
         atoms = self._dynamics.atoms
         values = {name: atoms.calc.get_property(name, atoms) for name in self._guard.thresholds}
         self._guard.check(self._dynamics.nsteps, atoms, values, atoms.get_forces())
+
+
+def evaluate_many(calculator: MLIPCalculator, frames: Iterable[Atoms], atoms_per_pass: int = 512) -> list[Result]:
+    """Energy, forces and stress of many structures, small ones several at a time.
+
+    For eight atoms a pass of the model costs more than the atoms do, so one pass for many structures is several times
+    faster than one for each: screening, images of a path, replicas.
+
+    Parameters
+    ----------
+    calculator
+        Of the model, with its settings. What stands in the `info` of a structure is of that one.
+    frames
+        Structures of any sizes and elements; their own calculators are left alone.
+    atoms_per_pass
+        A pass takes structures up to this many atoms in all, or one larger structure. More need more memory.
+
+    Returns
+    -------
+    list of Result
+        In the order of the frames: eV, eV/Å, eV/Å³. The same as one by one, to the noise of the file's precision.
+
+    Raises
+    ------
+    MLIPError
+        For an element that the model does not know, and positions that are not finite: names the frame.
+
+    Warns
+    -----
+    CloseAtomsWarning
+        Once, of atoms on top of each other.
+    """
+    results: list[Result] = []
+    for settings, together in _passes(calculator, frames, atoms_per_pass):
+        results += calculator._evaluate_together(together, settings, len(results))
+    return results
+
+
+def _passes(
+    calculator: MLIPCalculator, frames: Iterable[Atoms], most: int
+) -> Iterator[tuple[dict[str, Any], list[Atoms]]]:
+    """Neighbours in the list that have the same settings, of `most` atoms in all or a single one of more."""
+    together: list[Atoms] = []
+    settings: dict[str, Any] = {}
+    for atoms in frames:
+        own = calculator._settings_of(atoms)
+        if together and (own != settings or sum(map(len, together)) + len(atoms) > most):
+            yield settings, together
+            together = []
+        settings = own
+        together.append(atoms)
+    if together:
+        yield settings, together
 
 
 def _load(

@@ -160,6 +160,12 @@ def read_domain(path: str | Path) -> DomainHead | None:
     return head
 
 
+def require_domain(path: str | Path) -> None:
+    """Raise MLIPError, with the line to type, for a file without a domain of its own."""
+    if read_domain(path) is None:
+        raise MLIPError(f"'{path}' has no domain. Type: mlip domain fit {path} --frames FRAMES.extxyz")
+
+
 def write_domain(path: Path, output: Path, record: bytes) -> None:
     """Write a file with the record, in place of an older one; it changes in one step.
 

@@ -152,7 +152,10 @@ class Orientation:
 
 
 def in_a_box(atoms: Atoms) -> Atoms:
-    """A copy whose cell encloses the atoms, with room to spare, in each direction that is not periodic."""
+    """A copy whose cell is right-handed, and encloses the atoms with room to spare where it is not periodic.
+
+    ASE's Prism would fit a left-handed cell into LAMMPS's box by a mirror image, which is another chiral molecule.
+    """
     atoms = atoms.copy()
     cell = atoms.cell.array.copy()
     open_directions = [k for k in range(3) if not atoms.pbc[k]]
@@ -168,6 +171,10 @@ def in_a_box(atoms: Atoms) -> Atoms:
             heights = atoms.positions @ direction
             cell[k] = direction * (np.ptp(heights) + 20.0)
             atoms.positions += direction * (10.0 - heights.min())
+        atoms.set_cell(cell)
+    if np.linalg.det(cell) < 0:
+        k = next(k for k in range(3) if atoms.pbc[k])
+        cell[k] *= -1.0  # the same lattice
         atoms.set_cell(cell)
     return atoms
 
