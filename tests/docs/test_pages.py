@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from conftest import EXAMPLES, Artifacts
 
+import mlip_deploy
 from mlip_deploy import MLIPCalculator
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.artifact.gate import write_validation_record
@@ -167,7 +168,8 @@ def test_a_recipe_of_your_own(tmp_path: Path) -> None:
 
 
 def test_heat_flux(folder: Path) -> None:
-    pages.run("heat-flux.md", folder)
+    minutes = "mlip validate lj.mlip.pt --suites properties --elements Ar -o argon/"
+    pages.run("heat-flux.md", folder, {"python examples/lennard_jones.py": "", minutes: ""})
 
 
 def test_clusters(folder: Path) -> None:
@@ -236,6 +238,11 @@ def test_commands_are_taken(page: str) -> None:
             pytest.fail(f"{page}: {line}")
         if options.command == "export" and getattr(options, "family", "") == "mace":
             assert options.trust_checkpoint, f"{page}: a MACE is a pickled module: {line}"
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    named = re.findall(r"^::: mlip_deploy\.(\w+)$", (pages.DOCS / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(named) == sorted(set(mlip_deploy.__all__) - {"__version__"})
 
 
 def test_workflows_run_targets_of_the_makefile() -> None:
