@@ -125,7 +125,8 @@ def _compile(arguments: list[str], lammps: LAMMPSHeaders, mpi: list[str]) -> Non
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     command = [*compiler, "-std=c++20", "-O2", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
     command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
-    command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi, *arguments]
+    command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi]
+    command += ["-idirafter", str(SOURCES / "lammps"), *arguments]  # headers that some installations lack
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError as error:
