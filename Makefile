@@ -2,6 +2,7 @@
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
+# make docs    the documentation site, in build/site; a broken link is an error
 # make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make wheel    dist/: the source distribution, and a wheel that is installed without a compiler; make test-wheel: that it is
 # make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
@@ -23,7 +24,7 @@ SOURCES := $(shell find csrc python cmake third_party -type f -not -name '*.pyc'
 # Releases of torch that the wheel works with: make wheel TORCHES="2.13.0 2.14.1". Others than the installed one are downloaded.
 TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constraints.txt 2> /dev/null || cat constraints.txt)))
 
-.PHONY: demo test quick test-mace test-torchforce wheel test-wheel test-debian-lammps sanitize sanitize-address sanitize-thread oldest-torch lint build clean
+.PHONY: demo test quick docs test-mace test-torchforce wheel test-wheel test-debian-lammps sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -79,6 +80,11 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
+# The search needs a server: python3 -m http.server -d build/site
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 build: $(VENV)/built
 
 # torch first: a bare dependency on it would let pip choose another build.
@@ -89,7 +95,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
 	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
-	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani
+	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch
 	touch $@
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.

@@ -1,6 +1,6 @@
 // lmp-mlip: runs a LAMMPS that was built without the PLUGIN package, and so cannot load mlipplugin.so itself. It opens
-// LAMMPS as a library, adds pair_style mlip from the mlipplugin.so beside it, and takes the options and inputs of lmp.
-// `mlip deploy lammps` compiles it.
+// LAMMPS as a library, adds pair_style mlip and fix mlip/guard from the mlipplugin.so beside it, and takes the options
+// and inputs of lmp. `mlip deploy lammps` compiles it.
 //
 // It is linked with liblammps alone: its MPI is the one that LAMMPS was linked with.
 #include <dlfcn.h>
@@ -14,6 +14,7 @@
 #include "input.h"
 #include "lammps.h"
 #include "library.h"
+#include "modify.h"
 #include "plugin.h"
 
 namespace {
@@ -32,9 +33,13 @@ bool open_plugin() {
 
 /// In the place of the PLUGIN package's function.
 void add_style(void* description, void* lammps) {
+  using namespace LAMMPS_NS;
   const auto* plugin = static_cast<const Plugin*>(description);
-  auto* force = static_cast<LAMMPS_NS::LAMMPS*>(lammps)->force;
-  (*force->pair_map)[plugin->name] = reinterpret_cast<LAMMPS_NS::Force::PairCreator>(plugin->creator.v1);
+  auto* lmp = static_cast<LAMMPS*>(lammps);
+  if (std::strcmp(plugin->style, "pair") == 0)
+    (*lmp->force->pair_map)[plugin->name] = reinterpret_cast<Force::PairCreator>(plugin->creator.v1);
+  else
+    (*lmp->modify->fix_map)[plugin->name] = reinterpret_cast<Modify::FixCreator>(plugin->creator.v2);
 }
 
 /// Ends all ranks, for an error that one of them met alone.

@@ -1,7 +1,8 @@
-// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and loads the style itself, with torch behind it, when an
-// input asks for it: every other run of this LAMMPS then starts as fast as without the plugin.
+// Registers pair_style mlip and fix mlip/guard when LAMMPS loads mlipplugin.so, and loads the styles themselves, with
+// torch behind them, when an input asks for one: every other run of this LAMMPS then starts as fast as without the
+// plugin.
 //
-// The style is libmlip_lammps.so, beside this file. It needs the libmlip.so for the torch that is installed, which is
+// The styles are libmlip_lammps.so, beside this file. It needs the libmlip.so for the torch that is installed, which is
 // loaded before it. All are loaded so that they find their own symbols first: liblammps has a reference dgemm_ of its
 // own, which would take the place of the one in libtorch and make models in float64 several times slower.
 #include "plugin.h"
@@ -118,10 +119,8 @@ std::string load_library() {
   return "";
 }
 
-using CreatePair = void*(void*, std::string&);
-
-/// The function of libmlip_lammps.so that creates the style; null with a `reason`. The library stays loaded.
-CreatePair* load_style(void* lmp, std::string& reason) {
+/// A function of libmlip_lammps.so, which stays loaded; null with a `reason`.
+void* load_function(const char* name, void* lmp, std::string& reason) {
   const std::filesystem::path library = this_library.parent_path() / style_library;
   if (!std::filesystem::exists(library)) {
     reason =
@@ -131,24 +130,37 @@ CreatePair* load_style(void* lmp, std::string& reason) {
   reason = load_library();
   if (!reason.empty()) return nullptr;
   void* handle = load(library);
-  void* function = handle ? dlsym(handle, "mlip_create_pair") : nullptr;
+  void* function = handle ? dlsym(handle, name) : nullptr;
   if (!function)
     reason = std::string("could not be loaded (") + dlerror() + "). It was built for LAMMPS version " +
              std::to_string(MLIP_LAMMPS_VERSION) + ", this is version " + std::to_string(lammps_version(lmp)) +
              build_again();
-  return reinterpret_cast<CreatePair*>(function);
+  return function;
+}
+
+/// A style from a function of libmlip_lammps.so. Does not return without one.
+/// @param style for the message
+/// @param arguments of the function, between LAMMPS and the reason
+template <typename... Arguments>
+void* create(const char* function, const std::string& style, void* lmp, Arguments... arguments) {
+  std::string reason;
+  using Create = void*(void*, Arguments..., std::string&);
+  auto* creator = reinterpret_cast<Create*>(load_function(function, lmp, reason));
+  void* made = creator ? creator(lmp, arguments..., reason) : nullptr;
+  if (made) return made;
+  if (creator) reason += build_again();
+  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
+  const int ranks = creator ? LMP_ERROR_ALL : LMP_ERROR_ONE;
+  lammps_error(lmp, ranks | LMP_ERROR_WORLD, (style + " " + reason).c_str());
+  return nullptr;
 }
 
 // Without C linkage, whose one global name a second plugin in the process would share.
-void* create_pair(void* lmp) {
-  std::string reason;
-  CreatePair* create = load_style(lmp, reason);
-  void* pair = create ? create(lmp, reason) : nullptr;
-  if (create && !pair) reason += build_again();
-  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
-  const int ranks = create ? LMP_ERROR_ALL : LMP_ERROR_ONE;
-  if (!pair) lammps_error(lmp, ranks | LMP_ERROR_WORLD, ("pair_style mlip " + reason).c_str());
-  return pair;
+
+void* create_pair(void* lmp) { return create("mlip_create_pair", "pair_style mlip", lmp); }
+
+void* create_guard(void* lmp, int narg, char** arg) {
+  return create("mlip_create_guard", "fix mlip/guard", lmp, narg, arg);
 }
 
 }  // namespace
@@ -159,6 +171,7 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_functi
     std::error_code no_such_file;
     this_library = std::filesystem::canonical(self.dli_fname, no_such_file);
   }
+  const auto add = reinterpret_cast<RegisterPlugin*>(register_function);
   Plugin plugin{};
   // LAMMPS's own comparison would print a note at every start; ours is made when the style is asked for.
   plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;
@@ -168,5 +181,10 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_functi
   plugin.author = "mlip-deploy developers";
   plugin.creator.v1 = &create_pair;
   plugin.handle = handle;
-  reinterpret_cast<RegisterPlugin*>(register_function)(&plugin, lmp);
+  add(&plugin, lmp);
+  plugin.style = "fix";
+  plugin.name = "mlip/guard";
+  plugin.info = "Says when a run comes where its models may not know what they compute (mlip-deploy)";
+  plugin.creator.v2 = &create_guard;
+  add(&plugin, lmp);
 }

@@ -65,14 +65,15 @@ FLOORS = [
     {"close_atoms", "errors", "progress", "result", "signals"},
     {"libraries"},
     {"_core", "operators"},
-    {"files"},
+    {"files", "guard"},
     {"artifact"},
     {"ase", "openmm", "report"},
     {"engines", "exporters"},
     {"environment", "preparation"},
+    {"simulation"},
     {"bench"},
     {"validation"},
-    {"comparison"},
+    {"comparison", "conformance", "domain"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""
