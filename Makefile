@@ -28,6 +28,7 @@ TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constrain
 
 demo: build
 	$(BIN)/python examples/demo.py
+	@echo "mlip and lmp in this shell: . $(BIN)/activate"
 
 test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure

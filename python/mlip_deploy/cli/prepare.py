@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYWORDS = (
     "engine", "file", "structure", "output", "ensemble", "temperature", "pressure", "time", "timestep", "supercell",
-    "atoms", "dispersion", "zbl", "threads", "device", "force",
+    "atoms", "dispersion", "zbl", "guard", "threads", "device", "force",
 )  # fmt: skip
 """of `mlip_deploy.prepare`, and options of the command"""
 
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atoms", type=int, metavar="N", help="repeat the cell until it holds so many atoms")
     parser.add_argument("--dispersion", action="store_true", help="add D3 (LAMMPS)")
     parser.add_argument("--zbl", action="store_true", help="add ZBL repulsion at short distances (LAMMPS)")
+    parser.add_argument(
+        "--guard", action="store_true", help="stop outside of the file's domain, see `mlip domain fit --help`"
+    )
     add_hardware(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
