@@ -60,7 +60,8 @@ def _mpi_candidates(root: Path) -> Iterator[list[str]]:
         for flag in ("-show", "--showme:compile"):
             if done := _try([compiler, flag]):
                 yield [word for word in shlex.split(done) if word.startswith("-I")]
-    for folder in (root / "src" / "STUBS", root / "include", Path(sys.prefix) / "include"):
+    # The last is in every source tree, and means a LAMMPS without MPI.
+    for folder in (root / "include", Path(sys.prefix) / "include", root / "src" / "STUBS"):
         yield [f"-I{folder}"]
 
 
