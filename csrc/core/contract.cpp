@@ -367,6 +367,10 @@ const char* to_string(Parallel parallel) {
   return "?";
 }
 
+const char* to_string(Positions positions) {
+  return positions == Positions::none ? "none" : positions == Positions::periodic ? "periodic" : "any";
+}
+
 const char* to_string(Precision precision) { return precision == Precision::float32 ? "float32" : "float64"; }
 
 int Contract::type_index(const std::string& symbol) const {
@@ -402,6 +406,10 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   contract.collectives = root.texts("collectives");
   for (const std::string& collective : contract.collectives)
     check_required(collective, required, "'collectives' names '" + collective + "'", source);
+  if (root.has("positions")) {
+    contract.positions = root.choice("positions", {Positions::periodic, Positions::any});
+    check_required("positions", required, "the model takes positions", source);
+  }
 
   Reader producer = root.object("producer");
   contract.producer = producer.text("package");
@@ -463,12 +471,10 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   contract.operators = root.integers("operators");
   if (root.has("inversion_symmetric")) root.boolean("inversion_symmetric");  // read by mlip validate
   if (root.has("differentiable_energies")) contract.differentiable_energies = root.boolean("differentiable_energies");
-  if (root.has("domain")) {
-    Reader domain = root.object("domain");
-    const auto record = domain.text("record");
-    domain.finish();
-    if (record.rfind("mlip/", 0) != 0)
-      source.fail("'domain.record' is " + json(record).dump() + ", expected a record below mlip/");
+  if (root.has("features")) {
+    contract.features = root.integer("features");
+    if (contract.features < 1)
+      source.fail("'features' is " + std::to_string(contract.features) + ", expected a positive number");
   }
   root.finish();
 

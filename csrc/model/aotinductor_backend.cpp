@@ -129,21 +129,23 @@ class AOTInductorBackend : public Backend {
       : loader_(path, "model", /*run_single_threaded=*/false, /*num_runners=*/1, device.index()) {}
 
   /// The compiled graph is energies and gradients in one: there is no way to the energies alone.
-  std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool) override {
+  ModelOutputs run(const ModelInputs& inputs, bool) override {
     // The graph holds its own backward pass, so that autograd has no part in the operators that it calls.
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     // Sizes reach the graph as shapes: the length of the second input is n_owned. The values are read in place.
     std::vector<at::Tensor> outputs;
     forget_kept_message();
+    std::vector<at::Tensor> arguments = {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned),
+                                         inputs.edge_index, inputs.edge_vectors};
+    if (settings.defined()) arguments.push_back(settings.clone());
     try {
-      outputs = loader_.run(
-          {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned), inputs.edge_index, inputs.edge_vectors});
+      outputs = loader_.run(arguments);
     } catch (const std::exception& failure) {
       throw std::runtime_error(reason_of(failure));
     }
     if (outputs.size() != 2)
       throw Error("the compiled graph returned " + std::to_string(outputs.size()) + " tensors, expected 2");
-    return {outputs[0], outputs[1]};
+    return {.energies = outputs[0], .edge_gradients = outputs[1]};
   }
 
   at::Tensor run_extras(const ModelInputs&) override {

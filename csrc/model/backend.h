@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "core/contract.h"
 
@@ -20,6 +19,20 @@ struct ModelInputs {
   std::int64_t n_owned;     ///< how many nodes are owned
   at::Tensor edge_index;    ///< int64 [2, n_edges], centre and neighbour
   at::Tensor edge_vectors;  ///< [n_edges, 3] of the contract's type, r_j - r_i with the periodic shift, Å
+  // Of a model that takes them, undefined for any other:
+  at::Tensor positions;  ///< float64 [n_owned, 3] Å
+  at::Tensor cell;       ///< float64 [3, 3] Å, rows; zero where not periodic
+};
+
+/// What a model returns, of the contract's type, or float64 where the model adds energies in it. What is not asked for,
+/// and the back end can do without, is undefined.
+struct ModelOutputs {
+  at::Tensor energies;        ///< [n_owned] eV
+  at::Tensor edge_gradients;  ///< [n_edges, 3] eV/Å
+  // Of a model that takes positions:
+  at::Tensor position_gradients;  ///< [n_owned, 3] eV/Å
+  at::Tensor cell_gradient;       ///< [3, 3] eV/Å, rows
+  at::Tensor features;            ///< [n_owned, the contract's features]; undefined if it has none
 };
 
 /// The contract's floating-point type.
@@ -45,9 +58,8 @@ class Backend {
   /// Undefined for a contract without settings, whose model takes no such argument.
   at::Tensor settings;
 
-  /// -> (atomic energies [n_owned] eV, edge gradients [n_edges, 3] eV/Å); the gradients are undefined when they are not
-  /// asked for and the back end can do without.
-  virtual std::pair<at::Tensor, at::Tensor> run(const ModelInputs& inputs, bool with_gradients) = 0;
+  /// @param only_energies the back end may leave out the rest
+  virtual ModelOutputs run(const ModelInputs& inputs, bool only_energies) = 0;
 
   /// -> [n_owned, number of the contract's extras]. @throws Error if the artifact has none.
   virtual at::Tensor run_extras(const ModelInputs& inputs) = 0;

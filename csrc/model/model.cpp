@@ -21,6 +21,7 @@
 #include "core/torch_errors.h"
 #include "gpu/torch_context.h"
 #include "model/backend.h"
+#include "model/domain.h"
 #include "model/exchange_relay.h"
 #include "model/kept_memory.h"
 #include "model/moment_exchange.h"
@@ -50,18 +51,26 @@ at::Device find_device(const std::string& name) {
   return device;
 }
 
-ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
+/// The same memory as a tensor.
+at::Tensor view(const std::vector<std::int64_t>& values) {
+  return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, at::kLong);
+}
+
+ModelInputs make_inputs(const Graph& graph, at::Device device, const Contract& contract) {
   // Copies, since a model may write into its inputs, and the engine goes on with the graph.
   constexpr bool non_blocking = false;
   constexpr bool copy = true;
-  auto view = [](const std::vector<std::int64_t>& values) {
-    return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
-                         at::kLong);
+  auto rows = [&](const double* values, std::int64_t n, at::ScalarType type) {
+    return at::from_blob(const_cast<double*>(values), {n, 3}, at::kDouble).to(device, type, non_blocking, copy);
   };
-  return {view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
-          at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
-          at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
-              .to(device, scalar_type(precision), non_blocking, copy)};
+  ModelInputs inputs{view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
+                     at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
+                     rows(graph.vectors.data(), graph.n_edges(), scalar_type(contract.precision))};
+  if (contract.positions != Positions::none) {
+    inputs.positions = rows(graph.positions.data(), graph.n_owned, at::kDouble);
+    inputs.cell = rows(graph.cell.vectors.data(), 3, at::kDouble);
+  }
+  return inputs;
 }
 
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
@@ -79,13 +88,16 @@ std::int64_t peak_memory(at::Device device) {
   return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes[aggregate].peak;
 }
 
-/// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
+/// An owned atom and a ghost of it at half the cutoff, in a cube: enough to touch every operator once.
 Graph warm_up_graph(double cutoff) {
   Graph graph;
   graph.n_owned = 1;
   graph.node_types = {0, 0};
   const double vector[3] = {0.5 * cutoff, 0.0, 0.0};
   graph.add_edge(0, 1, vector);
+  graph.positions = {0.0, 0.0, 0.0};
+  for (int axis = 0; axis < 3; ++axis) graph.cell.vectors[4 * axis] = cutoff;
+  graph.cell.periodic = {true, true, true};
   return graph;
 }
 
@@ -120,9 +132,10 @@ void refuse_lost_threads() {
 }  // namespace
 
 void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
-  if (tensor.numel() != expected)
-    throw Error(model + ": the model returned " + std::to_string(tensor.numel()) + " values of " + name +
-                ", expected " + std::to_string(expected));
+  const std::int64_t found = tensor.defined() ? tensor.numel() : 0;
+  if (!tensor.defined() || found != expected)
+    throw Error(model + ": the model returned " + std::to_string(found) + " values of " + name + ", expected " +
+                std::to_string(expected));
 }
 
 Model::Model(const SealedArchive& archive, const ModelOptions& options)
@@ -141,6 +154,7 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
                                                          : load_torchscript(path_, device);
   });
 
+  read_domain(archive);
   warm_up();
   if (!options.self_test) return;
   const auto fixture = read_self_test(archive);
@@ -160,6 +174,17 @@ Model::~Model() {
   KeptMemory::release();
 }
 Model::Model(Model&&) noexcept = default;
+
+// A domain that does not belong to the model is no reason not to compute energies with it.
+void Model::read_domain(const SealedArchive& archive) {
+  try {
+    const auto record = mlip::read_domain(archive, contract_);
+    guarded({}, [&] { domain_ = std::make_unique<Domain>(record, contract_, at::Device(device_)); });
+    no_grades_.clear();
+  } catch (const Error& failure) {
+    no_grades_ = failure.what();
+  }
+}
 
 void Model::warm_up() {
   Evaluation discarded;
@@ -231,16 +256,33 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
   if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};
 }
 
-void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
-  result.edge_gradients.clear();
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, const EvaluationRequest& wanted) {
+  check_request(wanted);
+  for (auto* values : {&result.edge_gradients, &result.features, &result.grades}) values->clear();
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const auto [energies, gradients] =
-        backend.run(make_inputs(graph, at::Device(device_), contract_.precision), with_gradients);
-    copy_result(energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    if (with_gradients)
-      copy_result(gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name, result.edge_gradients);
+    const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), wanted.only_energies());
+    const auto copy = [&](const at::Tensor& tensor, std::int64_t expected, const char* name, std::vector<double>& out) {
+      copy_result(tensor, expected, name, contract_.model_name, out);
+    };
+    copy(found.energies, graph.n_owned, "atomic_energies", result.atomic_energies);
+    if (wanted.gradients) copy(found.edge_gradients, 3 * graph.n_edges(), "edge_gradients", result.edge_gradients);
+    if (wanted.gradients && contract_.positions != Positions::none) {
+      copy(found.position_gradients, 3 * graph.n_owned, "position_gradients", result.position_gradients);
+      copy(found.cell_gradient, 9, "cell_gradient", result.cell_gradient);
+    }
+    if (wanted.features || wanted.grades)
+      check_count(found.features, graph.n_owned * contract_.features, "features", contract_.model_name);
+    if (wanted.features) copy(found.features, graph.n_owned * contract_.features, "features", result.features);
+    if (!wanted.grades) return;
+    const at::Tensor types = view(graph.node_types).narrow(0, 0, graph.n_owned).to(at::Device(device_));
+    copy(domain_->grades(found.features, types), graph.n_owned, "grades", result.grades);
   });
   check_energies(result.atomic_energies);
+}
+
+void Model::check_request(const EvaluationRequest& wanted) const {
+  if (wanted.features && contract_.features == 0) throw Error(no_features(contract_));
+  if (wanted.grades && !domain_) throw Error(no_grades_);
 }
 
 void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange) {
@@ -248,7 +290,7 @@ void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, 
   MomentExchange moments(unfolded, exchange);
   if (contract_.parallel == Parallel::exchange) moments.find_homes();
   with_backend(graph.size(), &moments, [&](Backend& backend) {
-    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_.precision));
+    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_));
     const auto differentiate = [&](const at::Tensor& weights, const std::string& name, std::vector<double>& out) {
       copy_result(pullback.gradient(weights), 3 * graph.n_edges(), name, contract_.model_name, out);
     };
@@ -284,7 +326,7 @@ void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>
   if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
   extras.resize(n_extras);
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
+    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_));
     for (std::size_t k = 0; k < n_extras; ++k)
       copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
                   contract_.model_name, extras[k]);

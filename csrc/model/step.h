@@ -26,9 +26,12 @@ struct StepRequest {
   bool atom_virials = false;
   bool centroid_virials = false;  ///< with messages a step then costs about three
   bool extras = false;
+  bool features = false;  ///< with them, or grades, a back end takes its whole step
+  bool grades = false;
   bool close_pair = false;  ///< atoms on top of each other; it costs no backward pass
 
   bool gradients() const { return forces || virial || atom_virials || centroid_virials; }
+  EvaluationRequest of_model() const { return {gradients(), features, grades}; }
 };
 
 /// In float64. What was not asked for is empty, or zero. Signs as in graph.h.
@@ -42,6 +45,8 @@ struct StepResult {
   std::vector<double> centroid_virials;  ///< [n_nodes, 9] eV, xx, yy, zz, xy, xz, yz, yx, zx, zy; likewise
   std::string centroid_virials_inexact;  ///< why only their sum is exact, not each as a heat flux needs it; "" if it is
   std::vector<std::vector<double>> extras;  ///< of each of the contract's extras, [n_owned] in its own unit
+  std::vector<double> features;             ///< [n_owned, the contract's features], of what enters the read-out
+  std::vector<double> grades;               ///< [n_owned]: how far from the model's domain (model/domain.h)
 
   /// Back to nothing; buffers keep their capacity.
   void clear();
@@ -84,6 +89,8 @@ class StepImplementation {
   virtual std::int64_t count_edges(const double* positions, double length_in_angstrom) = 0;
   virtual void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                         Exchange* exchange, StepResult& result) = 0;
+  /// For a model that takes positions, before the first evaluation and where the cell has changed.
+  virtual void set_cell(const Cell& cell) = 0;
   virtual double bytes() const = 0;
   virtual InPlaceStep* in_place(std::int64_t n_atoms) = 0;
 };
@@ -100,6 +107,11 @@ class StepEvaluator {
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned);
 
+  /// The engine's cell, before each evaluation for which it may be another one; models that take no positions ignore
+  /// it.
+  /// @throws Error for a cell without the periodicity that the model needs
+  void set_cell(const Cell& cell);
+
   /// Edges inside the cutoff: how large a step will be.
   std::int64_t count_edges(const double* positions, double length_in_angstrom);
 
@@ -107,7 +119,8 @@ class StepEvaluator {
   /// @param length_in_angstrom Å per engine length unit
   /// @param exchange as for Model::evaluate
   /// @return valid until the next call
-  /// @throws Error for positions or energies that are not finite, and what Model::evaluate throws.
+  /// @throws Error for positions or energies that are not finite, virials of atoms that the model does not have, and
+  ///         what Model::evaluate throws.
   const StepResult& evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                              Exchange* exchange = nullptr);
 

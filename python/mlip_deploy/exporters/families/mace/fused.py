@@ -72,6 +72,13 @@ class FusedMACEEnergy(nn.Module):
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of every layer that has a read-out."""
         # MACE's edge vector points from the neighbour to the centre.
         distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)
@@ -84,8 +91,8 @@ class FusedMACEEnergy(nn.Module):
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
             features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
-        result: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
-        return result
+        energies: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
+        return energies, self.energy.scalars(features)
 
 
 class ReadoutLinear(nn.Module):

@@ -145,6 +145,9 @@ class EnergySum(nn.Module):
         self.readouts = model.readouts
         # One read-out belongs to the last layer.
         self.first_layer = len(model.interactions) - len(model.readouts)
+        # e3nn sorts even scalars first.
+        first_blocks = [product.linear.irreps_out[0] for product in model.products[self.first_layer :]]
+        self.n_scalars: list[int] = [block.mul * block.ir.dim for block in first_blocks]
         self.has_pair_repulsion = hasattr(model, "pair_repulsion_fn")
         self.pair_repulsion: nn.Module = nn.Identity()
         if self.has_pair_repulsion:
@@ -176,6 +179,13 @@ class EnergySum(nn.Module):
         for k, readout in enumerate(self.readouts):
             total = total + readout(features[self.first_layer + k], heads)[:, self.head]
         return self.isolated[node_types[:n_owned]] + (self.scale * total.double() + self.shift)
+
+    def scalars(self, features: list[Tensor]) -> Tensor:
+        """Those of the layers that have a read-out, side by side [n_owned, ...]."""
+        parts: list[Tensor] = []
+        for k, n in enumerate(self.n_scalars):
+            parts.append(features[self.first_layer + k][:, :n])
+        return torch.cat(parts, dim=1)
 
 
 class MACELayer(nn.Module):
@@ -238,6 +248,13 @@ class MACEEnergy(nn.Module):
         self.energy = EnergySum(model, head)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of every layer that has a read-out."""
         # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
         padded = torch.nn.functional.pad(node_types, [0, 1])
         one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)
@@ -250,5 +267,5 @@ class MACEEnergy(nn.Module):
         for layer in self.layers:
             x = layer(x, one_hot, harmonics, radial, cutoff, edges, n_owned)
             features.append(x)
-        result: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
-        return result
+        energies: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
+        return energies, self.energy.scalars(features)

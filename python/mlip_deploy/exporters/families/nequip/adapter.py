@@ -209,6 +209,8 @@ class NequIPEnergy(nn.Module):
         types: the model's type index of each of the artifact's elements.
     """
 
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("of_edges",)
     types: Tensor
 
     def __init__(self, model: Any, types: list[int]):
@@ -218,9 +220,23 @@ class NequIPEnergy(nn.Module):
         for step in steps.values():
             if type(step).__name__ == "ConvNetLayer":
                 step.conv = Interaction(step.conv)
-        self.steps = nn.ModuleList(steps.values())
+        # The read-out is the first step after the last layer; in Allegro it reads features of edges.
+        names = [type(step).__name__ for step in steps.values()]
+        last = max(k for k, name in enumerate(names) if name in ("ConvNetLayer", "Allegro_Module"))
+        self.before = nn.ModuleList(list(steps.values())[: last + 1])
+        self.after = nn.ModuleList(list(steps.values())[last + 1 :])
+        self.of_edges = names[last] == "Allegro_Module"
+        irreps = list(steps.values())[last].irreps_out["edge_features" if self.of_edges else "node_features"]
+        self.n_features: int = irreps[0].mul * irreps[0].ir.dim  # e3nn sorts even scalars first
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer: of the atom, or the sum over its edges."""
         # Positions are not read when there are edge vectors, but for the number of nodes.
         data: dict[str, Tensor] = {
             "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
@@ -230,9 +246,16 @@ class NequIPEnergy(nn.Module):
             # A length, as the other counts are: a number in a tensor would be a constant to a trace.
             "owned_types": node_types[:n_owned],
         }
-        for step in self.steps:
+        for step in self.before:
             data = step(data)
-        return data["atomic_energy"][:n_owned].squeeze(1)
+        if self.of_edges:
+            of_edges = data["edge_features"][:, : self.n_features]
+            features = of_edges.new_zeros([n_owned, self.n_features]).index_add(0, edge_index[0], of_edges)
+        else:
+            features = data["node_features"][:n_owned, : self.n_features]
+        for step in self.after:
+            data = step(data)
+        return data["atomic_energy"][:n_owned].squeeze(1), features
 
 
 class Interaction(nn.Module):
