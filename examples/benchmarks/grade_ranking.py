@@ -69,7 +69,7 @@ def labelled(atoms: Atoms, calculator: MLIPCalculator, name: str) -> Frame:
 
 def part(of: Environments, frames: np.ndarray) -> Environments:
     kept = np.isin(of.frames, frames)
-    return Environments(of.symbols[kept], of.features[kept], of.frames[kept], of.errors[kept])
+    return Environments(of.symbols[kept], of.features[kept], of.frames[kept], of.errors[kept], of.differences[frames])
 
 
 def grades(fitted: Environments, of: Environments, points: int) -> np.ndarray:
