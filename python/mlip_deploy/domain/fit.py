@@ -149,8 +149,10 @@ def _gather(
 def environments_of(calculator: MLIPCalculator, frames: Sequence[Frame], progress: Progress) -> Environments:
     """What the model makes of every atom of the frames.
 
-    Raises:
-        MLIPError: names the frame with an element that the model does not know.
+    Raises
+    ------
+    MLIPError
+        Names the frame with an element that the model does not know.
     """
     contract = calculator.contract
     symbols: list[str] = []
@@ -192,8 +194,10 @@ def environments_of(calculator: MLIPCalculator, frames: Sequence[Frame], progres
 def fit(artifact: Artifact, environments: Environments, sources: list[str]) -> tuple[DomainHead, bytes]:
     """The record of a file, and what its first line says.
 
-    Raises:
-        MLIPError: for too few frames, and too few or equal environments of an element.
+    Raises
+    ------
+    MLIPError
+        For too few frames, and too few or equal environments of an element.
     """
     n_frames, n_features = len(environments.differences), environments.features.shape[1]
     if n_frames < FOLDS:

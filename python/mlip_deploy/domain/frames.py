@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.io import read
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
@@ -79,12 +78,19 @@ def sample(
     atoms = structure.copy()
     atoms.calc = calculator
     # Half of the kinetic energy of a crystal's start goes into its potential energy.
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * temperature, rng=random)
-    dynamics = Langevin(atoms, TIMESTEP * units.fs, temperature_K=temperature, friction=FRICTION / units.fs, rng=random)
+    widths = np.sqrt(2.0 * atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(widths[:, None] * random.standard_normal((len(atoms), 3)))
+    dynamics = Langevin(
+        atoms,
+        TIMESTEP * units.fs,
+        temperature_K=temperature,
+        friction=FRICTION / units.fs,
+        rng=random,
+        fixcm=False,
+    )
     dynamics.run(SETTLING)
     frames = []
     for k in range(SAMPLES):
         dynamics.run(BETWEEN)
-        kept = atoms.copy()
-        frames.append(Frame(kept, f"{name}, {temperature:g} K, frame {k + 1}"))
+        frames.append(Frame(atoms.copy(), f"{name}, {temperature:g} K, frame {k + 1}"))
     return frames
