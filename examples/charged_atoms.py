@@ -33,7 +33,7 @@ class ChargedAtoms(nn.Module):
         everyone = torch.ops.mlip.ghost_gather(charges.unsqueeze(1), node_types.size(0)).squeeze(1)
         # 7.2 eV Å: half of e²/4πε₀; and a repulsion
         pairs = near * (7.2 * everyone[centres] * everyone[neighbours] / r + 1.0)
-        return self.scale[settings[1].long()] * (0.5 * charges.square() + nothing.index_add(0, centres, pairs))
+        return self.scale[settings[1:2].long()] * (0.5 * charges.square() + nothing.index_add(0, centres, pairs))
 
 
 if __name__ == "__main__":

@@ -367,6 +367,10 @@ const char* to_string(Parallel parallel) {
   return "?";
 }
 
+const char* to_string(Positions positions) {
+  return positions == Positions::none ? "none" : positions == Positions::periodic ? "periodic" : "any";
+}
+
 const char* to_string(Precision precision) { return precision == Precision::float32 ? "float32" : "float64"; }
 
 int Contract::type_index(const std::string& symbol) const {
@@ -402,6 +406,10 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   contract.collectives = root.texts("collectives");
   for (const std::string& collective : contract.collectives)
     check_required(collective, required, "'collectives' names '" + collective + "'", source);
+  if (root.has("positions")) {
+    contract.positions = root.choice("positions", {Positions::periodic, Positions::any});
+    check_required("positions", required, "the model takes positions", source);
+  }
 
   Reader producer = root.object("producer");
   contract.producer = producer.text("package");

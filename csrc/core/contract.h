@@ -21,6 +21,13 @@ enum class Parallel {
   halo,      ///< the engine supplies ghosts and their edges out to the interaction range
 };
 
+/// Whether a model takes positions and cell beside its edges, as sums over k-vectors need them.
+enum class Positions {
+  none,
+  periodic,  ///< in a cell that is periodic in three directions; anything else is refused
+  any,       ///< in a cell of any periodicity
+};
+
 /// The floating-point type that a model computes in.
 enum class Precision { float32, float64 };
 
@@ -54,8 +61,9 @@ struct Contract {
   double interaction_range = 0.0;  ///< Å, cutoff times layers, and at least the cutoff
   Precision precision = Precision::float32;
   Parallel parallel = Parallel::local;
-  std::vector<std::string> collectives;    ///< operations over all ranks, beside the exchange of ghosts
-  std::vector<Setting> settings;           ///< values that are given at run time
+  std::vector<std::string> collectives;  ///< operations over all ranks, beside the exchange of ghosts
+  std::vector<Setting> settings;         ///< values that are given at run time
+  Positions positions = Positions::none;
   std::string energy_frame;                ///< functional, U, corrections and dispersion in one line
   std::vector<std::string> extras;         ///< names of further values of every atom, such as "magmoms"
   bool atomic_energies_meaningful = true;  ///< false where their sum alone means something
@@ -76,6 +84,7 @@ Contract parse_contract(const std::string& json, const std::string& source);
 
 const char* to_string(BackendKind backend);
 const char* to_string(Parallel parallel);
+const char* to_string(Positions positions);
 const char* to_string(Precision precision);
 
 }  // namespace mlip

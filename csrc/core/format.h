@@ -13,7 +13,7 @@ inline constexpr int schema_major = 1;
 inline constexpr int schema_minor = 1;
 
 /// What a contract may name in `requires`. A file that requires anything else is refused.
-inline constexpr std::array<std::string_view, 2> features = {"settings", "sum_over_atoms"};
+inline constexpr std::array<std::string_view, 3> features = {"positions", "settings", "sum_over_atoms"};
 
 /// The versions of an operator, its backward pass included, that this library computes. A change that a file can tell
 /// (arguments, their meaning, the result) makes a new version; the oldest is the first that still means the same.

@@ -30,6 +30,15 @@ void CandidateEdges::close_centre(int centre) {
   first.push_back(static_cast<std::int64_t>(neighbours.size()));
 }
 
+std::vector<int> first_atoms(const CandidateEdges& candidates, std::int64_t n_nodes) {
+  std::vector<int> atoms(n_nodes, -1);
+  for (int atom = static_cast<int>(candidates.n_atoms()) - 1; atom >= 0; --atom) {
+    const int node = candidates.node_of[atom];
+    if (node >= 0 && node < n_nodes) atoms[node] = atom;
+  }
+  return atoms;
+}
+
 namespace {
 
 /// Counts the candidates inside the cutoff and overwrites as many of `graph`'s edges with them as it has.
@@ -102,6 +111,20 @@ std::array<double, 9> virial(const Graph& graph, const std::vector<double>& edge
     for (int a = 0; a < 3; ++a)
       for (int b = 0; b < 3; ++b) total[3 * a + b] -= graph.vectors[3 * k + a] * edge_gradients[3 * k + b];
   return total;
+}
+
+void add_position_forces(const Evaluation& evaluation, double* forces) {
+  for (std::size_t k = 0; k < evaluation.position_gradients.size(); ++k) forces[k] -= evaluation.position_gradients[k];
+}
+
+void add_position_virial(const Graph& graph, const Evaluation& evaluation, std::array<double, 9>& total) {
+  const auto add = [&total](const double* vectors, const std::vector<double>& gradients) {
+    for (std::size_t k = 0; k < gradients.size(); k += 3)
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) total[3 * a + b] -= vectors[k + a] * gradients[k + b];
+  };
+  add(graph.positions.data(), evaluation.position_gradients);
+  add(graph.cell.vectors.data(), evaluation.cell_gradient);
 }
 
 void add_atom_virials(const Graph& graph, const std::vector<double>& edge_gradients, double* atom_virials) {

@@ -6,6 +6,14 @@
 //   force         F_i += g_ij, F_j -= g_ij  (F = -dE/dr)
 //   virial        W = -Σ r_ij ⊗ g_ij        (eV; the stress, positive in tension, is -W/V)
 //
+// A model that takes positions and cell beside its edges (sums over k-vectors) has two more gradients:
+//   position gradient p_i = dE/dx_i         (eV/Å, of owned atoms, at fixed edge vectors and cell)
+//   cell gradient     G_a = dE/dh_a         (eV/Å, of each cell vector h_a, at fixed edge vectors and positions)
+//   force         F_i -= p_i
+//   virial        W -= Σ x_i ⊗ p_i + Σ_a h_a ⊗ G_a    (a strain moves edge vectors, positions and cell alike)
+// Its two sums depend on the images at which atoms stand; together they do not. On several ranks E is the energy of all
+// ranks, and the cell of each rank counts as a variable of its own: what the ranks have adds up to W.
+//
 // An atom's own virial, in the centroid form that a heat flux needs (docs/heat-flux.md):
 //   W_j = Σ_i (r_i - r_j) ⊗ ∂E_i/∂r_j,   J = Σ_j W_j v_j + Σ_i v_i (E_i + K_i)
 // Their sum is W. Where E_i depends on atom i's own edges only (a local model), the whole virial of an edge belongs to
@@ -34,6 +42,12 @@ struct GraphSize {
   std::int64_t n_edges = 0;
 };
 
+/// The periodic cell of an engine.
+struct Cell {
+  std::array<double, 9> vectors{};  ///< rows, Å; zero where not periodic
+  std::array<bool, 3> periodic{};
+};
+
 /// Atoms and edges inside the cutoff. Buffers keep their capacity from step to step.
 struct Graph {
   std::int64_t n_owned = 0;              ///< nodes [0, n_owned) are owned, the rest are ghosts
@@ -41,6 +55,9 @@ struct Graph {
   std::vector<std::int64_t> centres;     ///< [n_edges] node index, owned (any node in halo mode)
   std::vector<std::int64_t> neighbours;  ///< [n_edges] node index
   std::vector<double> vectors;           ///< [n_edges, 3] Å
+  // Of a model that takes them:
+  std::vector<double> positions;  ///< [n_owned, 3] Å, in any periodic image
+  Cell cell;
 
   std::int64_t n_nodes() const { return static_cast<std::int64_t>(node_types.size()); }
   std::int64_t n_edges() const { return static_cast<std::int64_t>(centres.size()); }
@@ -53,6 +70,9 @@ struct Graph {
 struct Evaluation {
   std::vector<double> atomic_energies;  ///< [n_owned] eV
   std::vector<double> edge_gradients;   ///< [n_edges, 3] eV/Å
+  // Of a model that takes positions:
+  std::vector<double> position_gradients;  ///< [n_owned, 3] eV/Å
+  std::vector<double> cell_gradient;       ///< [3, 3] eV/Å
   /// Of each axis a, [n_edges, 3]: m_ij,a. eV; with Model::evaluate_moments only.
   std::array<std::vector<double>, 3> edge_moments;
   std::vector<double> features;  ///< [n_owned, the contract's features], if they were asked for
@@ -80,6 +100,10 @@ struct CandidateEdges {
   void close_centre(int centre);
 };
 
+/// @return [n_nodes] of each of the first nodes its first engine atom, which is no ghost if the node has one that is
+///         none; -1 for a node without atoms
+std::vector<int> first_atoms(const CandidateEdges& candidates, std::int64_t n_nodes);
+
 /// Refresh `graph`'s edges from the engine's positions: keep candidates with |r_ij| < cutoff. Allocates only
 /// when there are more edges than ever before.
 /// @param positions       [engine atoms, 3], engine length units, finite
@@ -96,6 +120,12 @@ void add_forces(const Graph& graph, const std::vector<double>& edge_gradients, d
 
 /// The virial W = -Σ r_ij ⊗ g_ij, eV, row-major 3x3. It is symmetric for a rotationally invariant energy.
 std::array<double, 9> virial(const Graph& graph, const std::vector<double>& edge_gradients);
+
+/// Forces -p_i of owned atoms. @param forces [n_nodes, 3] eV/Å
+void add_position_forces(const Evaluation& evaluation, double* forces);
+
+/// What positions and cell add to the virial, -Σ x_i ⊗ p_i - Σ_a h_a ⊗ G_a. @param total row-major 3x3, eV
+void add_position_virial(const Graph& graph, const Evaluation& evaluation, std::array<double, 9>& total);
 
 /// Half of each edge's virial to either end, its symmetric part, with components xx, yy, zz, xy, xz, yz.
 /// @param atom_virials [n_nodes, 6] eV

@@ -135,15 +135,17 @@ class AOTInductorBackend : public Backend {
     // Sizes reach the graph as shapes: the length of the second input is n_owned. The values are read in place.
     std::vector<at::Tensor> outputs;
     forget_kept_message();
+    std::vector<at::Tensor> arguments = {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned),
+                                         inputs.edge_index, inputs.edge_vectors};
+    if (settings.defined()) arguments.push_back(settings.clone());
     try {
-      outputs = loader_.run(
-          {inputs.node_types, inputs.node_types.narrow(0, 0, inputs.n_owned), inputs.edge_index, inputs.edge_vectors});
+      outputs = loader_.run(arguments);
     } catch (const std::exception& failure) {
       throw std::runtime_error(reason_of(failure));
     }
     if (outputs.size() != 2)
       throw Error("the compiled graph returned " + std::to_string(outputs.size()) + " tensors, expected 2");
-    return {outputs[0], outputs[1], at::Tensor()};
+    return {.energies = outputs[0], .edge_gradients = outputs[1]};
   }
 
   at::Tensor run_extras(const ModelInputs&) override {

@@ -8,7 +8,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "core/contract.h"
 
@@ -20,13 +19,20 @@ struct ModelInputs {
   std::int64_t n_owned;     ///< how many nodes are owned
   at::Tensor edge_index;    ///< int64 [2, n_edges], centre and neighbour
   at::Tensor edge_vectors;  ///< [n_edges, 3] of the contract's type, r_j - r_i with the periodic shift, Å
+  // Of a model that takes them, undefined for any other:
+  at::Tensor positions;  ///< float64 [n_owned, 3] Å
+  at::Tensor cell;       ///< float64 [3, 3] Å, rows; zero where not periodic
 };
 
-/// Of the contract's type, or float64 where the model adds energies in it.
+/// What a model returns, of the contract's type, or float64 where the model adds energies in it. What is not asked for,
+/// and the back end can do without, is undefined.
 struct ModelOutputs {
-  at::Tensor energies;   ///< [n_owned] eV
-  at::Tensor gradients;  ///< [n_edges, 3] dE/d(edge_vectors), eV/Å
-  at::Tensor features;   ///< [n_owned, the contract's features]; undefined if it has none
+  at::Tensor energies;        ///< [n_owned] eV
+  at::Tensor edge_gradients;  ///< [n_edges, 3] eV/Å
+  // Of a model that takes positions:
+  at::Tensor position_gradients;  ///< [n_owned, 3] eV/Å
+  at::Tensor cell_gradient;       ///< [3, 3] eV/Å, rows
+  at::Tensor features;            ///< [n_owned, the contract's features]; undefined if it has none
 };
 
 /// The contract's floating-point type.

@@ -74,6 +74,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
       centres_ = upload(candidates.centres, device_)
                      .repeat_interleave(first.narrow(0, 1, n_centres) - first.narrow(0, 0, n_centres), std::nullopt,
                                         candidates.n_candidates());
+      if (takes_positions()) owned_atoms_ = upload(first_atoms(candidates, n_owned), device_);
       if (positions_.defined()) found_at_ = positions_.clone();
       images_ = at::Tensor();
       if (candidates.images.empty()) return;
@@ -81,6 +82,10 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
       shifts_ = upload(candidates.shifts.data(), {static_cast<std::int64_t>(candidates.shifts.size()), 3}, at::kDouble,
                        device_);
     });
+  }
+
+  void set_cell(const Cell& cell) override {
+    model_.guarded(size_, [&] { cell_ = upload(cell.vectors.data(), {3, 3}, at::kDouble, device_); });
   }
 
   std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
@@ -126,7 +131,10 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   struct Edges {
     at::Tensor index;    ///< int64 [2, n_edges] node of centre and neighbour
     at::Tensor vectors;  ///< float64 [n_edges, 3] r_ij, Å
+    at::Tensor owned;    ///< float64 [n_owned, 3] positions of owned atoms, Å; undefined where the model takes none
   };
+
+  bool takes_positions() const { return model_.contract().positions != Positions::none; }
 
   void run(const Edges& edges, const StepRequest& wanted, Exchange* exchange, StepResult& result) {
     const Contract& contract = model_.contract();
@@ -140,31 +148,45 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     model_.with_backend(size_, exchange, [&](Backend& backend) {
       // Copies, since a model may write into its inputs.
       const auto inputs = [&] {
-        return ModelInputs{node_types_.clone(), size_.n_owned, edges.index.clone(),
+        ModelInputs copies{node_types_.clone(), size_.n_owned, edges.index.clone(),
                            edges.vectors.to(scalar_type(contract.precision), /*non_blocking=*/false, /*copy=*/true)};
+        if (takes_positions()) {
+          copies.positions = edges.owned.clone();
+          copies.cell = cell_.clone();
+        }
+        return copies;
       };
-      const auto [energies, gradients, features] = backend.run(inputs(), of_model.only_energies());
+      const ModelOutputs found = backend.run(inputs(), of_model.only_energies());
       const at::Tensor values = wanted.extras ? backend.run_extras(inputs()) : at::Tensor();
       c10::NoGradGuard no_grad;
-      check_count(energies, size_.n_owned, "atomic_energies", contract.model_name);
+      check_count(found.energies, size_.n_owned, "atomic_energies", contract.model_name);
       Download download;
-      download.add(energies, result.atomic_energies);
+      download.add(found.energies, result.atomic_energies);
       if (wanted.extras) {
         check_count(values, size_.n_owned * static_cast<std::int64_t>(contract.extras.size()), "extras",
                     contract.model_name);
         download.add(values.t(), extras);
       }
       if (wanted.features || wanted.grades)
-        check_count(features, size_.n_owned * contract.features, "features", contract.model_name);
-      if (wanted.features) download.add(features, result.features);
+        check_count(found.features, size_.n_owned * contract.features, "features", contract.model_name);
+      if (wanted.features) download.add(found.features, result.features);
       if (wanted.grades)
-        download.add(model_.domain().grades(features, node_types_.narrow(0, 0, size_.n_owned)), result.grades);
+        download.add(model_.domain().grades(found.features, node_types_.narrow(0, 0, size_.n_owned)), result.grades);
       if (wanted.gradients()) {
-        check_count(gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
-        const at::Tensor g = gradients.to(at::kDouble);
-        if (wanted.forces && positions_.defined()) forces_ = sum_of_forces(edges, g);
-        if (wanted.forces && !positions_.defined()) download.add(sum_of_forces(edges, g), result.forces);
-        if (wanted.virial) download.add(edges.vectors.t().matmul(g).neg(), virial);
+        check_count(found.edge_gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
+        const at::Tensor g = found.edge_gradients.to(at::kDouble);
+        at::Tensor forces = wanted.forces ? sum_of_forces(edges, g) : at::Tensor();
+        at::Tensor w = wanted.virial ? edges.vectors.t().matmul(g).neg() : at::Tensor();
+        if (takes_positions()) {
+          check_count(found.position_gradients, 3 * size_.n_owned, "position_gradients", contract.model_name);
+          check_count(found.cell_gradient, 9, "cell_gradient", contract.model_name);
+          const at::Tensor p = found.position_gradients.to(at::kDouble);
+          if (wanted.forces) forces.narrow(0, 0, size_.n_owned).sub_(p);
+          if (wanted.virial) w.sub_(edges.owned.t().matmul(p)).sub_(cell_.t().matmul(found.cell_gradient));
+        }
+        if (wanted.forces && positions_.defined()) forces_ = forces;
+        if (wanted.forces && !positions_.defined()) download.add(forces, result.forces);
+        if (wanted.virial) download.add(w, virial);
         if (wanted.atom_virials) download.add(atom_virials(edges, g), result.atom_virials);
         if (wanted.centroid_virials) download.add(centroid_virials(edges, g), result.centroid_virials);
       }
@@ -216,6 +238,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
       edges.vectors = vectors.index_select(0, kept);
       edges.index = at::stack({node_of_.index_select(0, centres_.index_select(0, kept)),
                                node_of_.index_select(0, neighbours_.index_select(0, kept))});
+      if (takes_positions()) edges.owned = x.index_select(0, owned_atoms_).mul_(length_in_angstrom);
     });
     size_.n_edges = edges.vectors.size(0);
     return edges;
@@ -257,13 +280,16 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   std::int64_t n_atoms_ = 0;
   at::Tensor node_types_;  // int64 [n_nodes]
   at::Tensor node_of_;     // int64 [n_atoms]
-  at::Tensor centres_;     // int32 [n_candidates] engine index
-  at::Tensor neighbours_;  // int32 [n_candidates] engine index
-  at::Tensor images_;      // int32 [n_candidates] row of shifts_; undefined without images
-  at::Tensor shifts_;      // float64 [n_images, 3] Å
-  at::Tensor positions_;   // float64 [n_atoms, 3] Å, in place only
-  at::Tensor found_at_;    // float64 [n_atoms, 3] Å, of the candidates, in place only
-  at::Tensor forces_;      // float64 [n_nodes, 3] eV/Å, of the last step with forces
+  // Of a model that takes positions:
+  at::Tensor owned_atoms_;  // int32 [n_owned] engine index
+  at::Tensor cell_;         // float64 [3, 3] Å, rows
+  at::Tensor centres_;      // int32 [n_candidates] engine index
+  at::Tensor neighbours_;   // int32 [n_candidates] engine index
+  at::Tensor images_;       // int32 [n_candidates] row of shifts_; undefined without images
+  at::Tensor shifts_;       // float64 [n_images, 3] Å
+  at::Tensor positions_;    // float64 [n_atoms, 3] Å, in place only
+  at::Tensor found_at_;     // float64 [n_atoms, 3] Å, of the candidates, in place only
+  at::Tensor forces_;       // float64 [n_nodes, 3] eV/Å, of the last step with forces
 };
 
 }  // namespace

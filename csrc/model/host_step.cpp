@@ -14,7 +14,7 @@ class HostStep : public GraphStep {
     result.features = evaluation_.features;
     result.grades = evaluation_.grades;
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
-    sum_over_edges(graph_, evaluation_, wanted, result);
+    sum_gradients(graph_, evaluation_, wanted, result);
     if (!wanted.centroid_virials) return;
     result.centroid_virials.assign(9 * graph_.n_nodes(), 0.0);
     add_centroid_virials(graph_, evaluation_.edge_gradients, result.centroid_virials.data());
@@ -36,6 +36,9 @@ void GraphStep::set_candidates(const CandidateEdges& candidates, const std::vect
   candidates_ = &candidates;
   graph_.node_types = node_types;
   graph_.n_owned = n_owned;
+  if (model_.contract().positions == Positions::none) return;
+  owned_atoms_ = first_atoms(candidates, n_owned);
+  graph_.positions.resize(3 * n_owned);
 }
 
 std::int64_t GraphStep::count_edges(const double* positions, double length_in_angstrom) {
@@ -47,18 +50,27 @@ void GraphStep::begin(const double* positions, double length_in_angstrom, const 
                       StepResult& result) {
   result.clear();
   result.n_edges = count_edges(positions, length_in_angstrom);
+  for (std::size_t k = 0; k < owned_atoms_.size(); ++k)
+    for (int axis = 0; axis < 3; ++axis)
+      graph_.positions[3 * k + axis] = length_in_angstrom * positions[3 * owned_atoms_[k] + axis];
   if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
 }
 
-void sum_over_edges(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result) {
+void sum_gradients(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result) {
   const auto& gradients = evaluation.edge_gradients;
   const auto sum_of_nodes = [&](std::vector<double>& sums, std::size_t width, auto add_edges) {
     sums.assign(width * static_cast<std::size_t>(graph.n_nodes()), 0.0);
     add_edges(graph, gradients, sums.data());
   };
   result.atomic_energies = evaluation.atomic_energies;
-  if (wanted.forces) sum_of_nodes(result.forces, 3, add_forces);
-  if (wanted.virial) result.virial = virial(graph, gradients);
+  if (wanted.forces) {
+    sum_of_nodes(result.forces, 3, add_forces);
+    add_position_forces(evaluation, result.forces.data());
+  }
+  if (wanted.virial) {
+    result.virial = virial(graph, gradients);
+    add_position_virial(graph, evaluation, result.virial);
+  }
   if (wanted.atom_virials) sum_of_nodes(result.atom_virials, 6, add_atom_virials);
 }
 

@@ -17,6 +17,7 @@ class GraphStep : public StepImplementation {
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override;
   std::int64_t count_edges(const double* positions, double length_in_angstrom) override;
+  void set_cell(const Cell& cell) override { graph_.cell = cell; }
   InPlaceStep* in_place(std::int64_t) override { return nullptr; }
 
  protected:
@@ -30,9 +31,10 @@ class GraphStep : public StepImplementation {
  private:
   std::vector<double> half_radii_;  // [n_elements] Å
   const CandidateEdges* candidates_ = nullptr;
+  std::vector<int> owned_atoms_;  // [n_owned] engine index, for a model that takes positions
 };
 
-/// The sums over edges that `wanted` asks for, centroid virials apart.
-void sum_over_edges(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result);
+/// The sums that `wanted` asks for, centroid virials apart.
+void sum_gradients(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result);
 
 }  // namespace mlip

@@ -56,14 +56,21 @@ at::Tensor view(const std::vector<std::int64_t>& values) {
   return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, at::kLong);
 }
 
-ModelInputs make_inputs(const Graph& graph, at::Device device, Precision precision) {
+ModelInputs make_inputs(const Graph& graph, at::Device device, const Contract& contract) {
   // Copies, since a model may write into its inputs, and the engine goes on with the graph.
   constexpr bool non_blocking = false;
   constexpr bool copy = true;
-  return {view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
-          at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
-          at::from_blob(const_cast<double*>(graph.vectors.data()), {graph.n_edges(), 3}, at::kDouble)
-              .to(device, scalar_type(precision), non_blocking, copy)};
+  auto rows = [&](const double* values, std::int64_t n, at::ScalarType type) {
+    return at::from_blob(const_cast<double*>(values), {n, 3}, at::kDouble).to(device, type, non_blocking, copy);
+  };
+  ModelInputs inputs{view(graph.node_types).to(device, at::kLong, non_blocking, copy), graph.n_owned,
+                     at::stack({view(graph.centres), view(graph.neighbours)}).to(device),
+                     rows(graph.vectors.data(), graph.n_edges(), scalar_type(contract.precision))};
+  if (contract.positions != Positions::none) {
+    inputs.positions = rows(graph.positions.data(), graph.n_owned, at::kDouble);
+    inputs.cell = rows(graph.cell.vectors.data(), 3, at::kDouble);
+  }
+  return inputs;
 }
 
 /// Copy a result to the engine's buffer in float64, whatever layout and type the back end returned.
@@ -81,13 +88,16 @@ std::int64_t peak_memory(at::Device device) {
   return at::getDeviceAllocator(device.type())->getDeviceStats(device.index()).allocated_bytes[aggregate].peak;
 }
 
-/// An owned atom and a ghost of it at half the cutoff: enough to touch every operator once.
+/// An owned atom and a ghost of it at half the cutoff, in a cube: enough to touch every operator once.
 Graph warm_up_graph(double cutoff) {
   Graph graph;
   graph.n_owned = 1;
   graph.node_types = {0, 0};
   const double vector[3] = {0.5 * cutoff, 0.0, 0.0};
   graph.add_edge(0, 1, vector);
+  graph.positions = {0.0, 0.0, 0.0};
+  for (int axis = 0; axis < 3; ++axis) graph.cell.vectors[4 * axis] = cutoff;
+  graph.cell.periodic = {true, true, true};
   return graph;
 }
 
@@ -250,13 +260,16 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
   check_request(wanted);
   for (auto* values : {&result.edge_gradients, &result.features, &result.grades}) values->clear();
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const ModelInputs inputs = make_inputs(graph, at::Device(device_), contract_.precision);
-    const ModelOutputs found = backend.run(inputs, wanted.only_energies());
+    const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), wanted.only_energies());
     const auto copy = [&](const at::Tensor& tensor, std::int64_t expected, const char* name, std::vector<double>& out) {
       copy_result(tensor, expected, name, contract_.model_name, out);
     };
     copy(found.energies, graph.n_owned, "atomic_energies", result.atomic_energies);
-    if (wanted.gradients) copy(found.gradients, 3 * graph.n_edges(), "edge_gradients", result.edge_gradients);
+    if (wanted.gradients) copy(found.edge_gradients, 3 * graph.n_edges(), "edge_gradients", result.edge_gradients);
+    if (wanted.gradients && contract_.positions != Positions::none) {
+      copy(found.position_gradients, 3 * graph.n_owned, "position_gradients", result.position_gradients);
+      copy(found.cell_gradient, 9, "cell_gradient", result.cell_gradient);
+    }
     if (wanted.features || wanted.grades)
       check_count(found.features, graph.n_owned * contract_.features, "features", contract_.model_name);
     if (wanted.features) copy(found.features, graph.n_owned * contract_.features, "features", result.features);
@@ -277,7 +290,7 @@ void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, 
   MomentExchange moments(unfolded, exchange);
   if (contract_.parallel == Parallel::exchange) moments.find_homes();
   with_backend(graph.size(), &moments, [&](Backend& backend) {
-    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_.precision));
+    const Pullback pullback = backend.pull_back(make_inputs(graph, at::Device(device_), contract_));
     const auto differentiate = [&](const at::Tensor& weights, const std::string& name, std::vector<double>& out) {
       copy_result(pullback.gradient(weights), 3 * graph.n_edges(), name, contract_.model_name, out);
     };
@@ -313,7 +326,7 @@ void Model::evaluate_extras(const Graph& graph, std::vector<std::vector<double>>
   if (n_extras == 0) throw Error(contract_.model_name + " has no outputs beside energy and forces");
   extras.resize(n_extras);
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_.precision));
+    const at::Tensor values = backend.run_extras(make_inputs(graph, at::Device(device_), contract_));
     for (std::size_t k = 0; k < n_extras; ++k)
       copy_result(values.select(1, static_cast<std::int64_t>(k)), graph.n_owned, contract_.extras[k],
                   contract_.model_name, extras[k]);

@@ -15,16 +15,14 @@ class MomentStep : public GraphStep {
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override {
     GraphStep::set_candidates(candidates, node_types, n_owned);
-    atom_of_node_.assign(node_types.size(), -1);
-    for (std::int64_t atom = candidates.n_atoms() - 1; atom >= 0; --atom)
-      if (candidates.node_of[atom] >= 0) atom_of_node_[candidates.node_of[atom]] = atom;
+    atom_of_node_ = first_atoms(candidates, static_cast<std::int64_t>(node_types.size()));
   }
 
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
                 StepResult& result) override {
     begin(positions, length_in_angstrom, wanted, result);
     std::vector<double> homes;
-    for (const std::int64_t atom : atom_of_node_)
+    for (const int atom : atom_of_node_)
       for (int axis = 0; axis < 3; ++axis) homes.push_back(length_in_angstrom * positions[3 * atom + axis]);
     unfolded_.build(graph_, homes, hops_);
     if (wanted.features || wanted.grades) {
@@ -34,7 +32,7 @@ class MomentStep : public GraphStep {
     }
     model_.evaluate_moments(unfolded_, evaluation_, exchange);
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
-    sum_over_edges(unfolded_.folded(), evaluation_, wanted, result);
+    sum_gradients(unfolded_.folded(), evaluation_, wanted, result);
     add_virials_at_home(result.centroid_virials);
   }
 
@@ -53,8 +51,8 @@ class MomentStep : public GraphStep {
     virials.resize(9 * unfolded_.n_folded());
   }
 
-  int hops_;                                // of the unfolded graph
-  std::vector<std::int64_t> atom_of_node_;  // [n_nodes] the first one: an atom that is no ghost, if the node has one
+  int hops_;                       // of the unfolded graph
+  std::vector<int> atom_of_node_;  // [n_nodes] engine index
   UnfoldedGraph unfolded_;
 };
 

@@ -1,5 +1,6 @@
 #include "model/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -45,6 +46,19 @@ void StepEvaluator::set_candidates(const CandidateEdges& candidates, const std::
   implementation_->set_candidates(candidates, node_types, n_owned);
 }
 
+void StepEvaluator::set_cell(const Cell& cell) {
+  const Contract& contract = model_.contract();
+  if (contract.positions == Positions::none) return;
+  const auto n_periodic = std::count(cell.periodic.begin(), cell.periodic.end(), true);
+  if (contract.positions == Positions::periodic && n_periodic != 3)
+    throw Error(contract.model_name + " needs a cell that is periodic in three directions, this one is in " +
+                std::to_string(n_periodic) + ". Make a periodic one with vacuum around a molecule or beside a slab");
+  Cell own = cell;
+  for (int k = 0; k < 9; ++k)
+    if (!cell.periodic[k / 3]) own.vectors[k] = 0.0;
+  implementation_->set_cell(own);
+}
+
 // Here and not at the edges, which a GPU computes without a word to the host.
 void StepEvaluator::check_positions(const double* positions) const {
   for (std::int64_t atom = 0; atom < candidates_->n_atoms(); ++atom) {
@@ -66,6 +80,11 @@ const StepResult& StepEvaluator::evaluate(const double* positions, double length
                                           Exchange* exchange) {
   check_positions(positions);
   const Contract& contract = model_.contract();
+  if (contract.positions != Positions::none && (wanted.atom_virials || wanted.centroid_virials))
+    throw Error(
+        contract.model_name +
+        " has no virials of single atoms: its energy depends on the positions of all atoms, not on edges alone. "
+        "Leave out stresses and heat fluxes of atoms; the virial of the whole is exact");
   const bool moments =
       wanted.centroid_virials && (contract.message_passing_layers > 1 || !contract.collectives.empty());
   const std::string obstacle = moments ? no_moment_step(contract) : "";

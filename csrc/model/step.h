@@ -89,6 +89,8 @@ class StepImplementation {
   virtual std::int64_t count_edges(const double* positions, double length_in_angstrom) = 0;
   virtual void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                         Exchange* exchange, StepResult& result) = 0;
+  /// For a model that takes positions, before the first evaluation and where the cell has changed.
+  virtual void set_cell(const Cell& cell) = 0;
   virtual double bytes() const = 0;
   virtual InPlaceStep* in_place(std::int64_t n_atoms) = 0;
 };
@@ -105,6 +107,11 @@ class StepEvaluator {
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned);
 
+  /// The engine's cell, before each evaluation for which it may be another one; models that take no positions ignore
+  /// it.
+  /// @throws Error for a cell without the periodicity that the model needs
+  void set_cell(const Cell& cell);
+
   /// Edges inside the cutoff: how large a step will be.
   std::int64_t count_edges(const double* positions, double length_in_angstrom);
 
@@ -112,7 +119,8 @@ class StepEvaluator {
   /// @param length_in_angstrom Å per engine length unit
   /// @param exchange as for Model::evaluate
   /// @return valid until the next call
-  /// @throws Error for positions or energies that are not finite, and what Model::evaluate throws.
+  /// @throws Error for positions or energies that are not finite, virials of atoms that the model does not have, and
+  ///         what Model::evaluate throws.
   const StepResult& evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                              Exchange* exchange = nullptr);
 

@@ -24,17 +24,20 @@ class TorchScriptBackend : public Backend {
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
     if (only_energies && energies_) {
       c10::NoGradGuard no_grad;
-      return {(*energies_)(stack(inputs)).toTensor(), at::Tensor(), at::Tensor()};
+      return {.energies = (*energies_)(stack(inputs), others(inputs)).toTensor()};
     }
-    const auto outputs = forward_(stack(inputs)).toTuple();
-    const auto& found = outputs->elements();
-    return {found[0].toTensor(), found[1].toTensor(), found.size() > 2 ? found[2].toTensor() : at::Tensor()};
+    const auto results = forward_(stack(inputs), others(inputs)).toTuple();
+    const auto result = [&](std::size_t k) { return results->elements()[k].toTensor(); };
+    if (inputs.positions.defined()) return {result(0), result(1), result(2), result(3)};
+    ModelOutputs found{.energies = result(0), .edge_gradients = result(1)};
+    if (results->elements().size() > 2) found.features = result(2);
+    return found;
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {
     if (!extras_) throw Error("the file has no method 'extras'");
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    return (*extras_)(stack(inputs)).toTensor();
+    return (*extras_)(stack(inputs), others(inputs)).toTensor();
   }
 
   Pullback pull_back(const ModelInputs& inputs) override {
@@ -42,7 +45,7 @@ class TorchScriptBackend : public Backend {
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
     ModelInputs differentiable = inputs;
     const at::Tensor vectors = differentiable.edge_vectors = inputs.edge_vectors.detach().requires_grad_(true);
-    const at::Tensor energies = (*energies_)(stack(differentiable)).toTensor();
+    const at::Tensor energies = (*energies_)(stack(differentiable), others(inputs)).toTensor();
     if (!energies.requires_grad()) return Backend::pull_back(inputs);
     return {energies.detach(), [vectors, energies](const at::Tensor& weights) {
               // As in EdgeGradientModel.forward: without edges or atoms of its own a rank takes the same steps.
@@ -53,9 +56,15 @@ class TorchScriptBackend : public Backend {
   }
 
  private:
-  std::vector<c10::IValue> stack(const ModelInputs& inputs) const {
-    std::vector<c10::IValue> arguments = {inputs.node_types, inputs.n_owned, inputs.edge_index, inputs.edge_vectors};
-    if (settings.defined()) arguments.emplace_back(settings.clone());  // a model may write into its arguments
+  static std::vector<c10::IValue> stack(const ModelInputs& inputs) {
+    return {inputs.node_types, inputs.n_owned, inputs.edge_index, inputs.edge_vectors};
+  }
+
+  /// What the contract declares beside them, by name.
+  torch::jit::Kwargs others(const ModelInputs& inputs) const {
+    torch::jit::Kwargs arguments;
+    if (inputs.positions.defined()) arguments = {{"positions", inputs.positions}, {"cell", inputs.cell}};
+    if (settings.defined()) arguments.emplace("settings", settings.clone());  // a model may write into its arguments
     return arguments;
   }
 

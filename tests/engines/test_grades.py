@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -185,6 +186,16 @@ def test_lammps(graded, ranks, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=GRADES_FLOAT64)
     largest = re.search(r"^largest (.*)$", output, flags=re.MULTILINE).group(1).split()
     np.testing.assert_allclose(np.array(largest, dtype=float), expected.max(), rtol=GRADES_FLOAT64)
+
+
+def test_page(graded, tmp_path):
+    """The input of docs/trust.md, as it is there; the test of the command runs what its commands do."""
+    page = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
+    (deck,) = re.findall(r"^```lammps\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    frame = write_data(crystal(0.1, 5), tmp_path / "data")
+    deck = deck.replace("model.mlip.pt", str(graded[0])).replace("Si O", " ".join(frame.elements))
+    run(f"units metal\nread_data data\nmass * 20\n{deck}run 10\n", tmp_path)
+    assert (tmp_path / "grades.dump").read_text().count("f_grades") == 2
 
 
 def test_what_a_grade_says(graded):

@@ -321,6 +321,13 @@ def of_one_rank(self, node_types, n_owned, edge_index, edge_vectors, settings):
     return energies + energies.mean()
 
 
-def test_compiled_files_have_no_settings_yet(tmp_path):
-    with pytest.raises(MLIPError, match="charged has settings, which the back end aotinductor cannot be combined with"):
-        export(tmp_path / "x.mlip.pt2", backend="aotinductor")
+def test_compiled_files_have_settings(tmp_path):
+    """The structures of the fixtures have several values of each."""
+    path = export(tmp_path / "charged.mlip.pt2", backend="aotinductor")
+    report = check(path, ["ase", "lammps"], [1, 2])
+    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]
+    atoms = rocksalt()
+    atoms.calc = MLIPCalculator(path, charge=-2, task="scaled")
+    assert atoms.get_potential_energy() == pytest.approx(
+        energy(export(tmp_path / "charged.mlip.pt"), charge=-2, task="scaled"), abs=FLOAT64_SUM * 16
+    )

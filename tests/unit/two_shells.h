@@ -46,7 +46,9 @@ class TwoShells : public Backend {
     at::Tensor q = sum(s, j, n_nodes);
     if (auto* exchange = ExchangeScope::active()) exchange->scatter_add(rows(q, inputs.n_owned));
     const at::Tensor slope = rho.index_select(0, j) + q.index_select(0, i) * t.index_select(0, j);
-    return {energies_.slice(0, missing_energies), energy_factor * slope.unsqueeze(1) * ds, rho_.unsqueeze(1)};
+    return {.energies = energies_.slice(0, missing_energies),
+            .edge_gradients = energy_factor * slope.unsqueeze(1) * ds,
+            .features = rho_.unsqueeze(1)};
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {

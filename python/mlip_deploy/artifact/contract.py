@@ -21,6 +21,7 @@ from mlip_deploy.errors import MLIPError
 Dtype = Literal["float32", "float64"]
 Parallel = Literal["local", "exchange", "halo"]
 BackendKind = Literal["torchscript", "aotinductor"]
+Positions = Literal["periodic", "any"]
 
 
 Scope = Literal["atom", "system", "edge"]
@@ -182,7 +183,7 @@ class CompiledFor(_Strict):
 
 
 class EnergyFrame(_Strict):
-    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where nobody said."""
+    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where it is not known."""
 
     functional: str
     hubbard_u: str
@@ -191,12 +192,12 @@ class EnergyFrame(_Strict):
 
     @classmethod
     def unknown(cls, functional: str = "unknown") -> EnergyFrame:
-        """Of a model that nobody described, beyond perhaps its functional."""
+        """A frame of which at most the functional is known."""
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
     @classmethod
     def parse(cls, text: str) -> EnergyFrame:
-        """Out of `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
+        """Parse a `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
 
         Raises
         ------
@@ -213,7 +214,7 @@ class EnergyFrame(_Strict):
         return cls(**terms)
 
     def declaration(self) -> str:
-        """As a user writes it."""
+        """The text that `parse` reads."""
         return ",".join(f"{name}={value}" for name, value in self)
 
     def describe(self) -> str:
@@ -254,6 +255,9 @@ class Contract(_Strict):
     inputs: list[Input]
     settings: list[Setting]
     """Values that are given at run time. A file that has any requires "settings"."""
+    positions: Positions | None = None
+    """Positions and cell are inputs beside the edges, with gradients of their own: "periodic" in a cell that is
+    periodic in three directions, "any" in every cell. A file with such inputs requires "positions"."""
     outputs: list[Output]
     atomic_energies_meaningful: bool
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
@@ -261,7 +265,7 @@ class Contract(_Strict):
     operators: dict[str, int]
     """Custom operators that the graph calls, with the version of each."""
     inversion_symmetric: bool | None = None
-    """Mirror images have the same energy by the model's construction; None where nobody said."""
+    """Mirror images have the same energy by the model's construction; None where it is not known."""
     features: int | None = None
     """Width of the features of each atom that enter the read-out, on which grades live (docs/trust.md); None where the
     model gives none."""
@@ -279,6 +283,8 @@ class Contract(_Strict):
         for name in self.collectives:
             if name not in self.requires:
                 raise ValueError(f"'collectives' names '{name}', so 'requires' must name '{name}'")
+        if self.positions and "positions" not in self.requires:
+            raise ValueError("the model takes positions, so 'requires' must name 'positions'")
         for name, version in self.operators.items():
             if version < 1:
                 raise ValueError(f"'operators.{name}' is {version}, expected a positive number")
@@ -360,6 +366,8 @@ class Contract(_Strict):
     @property
     def inexact_heat_flux(self) -> str:
         """Why virials of atoms are not exact one by one, as a heat flux needs them; "" where they are."""
+        if self.positions:
+            return "energies depend on the positions of all atoms"
         if self.collectives:
             return "energies depend on sums over all atoms"
         if self.message_passing_layers <= 1 or self.differentiable_energies:

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
-from mlip_deploy.artifact.contract import Setting
+from mlip_deploy.artifact.contract import Positions, Setting
 from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 
@@ -132,16 +132,21 @@ def example_settings(settings: Sequence[Setting], k: int) -> dict[str, float | i
 
 
 def build_fixtures(
-    original: Original, elements: list[str], progress: Progress, settings: Sequence[Setting] = ()
+    original: Original,
+    elements: list[str],
+    progress: Progress,
+    settings: Sequence[Setting] = (),
+    positions: Positions | None = None,
 ) -> Fixtures:
-    """Evaluate the original on `structures(elements)` and record truth and noise.
+    """Evaluate the original on `structures(elements, positions)` and record truth and noise.
 
-    The original reads `settings` in the `info` of the atoms: each structure has others.
+    The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
+    some charges would leave without electrons.
     """
     records, noise = [], []
     random = np.random.default_rng(64)
-    for k, (name, atoms) in enumerate(structures(elements)):
-        given = example_settings(settings, k)
+    for k, (name, atoms) in enumerate(structures(elements, positions)):
+        given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
         progress(f"fixture {name} ({len(atoms)} atoms)")
         truth = original.float64(atoms)
@@ -164,7 +169,7 @@ def build_fixtures(
     energy, energies, forces, stress = np.max(noise, axis=0).tolist()
     return Fixtures(
         reference=original.package,
-        isolated_atom_noise=_isolated_atom_noise(original, elements, example_settings(settings, 0)),
+        isolated_atom_noise=_isolated_atom_noise(original, elements, example_settings(settings, 0), positions),
         float32_noise=Noise(energy_per_atom=energy, atomic_energies=energies, forces=forces, stress=stress),
         structures=records,
     )
@@ -172,6 +177,8 @@ def build_fixtures(
 
 NOISE_SAMPLES = 6
 ISOLATED_SAMPLES = 24
+WIDE_CELL = 20.0
+"""Å, around an atom on its own where a model needs a cell"""
 
 
 def _rotations(random: np.random.Generator) -> list[Array]:
@@ -201,9 +208,15 @@ def _float32_noise(original: Original, atoms: Atoms, truth: Result, rotation: Ar
     )
 
 
-def _isolated_atom_noise(original: Original, elements: list[str], settings: dict[str, float | int | str]) -> float:
+def _isolated_atom_noise(
+    original: Original, elements: list[str], settings: dict[str, float | int | str], positions: Positions | None
+) -> float:
     sample = elements[:: max(1, len(elements) // ISOLATED_SAMPLES)]
-    atoms = [Atoms([symbol], positions=[[0.1, 0.2, 0.3]], info=settings) for symbol in sample]
+    cell = WIDE_CELL * np.eye(3) if positions == "periodic" else None
+    atoms = [
+        Atoms([symbol], positions=[[0.1, 0.2, 0.3]], cell=cell, pbc=cell is not None, info=settings)
+        for symbol in sample
+    ]
     return max(abs(original.float32(one).energy - original.float64(one).energy) for one in atoms)
 
 
@@ -213,7 +226,16 @@ CLOSEST_PACKED = 3.6
 """Å, lattice constant of the face-centred cubic crystal: twelve neighbours need more room than six."""
 
 
-def structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
+def structures(elements: list[str], positions: Positions | None = None) -> list[tuple[str, Atoms]]:
+    """The structures of a file's fixtures.
+
+    A model that takes positions in periodic cells alone has those of `_all_structures` that are periodic in three
+    directions.
+    """
+    return [(name, atoms) for name, atoms in _all_structures(elements) if positions != "periodic" or atoms.pbc.all()]
+
+
+def _all_structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     """The cases that go wrong elsewhere: shear, tiny cells, no periodicity, one atom, odd counts, a slab.
 
     Deterministic, made from elements that the model knows. Atoms are displaced by a tenth of an Ångström or so,

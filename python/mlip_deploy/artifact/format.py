@@ -16,7 +16,7 @@ SCHEMA_MAJOR, SCHEMA_MINOR = 1, 1
 """A file of another major schema is refused; of a later minor one, keys that are not known are ignored."""
 SCHEMA = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 
-FEATURES = frozenset({"settings", "sum_over_atoms"})
+FEATURES = frozenset({"positions", "settings", "sum_over_atoms"})
 """What a contract may name in `requires`. A file that requires anything else is refused."""
 
 

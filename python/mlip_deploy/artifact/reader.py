@@ -30,7 +30,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact, as the file was when this object was made: then all of it is verified.
+    """The readable parts of an artifact. The whole file is verified when the object is made.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Artifact:
         return file_sha256(self.path)
 
     def validation_record(self) -> ValidationRecord | None:
-        """What `mlip validate --record` wrote; None for a file that nobody has validated.
+        """What `mlip validate --record` wrote; None for a file that has not been validated.
 
         Raises
         ------

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scaling",
         type=int,
         metavar="N",
-        help="also measure what N threads and N ranks gain in LAMMPS, beside N separate processes",
+        help="also measure the gain of N threads and N ranks in LAMMPS, and of N separate processes",
     )
     add_json(parser, "every sample")
     parser.add_argument("--plot", type=Path, help="write a bar chart there (PNG, PDF or SVG)")

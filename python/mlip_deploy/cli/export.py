@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The keywords of `mlip_deploy.export`, and `--list`."""
     parser.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
     parser.add_argument("source", help="name of a published model, or a checkpoint file")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="to be written, *.mlip.pt")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write, *.mlip.pt")
     parser.add_argument(
         "--list", action=_ListFamilies, nargs=0, help="show the families and how to install each, and exit"
     )
@@ -39,10 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--energy-frame",
         metavar="TERMS",
-        help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
+        help=f'method of the training energies, for a checkpoint of your own: "{EXAMPLE_FRAME.declaration()}"',
     )
     parser.add_argument(
-        "--base", metavar="NAME|FILE", help="what a checkpoint was fine-tuned from: its energy frame is that one's"
+        "--base", metavar="NAME|FILE", help="model that the checkpoint was fine-tuned from; its energy frame is taken"
+    )
+    parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        type=_name_and_value,
+        metavar="NAME=VALUE",
+        help="give a setting of the model, such as charge=0, its value for good; may be given several times",
     )
     parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
@@ -86,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             target=options.target,
             energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
             base=options.base,
+            fix=dict(options.fix),
             progress=progress,
         )
     written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"
@@ -99,6 +108,13 @@ def run(options: argparse.Namespace) -> int:
     )
     console.print(f"next: mlip check {path}")
     return 0
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE, such as charge=0")
+    return name, value
 
 
 class _ListFamilies(argparse.Action):

@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         ("energies", contract.energy_frame.describe()),
         ("inputs", ", ".join(f"{i.name} = {i.value} (of {', '.join(i.choices)})" for i in contract.inputs) or "none"),
         ("settings", "; ".join(f"{s.name}: {s.describe()}" for s in contract.settings) or "none"),
+        ("positions", f"and cell, in {contract.positions} cells" if contract.positions else "through edges alone"),
         ("outputs", ", ".join(output.describe() for output in contract.outputs)),
         ("one atom's energy", "meaningful" if contract.atomic_energies_meaningful else "an arbitrary share of the sum"),
         ("heat flux", f"not exact: {contract.inexact_heat_flux}" if contract.inexact_heat_flux else "exact"),

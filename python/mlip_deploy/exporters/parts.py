@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mlip_deploy.artifact.contract import Parallel
 from mlip_deploy.errors import MLIPError
 
-EnergyModel = Callable[[Tensor, int, Tensor, Tensor], Tensor]
-"""(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned] eV, as `EdgeGradientModel.energies`"""
+EnergyModel = Callable[[Tensor, int, Tensor, Tensor, Tensor], Tensor]
+"""(node_types, n_owned, edge_index, edge_vectors, atoms) -> atomic energies [n_owned] eV, as
+`EdgeGradientModel.energies`; `atoms` [n_owned] are the indices of the owned atoms, for whoever needs their positions"""
 UNEQUAL = (
     "ghost_gather or sum_over_atoms is not called equally often for all atoms and for a part of them. Every rank must "
     "call them in the same places, without atoms or edges too"
@@ -81,14 +82,14 @@ def energies_of_parts(
         MLIPError: a part asks for features of ghosts more or less often than the whole graph did.
     """
     with Exchange() as exchanged:
-        whole = model(types, len(types), edges, vectors).detach()
+        whole = model(types, len(types), edges, vectors, torch.arange(len(types))).detach()
     together = torch.zeros_like(whole)
     for owned in parts:
         nodes, chosen = _part(len(types), edges, owned, layers if parallel == "halo" else 0)
         index = torch.full([len(types)], -1)
         index[nodes] = torch.arange(len(nodes))
         with Exchange(exchanged.features, nodes[len(owned) :]) as exchange:
-            found = model(types[nodes], len(owned), index[edges[:, chosen]], vectors[chosen])
+            found = model(types[nodes], len(owned), index[edges[:, chosen]], vectors[chosen], owned)
         together[owned] = found.detach()
         if exchange.calls != exchanged.calls:
             raise MLIPError(UNEQUAL)

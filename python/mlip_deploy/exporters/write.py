@@ -16,14 +16,7 @@ from mlip_deploy.artifact.fixtures import build_fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import (
-    TORCH_DTYPE,
-    Adapted,
-    EdgeGradientModel,
-    EdgeGradientModelWithExtras,
-    EdgeGradientModelWithFeatures,
-    EdgeGradientModelWithSettings,
-)
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModelWithFeatures
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
@@ -49,18 +42,16 @@ def write_artifact(
     """
     load_operators()
     contract = adapted.contract(dtype)
-    if adapted.settings and (backend == "aotinductor" or adapted.extras):
-        other = "outputs of atoms" if adapted.extras else "the back end aotinductor"
-        raise MLIPError(f"{contract.model.name} has settings, which {other} cannot be combined with yet")
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
     with quiet():
-        fixtures = with_self_test(build_fixtures(adapted.original, adapted.elements, progress, adapted.settings), dtype)
+        fixtures = with_self_test(
+            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
+        )
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        energy_model = adapted.energy_model(TORCH_DTYPE[dtype]).eval()
-        if backend == "torchscript" and not adapted.settings and hasattr(energy_model, "energies_and_features"):
-            contract = contract.model_copy(update={"features": _width_of_features(energy_model, contract)})
-        model = _interface(contract)(energy_model).eval()
+        model = adapted.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
+        if isinstance(model, EdgeGradientModelWithFeatures):
+            contract = contract.model_copy(update={"features": _width_of_features(model.energy_model, contract)})
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
@@ -75,18 +66,6 @@ def write_artifact(
     progress(f"writing {output}")
     torchscript.save(frozen, output, contract, fixtures)
     return contract
-
-
-def _interface(contract: Contract) -> type[nn.Module]:
-    """The module around an energy model that has the methods of its contract."""
-    if contract.settings:
-        return EdgeGradientModelWithSettings
-    bases: list[type[nn.Module]] = []
-    if contract.extras:
-        bases.append(EdgeGradientModelWithExtras)
-    if contract.features:
-        bases.append(EdgeGradientModelWithFeatures)
-    return type("Interface", tuple(bases), {}) if len(bases) > 1 else (*bases, EdgeGradientModel)[0]
 
 
 def _width_of_features(energy_model: nn.Module, contract: Contract) -> int:

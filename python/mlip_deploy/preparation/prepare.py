@@ -6,7 +6,6 @@ import importlib.metadata
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -17,9 +16,11 @@ from ase.data import atomic_numbers
 from ase.io import write as write_atoms
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from mlip_deploy.artifact.domain_record import require_domain
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_folder
 from mlip_deploy.preparation import plan as plans
@@ -43,6 +44,8 @@ class Prepared:
         Where everything was written.
     plan
         What the run does, in numbers.
+    model
+        Its name, number type and energies, in words.
     formula, n_atoms
         Of the structure, repeated as asked for.
     notes
@@ -52,6 +55,7 @@ class Prepared:
     engine: str
     folder: Path
     plan: Plan
+    model: str
     formula: str
     n_atoms: int
     notes: tuple[str, ...]
@@ -82,6 +86,7 @@ def prepare(
     atoms: int | None = None,
     dispersion: bool = False,
     zbl: bool = False,
+    guard: bool = False,
     threads: int = 0,
     device: str = "cpu",
     force: bool = False,
@@ -118,6 +123,8 @@ def prepare(
         Add D3 (LAMMPS only, for a model that has no dispersion).
     zbl
         Add ZBL repulsion at short distances (LAMMPS only).
+    guard
+        Stop the run where an atom is too far outside of the file's domain (`mlip domain fit`), and keep the frame.
     threads
         CPU threads in the model; 0 for the engine's own choice.
     device
@@ -139,6 +146,8 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
+    if guard:
+        require_domain(artifact.path)
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
@@ -151,6 +160,7 @@ def prepare(
         artifact.contract.energy_frame,
         dispersion,
         zbl,
+        guard,
         threads,
         device,
     )
@@ -173,7 +183,13 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         for written in files.iterdir():
             shutil.copyfile(written, folder / written.name)
-    return Prepared(engine, folder, plan, whole.get_chemical_formula(), len(whole), tuple(notes))
+    return Prepared(engine, folder, plan, _in_words(artifact), whole.get_chemical_formula(), len(whole), tuple(notes))
+
+
+def _in_words(artifact: Artifact) -> str:
+    """The model, its number type, and what its energies are."""
+    contract = artifact.contract
+    return f"{contract.model.name} in {contract.dtype}; energies: {contract.energy_frame.describe()}"
 
 
 def _require_order(engine: str, path: str | Path, structure: str | Path) -> None:
@@ -214,7 +230,7 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "title": title,
         "version": importlib.metadata.version("mlip-deploy"),
         "model": model,
-        "model_in_words": f"{contract.model.name} in {contract.dtype}; energies: {contract.energy_frame.describe()}",
+        "model_in_words": _in_words(artifact),
         "periodic": bool(atoms.pbc.all()),
         "friction": plans.FRICTION,
         "damping": 1.0 / plans.FRICTION,
@@ -222,12 +238,14 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "pressure_damping": plans.PRESSURE_DAMPING,
         "cool": plans.COOL,
         "hot_part": plans.HOT_PART,
+        "guard_every": plans.GUARD_EVERY,
+        "guard_grade": plans.GUARD_GRADE,
     }
     if engine == "lammps":
         values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
     else:
         if engine == "openmm":
-            atoms = import_module("mlip_deploy.engines.openmm").in_reduced_box(atoms)[0]
+            atoms = in_reduced_box(atoms)[0]
             values |= {"platform": "CPU" if plan.device == "cpu" else "CUDA", "volume": bool(atoms.pbc.all())}
         write_atoms(folder / "structure.extxyz", atoms)
     templates = Environment(

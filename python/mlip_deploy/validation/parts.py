@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import tolerance
@@ -31,10 +32,18 @@ def parts_with_ghosts(artifact: Artifact, atoms: Atoms) -> Check:
     load_operators()
     model = torch.jit.load(str(artifact.path))  # type: ignore[no-untyped-call]
     values = [setting.number(atoms.info[setting.name]) for setting in contract.settings]
-    settings = [torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])] if values else []
+    others = {"settings": torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])} if values else {}
+    if contract.positions:
+        others["cell"] = torch.tensor(atoms.cell.array)
+
+    def energies(types: Tensor, n_owned: int, edges: Tensor, vectors: Tensor, owned: Tensor) -> Tensor:
+        of_owned = {"positions": torch.tensor(atoms.positions)[owned]} if contract.positions else {}
+        found: Tensor = model(types, n_owned, edges, vectors, **of_owned, **others)[0]
+        return found
+
     try:
         whole, parts = energies_of_parts(
-            lambda *arguments: model(*arguments, *settings)[0],
+            energies,
             *graph(atoms, contract.elements, contract.cutoff, TORCH_DTYPE[contract.dtype]),
             cut(atoms),
             contract.parallel,

@@ -53,6 +53,11 @@ def contract_of(contract: Contract) -> Contract:
             f"{contract.model.name} has outputs beside energy and forces ({', '.join(contract.extras)}), which "
             "compiled files do not have. Leave out --backend aotinductor"
         )
+    if contract.positions:
+        raise MLIPError(
+            f"{contract.model.name} takes positions and cell beside its edges, which compiled files do not have. Leave "
+            "out --backend aotinductor"
+        )
     compiled = CompiledFor(torch=_minor_release(), device="cpu", processor=_processor())
     fields = dict(contract) | {"schema": contract.schema_version, "backend": "aotinductor", "compiled_for": compiled}
     fields["differentiable_energies"] = False  # the compiled graph holds the gradient of their sum
@@ -129,8 +134,9 @@ def _compare(package: str, model: nn.Module, contract: Contract) -> None:
     directions = nn.functional.normalize(torch.randn(N_EDGES, 3, generator=random, dtype=torch.float64), dim=1)
     lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(N_EDGES, 1, generator=random, dtype=torch.float64))
     vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
-    expected = model(types, N_OWNED, edges, vectors)
-    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors])
+    settings = _example_settings(contract)
+    expected = model(types, N_OWNED, edges, vectors, *settings)
+    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors, *settings])
     for a, b in zip(found, expected, strict=True):
         if not float((a - b).abs().max()) <= AGREEMENT[contract.dtype] * float(b.abs().max()):
             raise MLIPError(
@@ -150,10 +156,18 @@ class _CountsAsShapes(nn.Module):
         self.model = model
 
     def forward(
-        self, node_types: Tensor, owned_types: Tensor, edge_index: Tensor, edge_vectors: Tensor
+        self, node_types: Tensor, owned_types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *settings: Tensor
     ) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = self.model(node_types, owned_types.shape[0], edge_index, edge_vectors)
+        result: tuple[Tensor, Tensor] = self.model(
+            node_types, owned_types.shape[0], edge_index, edge_vectors, *settings
+        )
         return result
+
+
+def _example_settings(contract: Contract) -> list[Tensor]:
+    """The argument of a model with settings, with values that it accepts; nothing for any other."""
+    values = [setting.number(setting.examples()[-1]) for setting in contract.settings]
+    return [torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])] if values else []
 
 
 def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, list[Tensor]]:
@@ -171,6 +185,7 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
         (torch.zeros(N_OWNED, dtype=torch.int64), [count]),
         (torch.zeros(2, N_EDGES, dtype=torch.int64), [fixed, count]),
         (torch.zeros(N_EDGES, 3, dtype=TORCH_DTYPE[contract.dtype]), [count, fixed]),
+        *((values, [fixed]) for values in _example_settings(contract)),
     ]
     inputs: list[Tensor] = [
         fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
@@ -219,6 +234,14 @@ def _gather(x: Tensor, n_nodes: int) -> Tensor:
 
 def _gather_backward(gradient: Tensor, n_owned: int) -> Tensor:
     return gradient.new_empty([n_owned, *gradient.shape[1:]])
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1:])
+
+
+def _sum_backward(gradient: Tensor, n_owned: int) -> Tensor:
+    return gradient.new_empty([n_owned, *gradient.shape])
 
 
 def _harmonics(vectors: Tensor, l_max: int) -> tuple[Tensor, Tensor]:
@@ -271,6 +294,8 @@ def _register_shapes() -> None:
     shapes: dict[str, Callable[..., Any]] = {
         "ghost_gather": _gather,
         "ghost_gather_backward": _gather_backward,
+        "sum_over_atoms": _sum,
+        "sum_over_atoms_backward": _sum_backward,
         "edge_harmonics": _harmonics,
         "edge_harmonics_backward": _harmonics_backward,
         "edge_tensor_product": _product,

@@ -235,6 +235,11 @@ def write_torchforce(
             f"{adapted.identity.name} has settings ({names}), which a TorchForce file has no place for. Use a file "
             "without --target torchforce, with MLIPForce"
         )
+    if adapted.positions:
+        raise MLIPError(
+            f"{adapted.identity.name} takes positions and cell beside its edges, which a TorchForce file has no place "
+            "for. Use a file without --target torchforce, with MLIPForce"
+        )
     load_operators()
     progress(f"scripting the model in {dtype}")
     form = EnergyAndForces if forces else Energy

@@ -69,6 +69,7 @@ def cases(context: Context) -> list[Case]:
             "dimers",
             "Atoms that fall into each other at high temperature, in a collision cascade or in a random start.",
             _run,
+            without_cell=True,
         )
     ]
 

@@ -19,12 +19,17 @@ from mlip_deploy.validation.case import Case, Check, Context, Outcome, unmeasure
 Body = Callable[[Context, Progress], Outcome]
 
 
-def case(name: str, purpose: str, body: Body, engine: str | None = None) -> Case:
-    """A physics case. An engine that stops with a message is a failed check, not the end of the validation."""
+def case(name: str, purpose: str, body: Body, engine: str | None = None, without_cell: bool = False) -> Case:
+    """A physics case. An engine that stops with a message is a failed check, not the end of the validation.
+
+    Args:
+        without_cell: its structures have none, so that it says nothing about a model that needs one.
+    """
 
     def run(context: Context, progress: Progress) -> Outcome:
         try:
-            outcome = body(context, progress)
+            applies = not (without_cell and context.artifact.contract.positions == "periodic")
+            outcome = body(context, progress) if applies else not_applicable(NEEDS_A_CELL)
         except UnwritableError:
             raise
         except MLIPError as error:
@@ -44,6 +49,14 @@ def outcome(checks: Sequence[Check], **further: object) -> Outcome:
     )
 
 
+NEEDS_A_CELL = "the model needs cells that are periodic in three directions"
+
+
+def not_applicable(reason: str) -> Outcome:
+    """Of a case that says nothing about this model."""
+    return outcome([unmeasured("the case", "not-applicable", reason)])
+
+
 def tested_elements(context: Context) -> list[str]:
     return context.elements or context.artifact.contract.elements
 
@@ -51,9 +64,11 @@ def tested_elements(context: Context) -> list[str]:
 def fixture_structures(context: Context) -> dict[str, Atoms]:
     """The structures of the fixtures by name, built from the elements that were asked for.
 
-    Without those that have one atom, and in OpenMM without those periodic in some directions only.
+    Without those that have one atom, those that the model refuses, and in OpenMM those periodic in some directions
+    only.
     """
-    found = {name: atoms for name, atoms in structures(tested_elements(context)) if len(atoms) > 1}
+    all_of_them = structures(tested_elements(context), context.artifact.contract.positions)
+    found = {name: atoms for name, atoms in all_of_them if len(atoms) > 1}
     if context.engine == "openmm":
         found = {name: atoms for name, atoms in found.items() if len(set(atoms.pbc)) == 1}
     return found

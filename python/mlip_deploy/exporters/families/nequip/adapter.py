@@ -8,6 +8,7 @@ strictly local: an atom's energy depends on its own edges. Its tensor product is
 import copy
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,71 @@ CITATIONS = {
     ),
 }
 PACKAGE_SUFFIX = ".nequip.zip"
+SITE = "nequip.net:"
+"""before the name of a model that nequip downloads: group/model:version"""
+PUBLISHED = {name: f"{SITE}mir-group/{name}:0.1" for name in ("NequIP-OAM-L", "NequIP-OAM-XL", "Allegro-OAM-L")}
+# As Matbench Discovery has it: trained on OMat24, then on MPtrj and sAlex.
+PUBLISHED_FRAME = EnergyFrame(
+    functional="PBE (MPtrj, sAlex)", hubbard_u="MP2020 values", corrections="none", dispersion="none"
+)
+PUBLISHED_LICENSE = "MIT (code), CC-BY-4.0 (weights, by Matbench Discovery)"
 
 
 def adapt(source: str, options: ExportOptions) -> Adapted:
-    """A stored NequIP or Allegro model as an Adapted model.
+    """A published or stored NequIP or Allegro model as an Adapted model.
 
     Args:
-        source: a training checkpoint (*.ckpt) or a package (*.nequip.zip), which carries code.
+        source: a name of PUBLISHED, another model of nequip.net ("nequip.net:group/model:version"), a training
+            checkpoint (*.ckpt) or a package (*.nequip.zip); packages, which those of nequip.net are, carry code.
         options: `fuse` False keeps NequIP's own layers; `elements`; `trust_checkpoint`, which a package always needs.
 
     Raises:
-        MLIPError: for a file that is not one of these or not trusted, elements that the model lacks, type
-            names that are no elements, a layer that the adapter does not know, or one without a fused form while
-            `options.fuse` is true.
+        MLIPError: for a file that is not one of these or not trusted, a model that cannot be downloaded, elements that
+            the model lacks, type names that are no elements, a layer that the adapter does not know, or one without a
+            fused form while `options.fuse` is true.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise MLIPError(f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX})")
+    address = PUBLISHED.get(source, source)
+    if address.startswith(SITE):
+        adapted = _adapt_file(_download(source, address, options.trust_checkpoint), options)
+        known = address in PUBLISHED.values()
+        identity = adapted.identity.model_copy(
+            update={
+                "name": address.rpartition("/")[2].partition(":")[0],
+                "license": PUBLISHED_LICENSE if known else "unknown",
+            }
+        )
+        return replace(adapted, identity=identity, energy_frame=PUBLISHED_FRAME if known else adapted.energy_frame)
+    if not Path(source).is_file():
+        raise MLIPError(
+            f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX}), or a name: "
+            f"{', '.join(PUBLISHED)}"
+        )
+    return _adapt_file(Path(source), options)
+
+
+def _download(source: str, address: str, trust: bool) -> Path:
+    """The package that nequip keeps of a model of nequip.net."""
+    if not trust:
+        raise MLIPError(
+            f"'{source}' is downloaded as a NequIP package, which carries the model's Python code: it is to be trusted "
+            "like a program. If you trust its authors, add: --trust-checkpoint"
+        )
+    try:
+        with nequip_settings():
+            from nequip.model.saved_models.load_utils import _get_model_file_path
+
+            with _get_model_file_path(address) as path:
+                return Path(path)
+    except Exception as error:
+        page = f"https://www.nequip.net/models/{address.removeprefix(SITE)}"
+        raise MLIPError(
+            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
+            f"download the package from {page}, copy it here and give the file in place of the name"
+        ) from error
+
+
+def _adapt_file(path: Path, options: ExportOptions) -> Adapted:
+    source = str(path)
     if path.name.endswith(PACKAGE_SUFFIX):
         if not zipfile.is_zipfile(path):
             raise MLIPError(f"'{source}' is not a NequIP package: it is no zip archive")
