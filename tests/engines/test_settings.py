@@ -4,23 +4,31 @@ import copy
 import pickle
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import openmm
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from conftest import EXAMPLES, mlip
 from lammps_decks import Deck, run_decks
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
 
+import mlip_deploy
 from mlip_deploy import export_module
-from mlip_deploy.artifact.contract import Setting
+from mlip_deploy.artifact.contract import Output, Setting
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.cli.main import main
 from mlip_deploy.engines.lammps import LAMMPSError, run
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters import module
+from mlip_deploy.exporters.families.registry import FAMILIES
+from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.openmm import MLIPForce, system_of
+from mlip_deploy.progress import silent
 from mlip_deploy.validation.fidelity import check
 
 sys.path.insert(0, str(EXAMPLES))
@@ -331,3 +339,83 @@ def test_compiled_files_have_settings(tmp_path):
     assert atoms.get_potential_energy() == pytest.approx(
         energy(export(tmp_path / "charged.mlip.pt"), charge=-2, task="scaled"), abs=FLOAT64_SUM * 16
     )
+
+
+# ---- adapters -----------------------------------------------------------------------------------------------------
+
+
+class ChargesToo(ChargedAtoms):
+    """With an output of each atom, of the same arguments."""
+
+    def extras(self, node_types, n_owned: int, edge_index, edge_vectors, settings):
+        charge = self.electronegativity[node_types[:n_owned]] + settings[0]
+        return torch.stack([charge, 2.0 * charge], dim=1)
+
+
+@pytest.fixture
+def adapted(monkeypatch, tmp_path):
+    """What export_module makes of the example, as a family's adapter would."""
+    found = []
+    monkeypatch.setattr(module, "write_artifact", lambda adapted, *_: found.append(adapted))
+    export(tmp_path / "x.mlip.pt")
+    monkeypatch.undo()
+    return found[0]
+
+
+class Family:
+    """In the place of one of the registry."""
+
+    def __init__(self, adapted):
+        self.adapt = lambda source, options: adapted
+
+
+def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
+    path = tmp_path / "extras.mlip.pt"
+    outputs = tuple(Output(name=name, unit="e", scope="atom") for name in ("charges", "doubled"))
+    model = ChargesToo([0.9, -0.7], 4.0)
+    of_both = replace(adapted, energy_model=lambda kind: copy.deepcopy(model).to(kind), extras=outputs)
+    write_artifact(of_both, path, "float64", silent)
+    calculator, atoms = MLIPCalculator(path, charge=2), rocksalt()
+    found = calculator.get_property("doubled", atoms)
+    np.testing.assert_allclose(found, np.where(atoms.symbols == "Na", 5.8, 2.6), rtol=1e-6)
+    assert calculator.get_property("energy", atoms) == pytest.approx(energy(export(tmp_path / "x.mlip.pt"), charge=2))
+
+
+@pytest.mark.parametrize("form", ["artifact", "torchforce"])
+def test_settings_are_baked_in(form, adapted, charged, tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "charged", Family(adapted))
+    path = tmp_path / ("fixed.mlip.pt" if form == "artifact" else "fixed.torchforce.pt")
+    command = ["export", "charged", "x", "-o", str(path), "--dtype", "float64", "--fix", "charge=-1", "--target", form]
+    if form == "torchforce":  # has no sum over all atoms, and says so once its settings are settled
+        with pytest.raises(
+            MLIPError, match=r"has settings, which a TorchForce .* --fix task=plain, or use a file without"
+        ):
+            mlip_deploy.export("charged", "x", path, target=form, fix={"charge": -1})
+        with pytest.raises(MLIPError, match="calls mlip::sum_over_atoms, which openmmtorch does not have"):
+            mlip_deploy.export("charged", "x", path, target=form, fix={"charge": -1, "task": "plain"})
+        return
+    assert main(command) == 0
+    contract = Artifact(path).contract
+    assert [setting.name for setting in contract.settings] == ["task"]
+    assert [(fixed.name, fixed.value) for fixed in contract.inputs] == [("charge", "-1")]
+    assert energy(path, task="scaled") == pytest.approx(energy(charged, charge=-1, task="scaled"), abs=FLOAT64_SUM * 16)
+    assert main([*command, "--fix", "task=scaled"]) == 0
+    contract = Artifact(path).contract
+    assert (contract.settings, contract.requires) == ([], ["sum_over_atoms"])
+    assert energy(path) == pytest.approx(energy(charged, charge=-1, task="scaled"), abs=FLOAT64_SUM * 16)
+    assert check(path, ["ase", "lammps"], [1, 2]).passed
+
+
+def test_values_that_cannot_be_baked_in(adapted, tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "charged", Family(adapted))
+    for fix, message in [
+        ({"chrage": "0"}, r"--fix chrage=0: charged has no setting 'chrage'\. It has: charge \(an integer from -3"),
+        ({"charge": "7"}, "setting 'charge' is 7.0, expected an integer from -3 to 3, e"),
+        ({"charge": "one"}, "setting 'charge' is 'one', expected an integer from -3 to 3, e"),
+        ({"task": "spice"}, "setting 'task' is 'spice', expected one of plain, scaled"),
+    ]:
+        with pytest.raises(MLIPError, match=message):
+            mlip_deploy.export("charged", "x", tmp_path / "x.mlip.pt", fix=fix)
+    refused = mlip("export", "sevennet", "7net-0", "-o", tmp_path / "x.mlip.pt", "--fix", "charge")
+    assert refused.returncode == 2
+    assert "'charge': expected the name of a setting and its value, such as charge=0" in refused.stderr

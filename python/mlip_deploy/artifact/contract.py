@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -122,6 +123,20 @@ class Setting(_Strict):
         if not self.accepts(value):
             raise MLIPError(f"setting '{self.name}' is {value!r}, expected {self.describe()}")
         return float((self.choices or []).index(str(value)) if self.kind == "choice" else value)
+
+    def parse(self, value: float | int | str) -> float | int | str:
+        """A value that may be written as text, such as "-1".
+
+        Raises
+        ------
+        MLIPError
+            For a value that the setting does not accept.
+        """
+        if self.kind != "choice" and isinstance(value, str):
+            with suppress(ValueError):
+                value = float(value)
+        self.number(value)
+        return int(value) if self.kind == "integer" else value
 
     def examples(self) -> list[float | int | str]:
         """A few values that it accepts, the default first."""

@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="load a checkpoint file that is a pickle, which runs the code in it",
     )
     parser.add_argument(
+        "--fix",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="charge=0",
+        help="bake in a value of a setting that the model has; may be repeated",
+    )
+    parser.add_argument(
         "--energy-frame",
         metavar="TERMS",
         help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
@@ -84,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
             target=options.target,
+            fix=dict(options.fix),
             energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
             base=options.base,
             progress=progress,
@@ -99,6 +108,13 @@ def run(options: argparse.Namespace) -> int:
     )
     console.print(f"next: mlip check {path}")
     return 0
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"'{text}': expected the name of a setting and its value, such as charge=0")
+    return name, value
 
 
 class _ListFamilies(argparse.Action):

@@ -6,7 +6,7 @@ torch and the framework are imported when everything that can be wrong without t
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,6 +36,7 @@ def export(
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
     target: Target = "artifact",
+    fix: Mapping[str, float | int | str] | None = None,
     energy_frame: EnergyFrame | None = None,
     base: str | Path | None = None,
     progress: Progress = silent,
@@ -73,6 +74,8 @@ def export(
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     target
         "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
+    fix
+        Values of the model's settings to bake in, such as `{"charge": 0}`: the file then has no such settings.
     energy_frame
         With what the energies may be compared, for a checkpoint of which nothing is published.
     base
@@ -130,6 +133,7 @@ def export(
             base=None if base is None else str(base),
         ),
     )
+    adapted = adapted.with_fixed(fix or {})
     if target == "torchforce":
         write_torchforce(adapted, output, dtype, progress)
     else:

@@ -45,7 +45,8 @@ def write_artifact(
         contract = aotinductor.contract_of(contract)
     with quiet():
         fixtures = with_self_test(
-            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
+            build_fixtures(adapted.original, adapted.elements, progress, adapted.free_settings, adapted.positions),
+            dtype,
         )
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         model = adapted.interface(TORCH_DTYPE[dtype]).eval()

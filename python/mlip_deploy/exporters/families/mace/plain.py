@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
+
 INTERACTIONS = (
     "RealAgnosticInteractionBlock",
     "RealAgnosticResidualInteractionBlock",
@@ -224,20 +226,30 @@ class MACEEnergy(nn.Module):
     """MACE behind the model interface: atomic energies of owned atoms from edge vectors, in eV and float64.
 
     Args:
-        model: MACE or ScaleShiftMACE, in the artifact's type.
+        model: MACE or ScaleShiftMACE, in the artifact's type; with further inputs `forward` takes settings.
         head: index of the head.
     """
+
+    __constants__ = ("has_inputs",)
 
     def __init__(self, model: Any, head: int):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
-        self.embedding = model.node_embedding
+        self.has_inputs = hasattr(model, "joint_embedding")
+        self.embedding = FirstFeatures(model, head) if self.has_inputs else model.node_embedding
         blocks = zip(model.interactions, model.products, strict=True)
         self.layers = nn.ModuleList([MACELayer(i, p, gather=k > 0) for k, (i, p) in enumerate(blocks)])
         self.energy = EnergySum(model, head)
 
-    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+    def forward(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> Tensor:
         # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
         padded = torch.nn.functional.pad(node_types, [0, 1])
         one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)
@@ -245,10 +257,17 @@ class MACEEnergy(nn.Module):
         lengths = torch.linalg.norm(edge_vectors, dim=-1, keepdim=True)
         harmonics = self.edge_features.harmonics(edge_vectors)
         radial, cutoff = self.edge_features(lengths, one_hot, edges)
-        x = self.embedding(one_hot)
+        if self.has_inputs:
+            assert settings is not None
+            x = self.embedding(padded, settings)
+        else:
+            x = self.embedding(one_hot)
+        first = x
         features: list[Tensor] = []
         for layer in self.layers:
             x = layer(x, one_hot, harmonics, radial, cutoff, edges, n_owned)
             features.append(x)
         result: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
+        if self.has_inputs:
+            result = result + self.embedding.energies(first[:n_owned])
         return result
