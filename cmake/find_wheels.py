@@ -32,11 +32,6 @@ def version_in(path: Path | None, pattern: str) -> str:
 
 torch = package("torch/version.py")
 emit("WHEEL_TORCH", torch.parent if torch else None)
-emit("WHEEL_TORCH_VERSION", version_in(torch, r"__version__ = '([^']+)'"))
-emit("WHEEL_TORCH_CUDA", version_in(torch, r"cuda: .*= '([^']+)'"))
-
-vesin = package("vesin/include/vesin.h")
-emit("WHEEL_VESIN", vesin.parent.parent if vesin else None)
 
 json = package("nlohmann_json/include/nlohmann/json.hpp")
 emit("WHEEL_JSON_INCLUDE", json.parent.parent if json else None)

@@ -171,3 +171,25 @@ def of_nequip(path: Any) -> Energies:
         return found, _gradient(data["pos"], lambda g: g)
 
     return energies
+
+
+def of_nequix(path: Any, elements: list[str]) -> Energies:
+    """Nequix's own layers in float64, up to the energies."""
+    from mlip_deploy.exporters.families.nequix.checkpoint import read_checkpoint
+    from mlip_deploy.exporters.families.nequix.framework import build_model
+    from mlip_deploy.exporters.parts import graph
+    from mlip_deploy.exporters.settings import default_dtype
+
+    checkpoint = read_checkpoint(path)
+    model = build_model(checkpoint, path, torch.float64)
+    numbers = list(checkpoint.settings["atomic_numbers"])
+
+    def energies(atoms: Atoms) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        _, edges, vectors = graph(atoms, elements, model.cutoff, torch.float64)
+        species = torch.tensor([numbers.index(number) for number in atoms.numbers])
+        vectors.requires_grad_(True)
+        with default_dtype(torch.float64):
+            found = model.node_energies(vectors, species, edges[1], edges[0])[:, 0]
+        return found, _gradient(vectors, _from_edges(edges, len(atoms)))
+
+    return energies

@@ -143,3 +143,42 @@ def ani_state(architecture: str = "ani1x", members: int = 1, old_names: bool = F
             if "default_" not in name:
                 state[name] = value
     return state
+
+
+def so3lr_model(**changes: Any) -> Any:
+    """An SO3LR of two layers with few features and random weights, of H, C and O.
+
+    Args:
+        changes: of the settings.
+    """
+    from so3krates_torch.modules.models import SO3LR
+
+    from mlip_deploy.exporters.settings import default_dtype
+
+    settings: dict[str, Any] = {
+        "r_max": 4.0,
+        "r_max_lr": 9.0,
+        "dispersion_energy_cutoff_lr_damping": 1.5,
+        "num_radial_basis_fn": 8,
+        "degrees": [1, 2],
+        "num_features": 16,
+        "num_heads": 4,
+        "num_layers": 2,
+        "energy_regression_dim": 16,
+        "avg_num_neighbors": 4.0,
+        "radial_basis_fn": "bernstein",
+        "cutoff_fn": "phys",
+        "use_charge_embed": True,
+        "use_spin_embed": True,
+        "layer_normalization_1": True,
+        "layer_normalization_2": True,
+        "residual_mlp_1": True,
+        "energy_learn_atomic_type_scales": True,
+    } | changes
+    torch.manual_seed(0)
+    with default_dtype(torch.float32):
+        model = SO3LR(**settings)
+    with torch.no_grad():
+        for number, scale in ((1, 2.0), (6, 3.0), (8, 2.5)):
+            model.atomic_energy_output_block.energy_scales.weight[0, number - 1] = scale
+    return model

@@ -17,3 +17,7 @@ HEAT_FLUX_FLOAT32 = 1e-4
 HEAT_FLUX_OF_MOTION = 1e-4
 # A test of virials (eV) or fluxes (eV Å over a time) proves nothing where the largest is this small
 HEAT_FLUX_SIGNAL = 0.1
+# Features that enter a read-out, in float64: sums of products of numbers of order 1 in another order
+FEATURES_FLOAT64 = 1e-9
+# Grades in float64, relative: what is outside of the axes is a difference of squares
+GRADES_FLOAT64 = 1e-6

@@ -10,6 +10,7 @@ namespace {
 constexpr const char* contract_record = "extra/mlip/contract.json";
 constexpr const char* fixtures_record = "extra/mlip/fixtures.json";
 constexpr const char* validation_record = "extra/mlip/validation.json";
+constexpr const char* domain_record = "extra/mlip/domain";
 
 }  // namespace
 
@@ -37,6 +38,26 @@ Validation read_validation(const SealedArchive& archive, const std::string& engi
   const std::string torch_release = std::string(TORCH_VERSION).substr(0, std::string(TORCH_VERSION).find('+'));
   found.problem = unvalidated(found.record, digest, {engine, engine_release, torch_release});
   return found;
+}
+
+std::string no_features(const Contract& contract) {
+  const std::string why = contract.backend == BackendKind::aotinductor
+                              ? "a compiled file has none. Use one that is not: mlip export without --backend"
+                              : "its file has none. Write it anew: mlip export";
+  return contract.model_name + ": grades need the features that enter the read-out, and " + why;
+}
+
+DomainRecord read_domain(const SealedArchive& archive, const Contract& contract) {
+  const std::string fit = "mlip domain fit " + archive.path() + " --frames FRAMES.extxyz";
+  if (contract.features == 0) throw Error(no_features(contract));
+  if (!archive.has(domain_record))
+    throw Error(contract.model_name + " has no grades, since its file has no domain. Type: " + fit);
+  DomainRecord record = parse_domain_record(archive.own(domain_record), archive.path());
+  if (record.content_sha256 != archive.content_sha256() || record.n_features != contract.features)
+    throw Error("'" + archive.path() + "' has the domain of another model: that of " +
+                record.content_sha256.substr(0, 12) + ", this is " + archive.content_sha256().substr(0, 12) +
+                ". Fit its own: " + fit);
+  return record;
 }
 
 }  // namespace mlip

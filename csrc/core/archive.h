@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/contract.h"
+#include "core/domain_record.h"
 #include "core/sealed_archive.h"
 #include "core/self_test.h"
 #include "core/validation_record.h"
@@ -32,5 +33,11 @@ struct Validation {
 /// @throws Error for a foreign record.
 /// @param engine "lammps", say, and the release that is running, "2025.7.22"
 Validation read_validation(const SealedArchive& archive, const std::string& engine, const std::string& engine_release);
+
+/// What `mlip domain fit` wrote into a file. @throws Error for a file without one, or with that of another model.
+DomainRecord read_domain(const SealedArchive& archive, const Contract& contract);
+
+/// Why a model without features has no grades.
+std::string no_features(const Contract& contract);
 
 }  // namespace mlip

@@ -471,12 +471,10 @@ Contract parse_contract(const std::string& text, const std::string& name) {
   contract.operators = root.integers("operators");
   if (root.has("inversion_symmetric")) root.boolean("inversion_symmetric");  // read by mlip validate
   if (root.has("differentiable_energies")) contract.differentiable_energies = root.boolean("differentiable_energies");
-  if (root.has("domain")) {
-    Reader domain = root.object("domain");
-    const auto record = domain.text("record");
-    domain.finish();
-    if (record.rfind("mlip/", 0) != 0)
-      source.fail("'domain.record' is " + json(record).dump() + ", expected a record below mlip/");
+  if (root.has("features")) {
+    contract.features = root.integer("features");
+    if (contract.features < 1)
+      source.fail("'features' is " + std::to_string(contract.features) + ", expected a positive number");
   }
   root.finish();
 

@@ -69,6 +69,7 @@ struct Contract {
   bool atomic_energies_meaningful = true;  ///< false where their sum alone means something
   /// Atomic energies can be differentiated one by one, which exact centroid virials of a model with messages need.
   bool differentiable_energies = false;
+  int features = 0;                      ///< width of the features of atoms that enter the read-out; 0: none are given
   std::map<std::string, int> operators;  ///< custom operators that the graph calls, with the version of each
 
   /// Type index of a chemical symbol. @throws Error that reads on after "... is ": `'Xx', not an element of ...`.

@@ -75,6 +75,8 @@ struct Evaluation {
   std::vector<double> cell_gradient;       ///< [3, 3] eV/Å
   /// Of each axis a, [n_edges, 3]: m_ij,a. eV; with Model::evaluate_moments only.
   std::array<std::vector<double>, 3> edge_moments;
+  std::vector<double> features;  ///< [n_owned, the contract's features], if they were asked for
+  std::vector<double> grades;    ///< [n_owned] likewise
 };
 
 /// Edges to be looked at again at each step, between two searches for neighbours.

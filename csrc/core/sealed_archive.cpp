@@ -18,6 +18,7 @@ namespace {
 constexpr std::string_view own_folder = "extra/mlip/";
 constexpr const char* manifest_record = "extra/mlip/manifest.txt";
 constexpr const char* validation_record = "extra/mlip/validation.json";
+constexpr const char* domain_record = "extra/mlip/domain";
 
 const std::string export_line = "mlip export FAMILY SOURCE -o NAME.mlip.pt";
 const std::string again = "Copy it again, or write it anew: " + export_line;
@@ -165,7 +166,12 @@ const std::string& SealedArchive::own(const std::string& name) const {
   return found->second;
 }
 
-std::string SealedArchive::content_sha256() const { return sha256(own_.at(manifest_record)); }
+std::string SealedArchive::content_sha256() const {
+  std::string lines;
+  for (const auto& [name, line] : by_name(own_.at(manifest_record)))
+    if (name != domain_record) lines += line + "\n";
+  return sha256(lines);
+}
 
 std::string SealedArchive::read_directory(std::ifstream& file, std::uint64_t& begin, std::size_t& n_entries) const {
   const bool starts_like_zip = read(file, 4) == "PK\x03\x04";

@@ -24,7 +24,8 @@ class SealedArchive {
   /// Content of a record of mlip-deploy (below `extra/mlip/`). @throws Error if there is none of this name.
   const std::string& own(const std::string& name) const;
 
-  /// Of the manifest, and so of every record but the validation record: 64 hexadecimal digits.
+  /// Of the manifest without the domain, and so of every record but the validation record and the domain, which are
+  /// said of a model and not part of it: 64 hexadecimal digits.
   std::string content_sha256() const;
 
   struct Record {

@@ -61,8 +61,12 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   // Halo mode asks for neighbours of ghosts; hybrid reads the flag before the model is known.
   ghostneigh = 1;
   comm_forward = 3;  // rank, index and type of a ghost's owner
-  // compute pair: [1] edges, [2] seconds in the model since the run began, both summed over ranks
-  nextra = 2;
+  comm_reverse = 3;  // a member's forces on ghosts
+  // compute pair sums over ranks: [1] edges, [2] seconds in the models since the run began; of the last step that had
+  // them, which rank 0 alone contributes, [3] the largest grade, [4] to [9] the columns of model_devi.out
+  nextra = 9;
+  grade_.name = "grade";
+  deviation_.name = "deviation";
   pvector = new double[nextra]{};
 }
 
@@ -88,6 +92,9 @@ void PairMLIP::allocate() {
 
 void PairMLIP::settings(int narg, char** arg) {
   options_ = {};
+  drive_ = mlip::Drive::first;
+  deviation_every_ = 100;
+  deviation_file_ = "model_devi.out";
   strict_ = false;
   settings_given_.clear();
   settings_vary_ = false;
@@ -100,12 +107,13 @@ void PairMLIP::settings(int narg, char** arg) {
       ++k;
       continue;
     }
-    if (keyword != "device" && keyword != "threads" && keyword != "strict" && keyword != "self_test")
-      error->all(
-          FLERR,
-          "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-          "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [setting NAME VALUE] ...",
-          keyword);
+    if (keyword != "device" && keyword != "threads" && keyword != "strict" && keyword != "self_test" &&
+        keyword != "drive" && keyword != "out_freq" && keyword != "out_file")
+      error->all(FLERR,
+                 "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
+                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [drive first|mean] "
+                 "[out_freq N] [out_file FILE] [setting NAME VALUE] ...",
+                 keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
       options_.device = arg[k + 1];
@@ -113,6 +121,19 @@ void PairMLIP::settings(int narg, char** arg) {
       strict_ = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
     } else if (keyword == "self_test") {
       options_.self_test = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
+    } else if (keyword == "drive") {
+      try {
+        drive_ = mlip::parse_drive(arg[k + 1]);
+      } catch (const mlip::Error& failure) {
+        error->all(FLERR, "pair_style mlip: {}", failure.what());
+      }
+    } else if (keyword == "out_freq") {
+      deviation_every_ = utils::inumeric(FLERR, arg[k + 1], false, lmp);
+      if (deviation_every_ < 0)
+        error->all(FLERR, "pair_style mlip: out_freq is {}, expected a number of steps, or 0 for no file",
+                   deviation_every_);
+    } else if (keyword == "out_file") {
+      deviation_file_ = arg[k + 1];
     } else {
       options_.threads = utils::inumeric(FLERR, arg[k + 1], false, lmp);
       if (options_.threads < 1)
@@ -121,25 +142,46 @@ void PairMLIP::settings(int narg, char** arg) {
   }
 }
 
+std::vector<mlip::SealedArchive> PairMLIP::load(const std::vector<std::string>& files) {
+  step_ = nullptr;
+  model_ = nullptr;
+  committee_.reset();
+  models_.clear();
+  std::vector<mlip::SealedArchive> archives;
+  std::vector<mlip::Model*> members;
+  for (const std::string& file : files) {
+    archives.emplace_back(find_file(file));
+    models_.push_back(std::make_unique<mlip::Model>(archives.back(), options_));
+    members.push_back(models_.back().get());
+  }
+  committee_ = std::make_unique<mlip::Committee>(members, drive_);
+  model_ = members.front();
+  step_ = &committee_->step(0);
+  return archives;
+}
+
 void PairMLIP::coeff(int narg, char** arg) {
   const std::string usage = "pair_coeff * * FILE.mlip.pt El1 El2 ... (one element per atom type)";
   if (narg < 3) error->all(FLERR, "pair_coeff: expected '{}'", usage);
+  // No element has a dot in its name, nor has NULL.
+  std::vector<std::string> files{arg[2]};
+  int first_element = 3;
+  while (first_element < narg && std::string(arg[first_element]).find_first_of("./") != std::string::npos)
+    files.emplace_back(arg[first_element++]);
   const int n_types = atom->ntypes;
-  if (narg - 3 != n_types) {
+  const int n_elements = narg - first_element;
+  if (n_elements != n_types) {
     std::string found;
-    for (int k = 3; k < narg; ++k) found += std::string(" ") + arg[k];
-    error->all(FLERR, "pair_coeff: found {} element(s){}{} for {} atom type(s). Expected '{}'", narg - 3,
+    for (int k = first_element; k < narg; ++k) found += std::string(" ") + arg[k];
+    error->all(FLERR, "pair_coeff: found {} element(s){}{} for {} atom type(s). Expected '{}'", n_elements,
                found.empty() ? "" : ":", found, n_types, usage);
   }
 
   options_.process_on_node = process_on_node(world);
-  std::optional<mlip::SealedArchive> archive;
+  std::vector<mlip::SealedArchive> archives;
   std::string failure;
   try {
-    step_.reset();
-    archive.emplace(find_file(arg[2]));
-    model_ = std::make_unique<mlip::Model>(*archive, options_);
-    step_ = std::make_unique<mlip::StepEvaluator>(*model_);
+    archives = load(files);
   } catch (const mlip::Error& problem) {
     failure = problem.what();
   }
@@ -149,21 +191,24 @@ void PairMLIP::coeff(int narg, char** arg) {
   MPI_Allreduce(&failed, &n_failed, 1, MPI_INT, MPI_SUM, world);
   if (n_failed == comm->nprocs) error->all(FLERR, "pair_coeff: {}", failure);
   if (failed) error->one(FLERR, "pair_coeff, on {} of {} MPI ranks: {}", n_failed, comm->nprocs, failure);
-  const auto& contract = model_->contract();
-  check_validation(*archive);
+  validated_.clear();
+  for (const auto& archive : archives) validated_.push_back(check_validation(archive));
 
   if (!allocated) allocate();
   type_to_element_.assign(n_types + 1, -1);
   for (int type = 1; type <= n_types; ++type) {
-    const std::string symbol = arg[type + 2];
+    const std::string symbol = arg[first_element + type - 1];
     if (symbol == "NULL") continue;
-    try {
-      type_to_element_[type] = contract.type_index(symbol);
-    } catch (const mlip::Error& failure) {
-      error->all(FLERR,
-                 "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
-                 "style handles it",
-                 type, failure.what(), archive->path());
+    for (const auto& model : models_) {
+      try {
+        const int index = model->contract().type_index(symbol);
+        if (model.get() == model_) type_to_element_[type] = index;
+      } catch (const mlip::Error& failure) {
+        error->all(FLERR,
+                   "pair_coeff: type {} is {}, see: mlip info {}. Use a supported symbol, or NULL if another "
+                   "style handles it",
+                   type, failure.what(), model->path());
+      }
     }
   }
   int n_set = 0;
@@ -183,14 +228,15 @@ void PairMLIP::coeff(int narg, char** arg) {
                  type);
 
   extras_.clear();
-  for (const auto& name : contract.extras) extras_.emplace_back().name = name;
+  for (const auto& name : model_->contract().extras) extras_.emplace_back().name = name;
+  if (committee_->size() > 1) open_deviations();
   setup_printed_ = graph_printed_ = false;
 }
 
 // Rank 0 reads the record; the others learn whether it may be used.
-void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
+std::string PairMLIP::check_validation(const mlip::SealedArchive& archive) {
   const std::string& path = archive.path();
-  std::string problem;
+  std::string problem, validated;
   if (comm->me == 0) {
     bool in_doubt = true;
     // LAMMPS numbers its releases by their date: 20250722.
@@ -200,12 +246,12 @@ void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
           mlip::read_validation(archive, "lammps", fmt::format("{}.{}.{}", date / 10000, date / 100 % 100, date % 100));
       problem = found.problem;
       in_doubt = found.in_doubt();
-      if (problem.empty()) validated_ = found.record->describe();
+      if (problem.empty()) validated = found.record->describe();
     } catch (const mlip::Error& failure) {
       problem = failure.what();
     }
     if (!problem.empty()) {
-      validated_ = in_doubt ? "no: " + problem : "no";
+      validated = in_doubt ? "no: " + problem : "no";
       problem += fmt::format(". Type: mlip validate {} --record -o validation", path);
       if (in_doubt && !strict_) error->warning(FLERR, "pair_style mlip: {}: {}", path, problem);
     }
@@ -215,24 +261,31 @@ void PairMLIP::check_validation(const mlip::SealedArchive& archive) {
   problem.resize(length);
   MPI_Bcast(problem.data(), length, MPI_CHAR, 0, world);
   if (strict_ && !problem.empty()) error->all(FLERR, "pair_style mlip strict yes: {}: {}", path, problem);
+  return validated;
 }
 
-mlip::SettingValues PairMLIP::apply_settings() {
-  mlip::SettingValues settings(model_->contract().settings);
+std::vector<mlip::SettingValues> PairMLIP::apply_settings() {
+  std::vector<mlip::SettingValues> settings;
+  std::vector<std::vector<double>> of_models;
   std::vector<double> values;
   try {
+    mlip::GivenSettings given;
     for (const auto& [name, value] : settings_given_) {
       if (!utils::strmatch(value, "^v_")) {
-        settings.set(name, value);
+        given.emplace_back(name, value);
         continue;
       }
       const int variable = input->variable->find(value.c_str() + 2);
       if (variable < 0) throw mlip::Error("setting '" + name + "': there is no variable '" + value.substr(2) + "'");
       if (!input->variable->equalstyle(variable))
         throw mlip::Error("setting '" + name + "': the variable '" + value.substr(2) + "' is not of style equal");
-      settings.set(name, input->variable->compute_equal(variable));
+      given.emplace_back(name, input->variable->compute_equal(variable));
     }
-    values = settings.values();
+    settings = committee_->settings(given);
+    for (const auto& of_model : settings) {
+      of_models.push_back(of_model.values());
+      values.insert(values.end(), of_models.back().begin(), of_models.back().end());
+    }
   } catch (const mlip::Error& failure) {
     error->all(FLERR, "pair_style mlip: {}. Settings are given like this: pair_style mlip setting NAME VALUE",
                failure.what());
@@ -246,7 +299,7 @@ mlip::SettingValues PairMLIP::apply_settings() {
   if (n_differ > 0)
     error->all(FLERR, "pair_style mlip: settings have other values on {} of {} MPI ranks than on rank 0", n_differ,
                comm->nprocs);
-  model_->set_settings(values);
+  for (std::size_t k = 0; k < models_.size(); ++k) models_[k]->set_settings(of_models[k]);
   return settings;
 }
 
@@ -258,11 +311,20 @@ void PairMLIP::init_style() {
     error->all(FLERR, "{}", failure.what());
   }
   check_input();
-  described_settings_ = apply_settings().describe();
+  described_settings_.clear();
+  for (const auto& settings : apply_settings()) described_settings_.push_back(settings.describe());
+  node_sets_.clear();
+  node_set_of_.clear();
+  for (std::size_t member = 0; member < committee_->size(); ++member) {
+    const auto same = std::find_if(node_sets_.begin(), node_sets_.end(),
+                                   [&](const Nodes& nodes) { return nodes.hops == hops(member); });
+    node_set_of_.push_back(same - node_sets_.begin());
+    if (same == node_sets_.end()) node_sets_.emplace_back().hops = hops(member);
+  }
 
   // Ghosts out to the interaction range only where a model needs neighbours of neighbours on this rank.
   int request = NeighConst::REQ_FULL;
-  if (hops() > 1) {
+  if (most_hops() > 1) {
     request |= NeighConst::REQ_GHOST;
     widen_ghost_cutoff(halo() / units_.length_in_angstrom + neighbor->skin);
   } else {
@@ -273,7 +335,7 @@ void PairMLIP::init_style() {
   setup_printed_ = true;
   close_pair_reported_ = false;
   seconds_total_ = 0.0;
-  backend_at_start_ = model_->seconds_in_backend();
+  backend_at_start_ = committee_->seconds_in_backend();
   exchange_at_start_ = exchange_.seconds();
   n_evaluations_ = 0;
 }
@@ -283,14 +345,24 @@ void PairMLIP::widen_ghost_cutoff(double needed) {
   comm->cutghostuser = ghost_cutoff_set_ = std::max(ghost_cutoff_of_user_, needed);
 }
 
-mlip::Parallel PairMLIP::mode() const { return model_->contract().parallel; }
-
-int PairMLIP::hops() const {
-  return mode() == mlip::Parallel::halo && comm->nprocs > 1 ? std::max(1, model_->contract().message_passing_layers)
-                                                            : 1;
+int PairMLIP::hops(std::size_t member) const {
+  const auto& contract = models_[member]->contract();
+  return contract.parallel == mlip::Parallel::halo && comm->nprocs > 1 ? std::max(1, contract.message_passing_layers)
+                                                                       : 1;
 }
 
-double PairMLIP::halo() const { return hops() * model_->contract().cutoff; }
+int PairMLIP::most_hops() const {
+  int most = 1;
+  for (std::size_t member = 0; member < models_.size(); ++member) most = std::max(most, hops(member));
+  return most;
+}
+
+double PairMLIP::halo() const {
+  double farthest = 0.0;
+  for (std::size_t member = 0; member < models_.size(); ++member)
+    farthest = std::max(farthest, hops(member) * models_[member]->contract().cutoff);
+  return farthest;
+}
 
 void PairMLIP::print_setup() {
   const auto& contract = model_->contract();
@@ -308,15 +380,26 @@ void PairMLIP::print_setup() {
                      "of the elements in pair_coeff",
                      type, mass, element, expected);
   }
-  if (lmp->citeme)
-    lmp->citeme->add(fmt::format("pair_style mlip with {}:\n\n{}\n\n", contract.model_name, contract.citation));
+  for (const auto& model : models_)
+    if (lmp->citeme)
+      lmp->citeme->add(
+          fmt::format("pair_style mlip with {}:\n\n{}\n\n", model->contract().model_name, model->contract().citation));
   if (comm->me != 0) return;
   const int n_devices = mlip::cuda_device_count();
-  std::string parallel = mlip::to_string(contract.parallel);
-  if (comm->nprocs == 1)
-    parallel = "ghosts folded onto owners";
-  else if (hops() > 1)
-    parallel += fmt::format(", ghosts and their edges out to {:.3g} Å", halo());
+  const auto settings = [&](std::size_t member) {
+    const std::string& described = described_settings_[member];
+    return described.empty() ? "" : fmt::format("  settings  {}\n", described);
+  };
+  const auto reach = [&](std::size_t member) {
+    const auto& of_member = models_[member]->contract();
+    std::string parallel = mlip::to_string(of_member.parallel);
+    if (comm->nprocs == 1)
+      parallel = "ghosts folded onto owners";
+    else if (hops(member) > 1)
+      parallel += fmt::format(", ghosts and their edges out to {:.3g} Å", hops(member) * of_member.cutoff);
+    return fmt::format("  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n", of_member.cutoff,
+                       of_member.message_passing_layers, parallel);
+  };
   utils::logmesg(lmp,
                  "pair_style mlip\n"
                  "  model     {} ({}), {}\n"
@@ -326,24 +409,35 @@ void PairMLIP::print_setup() {
                  "  self-test {}\n"
                  "  device    {}{}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
-                 "{}"
-                 "  cutoff    {:.3g} Å, {} message-passing layer(s), {}\n",
+                 "{}{}",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
-                 contract.producer, contract.torch_version, contract.energy_frame, validated_,
+                 contract.producer, contract.torch_version, contract.energy_frame, validated_[0],
                  options_.self_test ? model_->self_test() : "left out (self_test no)", model_->device(),
                  n_devices > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices) : "",
-                 mlip::model_threads(), comm->nprocs, elements,
-                 described_settings_.empty() ? "" : fmt::format("  settings  {}\n", described_settings_),
-                 contract.cutoff, contract.message_passing_layers, parallel);
+                 mlip::model_threads(), comm->nprocs, elements, settings(0), reach(0));
+  if (committee_->size() == 1) return;
+  for (std::size_t member = 1; member < committee_->size(); ++member) {
+    const auto& of_member = models_[member]->contract();
+    utils::logmesg(lmp, "  member    {} ({}), {}, {}\n  energies  {}\n  validated {}\n{}{}", of_member.model_name,
+                   of_member.model_family, mlip::to_string(of_member.precision), models_[member]->path(),
+                   of_member.energy_frame, validated_[member], settings(member), reach(member));
+  }
+  utils::logmesg(lmp, "  committee {}{}\n",
+                 drive_ == mlip::Drive::mean ? "the mean of all members drives" : "the first model drives",
+                 deviation_every_ > 0
+                     ? fmt::format(", deviations every {} steps into {}", deviation_every_, deviation_file_)
+                     : "");
 }
 
 // Before the first evaluation, so that a run which is about to exhaust the memory has said how large it is.
 void PairMLIP::print_graph() {
   graph_printed_ = true;
-  const auto n_nodes = static_cast<double>(atom_of_node_.size());
+  const Nodes& nodes = nodes_of(0);
+  const auto n_nodes = static_cast<double>(nodes.atoms.size());
+  const auto n_owned = static_cast<double>(nodes.n_owned);
   const auto n_edges = static_cast<double>(step_->count_edges(positions(), units_.length_in_angstrom));
-  const double local[5] = {static_cast<double>(n_owned_), n_nodes - static_cast<double>(n_owned_), n_edges,
-                           memory_usage(), static_cast<double>(model_->exchange_bytes()) * n_nodes};
+  const double local[5] = {n_owned, n_nodes - n_owned, n_edges, memory_usage(),
+                           static_cast<double>(model_->exchange_bytes()) * n_nodes};
   double sum[5], largest[5];
   MPI_Reduce(local, sum, 5, MPI_DOUBLE, MPI_SUM, 0, world);
   MPI_Reduce(local, largest, 5, MPI_DOUBLE, MPI_MAX, 0, world);
@@ -362,27 +456,34 @@ void* PairMLIP::extract(const char* name, int& dimension) {
     error->all(FLERR,
                "pair_style mlip has no 'scale' for pairs of types, as its energy is not a sum over pairs. To scale the "
                "whole model with a variable, type: pair_style hybrid/scaled v_NAME mlip");
-  for (auto& extra : extras_)
-    if (extra.name + "_flag" == name) {
-      extra.has_flag = true;
-      return &extra.wanted_now;
-    }
-  return nullptr;
+  const std::string wanted = name;
+  if (!wanted.ends_with("_flag")) return nullptr;
+  Extra* extra = find_extra(wanted.substr(0, wanted.size() - 5));
+  if (extra == nullptr) return nullptr;
+  extra->has_flag = true;
+  return &extra->wanted_now;
 }
 
 void* PairMLIP::extract_peratom(const char* name, int& columns) {
   columns = 0;
+  Extra* extra = find_extra(name);
+  if (extra == nullptr) return nullptr;
+  if (extra == &grade_ && !model_->no_grades().empty()) error->all(FLERR, "pair_style mlip: {}", model_->no_grades());
+  extra->asked_for = true;
+  return extra->of_atom.data();
+}
+
+PairMLIP::Extra* PairMLIP::find_extra(const std::string& name) {
+  if (committee_ && name == grade_.name) return &grade_;
+  if (committee_ && committee_->size() > 1 && name == deviation_.name) return &deviation_;
   for (auto& extra : extras_)
-    if (extra.name == name) {
-      extra.asked_for = true;
-      return extra.of_atom.data();
-    }
+    if (extra.name == name) return &extra;
   return nullptr;
 }
 
 double PairMLIP::init_one(int i, int j) {
   if (setflag[i][j] == 0) error->all(FLERR, "pair_style mlip: types {} and {} have no pair_coeff", i, j);
-  const double cutoff = model_->contract().cutoff / units_.length_in_angstrom;
+  const double cutoff = committee_->largest_cutoff() / units_.length_in_angstrom;
   cutghost[i][j] = cutghost[j][i] = cutoff;
   return cutoff;
 }

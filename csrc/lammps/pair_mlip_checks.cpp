@@ -29,13 +29,14 @@ void PairMLIP::check_input() {
         FLERR,
         "pair_style mlip needs 'dimension 3': a 2d run has no periodic images along z. For a film or a sheet use "
         "'boundary p p f'");
-  if (model_->contract().positions == mlip::Positions::periodic &&
-      !(domain->xperiodic && domain->yperiodic && domain->zperiodic))
-    error->all(
-        FLERR,
-        "pair_style mlip: {} needs a box that is periodic in three directions. Use 'boundary p p p', with vacuum "
-        "around a molecule or beside a slab",
-        model_->contract().model_name);
+  for (const auto& model : models_)
+    if (model->contract().positions == mlip::Positions::periodic &&
+        !(domain->xperiodic && domain->yperiodic && domain->zperiodic))
+      error->all(
+          FLERR,
+          "pair_style mlip: {} needs a box that is periodic in three directions. Use 'boundary p p p', with vacuum "
+          "around a molecule or beside a slab",
+          model->contract().model_name);
   if (atom->tag_enable == 0)
     error->all(FLERR, "pair_style mlip needs atom ids. Remove 'atom_modify id no' from the input");
   if (force->newton_pair == 0)
@@ -48,7 +49,7 @@ void PairMLIP::check_input() {
                "pair_style mlip: the neighbour skin is {:.3g} Å, which would make millions of ghosts (the default of "
                "'units si' is 1 mm). Add: neighbor {:.3g} bin",
                neighbor->skin * units_.length_in_angstrom, 1.0 / units_.length_in_angstrom);
-  if (hops() > 1 && comm->mode != Comm::SINGLE)
+  if (most_hops() > 1 && comm->mode != Comm::SINGLE)
     error->all(FLERR,
                "pair_style mlip: {} runs in halo mode, which needs one ghost cutoff for all types. Remove 'comm_modify "
                "mode multi' from the input",

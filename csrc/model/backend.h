@@ -24,13 +24,15 @@ struct ModelInputs {
   at::Tensor cell;       ///< float64 [3, 3] Å, rows; zero where not periodic
 };
 
-/// What a model returns. Gradients are undefined when they are not asked for and the back end can do without.
+/// What a model returns, of the contract's type, or float64 where the model adds energies in it. What is not asked for,
+/// and the back end can do without, is undefined.
 struct ModelOutputs {
   at::Tensor energies;        ///< [n_owned] eV
   at::Tensor edge_gradients;  ///< [n_edges, 3] eV/Å
   // Of a model that takes positions:
   at::Tensor position_gradients;  ///< [n_owned, 3] eV/Å
   at::Tensor cell_gradient;       ///< [3, 3] eV/Å, rows
+  at::Tensor features;            ///< [n_owned, the contract's features]; undefined if it has none
 };
 
 /// The contract's floating-point type.
@@ -56,7 +58,8 @@ class Backend {
   /// Undefined for a contract without settings, whose model takes no such argument.
   at::Tensor settings;
 
-  virtual ModelOutputs run(const ModelInputs& inputs, bool with_gradients) = 0;
+  /// @param only_energies the back end may leave out the rest
+  virtual ModelOutputs run(const ModelInputs& inputs, bool only_energies) = 0;
 
   /// -> [n_owned, number of the contract's extras]. @throws Error if the artifact has none.
   virtual at::Tensor run_extras(const ModelInputs& inputs) = 0;

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "model/backend.h"
+#include "model/domain.h"
 
 namespace mlip {
 namespace {
@@ -137,6 +138,8 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
 
   void run(const Edges& edges, const StepRequest& wanted, Exchange* exchange, StepResult& result) {
     const Contract& contract = model_.contract();
+    const EvaluationRequest of_model = wanted.of_model();
+    model_.check_request(of_model);
     result.clear();
     result.n_edges = size_.n_edges;
     if (wanted.close_pair) result.close_pair = closest_pair_of(edges);
@@ -153,7 +156,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
         }
         return copies;
       };
-      const ModelOutputs found = backend.run(inputs(), wanted.gradients());
+      const ModelOutputs found = backend.run(inputs(), of_model.only_energies());
       const at::Tensor values = wanted.extras ? backend.run_extras(inputs()) : at::Tensor();
       c10::NoGradGuard no_grad;
       check_count(found.energies, size_.n_owned, "atomic_energies", contract.model_name);
@@ -164,6 +167,11 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
                     contract.model_name);
         download.add(values.t(), extras);
       }
+      if (wanted.features || wanted.grades)
+        check_count(found.features, size_.n_owned * contract.features, "features", contract.model_name);
+      if (wanted.features) download.add(found.features, result.features);
+      if (wanted.grades)
+        download.add(model_.domain().grades(found.features, node_types_.narrow(0, 0, size_.n_owned)), result.grades);
       if (wanted.gradients()) {
         check_count(found.edge_gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
         const at::Tensor g = found.edge_gradients.to(at::kDouble);

@@ -10,7 +10,9 @@ class HostStep : public GraphStep {
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, Exchange* exchange,
                 StepResult& result) override {
     begin(positions, length_in_angstrom, wanted, result);
-    model_.evaluate(graph_, evaluation_, exchange, wanted.gradients());
+    model_.evaluate(graph_, evaluation_, exchange, wanted.of_model());
+    result.features = evaluation_.features;
+    result.grades = evaluation_.grades;
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
     sum_gradients(graph_, evaluation_, wanted, result);
     if (!wanted.centroid_virials) return;

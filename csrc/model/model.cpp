@@ -21,6 +21,7 @@
 #include "core/torch_errors.h"
 #include "gpu/torch_context.h"
 #include "model/backend.h"
+#include "model/domain.h"
 #include "model/exchange_relay.h"
 #include "model/kept_memory.h"
 #include "model/moment_exchange.h"
@@ -50,14 +51,15 @@ at::Device find_device(const std::string& name) {
   return device;
 }
 
+/// The same memory as a tensor.
+at::Tensor view(const std::vector<std::int64_t>& values) {
+  return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())}, at::kLong);
+}
+
 ModelInputs make_inputs(const Graph& graph, at::Device device, const Contract& contract) {
   // Copies, since a model may write into its inputs, and the engine goes on with the graph.
   constexpr bool non_blocking = false;
   constexpr bool copy = true;
-  auto view = [](const std::vector<std::int64_t>& values) {
-    return at::from_blob(const_cast<std::int64_t*>(values.data()), {static_cast<std::int64_t>(values.size())},
-                         at::kLong);
-  };
   auto rows = [&](const double* values, std::int64_t n, at::ScalarType type) {
     return at::from_blob(const_cast<double*>(values), {n, 3}, at::kDouble).to(device, type, non_blocking, copy);
   };
@@ -130,9 +132,10 @@ void refuse_lost_threads() {
 }  // namespace
 
 void check_count(const at::Tensor& tensor, std::int64_t expected, const std::string& name, const std::string& model) {
-  if (tensor.numel() != expected)
-    throw Error(model + ": the model returned " + std::to_string(tensor.numel()) + " values of " + name +
-                ", expected " + std::to_string(expected));
+  const std::int64_t found = tensor.defined() ? tensor.numel() : 0;
+  if (!tensor.defined() || found != expected)
+    throw Error(model + ": the model returned " + std::to_string(found) + " values of " + name + ", expected " +
+                std::to_string(expected));
 }
 
 Model::Model(const SealedArchive& archive, const ModelOptions& options)
@@ -151,6 +154,7 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
                                                          : load_torchscript(path_, device);
   });
 
+  read_domain(archive);
   warm_up();
   if (!options.self_test) return;
   const auto fixture = read_self_test(archive);
@@ -170,6 +174,17 @@ Model::~Model() {
   KeptMemory::release();
 }
 Model::Model(Model&&) noexcept = default;
+
+// A domain that does not belong to the model is no reason not to compute energies with it.
+void Model::read_domain(const SealedArchive& archive) {
+  try {
+    const auto record = mlip::read_domain(archive, contract_);
+    guarded({}, [&] { domain_ = std::make_unique<Domain>(record, contract_, at::Device(device_)); });
+    no_grades_.clear();
+  } catch (const Error& failure) {
+    no_grades_ = failure.what();
+  }
+}
 
 void Model::warm_up() {
   Evaluation discarded;
@@ -241,20 +256,33 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
   if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};
 }
 
-void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, bool with_gradients) {
-  result.edge_gradients.clear();
+void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, const EvaluationRequest& wanted) {
+  check_request(wanted);
+  for (auto* values : {&result.edge_gradients, &result.features, &result.grades}) values->clear();
   with_backend(graph.size(), exchange, [&](Backend& backend) {
-    const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), with_gradients);
-    copy_result(found.energies, graph.n_owned, "atomic_energies", contract_.model_name, result.atomic_energies);
-    if (!with_gradients) return;
-    copy_result(found.edge_gradients, 3 * graph.n_edges(), "edge_gradients", contract_.model_name,
-                result.edge_gradients);
-    if (contract_.positions == Positions::none) return;
-    copy_result(found.position_gradients, 3 * graph.n_owned, "position_gradients", contract_.model_name,
-                result.position_gradients);
-    copy_result(found.cell_gradient, 9, "cell_gradient", contract_.model_name, result.cell_gradient);
+    const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), wanted.only_energies());
+    const auto copy = [&](const at::Tensor& tensor, std::int64_t expected, const char* name, std::vector<double>& out) {
+      copy_result(tensor, expected, name, contract_.model_name, out);
+    };
+    copy(found.energies, graph.n_owned, "atomic_energies", result.atomic_energies);
+    if (wanted.gradients) copy(found.edge_gradients, 3 * graph.n_edges(), "edge_gradients", result.edge_gradients);
+    if (wanted.gradients && contract_.positions != Positions::none) {
+      copy(found.position_gradients, 3 * graph.n_owned, "position_gradients", result.position_gradients);
+      copy(found.cell_gradient, 9, "cell_gradient", result.cell_gradient);
+    }
+    if (wanted.features || wanted.grades)
+      check_count(found.features, graph.n_owned * contract_.features, "features", contract_.model_name);
+    if (wanted.features) copy(found.features, graph.n_owned * contract_.features, "features", result.features);
+    if (!wanted.grades) return;
+    const at::Tensor types = view(graph.node_types).narrow(0, 0, graph.n_owned).to(at::Device(device_));
+    copy(domain_->grades(found.features, types), graph.n_owned, "grades", result.grades);
   });
   check_energies(result.atomic_energies);
+}
+
+void Model::check_request(const EvaluationRequest& wanted) const {
+  if (wanted.features && contract_.features == 0) throw Error(no_features(contract_));
+  if (wanted.grades && !domain_) throw Error(no_grades_);
 }
 
 void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange) {

@@ -15,6 +15,7 @@
 namespace mlip {
 
 class Backend;
+class Domain;
 class SealedArchive;
 
 struct ModelOptions {
@@ -22,6 +23,15 @@ struct ModelOptions {
   int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
   bool self_test = true;       ///< evaluate the fixture that the file marks, and refuse to go on if it comes out wrong
   int process_on_node = -1;    ///< of several: "cuda" and "auto" then mean its own GPU (see device_on_node); -1: alone
+};
+
+/// What an evaluation is to give beside atomic energies.
+struct EvaluationRequest {
+  bool gradients = true;
+  bool features = false;
+  bool grades = false;
+
+  bool only_energies() const { return !gradients && !features && !grades; }
 };
 
 class Model {
@@ -51,10 +61,11 @@ class Model {
   /// Energies and edge gradients of a graph.
   /// @param exchange the engine's communication when there are several ranks and the contract says `exchange` or has
   ///                 collectives; must be passed on every rank, with or without atoms
-  /// @param with_gradients false leaves `result.edge_gradients` empty, and out the backward pass if the back end can
+  /// @param wanted   what is not stays empty. Without any of it the backward pass is left out if the back end can
   ///                 (TorchScript, with the method `energies` of python/mlip_deploy/exporters/interface.py)
-  /// @throws Error, also for energies that are not finite.
-  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr, bool with_gradients = true);
+  /// @throws Error, also for energies that are not finite, and for features or grades that the file cannot give.
+  void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr,
+                const EvaluationRequest& wanted = {});
 
   /// As `evaluate`, with the moments of the gradients too: one forward pass and four backward ones.
   /// @param unfolded in halo mode with as many hops as layers
@@ -64,6 +75,9 @@ class Model {
   /// The contract's extra outputs alone: one array [n_owned] for each of `contract().extras`, in their own units.
   /// With an exchange this is collective, like `evaluate`.
   void evaluate_extras(const Graph& graph, std::vector<std::vector<double>>& extras, Exchange* exchange = nullptr);
+
+  /// Why there are no grades: the line to type is in it. "" where there are.
+  const std::string& no_grades() const { return no_grades_; }
 
   /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
   std::int64_t exchange_bytes() const { return exchange_bytes_; }
@@ -77,10 +91,15 @@ class Model {
   void guarded(const GraphSize& size, const std::function<void()>& body);
   /// `guarded`, with the exchange in place, Python's lock released and the clock running.
   void with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body);
+  /// @throws Error for features or grades that the file cannot give.
+  void check_request(const EvaluationRequest& wanted) const;
+  /// Where there are grades.
+  const Domain& domain() const { return *domain_; }
   /// @throws Error for atomic energies (eV) that are not finite.
   void check_energies(const std::vector<double>& energies) const;
 
  private:
+  void read_domain(const SealedArchive& archive);
   void warm_up();
   void reset_settings();
 
@@ -89,6 +108,8 @@ class Model {
   std::string device_;
   std::string self_test_ = "left out";
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Domain> domain_;
+  std::string no_grades_ = "the model came without a file";
   std::vector<double> settings_;  // that the back end has
   std::int64_t exchange_bytes_ = 0;
   double seconds_in_backend_ = 0.0;

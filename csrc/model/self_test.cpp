@@ -105,7 +105,7 @@ std::string run_self_test(Model& model, const SelfTestFixture& fixture) {
     StructureEvaluator evaluator(model);
     found = evaluator.evaluate(fixture.positions.data(), types, fixture.cell, fixture.periodic,
                                {.forces = true, .virial = fixture.stress.has_value()},
-                               SettingValues(model.contract().settings, fixture.settings).values());
+                               {SettingValues(model.contract().settings, fixture.settings).values()});
   } catch (const Error& failure) {
     fail(structure + ": " + failure.what());
   }

@@ -26,9 +26,12 @@ struct StepRequest {
   bool atom_virials = false;
   bool centroid_virials = false;  ///< with messages a step then costs about three
   bool extras = false;
+  bool features = false;  ///< with them, or grades, a back end takes its whole step
+  bool grades = false;
   bool close_pair = false;  ///< atoms on top of each other; it costs no backward pass
 
   bool gradients() const { return forces || virial || atom_virials || centroid_virials; }
+  EvaluationRequest of_model() const { return {gradients(), features, grades}; }
 };
 
 /// In float64. What was not asked for is empty, or zero. Signs as in graph.h.
@@ -42,6 +45,8 @@ struct StepResult {
   std::vector<double> centroid_virials;  ///< [n_nodes, 9] eV, xx, yy, zz, xy, xz, yz, yx, zx, zy; likewise
   std::string centroid_virials_inexact;  ///< why only their sum is exact, not each as a heat flux needs it; "" if it is
   std::vector<std::vector<double>> extras;  ///< of each of the contract's extras, [n_owned] in its own unit
+  std::vector<double> features;             ///< [n_owned, the contract's features], of what enters the read-out
+  std::vector<double> grades;               ///< [n_owned]: how far from the model's domain (model/domain.h)
 
   /// Back to nothing; buffers keep their capacity.
   void clear();

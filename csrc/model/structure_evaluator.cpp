@@ -3,23 +3,101 @@
 #include <chrono>
 #include <utility>
 
+#include "core/error.h"
+
 namespace mlip {
 
 StepResult StructureEvaluator::evaluate(const double* positions, const std::vector<std::int64_t>& types,
                                         const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-                                        const StepRequest& wanted, const std::vector<double>& settings) {
+                                        const StepRequest& wanted, const std::vector<std::vector<double>>& settings,
+                                        Deviation* deviation) {
   const std::lock_guard<std::mutex> turn(turn_);
-  if (!settings.empty()) model_.set_settings(settings);
+  set_settings(settings);
   const auto start = std::chrono::steady_clock::now();
   prepare(positions, types, cell, periodic);
-  StepResult result = step_.evaluate(positions, 1.0, wanted);
+  committee_.evaluate(positions, 1.0, wanted, deviation != nullptr);
+  StepResult result = committee_.result();
+  if (deviation) *deviation = committee_.deviation();
   seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
+std::vector<StepResult> StructureEvaluator::evaluate_many(const std::vector<Structure>& structures,
+                                                          const std::vector<std::vector<double>>& settings,
+                                                          std::size_t counted_from) {
+  const std::lock_guard<std::mutex> turn(turn_);
+  set_settings(settings);
+  const auto start = std::chrono::steady_clock::now();
+  bool edges_alone = true;
+  for (std::size_t member = 0; member < committee_.size(); ++member) {
+    const Contract& contract = committee_.model(member).contract();
+    edges_alone &= contract.collectives.empty() && contract.positions == Positions::none;
+  }
+  std::vector<StepResult> results;
+  if (edges_alone) {
+    try {
+      results = evaluate_as_one(structures);
+    } catch (const Error&) {
+      results.clear();  // the structure at fault is found below, and more memory than there is perhaps not needed
+    }
+  }
+  for (std::size_t k = results.size(); k < structures.size(); ++k) {
+    try {
+      results.push_back(std::move(evaluate_as_one({structures[k]}).front()));
+    } catch (const Error& error) {
+      throw Error("frame " + std::to_string(counted_from + k) + " (counted from 0): " + error.what());
+    }
+  }
+  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return results;
+}
+
+std::vector<StepResult> StructureEvaluator::evaluate_as_one(const std::vector<Structure>& structures) {
+  const bool alone = structures.size() == 1;
+  StepRequest wanted;
+  wanted.forces = wanted.close_pair = true;
+  wanted.virial = alone;
+  wanted.atom_virials = !alone;  // which tell the structures apart
+  if (alone) batch_committee_.set_cell({structures[0].cell, structures[0].periodic});
+  batch_.update(structures, committee_.largest_cutoff());
+  const std::vector<std::int64_t>& first = batch_.first_atom();
+  for (std::size_t member = 0; member < batch_committee_.n_driving(); ++member)
+    batch_committee_.set_candidates(member, batch_.candidates(), batch_.types(), first.back());
+  batch_committee_.evaluate(batch_.positions().data(), 1.0, wanted, false);
+  const StepResult& all = batch_committee_.result();
+
+  std::vector<StepResult> results(structures.size());
+  for (std::size_t k = 0; k < structures.size(); ++k) {
+    const auto own = [begin = first[k], end = first[k + 1]](const std::vector<double>& values, int width) {
+      return values.empty() ? values
+                            : std::vector<double>(values.begin() + width * begin, values.begin() + width * end);
+    };
+    StepResult& one = results[k];
+    one.atomic_energies = own(all.atomic_energies, 1);
+    one.forces = own(all.forces, 3);
+    one.virial = all.virial;
+    for (std::int64_t k6 = 6 * first[k]; !alone && k6 < 6 * first[k + 1]; ++k6) {
+      const int row = virial_rows[k6 % 6], column = virial_columns[k6 % 6];
+      one.virial[3 * row + column] += all.atom_virials[k6];
+      if (row != column) one.virial[3 * column + row] += all.atom_virials[k6];
+    }
+    if (all.close_pair.centre >= first[k] && all.close_pair.centre < first[k + 1]) {
+      one.close_pair = all.close_pair;
+      one.close_pair.centre -= first[k];
+      one.close_pair.neighbour -= first[k];
+    }
+  }
+  return results;
+}
+
+void StructureEvaluator::set_settings(const std::vector<std::vector<double>>& settings) {
+  for (std::size_t member = 0; member < settings.size(); ++member)
+    committee_.model(member).set_settings(settings[member]);
+}
+
 std::array<double, 2> StructureEvaluator::seconds() const {
   const std::lock_guard<std::mutex> turn(turn_);
-  return {seconds_, model_.seconds_in_backend()};
+  return {seconds_, committee_.seconds_in_backend()};
 }
 
 void StructureEvaluator::prepare(const double* positions, const std::vector<std::int64_t>& types,
@@ -27,12 +105,13 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
   const bool same_types = types == types_;
   // Not until all of this is done: the list may hold what the step never got.
   const bool was_prepared = std::exchange(prepared_, false);
-  step_.set_cell({cell, periodic});
+  committee_.set_cell({cell, periodic});
   const auto n_atoms = static_cast<std::int64_t>(types.size());
-  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, model_.contract().cutoff);
+  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
   if (searched || !same_types || !was_prepared) {
     types_ = types;
-    step_.set_candidates(neighbours_.candidates(), types_, n_atoms);
+    for (std::size_t member = 0; member < committee_.size(); ++member)
+      committee_.set_candidates(member, neighbours_.candidates(), types_, n_atoms);
   }
   prepared_ = true;
 }
@@ -40,7 +119,7 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
 bool StructureEvaluator::prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
                                   const std::array<bool, 3>& periodic, double farthest_move) const {
   return prepared_ && types == types_ &&
-         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, model_.contract().cutoff,
+         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, committee_.largest_cutoff(),
                            farthest_move);
 }
 

@@ -1,14 +1,16 @@
-// Energies, forces and virials of whole structures: a model with a neighbour list of its own, for callers that bring
-// none (Python, OpenMM).
+// Energies, forces and virials of whole structures: a model, or a committee, with a neighbour list of its own, for
+// callers that bring none (Python, OpenMM).
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "core/neighbours.h"
-#include "model/step.h"
+#include "core/structure_batch.h"
+#include "model/committee.h"
 
 namespace mlip {
 
@@ -16,25 +18,39 @@ class StructureEvaluator {
  public:
   /// @param model must outlive this object, and is evaluated by nobody else meanwhile
   explicit StructureEvaluator(Model& model, EdgesOn edges_on = EdgesOn::by_model)
-      : model_(model), step_(model, edges_on) {}
+      : StructureEvaluator({&model}, Drive::first, edges_on) {}
+  /// Arguments as for Committee.
+  StructureEvaluator(const std::vector<Model*>& models, Drive drive, EdgesOn edges_on = EdgesOn::by_model)
+      : committee_(models, drive, edges_on), batch_committee_(models, drive, edges_on) {}
 
   /// From any number of threads: they take turns.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
-  /// @param types     [n_atoms] type index in the contract's element list
+  /// @param types     [n_atoms] type index in the first contract's element list
   /// @param cell      rows are the cell vectors, Å
-  /// @param settings  as for Model::set_settings; empty for those of the last evaluation
+  /// @param settings  of each model, as for Model::set_settings; empty for those of the last evaluation
+  /// @param deviation where to put how far apart the members are; null: not asked for
   /// @throws Error for positions or energies that are not finite, a periodic cell of no volume, and what
   ///         Model::evaluate throws. The next evaluation is as if the failed one had not been.
   StepResult evaluate(const double* positions, const std::vector<std::int64_t>& types,
                       const std::array<double, 9>& cell, const std::array<bool, 3>& periodic, const StepRequest& wanted,
-                      const std::vector<double>& settings = {});
+                      const std::vector<std::vector<double>>& settings = {}, Deviation* deviation = nullptr);
 
-  /// Wall-clock seconds in `evaluate` and, of these, in the back end, since construction.
+  /// Several structures in one pass; one after the other if a model sums over all atoms or takes positions, which
+  /// would mix them.
+  /// @param settings as above, of all of them
+  /// @param counted_from the number that the first structure has in messages
+  /// @return energies, forces and the virial of each structure, the latter symmetric
+  /// @throws Error as above, and says of which structure.
+  std::vector<StepResult> evaluate_many(const std::vector<Structure>& structures,
+                                        const std::vector<std::vector<double>>& settings = {},
+                                        std::size_t counted_from = 0);
+
+  /// Wall-clock seconds in `evaluate` and, of these, in the back ends, since construction.
   std::array<double, 2> seconds() const;
 
   // For an engine that steps by itself, in one thread.
 
-  /// Search for neighbours where that is due, so that `step()` may evaluate these positions. Arguments as above.
+  /// Search for neighbours where that is due, so that `committee()` may evaluate these positions. Arguments as above.
   /// @throws Error likewise; then it has to succeed before the next step.
   void prepare(const double* positions, const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
                const std::array<bool, 3>& periodic);
@@ -42,14 +58,18 @@ class StructureEvaluator {
   /// @param farthest_move as for NeighbourList::holds
   bool prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
                 const std::array<bool, 3>& periodic, double farthest_move) const;
-  StepEvaluator& step() { return step_; }
+  Committee& committee() { return committee_; }
 
  private:
-  Model& model_;
-  StepEvaluator step_;
+  void set_settings(const std::vector<std::vector<double>>& settings);
+  std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures);
+
+  Committee committee_;
   NeighbourList neighbours_;
   std::vector<std::int64_t> types_;
-  bool prepared_ = false;  // the step has the candidates of neighbours_ and types_
+  bool prepared_ = false;  // the committee has the candidates of neighbours_ and types_
+  Committee batch_committee_;
+  StructureBatch batch_;
   double seconds_ = 0.0;
   mutable std::mutex turn_;
 };

@@ -19,17 +19,19 @@ class TorchScriptBackend : public Backend {
         energies_(module_.find_method("energies")),
         extras_(module_.find_method("extras")) {}
 
-  ModelOutputs run(const ModelInputs& inputs, bool with_gradients) override {
+  ModelOutputs run(const ModelInputs& inputs, bool only_energies) override {
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
-    if (!with_gradients && energies_) {
+    if (only_energies && energies_) {
       c10::NoGradGuard no_grad;
       return {.energies = (*energies_)(stack(inputs), others(inputs)).toTensor()};
     }
     const auto results = forward_(stack(inputs), others(inputs)).toTuple();
     const auto result = [&](std::size_t k) { return results->elements()[k].toTensor(); };
-    if (!inputs.positions.defined()) return {.energies = result(0), .edge_gradients = result(1)};
-    return {result(0), result(1), result(2), result(3)};
+    if (inputs.positions.defined()) return {result(0), result(1), result(2), result(3)};
+    ModelOutputs found{.energies = result(0), .edge_gradients = result(1)};
+    if (results->elements().size() > 2) found.features = result(2);
+    return found;
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {

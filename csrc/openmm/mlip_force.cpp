@@ -8,6 +8,18 @@ namespace mlip_openmm {
 
 MLIPForce::MLIPForce(MLIPForceDefinition definition) : definition_(std::move(definition)) {}
 
+mlip::Deviation MLIPForce::deviation(OpenMM::Context& context) const {
+  return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).deviation(getContextImpl(context));
+}
+
+std::vector<double> MLIPForce::grades(OpenMM::Context& context) const {
+  return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).grades(getContextImpl(context));
+}
+
+void MLIPForce::require_grades(OpenMM::Context& context) const {
+  dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).require_grades();
+}
+
 OpenMM::ForceImpl* MLIPForce::createImpl() const { return new MLIPForceImpl(*this); }
 
 }  // namespace mlip_openmm

@@ -72,11 +72,11 @@ void MLIPForceImpl::initialize(OpenMM::ContextImpl& context) {
   as_openmm_errors([&] {
     check_atoms(context.getSystem().getNumParticles());
     arrays_ = PlatformArrays::of(context, atoms_);
-    load_model();
+    load_models();
   });
   if (arrays_) {
-    if (model_->device() == arrays_->cuda_device())
-      in_place_ = structure_->step().in_place(static_cast<std::int64_t>(atoms_.size()));
+    if (models_.front()->device() == arrays_->cuda_device() && structure_->committee().n_driving() == 1)
+      in_place_ = structure_->committee().step(0).in_place(static_cast<std::int64_t>(atoms_.size()));
     return;
   }
   CustomCPPForceImpl::initialize(context);
@@ -91,11 +91,13 @@ std::map<std::string, double> MLIPForceImpl::getDefaultParameters() {
 }
 
 void MLIPForceImpl::apply_settings(OpenMM::ContextImpl& context) {
-  const auto& declared = model_->contract().settings;
-  if (declared.empty()) return;
-  mlip::SettingValues values(declared);
-  for (const auto& [name, value] : owner_.definition().settings) values.set(name, context.getParameter(name));
-  model_->set_settings(values.values());
+  for (const auto& model : models_) {
+    const auto& declared = model->contract().settings;
+    if (declared.empty()) continue;
+    mlip::SettingValues values(declared);
+    for (const auto& setting : declared) values.set(setting.name, context.getParameter(setting.name));
+    model->set_settings(values.values());
+  }
 }
 
 void MLIPForceImpl::check_atoms(int n_particles) {
@@ -128,34 +130,46 @@ std::string MLIPForceImpl::device() const {
   return !gpu.empty() && (wanted == "cuda" || wanted == "auto") ? gpu : wanted;
 }
 
-void MLIPForceImpl::load_model() {
+void MLIPForceImpl::load_models() {
   const MLIPForceDefinition& force = owner_.definition();
   const mlip::ModelOptions options{device(), force.threads, force.self_test};
-  if (force.embedded) {
-    const TemporaryFile file(*force.embedded);
+  std::vector<mlip::Model*> members;
+  for (const ArtifactFile& file : force.files) {
+    load(file, options);
+    members.push_back(models_.back().get());
+  }
+  structure_ = std::make_unique<mlip::StructureEvaluator>(members, force.drive);
+  for (std::size_t k = 0; k < atoms_.size(); ++k) {
+    for (std::size_t member = 0; member < models_.size(); ++member) {
+      try {
+        const int type = models_[member]->contract().type_index(force.elements[k]);
+        if (member == 0) node_types_.push_back(type);
+      } catch (const mlip::Error& failure) {
+        throw mlip::Error("atom " + std::to_string(atoms_[k]) + " (counted from 0) is " + failure.what() +
+                          ", see: mlip info " + force.files[member].path);
+      }
+    }
+  }
+}
+
+void MLIPForceImpl::load(const ArtifactFile& artifact, const mlip::ModelOptions& options) {
+  const bool announced = owner_.definition().announced;
+  if (artifact.embedded) {
+    const TemporaryFile file(*artifact.embedded);
     const mlip::SealedArchive archive(file.path());
-    model_ = std::make_unique<mlip::Model>(archive, options);
-    if (!force.announced) warn_if_in_doubt(archive, force.path);
+    models_.push_back(std::make_unique<mlip::Model>(archive, options));
+    if (!announced) warn_if_in_doubt(archive, artifact.path);
   } else {
-    const std::string path = find_artifact(force.path);
+    const std::string path = find_artifact(artifact.path);
     const mlip::SealedArchive archive(path);
     mlip::read_contract(archive);  // first: its errors say why a file is no artifact
     const std::string found = mlip::sha256(read_bytes(path));
-    if (found != force.sha256)
+    if (found != artifact.sha256)
       throw mlip::Error("'" + path + "' is not the file that the force was made from: its SHA-256 is " + found +
-                        ", expected " + force.sha256 +
+                        ", expected " + artifact.sha256 +
                         ". Put the old file back, or make the force anew from this one: MLIPForce(path, topology)");
-    model_ = std::make_unique<mlip::Model>(archive, options);
-    if (!force.announced) warn_if_in_doubt(archive, path);
-  }
-  structure_ = std::make_unique<mlip::StructureEvaluator>(*model_);
-  for (std::size_t k = 0; k < atoms_.size(); ++k) {
-    try {
-      node_types_.push_back(model_->contract().type_index(force.elements[k]));
-    } catch (const mlip::Error& failure) {
-      throw mlip::Error("atom " + std::to_string(atoms_[k]) + " (counted from 0) is " + failure.what() +
-                        ", see: mlip info " + force.path);
-    }
+    models_.push_back(std::make_unique<mlip::Model>(archive, options));
+    if (!announced) warn_if_in_doubt(archive, path);
   }
 }
 
@@ -169,13 +183,13 @@ double MLIPForceImpl::calcForcesAndEnergy(OpenMM::ContextImpl& context, bool inc
   return as_openmm_errors([&] {
     if (in_place_ != nullptr) {
       arrays_->write_positions(in_place_->positions());
-      const double energy = evaluate_in_place(context, include_forces);
+      const double energy = evaluate_in_place(context, wanted(include_forces));
       if (include_forces) arrays_->add_forces(in_place_->forces());
       return energy;
     }
     arrays_->write_positions(positions_);
-    const double energy = evaluate(context, include_forces);
-    if (include_forces) arrays_->add_forces(structure_->step().result().forces);
+    const double energy = evaluate(context, wanted(include_forces));
+    if (include_forces) arrays_->add_forces(result_->forces);
     return energy;
   });
 }
@@ -184,21 +198,63 @@ double MLIPForceImpl::computeForce(OpenMM::ContextImpl& context, const std::vect
                                    std::vector<Vec3>& forces) {
   return as_openmm_errors([&] {
     constexpr auto units = mlip::units::openmm_units;
-    positions_.resize(3 * atoms_.size());
-    for (std::size_t k = 0; k < atoms_.size(); ++k)
-      for (int axis = 0; axis < 3; ++axis)
-        positions_[3 * k + static_cast<std::size_t>(axis)] =
-            units.length_in_angstrom * positions[static_cast<std::size_t>(atoms_[k])][axis];
-    const double energy = evaluate(context, include_forces_);
+    set_positions(positions);
+    const double energy = evaluate(context, wanted(include_forces_));
     if (atoms_.size() != forces.size()) std::fill(forces.begin(), forces.end(), Vec3());
     if (include_forces_) {
       constexpr double scale = units.length_in_angstrom / units.energy_in_ev;
-      const std::vector<double>& found = structure_->step().result().forces;
+      const std::vector<double>& found = result_->forces;
       for (std::size_t k = 0; k < atoms_.size(); ++k)
         forces[static_cast<std::size_t>(atoms_[k])] = Vec3(found[3 * k], found[3 * k + 1], found[3 * k + 2]) * scale;
     }
     return energy;
   });
+}
+
+mlip::Deviation MLIPForceImpl::deviation(OpenMM::ContextImpl& context) {
+  return as_openmm_errors([&] {
+    if (models_.size() == 1)
+      throw mlip::Error("one model does not deviate. Make a committee: MLIPForce([a, b, c], topology)");
+    std::vector<Vec3> positions;
+    context.getPositions(positions);
+    set_positions(positions);
+    apply_settings(context);
+    update_candidates(cell(context));
+    mlip::Committee& committee = structure_->committee();
+    const double before = committee.seconds_in_backend();
+    committee.evaluate(positions_.data(), 1.0, {}, true);
+    total_seconds_in_models += committee.seconds_in_backend() - before;
+    return committee.deviation();
+  });
+}
+
+void MLIPForceImpl::require_grades() const {
+  if (const std::string& reason = models_.front()->no_grades(); !reason.empty()) throw OpenMM::OpenMMException(reason);
+}
+
+std::vector<double> MLIPForceImpl::grades(OpenMM::ContextImpl& context) {
+  return as_openmm_errors([&] {
+    mlip::StepRequest request = wanted(false);
+    request.grades = true;
+    if (in_place_ != nullptr) {
+      arrays_->write_positions(in_place_->positions());
+      evaluate_in_place(context, request);
+    } else {
+      std::vector<Vec3> positions;
+      context.getPositions(positions);
+      set_positions(positions);
+      evaluate(context, request);
+    }
+    return result_->grades;
+  });
+}
+
+void MLIPForceImpl::set_positions(const std::vector<Vec3>& positions) {
+  positions_.resize(3 * atoms_.size());
+  for (std::size_t k = 0; k < atoms_.size(); ++k)
+    for (int axis = 0; axis < 3; ++axis)
+      positions_[3 * k + static_cast<std::size_t>(axis)] =
+          mlip::units::openmm_units.length_in_angstrom * positions[static_cast<std::size_t>(atoms_[k])][axis];
 }
 
 void MLIPForceImpl::check_positions() const {
@@ -232,15 +288,16 @@ void MLIPForceImpl::update_candidates(const std::array<double, 9>& cell) {
   structure_->prepare(positions_.data(), node_types_, cell, periodic());
 }
 
-double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   update_candidates(cell(context));
   return energy_of([&]() -> const mlip::StepResult& {
-    return structure_->step().evaluate(positions_.data(), 1.0, wanted(include_forces));
+    structure_->committee().evaluate(positions_.data(), 1.0, wanted, false);
+    return structure_->committee().result();
   });
 }
 
-double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces) {
+double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   const std::array<double, 9> now = cell(context);
   if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
@@ -248,7 +305,7 @@ double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, bool inclu
     update_candidates(now);
   }
   return energy_of([&]() -> const mlip::StepResult& {
-    in_place_->evaluate_in_place(wanted(include_forces), in_place_result_);
+    in_place_->evaluate_in_place(wanted, in_place_result_);
     return in_place_result_;
   });
 }
@@ -269,12 +326,12 @@ void MLIPForceImpl::report(const mlip::ClosePair& pair) {
 }
 
 double MLIPForceImpl::energy_of(const std::function<const mlip::StepResult&()>& step) {
-  const double before = model_->seconds_in_backend();
-  const mlip::StepResult& result = step();
-  report(result.close_pair);
-  total_seconds_in_models += model_->seconds_in_backend() - before;
+  const double before = structure_->committee().seconds_in_backend();
+  result_ = &step();
+  report(result_->close_pair);
+  total_seconds_in_models += structure_->committee().seconds_in_backend() - before;
   double energy = 0.0;  // in float64: Monte Carlo moves live from small differences of large sums
-  for (const double value : result.atomic_energies) energy += value;
+  for (const double value : result_->atomic_energies) energy += value;
   return energy / mlip::units::openmm_units.energy_in_ev;
 }
 

@@ -42,9 +42,16 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                       std::vector<OpenMM::Vec3>& forces) override;
 
+  /// As MLIPForce::deviation.
+  mlip::Deviation deviation(OpenMM::ContextImpl& context);
+  /// Of the Context's positions, [n_atoms].
+  std::vector<double> grades(OpenMM::ContextImpl& context);
+  void require_grades() const;
+
  private:
   void check_atoms(int n_particles);
-  void load_model();
+  void load_models();
+  void load(const ArtifactFile& file, const mlip::ModelOptions& options);
   /// The force's device, where "cuda" and "auto" mean OpenMM's own GPU if it has one.
   std::string device() const;
   /// @throws OpenMMException for coordinates that are not finite, in OpenMM's own words.
@@ -52,27 +59,30 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   /// Of the Context, Å, rows; zeros for a force without periodic boundary conditions.
   std::array<double, 9> cell(OpenMM::ContextImpl& context) const;
   std::array<bool, 3> periodic() const;
-  /// Give the model the Context's values of its settings.
+  /// Give the models the Context's values of their settings.
   void apply_settings(OpenMM::ContextImpl& context);
   /// Search for neighbours of `positions_` where that is due.
   void update_candidates(const std::array<double, 9>& cell);
-  /// Evaluate `positions_`; forces are in the step's result(). @return kJ/mol
-  double evaluate(OpenMM::ContextImpl& context, bool include_forces);
+  /// Take `positions_` from those of all particles, nm.
+  void set_positions(const std::vector<OpenMM::Vec3>& positions);
+  /// Evaluate `positions_`; forces are in `result_`. @return kJ/mol
+  double evaluate(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted);
   /// Evaluate what is on the GPU; forces are there. @return kJ/mol
-  double evaluate_in_place(OpenMM::ContextImpl& context, bool include_forces);
-  /// Of what `step` returns, which takes the time of models. @return kJ/mol
+  double evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted);
+  /// Of what `step` returns, which takes the time of models and becomes `result_`. @return kJ/mol
   double energy_of(const std::function<const mlip::StepResult&()>& step);
   mlip::StepRequest wanted(bool include_forces) const;
   /// Warn, the first time, of atoms on top of each other.
   void report(const mlip::ClosePair& pair);
 
   const MLIPForce& owner_;
-  std::unique_ptr<mlip::Model> model_;
+  std::vector<std::unique_ptr<mlip::Model>> models_;
   std::unique_ptr<mlip::StructureEvaluator> structure_;
-  std::vector<int> atoms_;                // particle of each atom that the model sees
-  std::vector<std::int64_t> node_types_;  // [n_atoms] type index in the contract
-  std::vector<double> positions_;         // [n_atoms, 3] Å
-  bool can_skip_forces_ = false;          // this platform tells in time whether forces are wanted
+  const mlip::StepResult* result_ = nullptr;  // of the last step
+  std::vector<int> atoms_;                    // particle of each atom that the model sees
+  std::vector<std::int64_t> node_types_;      // [n_atoms] type index in the first contract
+  std::vector<double> positions_;             // [n_atoms, 3] Å
+  bool can_skip_forces_ = false;              // this platform tells in time whether forces are wanted
   bool include_forces_ = true;
   std::unique_ptr<PlatformArrays> arrays_;  // null where CustomCPPForceImpl does the work
   mlip::InPlaceStep* in_place_ = nullptr;   // of structure_, where OpenMM and the model share a GPU

@@ -4,6 +4,7 @@
 #include <openmm/serialization/SerializationNode.h>
 #include <openmm/serialization/SerializationProxy.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,7 +17,8 @@
 namespace mlip_openmm {
 namespace {
 
-constexpr int xml_version = 1;
+// 1: one artifact. 2: a committee, which a build that knows 1 alone would take for its first member.
+constexpr int newest_xml_version = 2;
 
 class MLIPForceProxy : public OpenMM::SerializationProxy {
  public:
@@ -25,9 +27,12 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
   void serialize(const void* object, OpenMM::SerializationNode& node) const override {
     const auto& force = *static_cast<const MLIPForce*>(object);
     const MLIPForceDefinition& definition = force.definition();
-    node.setIntProperty("version", xml_version);
-    node.setStringProperty("path", definition.path);
-    node.setStringProperty("sha256", definition.sha256);
+    node.setIntProperty("version", definition.files.size() == 1 ? 1 : 2);
+    write_file(definition.files.front(), node);
+    for (std::size_t member = 1; member < definition.files.size(); ++member)
+      write_file(definition.files[member], node.createChildNode("Member"));
+    if (definition.files.size() > 1)
+      node.setStringProperty("drive", definition.drive == mlip::Drive::mean ? "mean" : "first");
     node.setBoolProperty("periodic", definition.periodic);
     node.setIntProperty("threads", definition.threads);
     node.setStringProperty("device", definition.device);
@@ -44,18 +49,17 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     OpenMM::SerializationNode& settings = node.createChildNode("Settings");
     for (const auto& [name, value] : definition.settings)
       settings.createChildNode("Setting").setStringProperty("name", name).setDoubleProperty("value", value);
-    if (definition.embedded)
-      node.createChildNode("Artifact").setStringProperty("base64", to_base64(*definition.embedded));
   }
 
   void* deserialize(const OpenMM::SerializationNode& node) const override {
     const int version = node.getIntProperty("version");
-    if (version != xml_version)
-      throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) + ", this build reads " +
-                                    std::to_string(xml_version) + ". Install the mlip-deploy that wrote it");
+    if (version < 1 || version > newest_xml_version)
+      throw OpenMM::OpenMMException("MLIPForce: XML version is " + std::to_string(version) +
+                                    ", this build reads up to " + std::to_string(newest_xml_version) +
+                                    ". Install the mlip-deploy that wrote it");
     MLIPForceDefinition definition;
-    definition.path = node.getStringProperty("path");
-    definition.sha256 = node.getStringProperty("sha256");
+    definition.files.push_back(read_file(node));
+    definition.drive = read_drive(node);
     definition.periodic = node.getBoolProperty("periodic");
     definition.threads = node.getIntProperty("threads");
     definition.device = node.getStringProperty("device");
@@ -71,8 +75,8 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
       } else if (child.getName() == "Settings") {
         for (const auto& setting : child.getChildren())
           definition.settings.emplace_back(setting.getStringProperty("name"), setting.getDoubleProperty("value"));
-      } else if (child.getName() == "Artifact") {
-        definition.embedded = std::make_shared<const std::string>(embedded_bytes(child, definition.sha256));
+      } else if (child.getName() == "Member") {
+        definition.files.push_back(read_file(child));
       }
     }
     auto force = std::make_unique<MLIPForce>(std::move(definition));
@@ -82,6 +86,28 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
   }
 
  private:
+  static void write_file(const ArtifactFile& file, OpenMM::SerializationNode& node) {
+    node.setStringProperty("path", file.path);
+    node.setStringProperty("sha256", file.sha256);
+    if (file.embedded) node.createChildNode("Artifact").setStringProperty("base64", to_base64(*file.embedded));
+  }
+
+  static ArtifactFile read_file(const OpenMM::SerializationNode& node) {
+    ArtifactFile file{node.getStringProperty("path"), node.getStringProperty("sha256"), nullptr};
+    for (const auto& child : node.getChildren())
+      if (child.getName() == "Artifact")
+        file.embedded = std::make_shared<const std::string>(embedded_bytes(child, file.sha256));
+    return file;
+  }
+
+  static mlip::Drive read_drive(const OpenMM::SerializationNode& node) {
+    try {
+      return mlip::parse_drive(node.getStringProperty("drive", "first"));
+    } catch (const mlip::Error& failure) {
+      throw OpenMM::OpenMMException(std::string("MLIPForce: ") + failure.what());
+    }
+  }
+
   static std::string embedded_bytes(const OpenMM::SerializationNode& node, const std::string& expected) {
     try {
       std::string bytes = from_base64(node.getStringProperty("base64"));
@@ -105,5 +131,48 @@ const bool registered = [] {
 }  // namespace
 }  // namespace mlip_openmm
 
-/// For Python, which has no wrapper of the class.
+// For Python, which has no wrapper of the class.
+
 extern "C" double mlip_openmm_seconds_in_models() { return mlip_openmm::MLIPForce::seconds_in_models(); }
+
+namespace {
+
+/// What `body(force)` throws, valid until the thread's next call; null if it throws nothing.
+template <typename Body>
+const char* reason_of_failure(OpenMM::Force* force, const Body& body) {
+  thread_local std::string failure;
+  try {
+    body(dynamic_cast<const mlip_openmm::MLIPForce&>(*force));
+    return nullptr;
+  } catch (const std::exception& problem) {
+    failure = problem.what();
+    return failure.c_str();
+  }
+}
+
+}  // namespace
+
+// Of an MLIPForce in a Context, both by SWIG's addresses. @return why not, valid until the thread's next call; or null
+
+/// @param of_atoms  [atoms that the model sees] eV/Å
+/// @param summary   mlip::DeviationSummary
+extern "C" const char* mlip_openmm_deviation(OpenMM::Force* force, OpenMM::Context* context, double* of_atoms,
+                                             double* summary) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const mlip::Deviation found = of_force.deviation(*context);
+    std::copy(found.of_atoms.begin(), found.of_atoms.end(), of_atoms);
+    std::copy(found.summary.begin(), found.summary.end(), summary);
+  });
+}
+
+/// @param grades [atoms that the model sees]
+extern "C" const char* mlip_openmm_grades(OpenMM::Force* force, OpenMM::Context* context, double* grades) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const std::vector<double> found = of_force.grades(*context);
+    std::copy(found.begin(), found.end(), grades);
+  });
+}
+
+extern "C" const char* mlip_openmm_no_grades(OpenMM::Force* force, OpenMM::Context* context) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) { of_force.require_grades(*context); });
+}

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
-    from mlip_deploy.ase import MLIPCalculator
+    from mlip_deploy.ase import MLIPCalculator, evaluate_many
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
+    from mlip_deploy.conformance.conform import conform
+    from mlip_deploy.conformance.result import Conformance
+    from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.errors import MLIPError
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
     from mlip_deploy.openmm import MLIPForce
     from mlip_deploy.preparation.prepare import Prepared, prepare
     from mlip_deploy.result import Evaluation, Result
+    from mlip_deploy.simulation.content import Run
+    from mlip_deploy.simulation.run import run
     from mlip_deploy.validation.fidelity import Comparison, FidelityReport, check
     from mlip_deploy.validation.run import Validation
     from mlip_deploy.validation.validate import validate
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "Comparison",
+    "Conformance",
     "Contract",
     "EnergyFrame",
     "Evaluation",
@@ -46,21 +52,27 @@ __all__ = [
     "ModelComparison",
     "Prepared",
     "Result",
+    "Run",
     "Setting",
     "Validation",
     "ValidationRecordWarning",
     "__version__",
     "check",
     "compare",
+    "conform",
+    "evaluate_many",
     "export",
     "export_module",
+    "fit_domain",
     "prepare",
+    "run",
     "validate",
 ]
 
 _MODULES = {
     "Artifact": "artifact.reader",
     "Comparison": "validation.fidelity",
+    "Conformance": "conformance.result",
     "Contract": "artifact.contract",
     "EnergyFrame": "artifact.contract",
     "Setting": "artifact.contract",
@@ -73,12 +85,17 @@ _MODULES = {
     "Prepared": "preparation.prepare",
     "prepare": "preparation.prepare",
     "Result": "result",
+    "Run": "simulation.content",
+    "run": "simulation.run",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
+    "conform": "conformance.conform",
+    "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",
+    "fit_domain": "domain.fit",
     "validate": "validation.validate",
 }
 

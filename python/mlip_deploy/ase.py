@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +12,76 @@ import numpy as np
 import torch  # noqa: F401  loads libtorch from this environment before the core asks for it
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.optimize.optimize import Dynamics
 
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import Contract
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import CENTROID, Array, Evaluation, stress_from_virial, stresses_from_virials
+from mlip_deploy.guard import Check, Guard
+from mlip_deploy.result import CENTROID, Array, Evaluation, Result, stress_from_virial, stresses_from_virials
 
 ON_DEMAND = ("virials", "heat_flux")
 """Properties that cost two steps more, and are computed when they are asked for."""
 
+OF_COMMITTEE = ("deviation", "model_deviation")
+"""Properties that cost a step of each member, and are computed when they are asked for."""
+
+
+GRADE = "grade"
+"""Property of a file with a domain."""
+
 
 class CloseAtomsWarning(UserWarning):
-    """Two atoms are closer than any bond: energy and forces mean nothing there."""
+    """Two atoms are closer than any bond. Energy and forces are meaningless there."""
 
 
 class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
-    Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
-    tension, and over the volume of the cell, that of a slab's vacuum included, as ASE and the models' frameworks have
-    it: it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it; half of what an edge
-    contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
-    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
-    calculator: they take turns. Copies and pickles of it load the file again, by its path.
+    Atoms may be periodic in any directions, in cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is
+    positive in tension. It is divided by the volume of the cell, the vacuum of a slab included, as in ASE and the
+    models' frameworks, so it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it;
+    each atom of an edge gets half of the edge's contribution. A model's extra outputs, such as CHGNet's "magmoms" (μB),
+    are properties too. They are computed on request, `atoms.get_magnetic_moments()`. Threads may share a calculator;
+    they take turns. Copies and pickles of it load the file again, from its path.
 
     For thermal conductivities there are two more properties (docs/heat-flux.md), exact for models with messages too.
     `calculator.get_property("virials", atoms)`, [n, 3, 3] in eV, holds W_j,ab = Σ_i (r_i - r_j)_a ∂E_i/∂r_j,b of each
     atom j. `calculator.get_property("heat_flux", atoms)`, [3] in eV Å per ASE's unit of time, is
     Σ_j W_j v_j + Σ_i v_i (E_i + K_i) with the velocities of the atoms; divide it by the volume for a flux density.
 
+    Several files are a committee, `MLIPCalculator([a, b, c])`: the first drives, or their mean does, and two more
+    properties say how far apart they are (docs/committee.md). `calculator.get_property("deviation", atoms)`, [n] in
+    eV/Å, is the standard deviation of the force on each atom; "model_deviation", [6], is a line of DeePMD-kit's
+    model_devi.out: the largest, smallest and mean deviation of virial components (eV per atom), then those of forces.
+
     Parameters
     ----------
     path
-        Artifact written by `mlip export`, which also says in which precision it computes.
+        Artifact written by `mlip export`, or several of them. The file determines the precision.
     device
         "cpu", "cuda", "cuda:N" or "auto".
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
-        Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+        Evaluate one reference structure of the file on this device, and refuse a model whose result differs.
+    drive
+        Whose energies, forces and stress a committee gives: "first", or "mean". The other properties are the first's.
+    grade
+        Give `results["grade"]` with every calculation: how far each atom is from the model's domain (docs/trust.md);
+        above 1 is outside. Otherwise `get_property("grade", atoms)` gives it when it is asked for.
     settings
-        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
-        the name of a setting is of those atoms, and comes before it.
+        Settings of the model by name, such as `charge=-1`; `mlip info` lists them. A value in `atoms.info` under the
+        name of a setting applies to those atoms and has priority.
 
     Raises
     ------
     MLIPError
-        For a file that is not an artifact, a device that is not here, results here that are not those in the file; in a
-        calculation for an element that the model does not know and for positions that are not finite.
+        For a file that is not an artifact, a device that is not here, results here that are not those in the file, and
+        for the mean of energies in different frames; in a calculation for an element that a model does not know and
+        for positions that are not finite.
 
     Warns
     -----
@@ -82,34 +103,65 @@ class MLIPCalculator(Calculator):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         device: str = "cpu",
         threads: int = 0,
         self_test: bool = True,
+        drive: str = "first",
+        grade: bool = False,
         **settings: float | int | str,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self._turn = threading.RLock()
-        self._arguments = (Path(path).resolve(), device, threads, self_test)
+        paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
+        self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive, grade)
+        self._with_grade = grade
         self._forces_asked = False  # of the last atoms
-        self.artifact = Artifact(path)
-        self.contract.require_settings(settings, "MLIPCalculator")
-        self._settings = self.contract.given_settings(settings)
+        self.artifacts = [Artifact(one) for one in paths]
+        self._require_settings(settings, "MLIPCalculator")
+        self._settings = self._given_settings(settings)
         self._evaluated_settings: dict[str, float | int | str] = {}
-        self.potential = _core.Potential(str(path), device=device, threads=threads, self_test=self_test)
+        self.potential = _core.Potential(
+            [str(one) for one in paths], device=device, threads=threads, self_test=self_test, drive=drive
+        )
         self.implemented_properties = [*type(self).implemented_properties, *self.contract.extras]
-        if not self.contract.atomic_energies_meaningful:
+        if len(paths) > 1:
+            self.implemented_properties += OF_COMMITTEE
+        if not self.potential.no_grades:
+            self.implemented_properties.append(GRADE)
+        elif grade:
+            raise MLIPError(self.potential.no_grades)
+        driving = self.artifacts if drive == "mean" else self.artifacts[:1]
+        if not all(artifact.contract.atomic_energies_meaningful for artifact in driving):
             self.implemented_properties.remove("energies")
-        if self.contract.positions:
+        if any(artifact.contract.positions for artifact in driving):
             self.implemented_properties = [
                 name for name in self.implemented_properties if name not in ("stresses", *ON_DEMAND)
             ]
-        warn_if_in_doubt(self.artifact, "ase")
+        for artifact in self.artifacts:
+            warn_if_in_doubt(artifact, "ase")
+
+    @property
+    def artifact(self) -> Artifact:
+        """The file; the first one of a committee."""
+        return self.artifacts[0]
 
     @property
     def contract(self) -> Contract:
-        """What the file says of its model."""
+        """What the file says of its model; the first one of a committee."""
         return self.artifact.contract
+
+    def _require_settings(self, names: Iterable[str], where: str) -> None:
+        """Each is one of some member's."""
+        known = {setting.name for artifact in self.artifacts for setting in artifact.contract.settings}
+        self.contract.require_settings([name for name in names if name not in known], where)
+
+    def _given_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all members."""
+        found: dict[str, Any] = {}
+        for artifact in self.artifacts:
+            found |= artifact.contract.given_settings(given)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles load the file again, by its path: what is computed is not part of them."""
@@ -126,8 +178,8 @@ class MLIPCalculator(Calculator):
         """
         if not settings:  # as ASE's constructor calls it
             return {}
-        self.contract.require_settings(settings, "MLIPCalculator.set()")
-        changed = self.contract.given_settings(settings)
+        self._require_settings(settings, "MLIPCalculator.set()")
+        changed = self._given_settings(settings)
         with self._turn:
             self._settings = {**self._settings, **changed}
             self.reset()  # type: ignore[no-untyped-call]
@@ -139,7 +191,7 @@ class MLIPCalculator(Calculator):
         return changes or (["settings"] if self._settings_of(atoms) != self._evaluated_settings else [])
 
     def _settings_of(self, atoms: Atoms) -> dict[str, Any]:
-        return {**self._settings, **self.contract.given_settings(atoms.info)}
+        return {**self._settings, **self._given_settings(atoms.info)}
 
     @property
     def self_test(self) -> str:
@@ -155,7 +207,7 @@ class MLIPCalculator(Calculator):
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def _is_of_gradients(self, name: str) -> bool:
-        return name not in ("energy", "free_energy", "energies", *self.contract.extras)
+        return name not in ("energy", "free_energy", "energies", GRADE, *self.contract.extras)
 
     def calculate(
         self,
@@ -165,8 +217,8 @@ class MLIPCalculator(Calculator):
     ) -> None:
         """Compute what ASE asks for, into `results`: energies always, extra outputs, forces and stress on demand.
 
-        Energies alone cost about a third. Forces and stress come along with an energy if they were asked for of the
-        atoms before: whoever asks for both, one after the other, then pays once.
+        An energy alone costs about a third. If forces or stress of these atoms were asked for before, they are computed
+        together with the energy, so that asking for both, one after the other, costs one evaluation.
 
         Parameters
         ----------
@@ -201,14 +253,16 @@ class MLIPCalculator(Calculator):
                 f"{wanted.pop()} is over the volume of the cell, which needs three vectors. For a slab give it a "
                 "height: atoms.center(vacuum=10, axis=2)"
             )
+        deviation = bool({*OF_COMMITTEE} & {*(properties or [])})
         virials = bool({*ON_DEMAND} & {*(properties or [])})
-        if self.contract.positions and (virials or "stresses" in wanted):
+        if (virials or "stresses" in wanted) and "stresses" not in self.implemented_properties:
             raise PropertyNotImplementedError(
                 f"{self.contract.model.name} has no virials of single atoms: its energy depends on the positions of "
                 "all atoms. atoms.get_stress() is exact"
             )
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
+        with_grade = self._with_grade or GRADE in (properties or [])
         self._forces_asked = of_gradients
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
@@ -222,6 +276,8 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
+            grades=with_grade,
+            deviation=deviation,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -236,12 +292,43 @@ class MLIPCalculator(Calculator):
             del self.results["energies"]  # one atom's is an arbitrary share of the sum
         if with_forces:
             self.results["forces"] = values["forces"]
+        if with_grade:
+            self.results[GRADE] = values["grades"]
         if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
             self.results["stresses"] = stresses_from_virials(values["atom_virials"], system.get_volume())
         if virials:
             self._add_heat_flux(system, values)
+        if deviation:
+            self.results["deviation"] = values["deviation"]
+            self.results["model_deviation"] = np.array(values["deviation_summary"])
+
+    def _evaluate_together(self, frames: list[Atoms], settings: dict[str, Any], before: int) -> list[Result]:
+        """In one pass; `before`: how many frames came before these, for messages."""
+        structures = []
+        for k, atoms in enumerate(frames):
+            try:
+                types = self.contract.types_of(atoms.get_chemical_symbols())
+            except MLIPError as error:
+                raise MLIPError(f"frame {before + k} (counted from 0): {error}") from error
+            structures.append((atoms.positions, types, atoms.cell.array, atoms.pbc.tolist()))
+        with self._turn:
+            found = self.potential.compute_many(structures, settings=list(settings.items()), counted_from=before)
+        results = []
+        for atoms, values in zip(frames, found, strict=True):
+            if "close_pair" in values:
+                warnings.warn(values["close_pair"], CloseAtomsWarning, stacklevel=4)
+            volume = atoms.get_volume() if atoms.cell.rank == 3 else None
+            results.append(
+                Result(
+                    energy=values["energy"],
+                    atomic_energies=values["energies"] if self.contract.atomic_energies_meaningful else None,
+                    forces=values["forces"],
+                    stress=stress_from_virial(values["virial"], volume) if volume else None,
+                )
+            )
+        return results
 
     def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
         if reason := values["centroid_virials_inexact"]:
@@ -256,7 +343,133 @@ class MLIPCalculator(Calculator):
         )
 
 
+class MLIPGuard:
+    """Says when ASE dynamics or an optimisation leaves what its models know, and keeps the frames (docs/guard.md).
+
+    `MLIPGuard(dynamics, 10, grade=1.5, dump="frames.extxyz")` attaches itself. What it found is in `checks`.
+
+    Parameters
+    ----------
+    dynamics
+        Dynamics or an optimiser, of atoms with an MLIPCalculator.
+    every
+        Steps between checks.
+    grade
+        Threshold of the grade of any atom, for a file with a domain.
+    deviation
+        Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
+    action
+        "warn", or "stop", which raises GuardError out of `dynamics.run`.
+    dump
+        Where to append frames with an atom above a threshold, in extended XYZ.
+    max
+        Frames that are written at most.
+    spacing
+        Å: a frame is written when an atom has moved this far since the last one.
+
+    Raises
+    ------
+    MLIPError
+        For atoms without an MLIPCalculator, a grade without a domain, a deviation without a committee, and what cannot
+        be used as it is given.
+
+    Warns
+    -----
+    GuardWarning
+        With action "warn": at the first alarm, and with each frame that is written.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        every: int,
+        grade: float | None = None,
+        deviation: float | None = None,
+        action: str = "warn",
+        dump: str | Path | None = None,
+        max: int = 200,
+        spacing: float = 0.5,
+    ):
+        self._dynamics = dynamics
+        calculator = dynamics.atoms.calc
+        if not isinstance(calculator, MLIPCalculator):
+            raise MLIPError("MLIPGuard: the atoms have no MLIPCalculator. Type: atoms.calc = MLIPCalculator(path)")
+        if grade is not None and calculator.potential.no_grades:
+            raise MLIPError(f"MLIPGuard: grade is guarded, but {calculator.potential.no_grades}")
+        if deviation is not None and len(calculator.artifacts) == 1:
+            raise MLIPError(
+                "MLIPGuard: deviation is guarded, but one model does not deviate. Type: "
+                "atoms.calc = MLIPCalculator([a, b, c])"
+            )
+        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
+        dynamics.attach(self, interval=every)
+
+    @property
+    def checks(self) -> list[Check]:
+        """What was found, check by check."""
+        return self._guard.checks
+
+    def __call__(self) -> None:
+        """Look at the atoms now, as the dynamics does every `every` steps."""
+        atoms = self._dynamics.atoms
+        values = {name: atoms.calc.get_property(name, atoms) for name in self._guard.thresholds}
+        self._guard.check(self._dynamics.nsteps, atoms, values, atoms.get_forces())
+
+
+def evaluate_many(calculator: MLIPCalculator, frames: Iterable[Atoms], atoms_per_pass: int = 512) -> list[Result]:
+    """Energy, forces and stress of many structures, small ones several at a time.
+
+    For eight atoms a pass of the model costs more than the atoms do, so one pass for many structures is several times
+    faster than one for each: screening, images of a path, replicas.
+
+    Parameters
+    ----------
+    calculator
+        Of the model, with its settings. What stands in the `info` of a structure is of that one.
+    frames
+        Structures of any sizes and elements; their own calculators are left alone.
+    atoms_per_pass
+        A pass takes structures up to this many atoms in all, or one larger structure. More need more memory.
+
+    Returns
+    -------
+    list of Result
+        In the order of the frames: eV, eV/Å, eV/Å³. The same as one by one, to the noise of the file's precision.
+
+    Raises
+    ------
+    MLIPError
+        For an element that the model does not know, and positions that are not finite: names the frame.
+
+    Warns
+    -----
+    CloseAtomsWarning
+        Once, of atoms on top of each other.
+    """
+    results: list[Result] = []
+    for settings, together in _passes(calculator, frames, atoms_per_pass):
+        results += calculator._evaluate_together(together, settings, len(results))
+    return results
+
+
+def _passes(
+    calculator: MLIPCalculator, frames: Iterable[Atoms], most: int
+) -> Iterator[tuple[dict[str, Any], list[Atoms]]]:
+    """Neighbours in the list that have the same settings, of `most` atoms in all or a single one of more."""
+    together: list[Atoms] = []
+    settings: dict[str, Any] = {}
+    for atoms in frames:
+        own = calculator._settings_of(atoms)
+        if together and (own != settings or sum(map(len, together)) + len(atoms) > most):
+            yield settings, together
+            together = []
+        settings = own
+        together.append(atoms)
+    if together:
+        yield settings, together
+
+
 def _load(
-    kind: type[MLIPCalculator], arguments: tuple[Path, str, int, bool], settings: dict[str, Any]
+    kind: type[MLIPCalculator], arguments: tuple[list[Path], str, int, bool, str, bool], settings: dict[str, Any]
 ) -> MLIPCalculator:
     return kind(*arguments, **settings)

@@ -10,40 +10,65 @@ import base64
 import ctypes
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import openmm
-import torch  # noqa: F401  loads libtorch from this environment before the plugin asks for it
+import openmm.version
 from ase import Atoms
 from openmm import unit
-from openmm.app import Element, Topology
+from openmm.app import Element, Simulation, Topology
 
+from mlip_deploy.artifact.contract import Setting
 from mlip_deploy.artifact.gate import warn_if_in_doubt
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.operators import LIBRARY_DIRECTORY
+from mlip_deploy.guard import Check, Guard, GuardError
+from mlip_deploy.libraries import LIBRARY_DIRECTORY, load_library, openmm_mismatch
+from mlip_deploy.result import Array
 
+if _mismatch := openmm_mismatch(openmm.version.full_version):
+    raise _mismatch.error()
+load_library()
 # Registers the XML form of MLIPForce, through which Python makes the C++ object.
 _library = ctypes.CDLL(str(LIBRARY_DIRECTORY / "openmm" / "libOpenMMMLIP.so"), mode=ctypes.RTLD_GLOBAL)
 _library.mlip_openmm_seconds_in_models.restype = ctypes.c_double
+_library.mlip_openmm_deviation.restype = ctypes.c_char_p
+_library.mlip_openmm_deviation.argtypes = [ctypes.c_void_p] * 4
+_library.mlip_openmm_grades.restype = ctypes.c_char_p
+_library.mlip_openmm_grades.argtypes = [ctypes.c_void_p] * 3
+_library.mlip_openmm_no_grades.restype = ctypes.c_char_p
+_library.mlip_openmm_no_grades.argtypes = [ctypes.c_void_p] * 2
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far apart the members of a committee are: standard deviations over the members."""
+
+    of_atoms: Array
+    """[n] eV/Å, of the force on each atom that the model sees, in the order of `MLIPForce.atoms`"""
+    summary: Array
+    """[6], a line of DeePMD-kit's model_devi.out: the largest, smallest and mean deviation of virial components (eV per
+    atom), then those of forces (eV/Å)"""
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
     """An OpenMM Force evaluated from an artifact, on any platform, in OpenMM's units.
 
     Nothing in the force can change after construction but its group and its name, so it has no
-    `updateParametersInContext`.
+    `updateParametersInContext`. Several files are a committee, `MLIPForce([a, b, c], topology)` (docs/committee.md).
 
     Parameters
     ----------
     path
-        Artifact written by `mlip export`.
+        Artifact written by `mlip export`, or several of them.
     topology
         The System's topology, or the chemical symbol of every particle of the System in order.
     atoms
-        Indices of the particles that the model sees, and which it alone sees; by default all of them. Their order
-        does not matter.
+        Indices of the particles that the model sees; by default all of them. The model does not see any others. The
+        order of the indices does not matter.
     periodic
         Use the Context's periodic box; by default, whether the topology has one.
     device
@@ -51,20 +76,22 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     embed
-        Carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles. Otherwise
-        they hold its path and its SHA-256, and a Context refuses a file that has changed.
+        Store the artifact's bytes in the force, and so in the System's XML and in pickles. Otherwise they contain its
+        path and its SHA-256, and a Context refuses a file that has changed.
     self_test
-        A Context evaluates the fixture that the file marks, and refuses a model that gives other numbers here.
-
+        A Context first evaluates one reference structure of the file, and refuses a model whose result differs.
+    drive
+        Whose energy and forces a committee gives: "first", or "mean". With "first" the others are evaluated by
+        `deviation` alone.
     settings
-        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. They are the defaults of parameters
-        of the Context of the same names, a choice by its index: `context.setParameter("charge", 1)`.
+        Settings of the model by name, such as `charge=-1`; `mlip info` lists them. They are defaults of parameters of
+        the Context with the same names: `context.setParameter("charge", 1)`. A choice is given by its index.
 
     Raises
     ------
     MLIPError
-        For a file that is not an artifact, an element that the model does not know, or atoms that the topology does
-        not have.
+        For a file that is not an artifact, an element that a model does not know, or atoms that the topology does
+        not have. A Context refuses the mean of energies in different frames.
 
     Warns
     -----
@@ -75,7 +102,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         topology: Topology | Sequence[str],
         atoms: Iterable[int] | None = None,
         periodic: bool | None = None,
@@ -83,20 +110,26 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         threads: int = 0,
         embed: bool = False,
         self_test: bool = True,
+        drive: str = "first",
         **settings: float | int | str,
     ):
         symbols = _symbols(topology)
         selected = _selected(atoms, len(symbols))
         if periodic is None:
             periodic = isinstance(topology, Topology) and topology.getPeriodicBoxVectors() is not None
-        artifact = Artifact(path)
-        defaults = _defaults(artifact, settings)
+        paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
+        artifacts = [Artifact(one) for one in paths]
+        defaults = _defaults(artifacts, settings)
         for index in selected if selected is not None else range(len(symbols)):
-            _check_element(index, symbols[index], artifact)
-        content = Path(path).read_bytes()
+            for artifact in artifacts:
+                _check_element(index, symbols[index], artifact)
         root = ElementTree.Element("Force", type="MLIPForce", version="1", forceGroup="0", name="MLIPForce")
-        root.set("path", str(Path(path).resolve()))
-        root.set("sha256", hashlib.sha256(content).hexdigest())
+        _write_file(paths[0], embed, root)
+        for member in paths[1:]:
+            _write_file(member, embed, ElementTree.SubElement(root, "Member"))
+        if len(paths) > 1:
+            root.set("version", "2")
+            root.set("drive", drive)
         root.set("particles", str(len(symbols)))
         root.set("periodic", str(int(periodic)))
         root.set("threads", str(threads))
@@ -112,9 +145,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         parameters = ElementTree.SubElement(root, "Settings")
         for name, value in defaults.items():
             ElementTree.SubElement(parameters, "Setting", name=name, value=repr(value))
-        if embed:
-            ElementTree.SubElement(root, "Artifact", base64=base64.b64encode(content).decode())
-        warn_if_in_doubt(artifact, "openmm")
+        for artifact in artifacts:
+            warn_if_in_doubt(artifact, "openmm")
         root.set("announced", "1")  # so that a Context of this very force does not say it again
         # `this` is SWIG's handle, which owns the C++ object.
         self.this = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode")).this
@@ -144,15 +176,47 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         """Whether `cast` accepts `force`."""
         return _type_of(force) == "MLIPForce"
 
+    def deviation(self, context: openmm.Context) -> Deviation:
+        """How far apart the members of a committee are, for a Context's positions. Costs a step of each member.
+
+        Parameters
+        ----------
+        context
+            Of a System that has this force.
+
+        Raises
+        ------
+        MLIPError
+            For a force of one model, and for a Context without this force.
+        """
+        of_atoms = np.zeros(len(self.elements))
+        summary = np.zeros(6)
+        pointers = [int(self.this), int(context.this), of_atoms.ctypes.data, summary.ctypes.data]
+        failure = _library.mlip_openmm_deviation(*pointers)
+        if failure:
+            raise MLIPError(failure.decode(errors="replace"))
+        return Deviation(of_atoms, summary)
+
     @property
     def path(self) -> str:
-        """The artifact's absolute path when the force was made."""
-        return self._definition().attrib["path"]
+        """The artifact's absolute path when the force was made; the first one's of a committee."""
+        return self.paths[0]
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all members."""
+        root = self._definition()
+        return [root.attrib["path"], *(member.attrib["path"] for member in root.iterfind("Member"))]
 
     @property
     def sha256(self) -> str:
-        """Of the artifact's bytes."""
+        """Of the artifact's bytes; the first one's of a committee."""
         return self._definition().attrib["sha256"]
+
+    @property
+    def drive(self) -> str:
+        """Whose energy and forces a committee gives: "first" or "mean"."""
+        return self._definition().get("drive", "first")
 
     @property
     def device(self) -> str:
@@ -198,22 +262,159 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         """
         return float(_library.mlip_openmm_seconds_in_models())
 
+    def no_grades(self, context: openmm.Context) -> str:
+        """Why there are no grades in a Context, with the line to type; "" where there are."""
+        reason = _library.mlip_openmm_no_grades(int(self.this), int(context.this))
+        return reason.decode(errors="replace") if reason else ""
+
+    def grades(self, context: openmm.Context) -> Array:
+        """How far each atom of the model is from its domain (docs/trust.md), [n_atoms] in the order of `atoms`.
+
+        A grade above 1 is outside. This takes one evaluation of the model.
+
+        Parameters
+        ----------
+        context
+            Of the System that this very force is part of, with positions.
+
+        Raises
+        ------
+        MLIPError
+            For an artifact without a domain, with the line to type, and for a Context of another System.
+        """
+        grades = np.empty(len(self.elements))
+        failure = _library.mlip_openmm_grades(int(self.this), int(context.this), grades.ctypes.data)
+        if failure:
+            raise MLIPError(failure.decode(errors="replace"))
+        return grades
+
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
 
 
-def _defaults(artifact: Artifact, given: dict[str, float | int | str]) -> dict[str, float]:
-    """A value of each setting, a choice by its index."""
-    artifact.contract.require_settings(given, "MLIPForce")
-    defaults = {}
-    for setting in artifact.contract.settings:
-        value = given.get(setting.name, setting.default)
-        if value is None:
+class MLIPGuard:
+    """Says when a simulation leaves what its models know, keeps the frames, and stops it (docs/guard.md): a reporter.
+
+    `MLIPGuard(simulation, 10, grade=1.5, dump="frames.extxyz")` appends itself to `simulation.reporters`. What it
+    found is in `checks`.
+
+    Parameters
+    ----------
+    simulation
+        Of a System with one MLIPForce.
+    every
+        Steps between checks.
+    grade
+        Threshold of the grade of any atom, for a file with a domain.
+    deviation
+        Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
+    action
+        "warn", or "stop", which raises GuardError out of `simulation.step`.
+    dump
+        Where to append frames with an atom above a threshold, in extended XYZ (Å, eV): the atoms that the model sees.
+    max
+        Frames that are written at most.
+    spacing
+        Å: a frame is written when an atom has moved this far since the last one.
+    restart
+        Where action "stop" writes the state first, as `simulation.loadState` reads it.
+
+    Raises
+    ------
+    MLIPError
+        For a System without an MLIPForce, or with several, a grade without a domain, a deviation without a committee,
+        and what cannot be used as it is given.
+
+    Warns
+    -----
+    GuardWarning
+        With action "warn": at the first alarm, and with each frame that is written.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        every: int,
+        grade: float | None = None,
+        deviation: float | None = None,
+        action: str = "warn",
+        dump: str | Path | None = None,
+        max: int = 200,
+        spacing: float = 0.5,
+        restart: str | Path = "mlip_guard.xml",
+    ):
+        forces = [force for force in simulation.system.getForces() if MLIPForce.is_mlip_force(force)]
+        if len(forces) != 1:
+            raise MLIPError(f"MLIPGuard: the System has {len(forces)} MLIPForces, expected one")
+        self._force = MLIPForce.cast(forces[0])
+        if grade is not None and (reason := self._force.no_grades(simulation.context)):
+            raise MLIPError(f"MLIPGuard: grade is guarded, but {reason}")
+        if deviation is not None and len(self._force.paths) == 1:
             raise MLIPError(
-                f"{artifact.contract.model.name} needs its setting '{setting.name}' ({setting.describe()}). Type: "
-                f"MLIPForce(path, topology, {setting.name}=...)"
+                "MLIPGuard: deviation is guarded, but one model does not deviate. Type: MLIPForce([a, b, c], topology)"
             )
-        defaults[setting.name] = setting.number(value)
+        self._elements, self._atoms = self._force.elements, self._force.atoms
+        self._every = every
+        self._restart = Path(restart)
+        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
+        simulation.reporters.append(self)
+
+    @property
+    def checks(self) -> list[Check]:
+        """What was found, check by check."""
+        return self._guard.checks
+
+    def describeNextReport(self, simulation: Simulation) -> tuple[int, bool, bool, bool, bool, bool]:  # noqa: N802
+        """As OpenMM asks every reporter: unwrapped positions, in so many steps."""
+        return self._every - simulation.currentStep % self._every, True, False, False, False, False
+
+    def report(self, simulation: Simulation, state: openmm.State) -> None:
+        """Look at the positions of a Context, as OpenMM does every `every` steps."""
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)[self._atoms]
+        atoms = Atoms(self._elements, positions)
+        if self._force.usesPeriodicBoundaryConditions():
+            atoms.cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+            atoms.pbc = True
+        values = {}
+        if "grade" in self._guard.thresholds:
+            values["grade"] = self._force.grades(simulation.context)
+        if "deviation" in self._guard.thresholds:
+            values["deviation"] = self._force.deviation(simulation.context).of_atoms
+        try:
+            self._guard.check(simulation.currentStep, atoms, values, ids=self._atoms)
+        except GuardError:
+            simulation.saveState(str(self._restart))
+            raise
+
+
+def _write_file(path: Path, embed: bool, element: ElementTree.Element) -> None:
+    content = path.read_bytes()
+    element.set("path", str(path.resolve()))
+    element.set("sha256", hashlib.sha256(content).hexdigest())
+    if embed:
+        ElementTree.SubElement(element, "Artifact", base64=base64.b64encode(content).decode())
+
+
+def _defaults(artifacts: list[Artifact], given: dict[str, float | int | str]) -> dict[str, float]:
+    """A value of each setting of any member, a choice by its index."""
+    declared: dict[str, Setting] = {}
+    defaults = {}
+    for artifact in artifacts:
+        contract = artifact.contract
+        for setting in contract.settings:
+            if setting != declared.setdefault(setting.name, setting):
+                raise MLIPError(
+                    f"members of a committee have different settings '{setting.name}': {setting.describe()}, and "
+                    f"{declared[setting.name].describe()}. A Context has one parameter of a name"
+                )
+            value = given.get(setting.name, setting.default)
+            if value is None:
+                raise MLIPError(
+                    f"{contract.model.name} needs its setting '{setting.name}' ({setting.describe()}). Type: "
+                    f"MLIPForce(path, topology, {setting.name}=...)"
+                )
+            defaults[setting.name] = setting.number(value)
+    artifacts[0].contract.require_settings([name for name in given if name not in declared], "MLIPForce")
     return defaults
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-LIBRARY_DIRECTORY = Path(__file__).parent / "lib"
+from mlip_deploy.libraries import library
 
 
 def load_operators() -> None:
     """Idempotent: the library registers its operators once per process."""
-    torch.ops.load_library(str(LIBRARY_DIRECTORY / "libmlip.so"))  # type: ignore[no-untyped-call]
+    torch.ops.load_library(str(library()))  # type: ignore[no-untyped-call]

@@ -49,8 +49,16 @@ class Evaluation(_Evaluation, total=False):
     """[n, 6] eV, components as in csrc/core/graph.h; there if it was asked for"""
     centroid_virials: Array
     """[n, 9] eV, likewise"""
+    features: Array
+    """[n, the contract's features], of what enters the model's read-out; likewise"""
+    grades: Array
+    """[n] how far each atom is from the model's domain (docs/trust.md): above 1 is outside; likewise"""
     centroid_virials_inexact: str
     """there with them: why only their sum is exact, not each as a heat flux needs it; "" where each is"""
+    deviation: Array
+    """[n] eV/Å, standard deviation of the force on each atom over a committee; there if it was asked for"""
+    deviation_summary: list[float]
+    """[6], likewise: largest, smallest and mean deviation of virial components (eV per atom) and of forces (eV/Å)"""
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -69,14 +69,14 @@ def test_an_engine_stays_open_between_structures(engine, tiny, tmp_path, monkeyp
 def test_lammps_that_stopped_is_started_again(tiny):
     """An error ends LAMMPS; the next structure gets another one. A process ends with its session."""
     crystal = bulk("NaCl", "rocksalt", a=5.5, cubic=True)
-    session = lammps_engine.Session(tiny)
+    session = lammps_engine.Session(lammps_engine.ServedArtifact(tiny))
     session.evaluate(crystal)
     process = session._process
     with pytest.raises(lammps_engine.LAMMPSError, match="Unknown command: no_such_command"):
         session._ask("no_such_command\n")
     assert process.wait() != 0
     compare([lammps_engine.evaluate(tiny, crystal)], [crystal], tiny)
-    with closing(lammps_engine.Session(tiny)) as other:
+    with closing(lammps_engine.Session(lammps_engine.ServedArtifact(tiny))) as other:
         other.evaluate(crystal)
     assert other._process.wait() == 0
 

@@ -391,8 +391,9 @@ def test_page(toy_local, tmp_path):
     environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     shell = "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
     python = "".join(re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
-    assert shell.count("mlip prepare") >= 4
+    assert (shell.count("mlip prepare"), shell.count("mlip run")) == (4, 2)
     for command in (["bash", "-ec", shell], [sys.executable, "-c", python]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run" / "final.data").exists()
+    assert all((tmp_path / name / "report.html").exists() for name in ("melt", "minimum", "prepared"))

@@ -16,16 +16,14 @@ from conftest import EXAMPLES, mlip
 from lammps_decks import Deck, run_decks
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
 
-import mlip_deploy
 from mlip_deploy import export_module
 from mlip_deploy.artifact.contract import Output, Setting
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.cli.main import main
 from mlip_deploy.engines.lammps import LAMMPSError, run
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters import module
-from mlip_deploy.exporters.families.registry import FAMILIES
+from mlip_deploy.exporters.fixed_settings import fix_settings
 from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.openmm import MLIPForce, system_of
 from mlip_deploy.progress import silent
@@ -362,13 +360,6 @@ def adapted(monkeypatch, tmp_path):
     return found[0]
 
 
-class Family:
-    """In the place of one of the registry."""
-
-    def __init__(self, adapted):
-        self.adapt = lambda source, options: adapted
-
-
 def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
     path = tmp_path / "extras.mlip.pt"
     outputs = tuple(Output(name=name, unit="e", scope="atom") for name in ("charges", "doubled"))
@@ -381,41 +372,24 @@ def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
     assert calculator.get_property("energy", atoms) == pytest.approx(energy(export(tmp_path / "x.mlip.pt"), charge=2))
 
 
-@pytest.mark.parametrize("form", ["artifact", "torchforce"])
-def test_settings_are_baked_in(form, adapted, charged, tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "charged", Family(adapted))
-    path = tmp_path / ("fixed.mlip.pt" if form == "artifact" else "fixed.torchforce.pt")
-    command = ["export", "charged", "x", "-o", str(path), "--dtype", "float64", "--fix", "charge=-1", "--target", form]
-    if form == "torchforce":  # has no sum over all atoms, and says so once its settings are settled
-        with pytest.raises(
-            MLIPError, match=r"has settings, which a TorchForce .* --fix task=plain, or use a file without"
-        ):
-            mlip_deploy.export("charged", "x", path, target=form, fix={"charge": -1})
-        with pytest.raises(MLIPError, match="calls mlip::sum_over_atoms, which openmmtorch does not have"):
-            mlip_deploy.export("charged", "x", path, target=form, fix={"charge": -1, "task": "plain"})
-        return
-    assert main(command) == 0
+def test_settings_are_baked_in(adapted, charged, tmp_path):
+    """One of two, in a model that sums over the atoms of all ranks."""
+    path = tmp_path / "fixed.mlip.pt"
+    write_artifact(fix_settings(adapted, {"charge": -1}), path, "float64", silent)
     contract = Artifact(path).contract
     assert [setting.name for setting in contract.settings] == ["task"]
     assert [(fixed.name, fixed.value) for fixed in contract.inputs] == [("charge", "-1")]
     assert energy(path, task="scaled") == pytest.approx(energy(charged, charge=-1, task="scaled"), abs=FLOAT64_SUM * 16)
-    assert main([*command, "--fix", "task=scaled"]) == 0
-    contract = Artifact(path).contract
-    assert (contract.settings, contract.requires) == ([], ["sum_over_atoms"])
-    assert energy(path) == pytest.approx(energy(charged, charge=-1, task="scaled"), abs=FLOAT64_SUM * 16)
-    assert check(path, ["ase", "lammps"], [1, 2]).passed
+    assert check(path, ["lammps"], [2]).passed
 
 
-def test_values_that_cannot_be_baked_in(adapted, tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "charged", Family(adapted))
-    for fix, message in [
-        ({"chrage": "0"}, r"--fix chrage=0: charged has no setting 'chrage'\. It has: charge \(an integer from -3"),
-        ({"charge": "7"}, "setting 'charge' is 7.0, expected an integer from -3 to 3, e"),
-        ({"charge": "one"}, "setting 'charge' is 'one', expected an integer from -3 to 3, e"),
-        ({"task": "spice"}, "setting 'task' is 'spice', expected one of plain, scaled"),
-    ]:
-        with pytest.raises(MLIPError, match=message):
-            mlip_deploy.export("charged", "x", tmp_path / "x.mlip.pt", fix=fix)
-    refused = mlip("export", "sevennet", "7net-0", "-o", tmp_path / "x.mlip.pt", "--fix", "charge")
-    assert refused.returncode == 2
-    assert "'charge': expected the name of a setting and its value, such as charge=0" in refused.stderr
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": "any"}, "--fix: charged takes positions, and such models take their settings at run time alone"),
+        ({"extras": (Output(name="a", unit="e", scope="atom"),)}, "--fix: charged has outputs of single atoms, and "),
+    ],
+)
+def test_settings_that_cannot_be_baked_in(changes, message, adapted):
+    with pytest.raises(MLIPError, match=message):
+        fix_settings(replace(adapted, **changes), {"charge": 0})

@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import heat_flux_truth as truth
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from ase.build import bulk
 from conftest import mlip
 from models import tiny_nequix_checkpoint
 from passes import assert_passes
-from tolerances import FLOAT64_SUM, FORCE_SIGNAL
+from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
 if find_spec("nequix") is None:  # which imports JAX when it is imported
     pytest.skip("the package 'nequix' is not installed. Type: pip install nequix --no-deps", allow_module_level=True)
@@ -120,6 +121,18 @@ def test_mirror_images_are_equal(tiny, tmp_path):
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=FLOAT64_SUM)
     np.testing.assert_allclose(atoms.get_forces(), -forces, rtol=0, atol=FLOAT64_SUM)
     assert np.abs(forces).max() > FORCE_SIGNAL
+
+
+@pytest.mark.parametrize("options", [(), ("--no-fuse",)])
+def test_virials_of_atoms_are_those_of_nequix(options, tiny, tmp_path):
+    path = export(tiny, tmp_path / "tiny.mlip.pt", "--dtype", "float64", *options)
+    contract = Artifact(path).contract
+    atoms = bulk("NaCl", "rocksalt", a=5.4)  # narrower than a cutoff
+    atoms = truth.rattled(atoms)
+    expected = truth.virials_of_atoms(truth.of_nequix(tiny, contract.elements), atoms, contract.interaction_range)
+    assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
+    found = MLIPCalculator(path).get_property("virials", atoms)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=HEAT_FLUX_FLOAT64 * np.abs(expected).max())
 
 
 def test_an_export_imports_no_jax_and_changes_no_setting(tiny, tmp_path):

@@ -1,6 +1,7 @@
 // Whole structures in many threads, and after evaluations that failed at each place where they can.
 #include <c10/core/CPUAllocator.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -17,6 +18,7 @@ namespace {
 
 using mlip::testing::expect;
 using mlip::testing::expect_error;
+using mlip::testing::expect_near;
 using mlip::testing::TestModel;
 
 constexpr mlip::StepRequest everything{true, true, true, true, true};
@@ -158,12 +160,43 @@ void test_failed_evaluations(mlip::EdgesOn edges_on) {
   expect(n_failed > 10, "allocations failed at many places: " + std::to_string(n_failed));
 }
 
+/// The second member's energies and forces are three times the first's: their mean is twice, and they deviate by once.
+void test_committee(mlip::EdgesOn edges_on) {
+  TestModel first(mlip::Precision::float64), second(mlip::Precision::float64);
+  second.backend->energy_factor = 3.0;
+  const Structure atoms = structure(24, 7.0, 1);
+  const mlip::StepResult alone = of_a_fresh_object(atoms, edges_on);
+  for (const auto drive : {mlip::Drive::first, mlip::Drive::mean}) {
+    mlip::StructureEvaluator evaluator({&first.model, &second.model}, drive, edges_on);
+    mlip::Deviation deviation;
+    const mlip::StepResult result =
+        evaluator.evaluate(atoms.positions.data(), atoms.types, atoms.cell, atoms.periodic, everything, {}, &deviation);
+    const double factor = drive == mlip::Drive::mean ? 2.0 : 1.0;
+    double largest = 0.0;
+    for (std::size_t k = 0; k < atoms.types.size(); ++k) {
+      const double* force = alone.forces.data() + 3 * k;
+      const double length = std::hypot(force[0], force[1], force[2]);
+      largest = std::max(largest, length);
+      expect_near(deviation.of_atoms[k], length, 1e-12, "the deviation of a force");
+      expect_near(result.forces[3 * k], factor * force[0], 1e-12, "a force");
+      expect_near(result.atomic_energies[k], factor * alone.atomic_energies[k], 1e-12, "an atom's energy");
+      expect_near(result.centroid_virials[9 * k], factor * alone.centroid_virials[9 * k], 1e-11, "an atom's virial");
+    }
+    expect_near(result.virial[1], factor * alone.virial[1], 1e-11, "the virial");
+    expect_near(deviation.summary[3], largest, 1e-12, "the largest deviation of a force");
+    double largest_virial = 0.0;
+    for (const double component : alone.virial) largest_virial = std::max(largest_virial, std::fabs(component));
+    expect_near(deviation.summary[0], largest_virial / 24, 1e-12, "the largest deviation of a virial");
+  }
+}
+
 }  // namespace
 
 int main() {
   for (const auto edges_on : {mlip::EdgesOn::host, mlip::EdgesOn::device}) {
     test_threads(edges_on);
     test_failed_evaluations(edges_on);
+    test_committee(edges_on);
   }
   return mlip::testing::report();
 }

@@ -76,6 +76,7 @@ def options_of(name: str) -> set[str]:
         ("validate", {"file", "sign", "json"}, {"path"}),
         ("compare", {"json"}, set()),
         ("prepare", set(), set()),
+        ("run", {*options_of("prepare"), "json"}, {"prepared"}),
     ],
 )
 def test_keywords_are_the_options(name: str, own: set[str], keywords: set[str]) -> None:

@@ -17,7 +17,19 @@ from mlip_deploy.environment.doctor import _family, examine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, Family
 
-COMMANDS = ["export", "info", "check", "validate", "compare", "prepare", "bench", "deploy", "doctor", "completion"]
+COMMANDS = [
+    "export",
+    "info",
+    "check",
+    "validate",
+    "compare",
+    "prepare",
+    "run",
+    "bench",
+    "deploy",
+    "doctor",
+    "completion",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,8 +3,10 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from torch import Tensor, nn
 from toy_models import ELEMENTS, LocalEnergy
 
@@ -334,6 +336,70 @@ def test_wrong_arguments(options, message, tmp_path):
     with pytest.raises(MLIPError) as refusal:
         write(Good(), path, **options)
     assert message in str(refusal.value)
+
+
+class WithFeatures(Good):
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        energies = self.forward(node_types, n_owned, edge_index, edge_vectors)
+        return energies, torch.stack([energies, energies * energies], dim=1)
+
+
+class OtherEnergies(WithFeatures):
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        pair = torch.exp(-(edge_vectors * edge_vectors).sum(dim=1))
+        return torch.zeros(n_owned, dtype=pair.dtype).index_add(0, edge_index[0], pair)
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        energies = 2.0 * self.forward(node_types, n_owned, edge_index, edge_vectors)
+        return energies, energies.unsqueeze(1)
+
+
+class FlatFeatures(Good):
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        energies = self.forward(node_types, n_owned, edge_index, edge_vectors)
+        return energies, energies
+
+
+class FeaturesAlone(Good):
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> Tensor:
+        return self.forward(node_types, n_owned, edge_index, edge_vectors)
+
+
+def test_features_are_written(tmp_path):
+    path = tmp_path / "mine.mlip.pt"
+    write(WithFeatures(), path)
+    assert Artifact(path).contract.features == 2
+    atoms = bulk("NaCl", "rocksalt", a=5.4)
+    calculator = MLIPCalculator(path)
+    found = calculator.potential.compute(
+        atoms.positions, calculator.contract.types_of(["Na", "Cl"]), atoms.cell.array, [True] * 3, features=True
+    )
+    energies = found["energies"]
+    np.testing.assert_allclose(found["features"], np.stack([energies, energies**2], axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OtherEnergies, "energies_and_features gives other energies than forward"),
+        (
+            FlatFeatures,
+            r"energies_and_features gives features \[\d+\] of torch.float64, expected \[n_owned, n_features\]",
+        ),
+        (FeaturesAlone, r"energies_and_features returned a Tensor, expected \(energies, features\)"),
+    ],
+)
+def test_features_that_are_none(kind, message, tmp_path):
+    with pytest.raises(MLIPError, match=message):
+        write(kind(), tmp_path / "mine.mlip.pt")
 
 
 def test_what_is_written(tmp_path):

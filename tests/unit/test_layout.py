@@ -62,15 +62,18 @@ def test_includes_go_down() -> None:
 PACKAGE = Path(__file__).parents[2] / "python" / "mlip_deploy"
 
 FLOORS = [
-    {"_core", "close_atoms", "errors", "progress", "result", "signals", "operators"},
-    {"files"},
+    {"close_atoms", "errors", "progress", "result", "signals"},
+    {"libraries"},
+    {"_core", "operators"},
+    {"files", "guard"},
     {"artifact"},
     {"ase", "openmm", "report"},
     {"engines", "exporters"},
     {"environment", "preparation"},
+    {"simulation"},
     {"bench"},
     {"validation"},
-    {"comparison"},
+    {"comparison", "conformance", "domain"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""

@@ -16,4 +16,6 @@ def test_headings_stand_over_their_columns():
 def test_verdicts_have_their_colour():
     page = Page("title", "introduction")
     page.table(["pass"], [["pass"], ["fail"]])
-    assert '<th>pass</th></tr><tr><td class="pass">pass</td></tr><tr><td class="fail">fail</td>' in page.html()
+    text = page.html()
+    assert "<thead><tr><th>pass</th></tr></thead>" in text
+    assert '<tbody><tr><td class="pass">pass</td></tr><tr><td class="fail">fail</td>' in text

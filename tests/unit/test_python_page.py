@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 
 def test_page(artifacts, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     code = "".join(blocks)
     published, named = '"7net-0", "7net-0.mlip.pt"', code.count('"7net-0",')
     assert named == code.count(published) == 1

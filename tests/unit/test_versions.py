@@ -1,15 +1,19 @@
 """A changed environment is noticed before the dynamic linker does, with the line to type."""
 
+import re
+import subprocess
 import sys
 from importlib import metadata
 
 import pytest
 import torch
 
+from mlip_deploy import libraries
 from mlip_deploy.engines import lammps, lammps_plugin
-from mlip_deploy.engines.lammps_plugin import NEEDED_LAMMPS, REBUILD_LINE
+from mlip_deploy.engines.lammps_plugin import NEEDED_LAMMPS
 from mlip_deploy.environment import doctor
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.libraries import REBUILD_LINE
 
 
 def pretend(monkeypatch, **installed):
@@ -29,28 +33,52 @@ def pretend(monkeypatch, **installed):
 @pytest.mark.parametrize(
     ("built", "installed", "problem"),
     [
-        ("2.13.0+cpu", "2.13.0", None),
-        ("2.13.0+cpu", "2.13.1+cu130", None),
-        ("2.13.0", "2.12.1", "built for torch 2.13.0, but torch 2.12.1 is installed"),
-        ("2.9.0", "2.13.0", "built for torch 2.9.0, but torch 2.13.0 is installed"),
+        (["2.13.0+cpu"], "2.13.0", None),
+        (["2.13.0+cpu"], "2.13.1+cu130", None),
+        (["2.9.1", "2.13.0"], "2.9.0", None),
         (
-            "2.13.0",
-            None,
-            "torch is not installed, so pair_style mlip is not available. Type: pip install torch==2.13.0",
+            ["2.13.0"],
+            "2.12.1",
+            "built for torch 2.13, but torch 2.12.1 is installed. Type: pip install 'torch==2.13.*'",
         ),
+        (
+            ["2.9.0", "2.13.0"],
+            "2.14.0",
+            "built for torch 2.9 and 2.13, but torch 2.14.0 is installed. Type: pip install ",
+        ),
+        (["2.13.0"], None, "torch is not installed. Type: pip install 'torch==2.13.*'"),
     ],
 )
-def test_torch(built, installed, problem, monkeypatch, capsys):
+def test_torch(built, installed, problem, monkeypatch):
     pretend(monkeypatch, torch=installed)
-    monkeypatch.setattr(lammps_plugin, "build_info", lambda: {"torch": built})
-    directory = lammps_plugin.plugin_directory()
+    monkeypatch.setattr(libraries, "build_info", lambda: {"torch": built})
     if problem is None:
-        assert directory.endswith("lib/lammps")
+        assert libraries.library() == libraries.LIBRARY_DIRECTORY / f"torch-{installed.rpartition('.')[0]}/libmlip.so"
     else:
-        assert not directory.endswith("lib/lammps")
-        message = capsys.readouterr().err
-        assert problem in message
-        assert "Type: pip install" in message
+        with pytest.raises(MLIPError, match=re.escape(problem)):
+            libraries.load_library()
+
+
+@pytest.mark.parametrize(
+    ("built", "installed", "problem"),
+    [
+        ("8.6.1", "8.6.0.dev-1", None),
+        ("8.6.1", "8.5.2", "built for OpenMM 8.6, but OpenMM 8.5.2 is installed. Type: pip install 'openmm==8.6.*'"),
+    ],
+)
+def test_openmm(built, installed, problem, monkeypatch):
+    monkeypatch.setattr(libraries, "build_info", lambda: {"openmm": built})
+    mismatch = libraries.openmm_mismatch(installed)
+    if problem is None:
+        assert mismatch is None
+    else:
+        assert problem in str(mismatch.error())
+
+
+def test_importing_the_force_into_another_openmm_is_refused():
+    code = "import openmm.version; openmm.version.full_version = '7.7'; import mlip_deploy.openmm"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "MLIPError: this mlip-deploy was built for OpenMM 8" in done.stderr
 
 
 @pytest.mark.parametrize(("installed", "usable"), [("2024.8.29.0.0", False), ("2025.7.22.4.0", True)])

@@ -20,15 +20,15 @@ inline constexpr double cutoff = 4.0;  // Å
 /// messages, whose ρ ghosts need from their owners. Extra outputs: ρ and E.
 class TwoShells : public Backend {
  public:
-  bool gradients_wanted = false;
+  bool only_energies_wanted = true;
   bool edges_sorted = true;
   double energy_factor = 1.0;
   std::int64_t missing_energies = 0;
   bool out_of_memory = false;
 
-  ModelOutputs run(const ModelInputs& inputs, bool with_gradients) override {
+  ModelOutputs run(const ModelInputs& inputs, bool only_energies) override {
     if (out_of_memory) throw c10::OutOfMemoryError(c10::SourceLocation{"", "", 0}, cuda_message());
-    gradients_wanted = with_gradients;
+    only_energies_wanted = only_energies;
     const at::Tensor i = inputs.edge_index[0], j = inputs.edge_index[1], r = inputs.edge_vectors;
     if (i.numel() > 1) edges_sorted &= (i.slice(0, 1) >= i.slice(0, 0, -1)).all().item<bool>();
     const at::Tensor inside = 1.0 - r.square().sum(1) / (cutoff * cutoff);
@@ -47,11 +47,12 @@ class TwoShells : public Backend {
     if (auto* exchange = ExchangeScope::active()) exchange->scatter_add(rows(q, inputs.n_owned));
     const at::Tensor slope = rho.index_select(0, j) + q.index_select(0, i) * t.index_select(0, j);
     return {.energies = energies_.slice(0, missing_energies),
-            .edge_gradients = energy_factor * slope.unsqueeze(1) * ds};
+            .edge_gradients = energy_factor * slope.unsqueeze(1) * ds,
+            .features = rho_.unsqueeze(1)};
   }
 
   at::Tensor run_extras(const ModelInputs& inputs) override {
-    run(inputs, false);
+    run(inputs, true);
     return at::stack({rho_, energies_}, 1);
   }
 
@@ -76,6 +77,7 @@ inline Contract contract_of(Precision precision) {
   contract.precision = precision;
   contract.parallel = Parallel::exchange;
   contract.extras = {"densities", "energies"};
+  contract.features = 1;
   return contract;
 }
 

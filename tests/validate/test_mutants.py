@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 import toy_models
+from ase.build import bulk
+from tolerances import FLOAT64_ROTATED
 from torch import Tensor, nn
 from toy_models import LocalEnergy
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.engines import ase as ase_engine
+from mlip_deploy.engines import evaluator
 from mlip_deploy.exporters.interface import EdgeGradientModel
 from mlip_deploy.exporters.parts import SEVERAL_HUNDRED
 from mlip_deploy.validation import fidelity
@@ -231,10 +234,11 @@ def test_forces_that_lose_energy_are_red_in_dynamics(wrap, verdict, engine, fixt
 class Chiral(nn.Module):
     """The local model with a triple product of the neighbours' moments, which mirror images have of the other sign."""
 
-    def __init__(self, sound: nn.Module, cutoff: float):
+    def __init__(self, sound: nn.Module, cutoff: float, strength: float = 0.02):
         super().__init__()
         self.sound = sound
         self.cutoff = cutoff
+        self.strength = strength
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         smooth = (1.0 - (edge_vectors * edge_vectors).sum(1) / self.cutoff**2) ** 3
@@ -244,7 +248,7 @@ class Chiral(nn.Module):
             moments.append(torch.zeros([n_owned, 3], dtype=edge_vectors.dtype).index_add(0, edge_index[0], weighted))
         product = (moments[0] * torch.linalg.cross(moments[1], moments[2])).sum(1)
         energies = self.sound(node_types, n_owned, edge_index, edge_vectors)
-        return energies + 0.02 * product
+        return energies + self.strength * product
 
 
 @pytest.mark.parametrize(
@@ -276,6 +280,33 @@ def test_mirror_images_that_differ_are_red_where_the_family_rules_it_out(
         assert red(found) == {"symmetry: inversion"}
     else:
         assert found.verdict == "pass", found.failures()
+
+
+@pytest.mark.parametrize(
+    ("engine", "pbc"),
+    [
+        ("lammps", [True, True, True]),
+        ("lammps", [True, False, True]),
+        ("lammps", [False, True, False]),
+        ("openmm", [True, True, True]),
+    ],
+)
+def test_no_engine_makes_a_mirror_image_of_a_left_handed_cell(engine, pbc, fixtures, tmp_path):
+    energy = Chiral(LocalEnergy(CUTOFF), CUTOFF, strength=2.0)
+    path = toy_models.write(tmp_path / "chiral.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
+    atoms = bulk("NaCl", "rocksalt", a=5.2, cubic=True)
+    atoms.set_cell(atoms.cell.array @ np.array([[1, 0.1, 0], [0, 1, 0.05], [0, 0, 0.95]]), scale_atoms=True)
+    atoms.rattle(0.2, seed=4)
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+    atoms.pbc = pbc
+    expected = evaluator("ase")(path, atoms)
+    found = evaluator(engine)(path, atoms)
+    assert found.energy == pytest.approx(expected.energy, abs=FLOAT64_ROTATED)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=FLOAT64_ROTATED)
+    image = atoms.copy()
+    image.set_cell(-atoms.cell.array)
+    image.positions *= -1.0
+    assert abs(evaluator("ase")(path, image).energy - expected.energy) > 100 * FLOAT64_ROTATED
 
 
 class BetweenTwo(nn.Module):

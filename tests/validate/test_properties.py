@@ -9,14 +9,15 @@ from ase import units
 from ase.build import bulk
 from ase.units import GPa
 from pair_potential import LATTICE_CONSTANT
+from scipy.signal import lfilter
 from tolerances import FLOAT64_SUM
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.validation.case import Case, Context, Hardware, Outcome
-from mlip_deploy.validation.properties import cases, elastic, recipes, vacancy
-from mlip_deploy.validation.properties.dynamics import simulate
+from mlip_deploy.validation.properties import cases, conductivity, elastic, recipes, vacancy
+from mlip_deploy.validation.properties.dynamics import heat_fluxes, simulate
 from mlip_deploy.validation.properties.eos import fit
 from mlip_deploy.validation.properties.liquid import mean_square_displacement, radial_distribution
 from mlip_deploy.validation.properties.recipe import EngineCalculator, Setting, UnfinishedError, relax
@@ -123,6 +124,71 @@ def test_dynamics_run_in_each_engine(pair_potential: Path, tmp_path: Path, engin
         frames[-1].positions = positions
     r, g = radial_distribution(frames)
     assert r[g.argmax()] == pytest.approx(LATTICE_CONSTANT / np.sqrt(2), abs=0.1)
+
+
+def test_conductivity_of_a_flux_whose_correlation_is_known() -> None:
+    # x_n = a x_(n-1) + noise: the sum of <x_0 x_n> over n > 0, and half of it at zero, is (1/(1-a)² ) / 2
+    a, interval, volume, temperature = 0.9, 0.02, 700.0, 250.0
+    truth = conductivity.WATT_PER_METRE * interval / (1 - a) ** 2 / (2 * units.kB * temperature**2 * volume)
+    random = np.random.default_rng(11)
+    found = []
+    for _ in range(100):
+        fluxes = lfilter([1.0], [1.0, -a], random.standard_normal((5000, 3)), axis=0)
+        found.append(conductivity.conductivity(fluxes, interval, 60 * interval, volume, temperature))
+    values = np.array([each.value for each in found])
+    errors = np.array([each.error for each in found])
+    # ten blocks give the error to a quarter; a hundred runs give the spread to a fourteenth
+    assert values.mean() == pytest.approx(truth, rel=0.04)
+    assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.2)
+    assert 0.05 < values.std() / truth < 0.2
+    plateau = np.mean([each.integral for each in found], axis=0)
+    assert plateau[-20:] == pytest.approx(np.full(20, truth), rel=0.05)
+    assert plateau[0] < 0.15 * truth
+
+
+def test_engines_give_the_same_fluxes(pair_potential: Path, tmp_path: Path) -> None:
+    crystal = bulk("Cu", "fcc", a=LATTICE_CONSTANT, cubic=True).repeat(3)
+    squares = []
+    for engine in ("ase", "lammps"):
+        setting = Setting(Artifact(pair_potential), engine, tmp_path / engine, Hardware(1), silent)
+        temperatures, fluxes = heat_fluxes(setting, crystal, temperature=400.0, timestep=2.0, steps=1500, every=5)
+        assert fluxes.shape == (301, 3)
+        assert temperatures.mean() == pytest.approx(400.0, rel=0.15)
+        squares.append((fluxes**2).mean() / temperatures.mean() ** 2)
+    # seen: 3 % apart. Fluxes of a harmonic crystal grow as T; 3 ps have some 50 independent values in each direction.
+    assert squares[0] == pytest.approx(squares[1], rel=0.3)
+
+
+@pytest.mark.parametrize("engine", ["ase", "lammps"])
+def test_thermal_conductivity_in_an_engine(
+    pair_potential: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    crystal = bulk("Cu", "fcc", a=LATTICE_CONSTANT, cubic=True).repeat(2)
+    state = conductivity.State(crystal, 500.0, 2.0, steps=2000, every=5, longest=0.2, published="none")
+    monkeypatch.setitem(conductivity.STATES, "Cu", state)
+    asked = context(pair_potential, tmp_path, elements=["Cu"], engine=engine)
+    case = {case.name: case for case in cases(asked)}["thermal-conductivity-Cu"]
+    outcome = run(case, asked)
+    value = outcome.checks[0].value
+    assert 0.1 < value < 100.0  # W/(m K)
+    assert outcome.curves[0].series[0].y[-1] == pytest.approx(value)
+    assert f"Cu: {value:.3g} ± " in outcome.notes[1]
+
+
+def test_a_conductivity_needs_an_exact_heat_flux(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    salt = conductivity.STATES["MgO"]._replace(crystal=bulk("NaCl", "rocksalt", a=5.6))
+    monkeypatch.setitem(conductivity.STATES, "NaCl", salt)
+
+    def reason(path: Path, engine: str, elements: list[str]) -> str:
+        asked = context(path, tmp_path, elements=elements, engine=engine)
+        case = next(case for case in cases(asked) if case.name.startswith("thermal-conductivity"))
+        (reason,) = {check.reason for check in run(case, asked).checks}
+        return reason
+
+    former = Path(__file__).parents[1] / "golden" / "0.1.0" / "plain-float64.mlip.pt"
+    assert reason(former, "lammps", ["Na", "Cl"]) == "the heat flux is not exact: the file is of schema 1.0"
+    assert reason(tiny, "openmm", ["Na", "Cl"]) == "OpenMM gives no heat flux"
+    assert reason(tiny, "ase", ["Na"]) == "has no material among Na"
 
 
 def test_radial_distribution_of_an_ideal_gas_is_one() -> None:

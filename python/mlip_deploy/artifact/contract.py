@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -124,20 +123,6 @@ class Setting(_Strict):
             raise MLIPError(f"setting '{self.name}' is {value!r}, expected {self.describe()}")
         return float((self.choices or []).index(str(value)) if self.kind == "choice" else value)
 
-    def parse(self, value: float | int | str) -> float | int | str:
-        """A value that may be written as text, such as "-1".
-
-        Raises
-        ------
-        MLIPError
-            For a value that the setting does not accept.
-        """
-        if self.kind != "choice" and isinstance(value, str):
-            with suppress(ValueError):
-                value = float(value)
-        self.number(value)
-        return int(value) if self.kind == "integer" else value
-
     def examples(self) -> list[float | int | str]:
         """A few values that it accepts, the default first."""
         if self.kind == "choice":
@@ -182,13 +167,6 @@ ENERGY_AND_FORCES = [
 """The outputs of every model."""
 
 
-class Domain(_Strict):
-    """Where the model was trained."""
-
-    record: str
-    """of the archive that describes it, below mlip/"""
-
-
 class CompiledFor(_Strict):
     """Where compiled code runs."""
 
@@ -205,7 +183,7 @@ class CompiledFor(_Strict):
 
 
 class EnergyFrame(_Strict):
-    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where nobody said."""
+    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where it is not known."""
 
     functional: str
     hubbard_u: str
@@ -214,12 +192,12 @@ class EnergyFrame(_Strict):
 
     @classmethod
     def unknown(cls, functional: str = "unknown") -> EnergyFrame:
-        """Of a model that nobody described, beyond perhaps its functional."""
+        """A frame of which at most the functional is known."""
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
     @classmethod
     def parse(cls, text: str) -> EnergyFrame:
-        """Out of `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
+        """Parse a `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
 
         Raises
         ------
@@ -236,7 +214,7 @@ class EnergyFrame(_Strict):
         return cls(**terms)
 
     def declaration(self) -> str:
-        """As a user writes it."""
+        """The text that `parse` reads."""
         return ",".join(f"{name}={value}" for name, value in self)
 
     def describe(self) -> str:
@@ -286,9 +264,11 @@ class Contract(_Strict):
     energy_frame: EnergyFrame
     operators: dict[str, int]
     """Custom operators that the graph calls, with the version of each."""
-    domain: Domain | None = None
     inversion_symmetric: bool | None = None
-    """Mirror images have the same energy by the model's construction; None where nobody said."""
+    """Mirror images have the same energy by the model's construction; None where it is not known."""
+    features: int | None = None
+    """Width of the features of each atom that enter the read-out, on which grades live (docs/trust.md); None where the
+    model gives none."""
     differentiable_energies: bool | None = None
     """Atomic energies can be differentiated one by one, which exact virials of atoms need (docs/heat-flux.md); None in
     files of schema 1.0, where they cannot."""
@@ -346,8 +326,8 @@ class Contract(_Strict):
                 )
         if twice := _repeated([output.name for output in self.outputs]):
             raise ValueError(f"'outputs' names '{twice}' twice")
-        if self.domain and not self.domain.record.startswith("mlip/"):
-            raise ValueError(f"'domain.record' is {_dump(self.domain.record)}, expected a record below mlip/")
+        if self.features is not None and self.features < 1:
+            raise ValueError(f"'features' is {self.features}, expected a positive number")
         return self
 
     @property

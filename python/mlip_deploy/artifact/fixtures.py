@@ -140,12 +140,13 @@ def build_fixtures(
 ) -> Fixtures:
     """Evaluate the original on `structures(elements, positions)` and record truth and noise.
 
-    The original reads `settings` in the `info` of the atoms: each structure has others.
+    The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
+    some charges would leave without electrons.
     """
     records, noise = [], []
     random = np.random.default_rng(64)
     for k, (name, atoms) in enumerate(structures(elements, positions)):
-        given = example_settings(settings, k)
+        given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
         progress(f"fixture {name} ({len(atoms)} atoms)")
         truth = original.float64(atoms)

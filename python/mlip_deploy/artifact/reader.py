@@ -29,7 +29,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact, as the file was when this object was made: then all of it is verified.
+    """The readable parts of an artifact. The whole file is verified when the object is made.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Artifact:
         return file_sha256(self.path)
 
     def validation_record(self) -> ValidationRecord | None:
-        """What `mlip validate --record` wrote; None for a file that nobody has validated.
+        """What `mlip validate --record` wrote; None for a file that has not been validated.
 
         Raises
         ------
@@ -74,9 +74,10 @@ class Artifact:
         return _parse(ValidationRecord, record, self.path, name="validation record", cure=cure)
 
     def content_sha256(self) -> str:
-        """Of every record but that of the validation, so that recording changes nothing and any other edit does.
+        """Of every record but those of the validation and the domain, so that these change nothing and any edit does.
 
-        It is the SHA-256 of the manifest (see `sealed_archive`); csrc/core/archive.cpp computes the same.
+        It is the SHA-256 of the manifest without the domain (see `sealed_archive`); csrc/core/sealed_archive.cpp
+        computes the same.
         """
         return self._archive.content_sha256()
 

@@ -23,6 +23,7 @@ OWN = "extra/mlip/"
 """Where the records of mlip-deploy stand; the others are torch's. An archive without any is not an artifact."""
 MANIFEST = "extra/mlip/manifest.txt"
 VALIDATION = "extra/mlip/validation.json"
+DOMAIN = "extra/mlip/domain"
 
 EXPORT_LINE = "mlip export FAMILY SOURCE -o NAME.mlip.pt"
 AGAIN = f"Copy it again, or write it anew: {EXPORT_LINE}"
@@ -152,8 +153,13 @@ class SealedArchive:
         return contents
 
     def content_sha256(self) -> str:
-        """Of the manifest, and so of every record but the validation record."""
-        return hashlib.sha256(self.own[MANIFEST]).hexdigest()
+        """Of the manifest without the domain, and so of every record but the validation record and the domain.
+
+        Both are said of a model and not part of it: a new domain leaves a validation as it is.
+        """
+        lines = self.own[MANIFEST].splitlines(keepends=True)
+        kept = [line for line in lines if _name_in(line.decode(errors=AS_BYTES).rstrip("\n")) != DOMAIN]
+        return hashlib.sha256(b"".join(kept)).hexdigest()
 
     def _verify(self, file: BinaryIO) -> None:
         self._size = file.seek(0, 2)

@@ -40,7 +40,17 @@ class Workload:
     """of the model, as the engines take it: cpu, cuda, cuda:N or auto"""
 
 
-Contestant = str | Framework
+@dataclass(frozen=True)
+class WithGrades:
+    """An artifact that gives grades in every step."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.path).name} with grades"
+
+
+Contestant = str | Framework | WithGrades
 """The path of an artifact, or its framework."""
 
 
@@ -237,10 +247,12 @@ def _runner(contestant: Contestant, case: Workload) -> Callable[[Atoms], Any]:
     """Something that evaluates energy, forces and stress of a structure."""
     import torch
 
-    if isinstance(contestant, str):
+    if not isinstance(contestant, Framework):
         from mlip_deploy.ase import MLIPCalculator
 
-        return _ArtifactRunner(MLIPCalculator(contestant, device=case.device, threads=case.threads))
+        graded = isinstance(contestant, WithGrades)
+        path = contestant.path if isinstance(contestant, WithGrades) else contestant
+        return _ArtifactRunner(MLIPCalculator(path, device=case.device, threads=case.threads, grade=graded))
     torch.set_num_threads(case.threads)
     return framework_runner(contestant, torch_device(case.device))
 
@@ -286,15 +298,17 @@ thermo 100000
 LAMMPS_SAMPLE = """\
 pair_style mlip device {device} threads {threads}
 pair_coeff * * "{path}" {elements}
+{grades}
 run {warm_up}
 print "mlip_sample"
 run {steps}
+{no_grades}
 """
 LOOP_TIME = re.compile(r"mlip_sample\n.*?Loop time of (\S+) on .*?outside the model .*?\((\S+) %\)", re.DOTALL)
 
 
 def lammps_samples(
-    atoms: Atoms, paths: list[str], threads: int, ranks: int, steps: int, device: str = "cpu"
+    atoms: Atoms, artifacts: list[str | WithGrades], threads: int, ranks: int, steps: int, device: str = "cpu"
 ) -> list[tuple[float, float]]:
     """Run the artifacts one after another in one LAMMPS.
 
@@ -307,23 +321,27 @@ def lammps_samples(
     with temporary_folder("mlip-bench-") as directory:
         frame = write_data(atoms, directory / "data.lammps")
         script = LAMMPS_HEAD
-        for number, path in enumerate(paths):
-            link = link_model(path, directory, f"model-{number}")
+        for number, artifact in enumerate(artifacts):
+            graded = isinstance(artifact, WithGrades)
+            link = link_model(
+                artifact.path if isinstance(artifact, WithGrades) else artifact, directory, f"model-{number}"
+            )
             script += LAMMPS_SAMPLE.format(
                 device=device, threads=threads, path=link.name, elements=" ".join(frame.elements),
-                warm_up=WARM_UP, steps=steps,
+                grades="fix grades all pair 1 mlip grade 1" if graded else "",
+                no_grades="unfix grades" if graded else "", warm_up=WARM_UP, steps=steps,
             )  # fmt: skip
         output = run(script, directory, ranks=ranks)
     samples = [(float(seconds) / steps, 0.01 * float(outside)) for seconds, outside in LOOP_TIME.findall(output)]
-    if len(samples) != len(paths):
-        raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(paths)}:\n{output[-2000:]}")
+    if len(samples) != len(artifacts):
+        raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(artifacts)}:\n{output[-2000:]}")
     return samples
 
 
 def _measure_lammps(case: Workload, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
-    artifacts = [k for k, contestant in enumerate(contestants) if isinstance(contestant, str)]
+    artifacts = {k: one for k, one in enumerate(contestants) if not isinstance(one, Framework)}
     frameworks = {
         k: _runner(contestant, case) for k, contestant in enumerate(contestants) if isinstance(contestant, Framework)
     }
@@ -331,9 +349,8 @@ def _measure_lammps(case: Workload, contestants: list[Contestant], pairs: int, s
     # Without the framework in the game one process takes all samples; with it they alternate between processes.
     rounds, in_one_process = (pairs, 1) if frameworks else (1, pairs)
     for _ in range(rounds):
-        order = artifacts * in_one_process
-        paths = [str(contestants[k]) for k in order]
-        samples = lammps_samples(atoms, paths, case.threads, case.ranks, steps, case.device)
+        order = list(artifacts) * in_one_process
+        samples = lammps_samples(atoms, [artifacts[k] for k in order], case.threads, case.ranks, steps, case.device)
         for k, (seconds, outside) in zip(order, samples, strict=True):
             measurements[k].wall.append(seconds)
             measurements[k].outside.append(outside)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import primitive_neighbor_list
 
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.bench.measure import WARM_UP
@@ -112,10 +113,7 @@ def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tu
 
 
 def _pairs(atoms: Atoms, cutoff: float) -> tuple[Any, Any, Any]:
-    from vesin import NeighborList
-
-    pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, True, "ijD")
+    i, j, vectors = primitive_neighbor_list("ijD", (True, True, True), atoms.cell.array, atoms.positions, cutoff)
     return i, j, vectors
 
 

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         action="append",
         default=[],
-        help="another artifact, or 'original' for the training framework's own code "
+        help="another artifact, 'grades' for the same one with grades in every step, or 'original' for the training "
+        "framework's own code "
         "('original:CHECKPOINT' if the artifact came from a file), 'original+ACCELERATOR' with one of "
         f"{', '.join(ACCELERATORS)}; may be given several times",
     )
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scaling",
         type=int,
         metavar="N",
-        help="also measure what N threads and N ranks gain in LAMMPS, beside N separate processes",
+        help="also measure the gain of N threads and N ranks in LAMMPS, and of N separate processes",
     )
     add_json(parser, "every sample")
     parser.add_argument("--plot", type=Path, help="write a bar chart there (PNG, PDF or SVG)")
@@ -149,13 +150,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
+    from mlip_deploy.artifact.domain_record import require_domain
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.bench.frameworks import parse_framework
+    from mlip_deploy.bench.measure import WithGrades
 
     file = str(arguments.file)
     Artifact(file)
     contestants: list[Contestant] = [file]
     for other in arguments.against:
+        if other == "grades":
+            require_domain(file)
+            contestants.append(WithGrades(file))
+            continue
         framework = parse_framework(other, file, arguments.trust_checkpoint)
         if framework is None:
             Artifact(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -17,18 +18,30 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--json`."""
+    """`--lammps`, `--json`."""
+    parser.add_argument(
+        "--lammps",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="look at this LAMMPS of your own instead, or at the one that LAMMPS_ROOT or the PATH names",
+    )
     add_json(parser, "the findings")
 
 
 def run(options: argparse.Namespace) -> int:
     """Examine, and print. Returns 1 when there is a problem."""
     from mlip_deploy.environment.doctor import examine
+    from mlip_deploy.environment.lammps_findings import examine_lammps
 
     require_json(options.json)
     with progress_line() as step:
-        step("looking at the environment")
-        findings = examine()
+        if options.lammps is None:
+            step("looking at the environment")
+            findings = examine()
+        else:
+            step("looking at LAMMPS")
+            findings = examine_lammps(Path(options.lammps) if options.lammps else None)
     if options.json:
         write_json(options.json, json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
     if options.json != STANDARD_OUTPUT:

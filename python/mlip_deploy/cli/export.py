@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The keywords of `mlip_deploy.export`, and `--list`."""
     parser.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
     parser.add_argument("source", help="name of a published model, or a checkpoint file")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="to be written, *.mlip.pt")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write, *.mlip.pt")
     parser.add_argument(
         "--list", action=_ListFamilies, nargs=0, help="show the families and how to install each, and exit"
     )
@@ -37,20 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="load a checkpoint file that is a pickle, which runs the code in it",
     )
     parser.add_argument(
-        "--fix",
-        action="append",
-        type=_setting,
-        default=[],
-        metavar="charge=0",
-        help="bake in a value of a setting that the model has; may be repeated",
-    )
-    parser.add_argument(
         "--energy-frame",
         metavar="TERMS",
-        help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
+        help=f'method of the training energies, for a checkpoint of your own: "{EXAMPLE_FRAME.declaration()}"',
     )
     parser.add_argument(
-        "--base", metavar="NAME|FILE", help="what a checkpoint was fine-tuned from: its energy frame is that one's"
+        "--base", metavar="NAME|FILE", help="model that the checkpoint was fine-tuned from; its energy frame is taken"
+    )
+    parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        type=_name_and_value,
+        metavar="NAME=VALUE",
+        help="give a setting of the model, such as charge=0, its value for good; may be given several times",
     )
     parser.add_argument(
         "--no-fuse", action="store_true", help="keep the framework's own layers instead of the fused operators (slower)"
@@ -92,9 +92,9 @@ def run(options: argparse.Namespace) -> int:
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
             target=options.target,
-            fix=dict(options.fix),
             energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
             base=options.base,
+            fix=dict(options.fix),
             progress=progress,
         )
     written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"
@@ -110,10 +110,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"'{text}': expected the name of a setting and its value, such as charge=0")
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE, such as charge=0")
     return name, value
 
 

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         ("one atom's energy", "meaningful" if contract.atomic_energies_meaningful else "an arbitrary share of the sum"),
         ("heat flux", f"not exact: {contract.inexact_heat_flux}" if contract.inexact_heat_flux else "exact"),
         ("operators", ", ".join(f"{name} {version}" for name, version in contract.operators.items()) or "none"),
-        ("domain", contract.domain.record if contract.domain else "not recorded"),
+        ("domain", _domain(artifact)),
         (
             "fixtures",
             f"{len(fixtures.structures)} structures from {fixtures.reference}; float32 noise "
@@ -76,6 +76,19 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(name, escape(value))
     show(table)
     return 0
+
+
+def _domain(artifact: Artifact) -> str:
+    """What grades are distances from."""
+    from mlip_deploy.artifact.domain_record import read_domain
+
+    if artifact.contract.features is None:
+        return "none: the file has no features"
+    try:
+        head = read_domain(artifact.path)
+    except MLIPError as error:
+        return f"none: {error}"
+    return head.describe() if head else f"none. Type: mlip domain fit {artifact.path} --frames FRAMES.extxyz"
 
 
 def _validated(artifact: Artifact) -> str:

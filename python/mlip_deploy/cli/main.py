@@ -19,20 +19,32 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"),
     "info": ("show an artifact's contract", "mlip info 7net-0.mlip.pt"),
     "check": (
-        "replay an artifact's fixtures in the engines; exit 1 when one is out of tolerance",
+        "compute an artifact's reference structures in the engines and compare; exit 1 when one is out of tolerance",
         "mlip check 7net-0.mlip.pt --engines ase,lammps,openmm --ranks 1,2",
     ),
     "validate": (
         "run validation suites on an artifact in an engine; exit 1 when a check fails",
         "mlip validate 7net-0.mlip.pt --suites fidelity,physics --engine lammps --record -o validation",
     ),
+    "domain": (
+        "fit the domain of a model: the environments that it knows, which grades are distances from",
+        "mlip domain fit 7net-0.mlip.pt --frames train.extxyz",
+    ),
     "compare": (
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
     ),
+    "conform": (
+        "probe any potential inside its engine, whoever made it; exit 1 when a probe fails",
+        'mlip conform lammps --structure si.cif --commands "pair_style sw; pair_coeff * * Si.sw Si"',
+    ),
     "prepare": (
         "write a folder with a run for LAMMPS, OpenMM or ASE, from a structure file",
         "mlip prepare lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --temperature 300",
+    ),
+    "run": (
+        "prepare a run, run it, and write a report; exit 1 when something was found wrong",
+        "mlip run lammps 7net-0.mlip.pt quartz.cif -o run --ensemble nvt --time 10ps --ranks 2",
     ),
     "bench": (
         "measure speed, memory and the share of a step outside the model",

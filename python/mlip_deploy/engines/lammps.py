@@ -8,9 +8,7 @@ Scripts that want LAMMPS in their own process take `instance()`.
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -21,24 +19,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.lammps import Prism
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.engines.lammps_files import LAMMPS_METAL_NKTV2P, atomic_mass, link_model, with_paths, write_dump
+from mlip_deploy.engines.lammps_files import UNITS, Units, atomic_mass, link_model, with_paths, write_dump
+from mlip_deploy.engines.process import TEXT, stop
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_files, write_text
 from mlip_deploy.result import Result, stress_from_virial
 
-TEXT: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
-"""of LAMMPS's output, which may hold parts of letters"""
-
 
 class LAMMPSError(MLIPError):
     """LAMMPS stopped; the text is its own error line."""
+
+
+class LAMMPSCrashError(LAMMPSError):
+    """LAMMPS ended without an error line; the text is its status and the end of what it printed."""
 
 
 def run(
@@ -92,11 +92,10 @@ def run(
                 lines.append(line)
         output = "".join(lines) + (process.communicate(timeout=timeout)[0] or "")
     except BaseException:
-        _stop(process)
+        stop(process)
         raise
     if process.returncode != 0:
-        text = _error_line(output) or f"LAMMPS ended with status {process.returncode}:\n{output[-2000:]}"
-        raise LAMMPSError(with_paths(text, directory))
+        raise _error(output, process.returncode, directory)
     return output
 
 
@@ -165,7 +164,7 @@ def evaluate_many(
 def _session(path: Path, ranks: int, threads: int, device: str) -> Iterator[Session]:
     """The open one; with several ranks, which would wait for the next call at full load, one that ends."""
     if ranks > 1:
-        with closing(Session(path, ranks, threads, device)) as session:
+        with closing(Session(ServedArtifact(path, threads, device), ranks)) as session:
             yield session
         return
     with _turn:
@@ -183,31 +182,85 @@ _turn = threading.Lock()
 @lru_cache(maxsize=1)
 def _open_session(path: Path, modified: int, threads: int, device: str) -> Session:
     """The last one stays open; `modified` makes a rewritten file a different one."""
-    return Session(path, threads=threads, device=device)
+    return Session(ServedArtifact(path, threads, device))
 
 
-class Session:
-    """One LAMMPS process with one artifact, which takes structures one after another on its standard input.
+class Potential(Protocol):
+    """What a session opens in LAMMPS for structures of any composition of its elements."""
 
-    It starts with the first structure, and ends with `close`, with the object, or with this Python.
+    elements: Sequence[str]
+    """Of each LAMMPS type, in order."""
+    units: str
+    """LAMMPS's unit style, a key of UNITS."""
+    atomic_energies: bool
+    """Whether LAMMPS is asked for them."""
+    before_box: str
+    """Commands that LAMMPS takes only before there is a box."""
+
+    def commands(self, atoms: Atoms, folder: Path) -> str:
+        """Return what makes the potential for `atoms`, for LAMMPS in `folder`: pair_style, pair_coeff."""
+
+
+class ServedArtifact:
+    """`pair_style mlip` with an artifact.
 
     Parameters
     ----------
     path
         Artifact.
-    ranks
-        MPI ranks.
     threads
         CPU threads in the model.
     device
         Of the model: "cpu", "cuda", "cuda:N" or "auto".
     """
 
-    def __init__(self, path: str | Path, ranks: int = 1, threads: int = 1, device: str = "cpu"):
-        self._path, self._ranks, self._threads, self._device = Path(path).resolve(), ranks, threads, device
+    units = "metal"
+    before_box = "atom_modify     map array\n"
+
+    def __init__(self, path: str | Path, threads: int = 1, device: str = "cpu"):
+        self._path, self._threads, self._device = Path(path).resolve(), threads, device
         self._contract = Artifact(path).contract
-        self._elements = self._contract.elements
-        self._box: tuple[object, ...] | None = None  # periodicity and settings of the open one
+        self.elements: Sequence[str] = self._contract.elements
+        # A model whose atomic energies mean nothing refuses to give them.
+        self.atomic_energies = self._contract.atomic_energies_meaningful
+
+    def commands(self, atoms: Atoms, folder: Path) -> str:
+        """Return pair_style and pair_coeff, with the settings of `atoms`.
+
+        Raises
+        ------
+        MLIPError
+            For an element that the model does not know.
+        """
+        unknown = set(atoms.get_chemical_symbols()) - set(self.elements)
+        if unknown:
+            raise MLIPError(f"{', '.join(sorted(unknown))} is not an element of the model, see: mlip info {self._path}")
+        settings = self._contract.given_settings(atoms.info)
+        return MLIP.format(
+            device=self._device,
+            threads=max(1, self._threads),
+            settings="".join(f" setting {name} {value}" for name, value in settings.items()),
+            path=link_model(self._path, folder).name,
+            elements=" ".join(self.elements),
+        )
+
+
+class Session:
+    """One LAMMPS process with one potential, which takes structures one after another on its standard input.
+
+    It starts with the first structure, and ends with `close`, with the object, or with this Python.
+
+    Parameters
+    ----------
+    potential
+        What LAMMPS opens.
+    ranks
+        MPI ranks.
+    """
+
+    def __init__(self, potential: Potential, ranks: int = 1):
+        self._potential, self._ranks = potential, ranks
+        self._box: tuple[object, ...] | None = None  # periodicity and commands of the open one
         with temporary_files():
             self._folder = tempfile.TemporaryDirectory(prefix="mlip-lammps-")
         self._process: subprocess.Popen[str] | None = None
@@ -223,27 +276,23 @@ class Session:
         LAMMPSError
             With LAMMPS's message; the process has ended then.
         """
-        unknown = set(atoms.get_chemical_symbols()) - set(self._elements)
-        if unknown:
-            raise MLIPError(f"{', '.join(sorted(unknown))} is not an element of the model, see: mlip info {self._path}")
         if not np.isfinite(atoms.positions).all():
             raise MLIPError("the structure has a position that is not finite; LAMMPS would leave the atom out")
         numbers = list(ids) if ids is not None else list(range(1, len(atoms) + 1))
         directory = Path(self._folder.name)
-        # A model whose atomic energies mean nothing refuses to give them.
-        energies = "c_energies" if self._contract.atomic_energies_meaningful else ""
+        energies = "c_energies" if self._potential.atomic_energies else ""
         script, boundary = SINGLE_POINT.format(energies=energies), tuple(bool(periodic) for periodic in atoms.pbc)
-        settings = self._contract.given_settings(atoms.info)
-        box = (boundary, tuple(settings.items()))
+        box = boundary, self._potential.commands(atoms, directory)
         if box != self._box:
-            script = self._open_box(boundary, settings) + script
+            script = self._open_box(*box) + script
         with temporary_files():
-            prism = write_dump(atoms, directory / "frame.in", self._elements, numbers)
+            prism = write_dump(atoms, directory / "frame.in", self._potential.elements, numbers)
         values = self._ask(script)
         self._box = box
         table = np.loadtxt(directory / "frame.out", skiprows=9, ndmin=2)
         row_of = {int(number): row for row, number in enumerate(table[:, 0])}
-        return _result(atoms, prism, values, table[[row_of[number] for number in numbers]])
+        ordered = table[[row_of[number] for number in numbers]]
+        return _result(atoms, prism, values, ordered, UNITS[self._potential.units])
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -251,17 +300,16 @@ class Session:
             self._end()
         self._folder.cleanup()
 
-    def _open_box(self, boundary: Sequence[bool], settings: Mapping[str, float | int | str]) -> str:
+    def _open_box(self, boundary: Sequence[bool], commands: str) -> str:
+        elements = self._potential.elements
         return OPEN_BOX.format(
+            units=self._potential.units,
             boundary=" ".join("p" if periodic else "f" for periodic in boundary),
-            n_types=len(self._elements),
-            masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(self._elements, start=1)),
-            device=self._device,
-            threads=max(1, self._threads),
-            settings="".join(f" setting {name} {value}" for name, value in settings.items()),
-            energies="compute         energies all pe/atom" if self._contract.atomic_energies_meaningful else "",
-            path=link_model(self._path, self._folder.name).name,
-            elements=" ".join(self._elements),
+            before_box=self._potential.before_box,
+            n_types=len(elements),
+            masses="\n".join(f"mass {k} {atomic_mass(symbol):.6f}" for k, symbol in enumerate(elements, start=1)),
+            commands=commands,
+            energies="compute         energies all pe/atom" if self._potential.atomic_energies else "",
         )
 
     def _ask(self, script: str) -> list[float]:
@@ -287,25 +335,9 @@ class Session:
                     return [float(word) for word in line.split()[1:]]
                 lines.append(line)
         except BaseException:  # such as Ctrl-C: `close` is not to wait for a structure that nobody wants
-            _stop(self._process)
+            stop(self._process)
             raise
-        output = "".join(lines)
-        status = self._process.wait()
-        text = _error_line(output) or f"LAMMPS ended with status {status}:\n{output[-2000:]}"
-        raise LAMMPSError(with_paths(text, self._folder.name))
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session, and all that it started: the wheel's `lmp` starts another program."""
-    for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-
-
-PATIENCE = 5.0
-"""s that mpiexec has to end its ranks"""
+        raise _error("".join(lines), self._process.wait(), self._folder.name)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -314,17 +346,17 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray) -> Result:
+def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarray, units: Units) -> Result:
     """From pe, vol, pxx, pyy, pzz, pxy, pxz, pyz and rows (id, fx, fy, fz, perhaps energy) in the order of `atoms`."""
     energy, volume, xx, yy, zz, xy, xz, yz = values
     stress = None
     if atoms.pbc.all():
-        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * volume / LAMMPS_METAL_NKTV2P
+        virial = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) * volume / units.nktv2p * units.energy
         stress = stress_from_virial(prism.tensor2_to_ase(virial), atoms.get_volume())
     return Result(
-        energy=energy,
-        atomic_energies=table[:, 4] if table.shape[1] > 4 else None,
-        forces=prism.vector_to_ase(table[:, 1:4]),
+        energy=energy * units.energy,
+        atomic_energies=table[:, 4] * units.energy if table.shape[1] > 4 else None,
+        forces=prism.vector_to_ase(table[:, 1:4]) * units.energy,
         stress=stress,
     )
 
@@ -332,22 +364,24 @@ def _result(atoms: Atoms, prism: Prism, values: Sequence[float], table: np.ndarr
 # A box with no atoms yet, and the model; read_dump then fills it with structure after structure.
 OPEN_BOX = """\
 clear
-units           metal
+units           {units}
 boundary        {boundary}
 atom_style      atomic
-atom_modify     map array
-box             tilt large
+{before_box}box             tilt large
 region          box prism 0 10 0 10 0 10 0 0 0
 create_box      {n_types} box
 {masses}
-pair_style      mlip device {device} threads {threads} self_test no{settings}
-pair_coeff      * * "{path}" {elements}
+{commands}
 # fixtures are made from covalent radii: for a noble gas they are dense
 neigh_modify    one 20000 page 200000
 {energies}
 compute         pressure all pressure NULL virial
 thermo_style    custom step pe vol c_pressure[1]
 """
+
+MLIP = """\
+pair_style      mlip device {device} threads {threads} self_test no{settings}
+pair_coeff      * * "{path}" {elements}"""
 
 SINGLE_POINT = """\
 read_dump       frame.in 0 x y z box yes purge yes replace no trim no add keep
@@ -360,7 +394,14 @@ $(c_pressure[3]:%.17g) $(c_pressure[4]:%.17g) $(c_pressure[5]:%.17g) $(c_pressur
 """
 
 
-def _error_line(output: str) -> str | None:
+def error_line(output: str) -> str | None:
     """LAMMPS's `ERROR: ...` line without its source location."""
     found = re.search(r"ERROR(?: on proc \d+)?: (.*?)(?: \(\S*:\d+\))?$", output, flags=re.MULTILINE)
     return found.group(1) if found else None
+
+
+def _error(output: str, status: int, folder: str | Path) -> LAMMPSError:
+    """What LAMMPS said of its end, or how it ended."""
+    if text := error_line(output):
+        return LAMMPSError(with_paths(text, folder))
+    return LAMMPSCrashError(with_paths(f"LAMMPS ended with status {status}:\n{output[-2000:]}", folder))

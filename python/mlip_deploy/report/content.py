@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested"]
+Verdict = Literal["pass", "fail", "expected-fail", "not-applicable", "not-tested", "refused", "not-supported"]
+"""The last two are of conformance: stopped with a message, and no such feature."""
 
 
 class _Strict(BaseModel):
@@ -17,7 +18,8 @@ class Series(_Strict):
     label: str
     x: list[float]
     y: list[float]
-    style: Literal["line", "points"] = "line"
+    style: Literal["line", "points", "reference"] = "line"
+    """reference: what the others are to be compared with"""
 
 
 class Curve(_Strict):

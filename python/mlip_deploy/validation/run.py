@@ -13,7 +13,7 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -159,8 +159,8 @@ def validate(context: Context, suites: Sequence[str], progress: Progress = lambd
     absent: dict[str, Outcome] = {}
     for suite in suites:
         cases, reason = _cases(suite, context)
-        names = [_file_name(case.name) for case in cases]
-        twice = [case.name for case in cases if names.count(_file_name(case.name)) > 1]
+        names = [file_name(case.name) for case in cases]
+        twice = [case.name for case in cases if names.count(file_name(case.name)) > 1]
         if twice:
             raise MLIPError(f"suite {suite}: two cases would be called '{twice[0]}'. Rename one of the files")
         planned += [(suite, case) for case in cases] if cases else [(suite, None)]
@@ -226,8 +226,13 @@ def _not_tested(suite: str, engine: str, reason: str) -> Outcome:
 
 
 def _run_or_read(case: Case, context: Context, arguments: str, label: str, progress: Progress) -> Stored:
-    path = context.directory / "cases" / case.suite / f"{_file_name(case.name)}.json"
     key = hashlib.sha256(f"{arguments}\n{case.suite}\n{case.name}".encode()).hexdigest()
+    path = context.directory / "cases" / case.suite / f"{file_name(case.name)}.json"
+    return run_or_read(path, key, lambda progress: case.run(context, progress), label, progress)
+
+
+def run_or_read(path: Path, key: str, run: Callable[[Progress], Outcome], label: str, progress: Progress) -> Stored:
+    """The outcome in a file, if it holds under the same key; else that of `run`, written there."""
     if path.exists():
         try:
             stored = Stored.model_validate_json(path.read_bytes())
@@ -238,7 +243,7 @@ def _run_or_read(case: Case, context: Context, arguments: str, label: str, progr
             return stored
     progress(label)
     start = time.perf_counter()
-    outcome = case.run(context, lambda message: progress(f"{label}: {message}"))
+    outcome = run(lambda message: progress(f"{label}: {message}"))
     stored = Stored(key=key, seconds=time.perf_counter() - start, outcome=outcome)
     write_text(path, stored.model_dump_json(indent=1) + "\n")
     return stored
@@ -264,5 +269,5 @@ def _arguments(context: Context, suite: str, content: str, versions: dict[str, s
     return json.dumps(found, sort_keys=True)
 
 
-def _file_name(case: str) -> str:
+def file_name(case: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", case)

@@ -156,7 +156,12 @@ FAMILIES = {
     family.name: family
     for family in [
         Family(
-            "sevennet", "sevenn", "pip install sevenn", "a name such as 7net-0, or a checkpoint file (*.pth)", "modal"
+            "sevennet",
+            "sevenn",
+            "pip install sevenn",
+            "7net-0, 7net-l3i5, 7net-mf-0, 7net-mf-ompa, 7net-omat, 7net-omni, 7net-omni-i8 or 7net-omni-i12, or a "
+            "checkpoint file (*.pth)",
+            "modal",
         ),
         Family("chgnet", "chgnet", "pip install chgnet", "0.3.0, r2scan or 0.2.0, or a checkpoint file (*.pth.tar)"),
         Family(
@@ -170,7 +175,8 @@ FAMILIES = {
             "nequip",
             "nequip",
             "pip install nequip nequip-allegro",
-            "a NequIP or Allegro checkpoint (*.ckpt) or package (*.nequip.zip)",
+            "NequIP-OAM-L, NequIP-OAM-XL or Allegro-OAM-L, nequip.net:GROUP/MODEL:VERSION, or a NequIP or Allegro "
+            "checkpoint (*.ckpt) or package (*.nequip.zip)",
         ),
         # Without its requirements: JAX with CUDA, which an export does not need.
         Family(
@@ -186,6 +192,13 @@ FAMILIES = {
             "pip install torchani --no-deps && pip install huggingface_hub",
             "2x, 1x or 1ccx, or a file of TorchANI (*.pt) or NeuroChem (*.info)",
             "member",
+        ),
+        # Without its requirements: one release of torch-geometric, and packages for training.
+        Family(
+            "so3lr",
+            "so3krates_torch",
+            "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
+            "so3lr, or a file that holds a whole SO3LR model (*.model)",
         ),
     ]
 }

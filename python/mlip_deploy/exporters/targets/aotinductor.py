@@ -61,6 +61,7 @@ def contract_of(contract: Contract) -> Contract:
     compiled = CompiledFor(torch=_minor_release(), device="cpu", processor=_processor())
     fields = dict(contract) | {"schema": contract.schema_version, "backend": "aotinductor", "compiled_for": compiled}
     fields["differentiable_energies"] = False  # the compiled graph holds the gradient of their sum
+    fields["features"] = None
     del fields["schema_version"]
     return Contract(**fields)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mlip_deploy import _core
 from mlip_deploy.artifact.contract import Dtype
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModel
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.files import replacing
 from mlip_deploy.operators import load_operators
@@ -195,7 +195,7 @@ class EnergyAndForces(_TorchForceModule):
 class Energy(_TorchForceModule):
     """For the default, `setOutputsForces(False)`: TorchForce differentiates the energy itself.
 
-    Its `model` is the model interface too, of which it takes the energies.
+    Its `model` gives atomic energies alone.
     """
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
@@ -203,9 +203,7 @@ class Energy(_TorchForceModule):
         selected = self.select(positions)
         edge_index, shifts = self.edges(selected, box)
         vectors = (selected[edge_index[1]] - selected[edge_index[0]] + shifts).to(self.dtype)
-        energies = self.model.energies(  # type: ignore[operator]
-            self.node_types, self.node_types.shape[0], edge_index, vectors, None, None, None
-        )
+        energies = self.model(self.node_types, self.node_types.shape[0], edge_index, vectors)
         total: Tensor = energies.to(torch.float64).sum()
         return total * self.kj_per_mol
 
@@ -231,11 +229,11 @@ def write_torchforce(
     Raises:
         MLIPError: for a model that needs other custom operators, or an element that it does not know.
     """
-    if adapted.free_settings:
-        fixes = " ".join(f"--fix {setting.name}={setting.examples()[0]}" for setting in adapted.free_settings)
+    if adapted.settings:
+        names = ", ".join(setting.name for setting in adapted.settings)
         raise MLIPError(
-            f"{adapted.identity.name} has settings, which a TorchForce file has no place for. Bake values in, such as "
-            f"{fixes}, or use a file without --target torchforce, with MLIPForce"
+            f"{adapted.identity.name} has settings ({names}), which a TorchForce file has no place for. Use a file "
+            "without --target torchforce, with MLIPForce"
         )
     if adapted.positions:
         raise MLIPError(
@@ -246,10 +244,12 @@ def write_torchforce(
     progress(f"scripting the model in {dtype}")
     form = EnergyAndForces if forces else Energy
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        if forces and adapted.small_memory_model:
+        if not forces:
+            model = adapted.energy_model(TORCH_DTYPE[dtype])
+        elif adapted.small_memory_model:
             model = adapted.small_memory_model(TORCH_DTYPE[dtype])
         else:
-            model = adapted.interface(TORCH_DTYPE[dtype])
+            model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype]))
         module = form(model, adapted.elements, adapted.cutoff, TORCH_DTYPE[dtype]).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)

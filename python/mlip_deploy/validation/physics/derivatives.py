@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ase import Atoms
 
@@ -11,6 +13,7 @@ from mlip_deploy.result import VOIGT, Array, Result, voigt_to_tensor
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged, unmeasured
 from mlip_deploy.validation.physics.stencil import LENGTH, NOISE_GAIN, POINTS, derivative, integral, step_for
 from mlip_deploy.validation.physics.tools import (
+    Bounds,
     bounds,
     case,
     displaced,
@@ -58,18 +61,19 @@ def _run(context: Context, atoms: Atoms, progress: Progress) -> Outcome:
     base, *results = evaluate(context, frames)
     noise = bounds(context, [base]).energy_per_atom * len(atoms)
     moved, strained = results[: 3 * len(atoms) * len(POINTS)], results[3 * len(atoms) * len(POINTS) :]
-    checks, curve = forces(context, base, moved, step, noise)
+    limits = bounds(context, [base])
+    checks, curve = forces(limits, base, moved, step, noise)
     if strained:
-        checks += stresses(context, atoms, base, strained, STRAIN_PER_LENGTH * step, noise)
+        checks += stresses(limits, atoms, base, strained, STRAIN_PER_LENGTH * step, noise)
     elif atoms.pbc.all():
         checks.append(unmeasured("stress", "not-applicable", "OpenMM reports no virial", unit="eV/Å³"))
     return outcome(checks, curves=[curve])
 
 
-def displacements(atoms: Atoms, step: float) -> list[Atoms]:
-    """For each coordinate in turn, the structure at each point of the stencil."""
+def displacements(atoms: Atoms, step: float, coordinates: Sequence[int] | None = None) -> list[Atoms]:
+    """For each coordinate in turn, by default all 3 n, the structure at each point of the stencil."""
     frames = []
-    for coordinate in range(3 * len(atoms)):
+    for coordinate in range(3 * len(atoms)) if coordinates is None else coordinates:
         for k in POINTS:
             shift = np.zeros(3 * len(atoms))
             shift[coordinate] = k * step
@@ -97,28 +101,36 @@ def strain(component: int) -> Array:
     return tensor
 
 
-def forces(context: Context, base: Result, moved: list[Result], step: float, noise: float) -> tuple[list[Check], Curve]:
-    """Every component by its work along a path, and the symmetry of the Jacobian of the forces."""
-    limits = bounds(context, [base])
+def forces(
+    limits: Bounds,
+    base: Result,
+    moved: Sequence[Result],
+    step: float,
+    noise: float,
+    coordinates: Sequence[int] | None = None,
+) -> tuple[list[Check], Curve]:
+    """Components by their work along a path; if all 3 n moved, also the symmetry of the Jacobian of the forces."""
     paths = [_path(base, moved, k) for k in range(len(moved) // len(POINTS))]
     length = LENGTH * step
     by_energy, by_force, error = [], [], 0.0
-    for coordinate, nodes in enumerate(paths):
+    moving = range(len(paths)) if coordinates is None else coordinates
+    for coordinate, nodes in zip(moving, paths, strict=True):
         work = integral([float(node.forces.ravel()[coordinate]) for node in nodes], step)
         by_force.append(work.value / length)
         by_energy.append(-(nodes[-1].energy - nodes[0].energy) / length)
         error = max(error, work.error / length)
     difference = np.abs(np.array(by_energy) - by_force)
-    worst = int(np.argmax(difference))
+    largest_at = int(np.argmax(difference))
+    worst = moving[largest_at]
     checks = [
         judged(
             "largest difference between a force component and the slope of the energy, means over a path",
-            float(difference[worst]),
+            float(difference[largest_at]),
             2 * noise / length + limits.forces + error,
             "eV/Å",
             WORK.format(noise=noise, length=length, unit="Å") + limits.remark,
-            f"atom {worst // 3} (from 0), {'xyz'[worst % 3]}: force {by_force[worst]:.6g} eV/Å, -dE/dx "
-            f"{by_energy[worst]:.6g} eV/Å",
+            f"atom {worst // 3} (from 0), {'xyz'[worst % 3]}: force {by_force[largest_at]:.6g} eV/Å, -dE/dx "
+            f"{by_energy[largest_at]:.6g} eV/Å",
         ),
         judged(
             "net force",
@@ -128,18 +140,8 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
             "the fidelity bound of each force, all of one sign" + limits.remark,
         ),
     ]
-    derivatives = [derivative(np.array([-node.forces.ravel() for node in path]), step) for path in paths]
-    jacobian = np.array([value for value, _ in derivatives])
-    checks.append(
-        judged(
-            "largest antisymmetric part of the forces' Jacobian",
-            largest(jacobian - jacobian.T) / 2.0,
-            NOISE_GAIN * limits.forces / step + max(bound for _, bound in derivatives),
-            "eV/Å²",
-            FORCE_NOISE + limits.remark,
-            f"the forces have no potential; the largest element of the Jacobian is {largest(jacobian):.4g} eV/Å²",
-        )
-    )
+    if coordinates is None:
+        checks.append(_antisymmetry(limits, paths, step))
     parity = Curve(
         title="Forces against slopes of the energy",
         x_label="-dE/dx / eV/Å",
@@ -150,18 +152,30 @@ def forces(context: Context, base: Result, moved: list[Result], step: float, noi
     return checks, parity
 
 
-def _path(base: Result, moved: list[Result], number: int) -> list[Result]:
+def _antisymmetry(limits: Bounds, paths: list[list[Result]], step: float) -> Check:
+    derivatives = [derivative(np.array([-node.forces.ravel() for node in path]), step) for path in paths]
+    jacobian = np.array([value for value, _ in derivatives])
+    return judged(
+        "largest antisymmetric part of the forces' Jacobian",
+        largest(jacobian - jacobian.T) / 2.0,
+        NOISE_GAIN * limits.forces / step + max(bound for _, bound in derivatives),
+        "eV/Å²",
+        FORCE_NOISE + limits.remark,
+        f"the forces have no potential; the largest element of the Jacobian is {largest(jacobian):.4g} eV/Å²",
+    )
+
+
+def _path(base: Result, moved: Sequence[Result], number: int) -> list[Result]:
     """The nine points of a path in their order."""
     points = moved[number * len(POINTS) : (number + 1) * len(POINTS)]
     return [*points[: len(POINTS) // 2], base, *points[len(POINTS) // 2 :]]
 
 
 def stresses(
-    context: Context, atoms: Atoms, base: Result, strained: list[Result], step: float, noise: float
+    limits: Bounds, atoms: Atoms, base: Result, strained: Sequence[Result], step: float, noise: float
 ) -> list[Check]:
     """dE = V σ : L for the six strains, where r' = r D changes by r' L ds with L = D⁻¹ dD/ds."""
     checks = []
-    limits = bounds(context, [base])
     volume = atoms.get_volume()
     length = LENGTH * step
     for c, name in enumerate(VOIGT_NAMES):

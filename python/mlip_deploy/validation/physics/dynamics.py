@@ -16,7 +16,7 @@ from mlip_deploy.files import temporary_folder
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Context, Outcome, judged
+from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
 from mlip_deploy.validation.physics.tools import bounds, case, outcome, periodic_structure, reported
 
 STEPS = 100
@@ -48,7 +48,8 @@ def _body(simulate: Simulate) -> Callable[[Context, Progress], Outcome]:
         progress(f"{len(atoms)} atoms, {STEPS} steps of {1000 * step:.2g} fs, {2 * STEPS} of half of it")
         coarse = simulate(context, atoms, step, STEPS)
         fine = simulate(context, atoms, step / 2.0, 2 * STEPS)[::2]
-        return judge(context, len(atoms), step, coarse, fine)
+        checks, curve = energy_kept(bounds(context).energy_per_atom, len(atoms), step, coarse, fine)
+        return outcome(checks, curves=[curve])
 
     return run
 
@@ -58,15 +59,20 @@ def time_step(atoms: Atoms) -> float:
     return 0.001 * min(1.0, float(np.sqrt(atoms.get_masses().min() / 12.0)))
 
 
-def judge(context: Context, n_atoms: int, step: float, coarse: Array, fine: Array) -> Outcome:
-    """
+def energy_kept(
+    energy_noise: float, n_atoms: int, step: float, coarse: Array, fine: Array
+) -> tuple[list[Check], Curve]:
+    """Judge the total energy of dynamics with two time steps.
+
     Args:
+        energy_noise: eV/atom
+        step: ps, the longer one
         coarse: [STEPS + 1] eV, total energy at the longer step.
         fine: the same times at half of it.
     """
     change, half = (1000.0 * (energy - energy[0]) / n_atoms for energy in (coarse, fine))
     left = (4.0 * half - change) / 3.0
-    noise = 1000.0 * bounds(context).energy_per_atom
+    noise = 1000.0 * energy_noise
     oscillation = float(np.abs(change).max())
     times = step * np.arange(len(coarse))
     checks = [
@@ -93,7 +99,7 @@ def judge(context: Context, n_atoms: int, step: float, coarse: Array, fine: Arra
             Series(label="extrapolated to 0", x=times.tolist(), y=left.tolist()),
         ],
     )
-    return outcome(checks, curves=[curve])
+    return checks, curve
 
 
 def simulate_lammps(context: Context, atoms: Atoms, step: float, n_steps: int) -> Array:

@@ -15,6 +15,7 @@ from mlip_deploy.result import Result
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
 from mlip_deploy.validation.parts import TWICE, parts_with_ghosts
 from mlip_deploy.validation.physics.tools import (
+    Bounds,
     bounds,
     case,
     evaluate,
@@ -82,22 +83,23 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
     for repeat, replica in zip(REPEATS, replicas, strict=True):
         copies = int(np.prod(repeat))
         label = f"supercell {repeat[0]}×{repeat[1]}×{repeat[2]}"
-        checks += _copies(context, label, base, replica, copies)
+        checks += copies_agree(limits, label, base, replica, copies)
         if base.stress is not None and replica.stress is not None:
             difference = largest(replica.stress - base.stress)
             checks.append(judged(f"{label}: stress", difference, 2 * limits.stress, "eV/Å³", TWICE + limits.remark))
     of_many, of_large, *results = results[1 + len(REPEATS) :]
-    checks += _copies(context, f"supercell of {len(large)} atoms", of_many, of_large, len(large) // len(many))
+    label, n_copies = f"supercell of {len(large)} atoms", len(large) // len(many)
+    checks += copies_agree(bounds(context, [of_many]), label, of_many, of_large, n_copies)
     if context.engine == "lammps":
         checks += _ranks(context, large, of_large, progress)
     alone = results[: len(bodies)]
     for name, one, both in zip(bodies, alone, results[-len(pairs) :], strict=True):
-        checks += _copies(context, f"two, {gap:.3g} Å apart: {name}", one, both, 2)
+        checks += copies_agree(bounds(context, [one]), f"two, {gap:.3g} Å apart: {name}", one, both, 2)
     return outcome(checks)
 
 
-def _copies(context: Context, label: str, one: Result, many: Result, copies: int) -> list[Check]:
-    limits = bounds(context, [one])
+def copies_agree(limits: Bounds, label: str, one: Result, many: Result, copies: int) -> list[Check]:
+    """Energy and forces of a body that is there several times, against those of one."""
     n = len(many.forces)
     energy = abs(many.energy - copies * one.energy) / n
     forces = largest(many.forces - np.tile(one.forces, (copies, 1)))
@@ -111,7 +113,7 @@ def _ranks(context: Context, atoms: Atoms, one: Result, progress: Progress) -> l
     """A large system on two ranks against the same on one."""
     progress(f"{len(atoms)} atoms on two ranks")
     (two,) = many_evaluator("lammps")(context.artifact.path, [atoms], ranks=2, **context.hardware._asdict())
-    return _copies(context, f"{len(atoms)} atoms on two ranks instead of one", one, two, 1)
+    return copies_agree(bounds(context, [one]), f"{len(atoms)} atoms on two ranks instead of one", one, two, 1)
 
 
 def _parts(context: Context, progress: Progress) -> Outcome:
@@ -227,7 +229,7 @@ def _smoothness(context: Context, progress: Progress) -> Outcome:
     if len(symbols) > 1:
         kinds += [(symbols[0], symbols[1]), (symbols[1], symbols[0]), (symbols[-1], symbols[-1])]
     kinds = list(dict.fromkeys(kinds))
-    frames = [_probe(target, probe, cutoff + t) for target, probe in kinds for t in SCAN]
+    frames = [approaching(target, probe, cutoff + t) for target, probe in kinds for t in SCAN]
     progress(f"{len(frames)} frames")
     results = evaluate(context, frames)
     checks, series = [], []
@@ -251,7 +253,7 @@ def _smoothness(context: Context, progress: Progress) -> Outcome:
     return outcome(checks, curves=[curve])
 
 
-def _probe(target: str, probe: str, distance: float) -> Atoms:
+def approaching(target: str, probe: str, distance: float) -> Atoms:
     """The target, bonded to another atom of its kind behind it, and the probe in front."""
     bond = 2.0 * float(covalent_radii[atomic_numbers[target]])
     return Atoms([target, target, probe], positions=[[0, 0, 0], [-0.8 * bond, 0.6 * bond, 0], [distance, 0, 0]])

@@ -14,6 +14,7 @@ from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 from mlip_deploy.validation.case import Case, Check, Context, Outcome, judged
 from mlip_deploy.validation.physics.tools import (
+    Bounds,
     bounds,
     case,
     displaced,
@@ -96,13 +97,18 @@ def _run(context: Context, symmetry: Symmetry, progress: Progress) -> Outcome:
     progress(f"{len(found)} structures")
     results = evaluate(context, [*found.values(), *(symmetry.apply(atoms) for atoms in found.values())])
     checks = []
-    for k, (name, atoms) in enumerate(found.items()):
-        checks += _compare(context, name, len(atoms), results[k], results[len(found) + k], symmetry)
+    for k, name in enumerate(found):
+        before, after = results[k], results[len(found) + k]
+        limits, known = bounds(context, [before]), context.artifact.contract.inversion_symmetric
+        checks += compare(limits, name, before, after, symmetry, known)
     return outcome(checks)
 
 
-def _compare(context: Context, name: str, n: int, before: Result, after: Result, symmetry: Symmetry) -> list[Check]:
-    limits = bounds(context, [before])
+def compare(
+    limits: Bounds, name: str, before: Result, after: Result, symmetry: Symmetry, inversion_symmetric: bool | None
+) -> list[Check]:
+    """Energy, forces and stress before and after. Inversion is excused where a model may break it."""
+    n = len(before.forces)
     expected = before.forces[symmetry.order(n)] @ symmetry.matrix.T
     rows = [
         (
@@ -122,11 +128,12 @@ def _compare(context: Context, name: str, n: int, before: Result, after: Result,
     for quantity, value, limit, error, unit in rows:
         check = judged(f"{name}: {quantity}", value, 2 * limit, unit, SOURCE + limits.remark)
         if check.verdict == "fail" and symmetry.name == "inversion":
-            known = context.artifact.contract.inversion_symmetric
-            if known:
+            if inversion_symmetric:
                 check = check.model_copy(update={"reason": BROKEN})
             elif value <= error:
-                reason = f"{PARITY[known]}; accepted up to what such models err by anyway ({error:g} {unit})"
+                reason = (
+                    f"{PARITY[inversion_symmetric]}; accepted up to what such models err by anyway ({error:g} {unit})"
+                )
                 check = check.model_copy(update={"verdict": "expected-fail", "reason": reason})
         checks.append(check)
     return checks

@@ -81,9 +81,8 @@ def _case(recipe: Recipe, material: str) -> Case:
     name = f"{recipe.name}-{material}".replace(" ", "-")
 
     def run(context: Context, progress: Progress) -> Outcome:
-        if recipe.needs_stress and context.engine == "openmm":
-            checks = _unmeasured(recipe, material, "not-applicable", "OpenMM gives no stress")
-            return _outcome(recipe, name, context, checks)
+        if reason := _cannot(recipe, context):
+            return _outcome(recipe, name, context, _unmeasured(recipe, material, "not-applicable", reason))
         progress(f"{context.engine}: {recipe.name} of {material}")
         setting = Setting(context.artifact, context.engine, context.directory / name, context.hardware, progress)
         try:
@@ -95,6 +94,17 @@ def _case(recipe: Recipe, material: str) -> Case:
         return _outcome(recipe, name, context, _checks(recipe, material, measurement), measurement)
 
     return Case(SUITE, name, recipe.purpose, run)
+
+
+def _cannot(recipe: Recipe, context: Context) -> str:
+    """What a recipe needs and the engine or the file does not give; "" where it can run."""
+    if recipe.needs_stress and context.engine == "openmm":
+        return "OpenMM gives no stress"
+    if recipe.needs_heat_flux and context.engine == "openmm":
+        return "OpenMM gives no heat flux"
+    if recipe.needs_heat_flux and (reason := context.artifact.contract.inexact_heat_flux):
+        return f"the heat flux is not exact: {reason}"
+    return ""
 
 
 def _checks(recipe: Recipe, material: str, measurement: Measurement) -> list[Check]:

@@ -77,6 +77,8 @@ class Recipe:
     measure: Callable[[str, Setting], Measurement]
     needs_stress: bool = False
     """not applicable to engines without one"""
+    needs_heat_flux: bool = False
+    """not applicable to engines without one, and to files whose heat flux is not exact"""
     packages: tuple[str, ...] = ()
     """that it imports and mlip-deploy does not bring, by their names in pip; looked for before anything runs"""
 

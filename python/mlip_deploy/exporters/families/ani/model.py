@@ -55,26 +55,34 @@ class ANIEnergy(nn.Module):
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Atomic energies [n_owned] eV, with the arguments of `EdgeGradientModel.forward`."""
-        energies = self.members(node_types, n_owned, edge_index, edge_vectors).mean(dim=0)
-        return energies.to(torch.float64) * self.hartree + self.self_energies[node_types[:n_owned]]
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the symmetry functions."""
+        owned_types = node_types[:n_owned]
+        features = self.symmetry_functions(node_types, n_owned, edge_index, edge_vectors)
+        energies = self.members(features, owned_types).mean(dim=0)
+        return energies.to(torch.float64) * self.hartree + self.self_energies[owned_types], features
 
     @torch.jit.export
     def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Standard deviation (with n - 1) of each atom's energy over the members [n_owned, 1], eV."""
-        energies = self.members(node_types, n_owned, edge_index, edge_vectors).to(torch.float64)
+        features = self.symmetry_functions(node_types, n_owned, edge_index, edge_vectors)
+        energies = self.members(features, node_types[:n_owned]).to(torch.float64)
         return (energies.std(dim=0, unbiased=True) * self.hartree).unsqueeze(1)
 
-    def members(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+    def members(self, features: Tensor, owned_types: Tensor) -> Tensor:
         """What each member's networks give for each owned atom [n_members, n_owned], hartree."""
-        features = self.features(node_types, n_owned, edge_index, edge_vectors)
-        owned_types = node_types[:n_owned]
-        energies = features.new_zeros([self.n_members, n_owned])
+        energies = features.new_zeros([self.n_members, features.shape[0]])
         for element, networks in enumerate(self.networks):
             atoms = torch.nonzero(owned_types == element).squeeze(1)
             energies = energies.index_copy(1, atoms, networks(features.index_select(0, atoms)))
         return energies
 
-    def features(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+    def symmetry_functions(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Symmetry functions of owned atoms [n_owned, n_features]: radial ones of each element, then angular ones of
         each pair of elements."""
         centres, neighbour_types = edge_index[0], node_types[edge_index[1]]
@@ -102,7 +110,7 @@ class ANIEnergy(nn.Module):
 
 
 def _columns(computer: Any, species: list[int]) -> Tensor:
-    """Which of TorchANI's symmetry functions `ANIEnergy.features` computes, in its order."""
+    """Which of TorchANI's symmetry functions `ANIEnergy.symmetry_functions` computes, in its order."""
     n_radial, n_angular = computer.radial.num_feats, computer.angular.num_feats
     kept = torch.tensor(species)
     first, second = torch.triu_indices(len(species), len(species))

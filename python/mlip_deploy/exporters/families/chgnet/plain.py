@@ -61,19 +61,27 @@ class CHGNetEnergy(nn.Module):
         self.site_wise = model.site_wise
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        x, bonds, weights, remaining = self.features(node_types, n_owned, edge_index, edge_vectors)
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are those of the atoms after the last layer, with the read-out's norm."""
+        x, bonds, weights, remaining = self.before_last(node_types, n_owned, edge_index, edge_vectors)
         x = self.last_layer(x, bonds, weights, edge_index, remaining, 0)[:n_owned]
-        energies: Tensor = self.readout(self.readout_norm(x)).squeeze(1)
-        return energies + self.reference_energies[node_types[:n_owned]]
+        features: Tensor = self.readout_norm(x)
+        energies: Tensor = self.readout(features).squeeze(1)
+        return energies + self.reference_energies[node_types[:n_owned]], features
 
     @torch.jit.export
     def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Absolute magnetic moments of owned atoms [n_owned, 1], μB."""
-        x = self.features(node_types, n_owned, edge_index, edge_vectors)[0]
+        x = self.before_last(node_types, n_owned, edge_index, edge_vectors)[0]
         moments: Tensor = self.site_wise(x[:n_owned]).abs()
         return moments
 
-    def features(
+    def before_last(
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of nodes and edges before the last layer, weights of edges, and `hops` of the edges' centres."""

@@ -15,6 +15,7 @@ from mlip_deploy.exporters.families.mace.gated import NONLINEAR, NonLinearLayer
 from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
 from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
+from mlip_deploy.exporters.interface import given
 from mlip_deploy.exporters.layers.element_layers import ElementLinear, ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
@@ -83,6 +84,20 @@ class FusedMACEEnergy(nn.Module):
         edge_vectors: Tensor,
         settings: Tensor | None = None,
     ) -> Tensor:
+        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
+        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
+        return found
+
+    def evaluate(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and features, as above."""
         # MACE's edge vector points from the neighbour to the centre.
         distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)
@@ -93,17 +108,16 @@ class FusedMACEEnergy(nn.Module):
         blocks: list[Tensor] = []
         first = edge_vectors
         if self.has_inputs:
-            assert settings is not None
-            first = self.first_features(node_types[:n_owned], settings)
+            first = self.first_features(node_types[:n_owned], given(settings))
             blocks.append(first.unsqueeze(1))
         features: list[Tensor] = []
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
             features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
-        result: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
+        energies: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
         if self.has_inputs:
-            result = result + self.first_features.energies(first)  # type: ignore[operator]
-        return result
+            energies = energies + self.first_features.energies(first)  # type: ignore[operator]
+        return energies, self.energy.scalars(features)
 
 
 class ReadoutLinear(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
+from mlip_deploy.exporters.interface import given
 
 INTERACTIONS = (
     "RealAgnosticInteractionBlock",
@@ -147,6 +148,9 @@ class EnergySum(nn.Module):
         self.readouts = model.readouts
         # One read-out belongs to the last layer.
         self.first_layer = len(model.interactions) - len(model.readouts)
+        # e3nn sorts even scalars first.
+        first_blocks = [product.linear.irreps_out[0] for product in model.products[self.first_layer :]]
+        self.n_scalars: list[int] = [block.mul * block.ir.dim for block in first_blocks]
         self.has_pair_repulsion = hasattr(model, "pair_repulsion_fn")
         self.pair_repulsion: nn.Module = nn.Identity()
         if self.has_pair_repulsion:
@@ -178,6 +182,13 @@ class EnergySum(nn.Module):
         for k, readout in enumerate(self.readouts):
             total = total + readout(features[self.first_layer + k], heads)[:, self.head]
         return self.isolated[node_types[:n_owned]] + (self.scale * total.double() + self.shift)
+
+    def scalars(self, features: list[Tensor]) -> Tensor:
+        """Those of the layers that have a read-out, side by side [n_owned, ...]."""
+        parts: list[Tensor] = []
+        for k, n in enumerate(self.n_scalars):
+            parts.append(features[self.first_layer + k][:, :n])
+        return torch.cat(parts, dim=1)
 
 
 class MACELayer(nn.Module):
@@ -250,6 +261,20 @@ class MACEEnergy(nn.Module):
         edge_vectors: Tensor,
         settings: Tensor | None = None,
     ) -> Tensor:
+        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
+        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
+        return found
+
+    def evaluate(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and features, as above."""
         # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
         padded = torch.nn.functional.pad(node_types, [0, 1])
         one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)
@@ -257,17 +282,16 @@ class MACEEnergy(nn.Module):
         lengths = torch.linalg.norm(edge_vectors, dim=-1, keepdim=True)
         harmonics = self.edge_features.harmonics(edge_vectors)
         radial, cutoff = self.edge_features(lengths, one_hot, edges)
-        if self.has_inputs:
-            assert settings is not None
-            x = self.embedding(padded, settings)
+        if self.has_inputs:  # noqa: SIM108  TorchScript leaves out a branch of a statement, not of an expression
+            x = self.embedding(padded, given(settings))
         else:
             x = self.embedding(one_hot)
-        first = x
+        first = x[:n_owned]
         features: list[Tensor] = []
         for layer in self.layers:
             x = layer(x, one_hot, harmonics, radial, cutoff, edges, n_owned)
             features.append(x)
-        result: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
+        energies: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
         if self.has_inputs:
-            result = result + self.embedding.energies(first[:n_owned])
-        return result
+            energies = energies + self.embedding.energies(first)
+        return energies, self.energy.scalars(features)

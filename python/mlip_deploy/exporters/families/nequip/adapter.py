@@ -8,6 +8,7 @@ strictly local: an atom's energy depends on its own edges. Its tensor product is
 import copy
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +43,71 @@ CITATIONS = {
     ),
 }
 PACKAGE_SUFFIX = ".nequip.zip"
+SITE = "nequip.net:"
+"""before the name of a model that nequip downloads: group/model:version"""
+PUBLISHED = {name: f"{SITE}mir-group/{name}:0.1" for name in ("NequIP-OAM-L", "NequIP-OAM-XL", "Allegro-OAM-L")}
+# As Matbench Discovery has it: trained on OMat24, then on MPtrj and sAlex.
+PUBLISHED_FRAME = EnergyFrame(
+    functional="PBE (MPtrj, sAlex)", hubbard_u="MP2020 values", corrections="none", dispersion="none"
+)
+PUBLISHED_LICENSE = "MIT (code), CC-BY-4.0 (weights, by Matbench Discovery)"
 
 
 def adapt(source: str, options: ExportOptions) -> Adapted:
-    """A stored NequIP or Allegro model as an Adapted model.
+    """A published or stored NequIP or Allegro model as an Adapted model.
 
     Args:
-        source: a training checkpoint (*.ckpt) or a package (*.nequip.zip), which carries code.
+        source: a name of PUBLISHED, another model of nequip.net ("nequip.net:group/model:version"), a training
+            checkpoint (*.ckpt) or a package (*.nequip.zip); packages, which those of nequip.net are, carry code.
         options: `fuse` False keeps NequIP's own layers; `elements`; `trust_checkpoint`, which a package always needs.
 
     Raises:
-        MLIPError: for a file that is not one of these or not trusted, elements that the model lacks, type
-            names that are no elements, a layer that the adapter does not know, or one without a fused form while
-            `options.fuse` is true.
+        MLIPError: for a file that is not one of these or not trusted, a model that cannot be downloaded, elements that
+            the model lacks, type names that are no elements, a layer that the adapter does not know, or one without a
+            fused form while `options.fuse` is true.
     """
-    path = Path(source)
-    if not path.is_file():
-        raise MLIPError(f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX})")
+    address = PUBLISHED.get(source, source)
+    if address.startswith(SITE):
+        adapted = _adapt_file(_download(source, address, options.trust_checkpoint), options)
+        known = address in PUBLISHED.values()
+        identity = adapted.identity.model_copy(
+            update={
+                "name": address.rpartition("/")[2].partition(":")[0],
+                "license": PUBLISHED_LICENSE if known else "unknown",
+            }
+        )
+        return replace(adapted, identity=identity, energy_frame=PUBLISHED_FRAME if known else adapted.energy_frame)
+    if not Path(source).is_file():
+        raise MLIPError(
+            f"'{source}': no such file. Expected a checkpoint (*.ckpt) or a package (*{PACKAGE_SUFFIX}), or a name: "
+            f"{', '.join(PUBLISHED)}"
+        )
+    return _adapt_file(Path(source), options)
+
+
+def _download(source: str, address: str, trust: bool) -> Path:
+    """The package that nequip keeps of a model of nequip.net."""
+    if not trust:
+        raise MLIPError(
+            f"'{source}' is downloaded as a NequIP package, which carries the model's Python code: it is to be trusted "
+            "like a program. If you trust its authors, add: --trust-checkpoint"
+        )
+    try:
+        with nequip_settings():
+            from nequip.model.saved_models.load_utils import _get_model_file_path
+
+            with _get_model_file_path(address) as path:
+                return Path(path)
+    except Exception as error:
+        page = f"https://www.nequip.net/models/{address.removeprefix(SITE)}"
+        raise MLIPError(
+            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
+            f"download the package from {page}, copy it here and give the file in place of the name"
+        ) from error
+
+
+def _adapt_file(path: Path, options: ExportOptions) -> Adapted:
+    source = str(path)
     if path.name.endswith(PACKAGE_SUFFIX):
         if not zipfile.is_zipfile(path):
             raise MLIPError(f"'{source}' is not a NequIP package: it is no zip archive")
@@ -160,6 +209,8 @@ class NequIPEnergy(nn.Module):
         types: the model's type index of each of the artifact's elements.
     """
 
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("of_edges",)
     types: Tensor
 
     def __init__(self, model: Any, types: list[int]):
@@ -169,9 +220,23 @@ class NequIPEnergy(nn.Module):
         for step in steps.values():
             if type(step).__name__ == "ConvNetLayer":
                 step.conv = Interaction(step.conv)
-        self.steps = nn.ModuleList(steps.values())
+        # The read-out is the first step after the last layer; in Allegro it reads features of edges.
+        names = [type(step).__name__ for step in steps.values()]
+        last = max(k for k, name in enumerate(names) if name in ("ConvNetLayer", "Allegro_Module"))
+        self.before = nn.ModuleList(list(steps.values())[: last + 1])
+        self.after = nn.ModuleList(list(steps.values())[last + 1 :])
+        self.of_edges = names[last] == "Allegro_Module"
+        irreps = list(steps.values())[last].irreps_out["edge_features" if self.of_edges else "node_features"]
+        self.n_features: int = irreps[0].mul * irreps[0].ir.dim  # e3nn sorts even scalars first
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer: of the atom, or the sum over its edges."""
         # Positions are not read when there are edge vectors, but for the number of nodes.
         data: dict[str, Tensor] = {
             "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
@@ -181,9 +246,16 @@ class NequIPEnergy(nn.Module):
             # A length, as the other counts are: a number in a tensor would be a constant to a trace.
             "owned_types": node_types[:n_owned],
         }
-        for step in self.steps:
+        for step in self.before:
             data = step(data)
-        return data["atomic_energy"][:n_owned].squeeze(1)
+        if self.of_edges:
+            of_edges = data["edge_features"][:, : self.n_features]
+            features = of_edges.new_zeros([n_owned, self.n_features]).index_add(0, edge_index[0], of_edges)
+        else:
+            features = data["node_features"][:n_owned, : self.n_features]
+        for step in self.after:
+            data = step(data)
+        return data["atomic_energy"][:n_owned].squeeze(1), features
 
 
 class Interaction(nn.Module):

@@ -77,6 +77,13 @@ class FusedNequIPEnergy(nn.Module):
         self.after = nn.ModuleList(after)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer."""
         # Positions are not read when there are edge vectors, but for the number of nodes.
         data: dict[str, Tensor] = {
             "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
@@ -93,10 +100,10 @@ class FusedNequIPEnergy(nn.Module):
         blocks = [self.attributes[node_types[:n_owned]].unsqueeze(1)]
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, embedding)
-        data["node_features"] = blocks[0].squeeze(1)
+        features = data["node_features"] = blocks[0].squeeze(1)
         for step in self.after:
             data = step(data)
-        return data["atomic_energy"].squeeze(1)
+        return data["atomic_energy"].squeeze(1), features
 
 
 class FusedNequIPLayer(nn.Module):

@@ -58,13 +58,20 @@ class NequixEnergy(nn.Module):
         self.register_buffer("offsets", offsets)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer."""
         distances, harmonics = self.harmonics(edge_vectors)
         radial = self.radial(distances) if self.needs_network else distances
         blocks: list[Tensor] = []
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial)
         energies: Tensor = self.readout(blocks)[0].squeeze(2).squeeze(1)
-        return energies + self.offsets[node_types[:n_owned]]
+        return energies + self.offsets[node_types[:n_owned]], blocks[0].squeeze(1)
 
 
 class RadialBasis(nn.Module):

@@ -81,6 +81,13 @@ class FusedSevenNetEnergy(nn.Module):
         self.register_buffer("modal_type", torch.tensor(modal_index))
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer."""
         n_nodes = node_types.shape[0]
         distances, harmonics = self.harmonics(edge_vectors)
         embedding = distances
@@ -92,6 +99,7 @@ class FusedSevenNetEnergy(nn.Module):
         blocks: list[Tensor] = []
         for layer in self.layers:
             blocks = layer(blocks, rows, self_connection, harmonics, distances, embedding, edge_index, n_nodes, n_owned)
+        features = blocks[0].squeeze(1)
         for linear in self.readout:
             blocks = linear(blocks)
         data: dict[str, Tensor] = {
@@ -100,7 +108,7 @@ class FusedSevenNetEnergy(nn.Module):
             "modal_type": self.modal_type,
         }
         energies: Tensor = self.rescale(data)[self.energy_key]
-        return energies.squeeze(1)
+        return energies.squeeze(1), features
 
 
 class SpeciesTables(nn.Module):

@@ -117,18 +117,28 @@ class SevenNetEnergy(nn.Module):
         self.layers = nn.ModuleList(layers)
         end_of_layers = max(k for k, n in enumerate(names) if n.startswith(f"{convolutions[-1].partition('_')[0]}_"))
         self.readout = nn.ModuleList([modules[name] for name in names[end_of_layers + 1 : last + 1]])
+        first_block = modules[f"{convolutions[-1].partition('_')[0]}_equivariant_gate"].gate.irreps_out[0]
+        self.n_features = first_block.mul * first_block.ir.dim  # e3nn sorts even scalars first
         self.register_buffer("modal_type", torch.tensor(modal_index))
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the scalars of the last layer."""
         data: dict[str, Tensor] = {"edge_index": edge_index, "edge_vec": edge_vectors, "modal_type": self.modal_type}
         data = self.edge_embedding(data)
         data = self.tables(data, node_types, n_owned)
         n_nodes = node_types.shape[0]
         for layer in self.layers:
             data = layer(data, n_nodes, n_owned)
+        features = data["x"][:, : self.n_features]
         for module in self.readout:
             data = module(data)
-        return data["atomic_energy"].squeeze(1)
+        return data["atomic_energy"].squeeze(1), features
 
 
 class OneHot(nn.Module):

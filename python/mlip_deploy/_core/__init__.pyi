@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import overload
 
 from mlip_deploy.result import Array, Evaluation
 
@@ -6,8 +7,19 @@ EV_IN_KJ_PER_MOL: float
 EV_IN_KCAL_PER_MOL: float
 
 class Potential:
+    @overload
     def __init__(
         self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto", self_test: bool = True
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        paths: Sequence[str],
+        device: str = "cpu",
+        threads: int = 0,
+        edges: str = "auto",
+        self_test: bool = True,
+        drive: str = "first",
     ) -> None: ...
     def compute(
         self,
@@ -20,8 +32,19 @@ class Potential:
         centroid_virials: bool = False,
         settings: Sequence[tuple[str, float | str]] = (),
         forces: bool = True,
+        features: bool = False,
+        grades: bool = False,
+        deviation: bool = False,
     ) -> Evaluation: ...
+    def compute_many(
+        self,
+        structures: Sequence[tuple[Array, Sequence[int], Array, Sequence[bool]]],
+        settings: Sequence[tuple[str, float | str]] = (),
+        counted_from: int = 0,
+    ) -> list[Evaluation]: ...
     def timings(self) -> tuple[float, float]: ...
+    @property
+    def no_grades(self) -> str: ...
     @property
     def self_test(self) -> str: ...
     @property

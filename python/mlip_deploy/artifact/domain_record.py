@@ -1,0 +1,177 @@
+"""The domain of an artifact: which environments of atoms its model has been shown to know.
+
+The record `mlip/domain` is a line of JSON, then the arrays of each element in the order of `ELEMENT_ARRAYS`, float32,
+little-endian, one after the other. csrc/core/domain_record.h reads the same and says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlip_deploy.artifact.sealed_archive import DOMAIN, SealedArchive, write
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.files import replacing
+from mlip_deploy.result import Array
+
+MOST_BYTES = 2_000_000
+"""of a record"""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Shown(_Strict):
+    """How well grades told large errors of forces, of frames that the domain then did not have (cross-validation)."""
+
+    frames: int
+    """that have forces as labels"""
+    threshold: float
+    """eV/Å: what is called a large error of an atom's force"""
+    large: float
+    """share of the atoms that have one"""
+    auroc: float | None
+    """probability that an atom with a large error has a higher grade than one without; None where all or none have"""
+    correlation: float | None
+    """Spearman's, of grade and error; None where either is the same for all atoms"""
+
+    def describe(self) -> str:
+        """In words."""
+        ranks = [
+            f"{name} {value:.2f}"
+            for name, value in (("AUROC", self.auroc), ("rank correlation", self.correlation))
+            if value is not None
+        ]
+        return (
+            f"force errors above {self.threshold:g} eV/Å ({100 * self.large:.3g} % of the atoms) in {self.frames} "
+            f"held-out frames: {', '.join(ranks) or 'nothing to rank'}"
+        )
+
+
+class OfElement(_Strict):
+    """What the line of JSON says of an element."""
+
+    element: str
+    environments: int
+    """of reference"""
+    axes: int = Field(ge=0)
+    points: int = Field(ge=1)
+    distance: float = Field(gt=0)
+    """of grade 1"""
+
+
+class DomainHead(_Strict):
+    """The line of JSON."""
+
+    schema_version: Literal["1.0"] = Field(default="1.0", alias="schema")
+    content_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """of the file that the domain belongs to"""
+    features: int = Field(ge=1)
+    frames: int
+    """of reference"""
+    sources: list[str]
+    """where they come from, in words"""
+    elements: list[OfElement]
+    shown: Shown | None
+    """None where no frame has forces as labels"""
+
+    def describe(self) -> str:
+        """In words."""
+        atoms = ", ".join(f"{of.element} {of.environments}" for of in self.elements)
+        shown = f"; {self.shown.describe()}" if self.shown else "; without labels"
+        return f"{self.frames} frames ({', '.join(self.sources)}), environments: {atoms}{shown}"
+
+
+@dataclass(frozen=True)
+class ElementArrays:
+    """The space in which an element's environments are compared: see csrc/core/domain_record.h."""
+
+    mean: Array
+    """[n_features]"""
+    axes: Array
+    """[n_axes, n_features], orthonormal"""
+    scales: Array
+    """[n_axes + 1]"""
+    points: Array
+    """[n_points, n_axes + 1]"""
+
+    def coordinates(self, features: Array) -> Array:
+        """[n, n_axes + 1] of features [n, n_features]."""
+        x = features - self.mean
+        along = x @ self.axes.T
+        outside = np.linalg.norm(x - along @ self.axes, axis=1)
+        coordinates: Array = np.column_stack([along, outside]) * self.scales
+        return coordinates
+
+    def distances(self, features: Array) -> Array:
+        """Of features [n, n_features] to the nearest point, [n]."""
+        z = self.coordinates(features)
+        squared = (z**2).sum(1)[:, None] + (self.points**2).sum(1) - 2.0 * z @ self.points.T
+        distances: Array = np.sqrt(np.clip(squared.min(1), 0.0, None))
+        return distances
+
+    def pack(self) -> bytes:
+        """As the record holds them."""
+        arrays = (self.mean, self.axes, self.scales, self.points)
+        return b"".join(np.ascontiguousarray(array, dtype="<f4").tobytes() for array in arrays)
+
+
+def pack(head: DomainHead, arrays: Sequence[ElementArrays]) -> bytes:
+    """The bytes of a record.
+
+    Raises:
+        MLIPError: for more than MOST_BYTES.
+    """
+    record = head.model_dump_json(by_alias=True).encode() + b"\n" + b"".join(one.pack() for one in arrays)
+    if len(record) > MOST_BYTES:
+        raise MLIPError(
+            f"the domain of {len(arrays)} elements with {head.features} features takes {len(record)} bytes, at most "
+            f"{MOST_BYTES} are allowed. Leave out frames of some elements"
+        )
+    return record
+
+
+def read_domain(path: str | Path) -> DomainHead | None:
+    """What a file's record says in words and numbers; None for a file without one.
+
+    Raises:
+        MLIPError: for a record that cannot be read, or that belongs to another model.
+    """
+    archive = SealedArchive(path)
+    if DOMAIN not in archive.own:
+        return None
+    fit = f"mlip domain fit {path} --frames FRAMES.extxyz"
+    try:
+        head = DomainHead.model_validate_json(archive.own[DOMAIN].partition(b"\n")[0])
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise MLIPError(f"'{path}': the record of its domain cannot be read ({reason}). Fit it again: {fit}") from error
+    if head.content_sha256 != archive.content_sha256():
+        raise MLIPError(
+            f"'{path}' has the domain of another model: that of {head.content_sha256[:12]}, this is "
+            f"{archive.content_sha256()[:12]}. Fit its own: {fit}"
+        )
+    return head
+
+
+def require_domain(path: str | Path) -> None:
+    """Raise MLIPError, with the line to type, for a file without a domain of its own."""
+    if read_domain(path) is None:
+        raise MLIPError(f"'{path}' has no domain. Type: mlip domain fit {path} --frames FRAMES.extxyz")
+
+
+def write_domain(path: Path, output: Path, record: bytes) -> None:
+    """Write a file with the record, in place of an older one; it changes in one step.
+
+    Raises:
+        MLIPError: where the file cannot be written.
+    """
+    contents = SealedArchive(path).read_all() | {DOMAIN: record}
+    with replacing(output) as file:
+        write(file, contents)

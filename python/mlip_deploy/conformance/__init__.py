@@ -1,0 +1,1 @@
+"""Conformance: probes that hold any potential, inside its engine, to what every potential must obey there."""

@@ -1,0 +1,72 @@
+"""A potential behind an ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+
+from mlip_deploy.conformance.trial import RefusedError
+from mlip_deploy.result import Result
+
+
+class ASETarget:
+    """A calculator, which is made once and serves all structures, as users have it.
+
+    Args:
+        factory: what makes a calculator when it is called without arguments.
+        name: for the reader.
+        elements: that the structures may have.
+    """
+
+    engine = "ase"
+
+    def __init__(self, factory: Callable[[], Calculator], name: str, elements: Sequence[str] = ()):
+        self.factory, self.name = factory, name
+        self.elements: Sequence[str] = tuple(elements)
+        self._calculator: Calculator | None = None
+
+    def evaluate(self, frames: Sequence[Atoms]) -> list[Result]:
+        """Each structure, one after another with the same calculator.
+
+        Raises:
+            RefusedError: the calculator raised an exception, whatever it was.
+        """
+        if self._calculator is None:
+            self._calculator = self.factory()
+        try:
+            return [single_point(self._calculator, atoms) for atoms in frames]
+        except Exception as error:
+            raise RefusedError(f"{type(error).__name__}: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        module = getattr(self.factory, "__module__", "").partition(".")[0]
+        versions = {"ase": metadata.version("ase")}
+        for package in metadata.packages_distributions().get(module, [])[:1]:
+            versions[package] = metadata.version(package)
+        return {"factory": self.name, "versions": versions}
+
+    def close(self) -> None:
+        self._calculator = None
+
+
+def single_point(calculator: Calculator, atoms: Atoms) -> Result:
+    """Energy, forces, and stress and atomic energies where the calculator gives them."""
+    atoms = atoms.copy()
+    atoms.calc = calculator
+    energy = float(atoms.get_potential_energy())
+    forces = np.array(atoms.get_forces())
+    stress = _optional(atoms.get_stress) if atoms.pbc.all() else None
+    energies = _optional(atoms.get_potential_energies) if "energies" in calculator.implemented_properties else None
+    return Result(energy=energy, atomic_energies=energies, forces=forces, stress=stress)
+
+
+def _optional(ask: Callable[[], Any]) -> Any:
+    try:
+        return np.array(ask())
+    except (PropertyNotImplementedError, NotImplementedError):
+        return None

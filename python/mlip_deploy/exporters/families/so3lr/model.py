@@ -1,0 +1,362 @@
+"""SO3LR behind the model interface: the same numbers as so3krates-torch's model.
+
+So3krates (J. T. Frank et al. 2024) is a transformer whose atoms have invariant features and short equivariant ones, one
+number for each spherical harmonic: neighbours attend to each other by both. Its last features give the short-range
+energy, a charge and a volume of each atom, which the electrostatics and dispersion between atoms out to a longer cutoff
+are made of. Edges reach to the long cutoff; the short ones are selected.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.exporters.families.so3lr.pair_terms import Dispersion, Electrostatics, Repulsion
+from mlip_deploy.operators import load_operators
+
+
+class SO3LREnergy(nn.Module):
+    """Atomic energies of owned atoms from edge vectors and the total charge, in eV.
+
+    Args:
+        original: `SO3LR` with its cutoffs, in the type to compute in.
+        numbers: atomic number of each of the artifact's elements.
+        fuse: whether to use mlip's operators, or torch's alone.
+    """
+
+    shifts: Tensor
+
+    def __init__(self, original: Any, numbers: list[int], fuse: bool):
+        super().__init__()
+        from so3krates_torch.blocks.physical_potentials import ALPHAS, BOHR, C6_COEF, HARTREE
+
+        dtype = original.inv_feature_embedding.embedding.weight.dtype
+        of_elements = torch.tensor(numbers) - 1
+        self.short_cutoff: float = float(original.r_max)
+        self.embedding = Embedding(original, numbers)
+        self.network = Network(original, fuse)
+        self.short_range = ShortRangeEnergy(original.atomic_energy_output_block, of_elements)
+        self.repulsion = Repulsion(original.zbl_repulsion, numbers)
+        self.charges = Charges(original.partial_charges_output_block, numbers)
+        self.volumes = VolumeRatios(original.hirshfeld_output_block, numbers)
+        self.electrostatics = Electrostatics(
+            float(original.electrostatic_potential.ke),
+            float(original.electrostatic_energy_scale),
+            float(original.r_max_lr),
+        )
+        self.dispersion = Dispersion(
+            ALPHAS[of_elements].to(dtype),
+            C6_COEF[of_elements].to(dtype),
+            float(original.dispersion_energy_scale),
+            float(original.r_max_lr),
+            float(original.dispersion_energy_cutoff_lr_damping),
+            BOHR,
+            HARTREE,
+        )
+        # More than a hundred electronvolts for each atom, which float32 would round.
+        shifts = original.atomic_energy_output_block.energy_shifts.detach()[of_elements]
+        self.register_buffer("shifts", shifts.double())
+
+    def forward(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
+    ) -> Tensor:
+        n_nodes = node_types.shape[0]
+        owned_types = node_types[:n_owned]
+        counts = self.embedding.count(owned_types)
+        rows = self.embedding(counts, settings[0])
+
+        distances = edge_vectors.square().sum(dim=1).sqrt()
+        near = torch.nonzero(distances < self.short_cutoff).squeeze(1)
+        edges = edge_index[:, near]
+        features, cutoffs = self.network(rows[node_types], n_owned, edges[0], edges[1], edge_vectors[near])
+
+        energies = self.short_range(features, owned_types)
+        energies = energies + self.repulsion(
+            node_types, n_owned, edges[0], edges[1], distances[near], cutoffs.squeeze(1)
+        )
+        charges = self.charges(features, owned_types, settings[0], counts.sum())
+        ratios = self.volumes(features, owned_types)
+        everyone = torch.ops.mlip.ghost_gather(torch.stack([charges, ratios], dim=1), n_nodes)
+        centres, neighbours = edge_index[0], edge_index[1]
+        energies = energies + self.electrostatics(everyone[:, 0], n_owned, centres, neighbours, distances)
+        energies = energies + self.dispersion(everyone[:, 1], node_types, n_owned, centres, neighbours, distances)
+        total: Tensor = energies.to(torch.float64) + self.shifts[owned_types]
+        return total
+
+
+class Embedding(nn.Module):
+    """Features of an atom by its element and by its share of the total charge.
+
+    A spin has a share like it, whose weights nobody has trained; that of a singlet is zero.
+    """
+
+    rows: Tensor
+    queries: Tensor
+    numbers: Tensor
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, original: Any, numbers: list[int]):
+        super().__init__()
+        of_elements = torch.tensor(numbers) - 1
+        charge = original.charge_embedding
+        self.register_buffer("rows", original.inv_feature_embedding.embedding.weight.detach()[:, of_elements].t())
+        self.register_buffer("queries", charge.Wq.weight.detach()[:, of_elements].t())
+        self.register_buffer("keys", charge.Wk.detach())
+        self.register_buffer("values", charge.Wv.detach())
+        self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.float64))
+        self.network = charge.mlp
+        self.scale: float = float(original.embedding_scale)
+        self.root: float = float(charge.sqrt_dim)
+        self.n_elements = len(numbers)
+
+    def count(self, owned_types: Tensor) -> Tensor:
+        """How many atoms of each element the system has, float64 [n_elements]."""
+        one_hot = nn.functional.one_hot(owned_types, self.n_elements).to(torch.float64)
+        counts: Tensor = torch.ops.mlip.sum_over_atoms(one_hot)
+        return counts
+
+    def forward(self, counts: Tensor, charge: Tensor) -> Tensor:
+        """Features of each element [n_elements, n_features].
+
+        Args:
+            counts: from `count`.
+            charge: of the system, e.
+        """
+        electrons = (counts * self.numbers).sum() - charge
+        if bool(electrons < 0.5):
+            raise RuntimeError(
+                f"a charge of {int(charge)} leaves {int(electrons)} electrons in the system. Set the total charge of "
+                "all its atoms"
+            )
+        sign = (charge < 0.0).to(torch.int64)
+        weights = nn.functional.softplus((self.queries * self.keys[sign]).sum(dim=1) / self.root)
+        total = (weights * counts.to(weights.dtype)).sum() + 1e-6
+        share = (charge * weights / total).unsqueeze(1) * self.values[sign]
+        result: Tensor = (self.rows + share + self.network(share)) / self.scale
+        return result
+
+
+class Network(nn.Module):
+    """So3krates: layers of attention between neighbours."""
+
+    def __init__(self, original: Any, fuse: bool):
+        super().__init__()
+        self.harmonics: nn.Module = FusedHarmonics(original) if fuse else PlainHarmonics(original)
+        self.radial = original.radial_embedding
+        self.cutoff = original.cutoff_fn
+        if "r_max" in getattr(type(self.cutoff), "__annotations__", {}):  # as a tensor, which TorchScript insists on
+            self.cutoff.r_max = torch.tensor(float(original.r_max), dtype=torch.float64)
+        self.layers = nn.ModuleList([Layer(layer) for layer in original.euclidean_transformers])
+        self.width = sum(2 * degree + 1 for degree in original.degrees)
+
+    def forward(
+        self, features: Tensor, n_owned: int, centres: Tensor, neighbours: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            features: of all nodes [n_nodes, n_features], which depend on the element alone.
+            centres, neighbours, edge_vectors: of edges up to the short cutoff.
+
+        Returns:
+            features of owned atoms [n_owned, n_features], and the cutoff function of the edges [n_edges, 1].
+        """
+        n_nodes = features.shape[0]
+        distances, harmonics = self.harmonics(edge_vectors)
+        r = distances.unsqueeze(1)
+        radial, cutoffs = self.radial(r), self.cutoff(r)
+        rows = torch.cat([features, features.new_zeros([n_nodes, self.width])], dim=1)
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                rows = torch.ops.mlip.ghost_gather(rows, n_nodes)
+            rows = layer(rows, n_owned, centres, neighbours, radial, cutoffs, harmonics)
+        return rows[:, : features.shape[1]], cutoffs
+
+
+class Layer(nn.Module):
+    """One layer: attention of neighbours, then a mixing of the two kinds of features of each atom.
+
+    Args:
+        original: `EuclideanTransformer`.
+    """
+
+    invariants: Tensor
+    of_degree: Tensor
+    queries: Tensor
+    keys_and_values: Tensor
+    equivariant_queries: Tensor
+    equivariant_keys: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        attention = original.euclidean_attention_block
+        self.n_features = int(attention.num_features)
+        self.norm, self.equivariant_norm = float(attention.att_norm_inv), float(attention.att_norm_ev)
+        contraction = attention.so3_conv_invariants
+        of_degree = contraction.segment_sum_matrix.detach().to(contraction.cg_rep.dtype)
+        self.register_buffer("of_degree", of_degree)
+        self.register_buffer("invariants", contraction.cg_rep.detach().unsqueeze(1) * of_degree)
+        self.register_buffer("queries", attention.W_q_inv.detach())
+        self.register_buffer(
+            "keys_and_values", torch.cat([attention.W_k_inv.detach(), attention.W_v_inv.detach()], dim=2)
+        )
+        self.register_buffer("equivariant_queries", attention.W_q_ev.detach())
+        self.register_buffer("equivariant_keys", attention.W_k_ev.detach())
+        self.filter, self.equivariant_filter = original.filter_net_inv, original.filter_net_ev
+        self.norm_1 = original.layer_norm_inv_1 if original.layer_normalization_1 else nn.Identity()
+        self.norm_2 = original.layer_norm_inv_2 if original.layer_normalization_2 else nn.Identity()
+        self.mixing = original.interaction_block.linear_layer
+        # without a perceptron: that of a residual connection, which adds nothing
+        self.perceptron_1: nn.Module = original.mlp_1 if original.residual_mlp_1 else Nothing()
+        self.perceptron_2: nn.Module = original.mlp_2 if original.residual_mlp_2 else Nothing()
+
+    def forward(
+        self,
+        rows: Tensor,
+        n_owned: int,
+        centres: Tensor,
+        neighbours: Tensor,
+        radial: Tensor,
+        cutoffs: Tensor,
+        harmonics: Tensor,
+    ) -> Tensor:
+        """
+        Args:
+            rows: invariant and equivariant features of all nodes [n_nodes, n_features + n_harmonics].
+            centres, neighbours: of edges.
+            radial, cutoffs, harmonics: of edges [n_edges, ...].
+
+        Returns:
+            those of owned atoms [n_owned, n_features + n_harmonics].
+        """
+        scalars, vectors = rows[:, : self.n_features], rows[:, self.n_features :]
+        owned, owned_vectors = scalars[:n_owned], vectors[:n_owned]
+
+        differences = (vectors[neighbours] - vectors[centres]).square() @ self.invariants
+        query = heads(owned, self.queries)[centres]
+        key, value = heads(scalars, self.keys_and_values)[neighbours].chunk(2, dim=2)
+        weight = self.filter(radial, differences).reshape(key.shape)
+        attention = (query * key * weight).sum(dim=2, keepdim=True) * (cutoffs / self.norm).unsqueeze(1)
+        messages = (attention * value).flatten(1)
+
+        query = heads(owned, self.equivariant_queries)[centres]
+        key = heads(scalars, self.equivariant_keys)[neighbours]
+        weight = self.equivariant_filter(radial, differences).reshape(key.shape)
+        attention = (query * key * weight).sum(dim=2) * (cutoffs / self.equivariant_norm)
+        vector_messages = (attention @ self.of_degree.t()) * harmonics
+
+        owned = self.norm_1(owned + torch.zeros_like(owned).index_add(0, centres, messages))
+        owned_vectors = owned_vectors + torch.zeros_like(owned_vectors).index_add(0, centres, vector_messages)
+        owned = owned + self.perceptron_1(owned)
+
+        mixed = self.mixing(torch.cat([owned, owned_vectors.square() @ self.invariants], dim=1))
+        owned = owned + mixed[:, : self.n_features]
+        owned_vectors = owned_vectors * (1.0 + mixed[:, self.n_features :] @ self.of_degree.t())
+        owned = self.norm_2(owned + self.perceptron_2(owned))
+        return torch.cat([owned, owned_vectors], dim=1)
+
+
+def heads(features: Tensor, matrices: Tensor) -> Tensor:
+    """Each head's part of the features [n, n_heads * d] times its matrix [n_heads, d, e]: [n, n_heads, e]."""
+    parts = features.reshape(features.shape[0], matrices.shape[0], matrices.shape[1]).transpose(0, 1)
+    return torch.bmm(parts, matrices).transpose(0, 1)
+
+
+class Nothing(nn.Module):
+    """Zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class PlainHarmonics(nn.Module):
+    """Lengths [n_edges] Å and So3krates' own harmonics [n_edges, n_harmonics] of edge vectors."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.original = original.spherical_harmonics
+
+    def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        harmonics: Tensor = self.original(edge_vectors)
+        return edge_vectors.square().sum(dim=1).sqrt(), harmonics
+
+
+class FusedHarmonics(nn.Module):
+    """The same by `mlip::edge_harmonics`, in another order within each degree, which no invariant sees."""
+
+    columns: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        load_operators()
+        self.l_max = max(original.degrees)
+        columns = [m for degree in original.degrees for m in range(degree**2, (degree + 1) ** 2)]
+        self.register_buffer("columns", torch.tensor(columns))
+        self.scale: float = 1.0 / math.sqrt(4.0 * math.pi)
+
+    def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        distances, harmonics = torch.ops.mlip.edge_harmonics(edge_vectors, self.l_max)
+        return distances, harmonics[:, self.columns] * self.scale
+
+
+class ShortRangeEnergy(nn.Module):
+    """The network's energy of each atom, without its element's constant."""
+
+    scales: Tensor
+
+    def __init__(self, original: Any, of_elements: Tensor):
+        super().__init__()
+        self.layers, self.final_layer = original.layers, original.final_layer
+        self.activation = original.non_linearity
+        self.register_buffer("scales", original.energy_scales.weight.detach()[0, of_elements])
+
+    def forward(self, features: Tensor, types: Tensor) -> Tensor:
+        for layer in self.layers:
+            features = self.activation(layer(features))
+        energies: Tensor = self.final_layer(features).squeeze(1)
+        return energies * self.scales[types]
+
+
+class Charges(nn.Module):
+    """Charges of atoms, shifted alike so that they add up to the total charge."""
+
+    offsets: Tensor
+
+    def __init__(self, original: Any, numbers: list[int]):
+        super().__init__()
+        self.network = original.transform_inv_features
+        self.register_buffer("offsets", original.atomic_embedding.weight.detach()[numbers, 0])
+
+    def forward(self, features: Tensor, types: Tensor, total: Tensor, n_atoms: Tensor) -> Tensor:
+        """
+        Args:
+            features, types: of owned atoms.
+            total: charge of the system, e.
+            n_atoms: of the system, float64.
+
+        Returns:
+            [n_owned] e.
+        """
+        charges = self.network(features).squeeze(1) + self.offsets[types]
+        excess = torch.ops.mlip.sum_over_atoms(charges.to(torch.float64)) - total
+        result: Tensor = charges - (excess / n_atoms).to(charges.dtype)
+        return result
+
+
+class VolumeRatios(nn.Module):
+    """Hirshfeld volume of each atom over that of a free one [n_owned]."""
+
+    offsets: Tensor
+    vectors: Tensor
+
+    def __init__(self, original: Any, numbers: list[int]):
+        super().__init__()
+        self.network = original.transform_features
+        vectors = original.q_embedding.weight.detach()[numbers]
+        self.register_buffer("offsets", original.v_shift_embedding.weight.detach()[numbers, 0])
+        self.register_buffer("vectors", vectors / math.sqrt(vectors.shape[1]))
+
+    def forward(self, features: Tensor, types: Tensor) -> Tensor:
+        ratios: Tensor = self.offsets[types] + (self.vectors[types] * self.network(features)).sum(dim=1)
+        return ratios.abs()

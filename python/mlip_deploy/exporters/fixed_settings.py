@@ -1,0 +1,100 @@
+"""Settings that `mlip export --fix` bakes into a file: engines then neither see them nor have to be given them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from mlip_deploy.artifact.contract import Input, Setting
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.interface import Adapted
+from mlip_deploy.result import Result
+
+
+def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Adapted:
+    """A model whose settings have values, by name; a number may be given as text.
+
+    Raises:
+        MLIPError: for a name that is no setting of the model, a value that it does not accept, and a model with
+            positions or outputs of its own for each atom.
+    """
+    if adapted.positions or adapted.extras:
+        also = "takes positions" if adapted.positions else "has outputs of single atoms"
+        raise MLIPError(f"--fix: {adapted.identity.name} {also}, and such models take their settings at run time alone")
+    known = {setting.name: setting for setting in adapted.settings}
+    for name in given:
+        if name not in known:
+            has = "; ".join(f"{setting.name} ({setting.describe()})" for setting in adapted.settings) or "none"
+            raise MLIPError(f"--fix {name}: {adapted.identity.name} has no such setting. It has: {has}")
+    values = {name: _value(known[name], value) for name, value in given.items()}
+    numbers = [setting.number(values.get(setting.name, setting.examples()[0])) for setting in adapted.settings]
+    free = [k for k, setting in enumerate(adapted.settings) if setting.name not in values]
+
+    def with_values(evaluate: Callable[[Atoms], Result]) -> Callable[[Atoms], Result]:
+        def evaluate_fixed(atoms: Atoms) -> Result:
+            atoms = atoms.copy()
+            atoms.info.update(values)
+            return evaluate(atoms)
+
+        return evaluate_fixed
+
+    original = adapted.original
+    return replace(
+        adapted,
+        inputs=[*adapted.inputs, *(_input(known[name], value) for name, value in values.items())],
+        settings=tuple(adapted.settings[k] for k in free),
+        energy_model=lambda dtype: FixedSettings(adapted.energy_model(dtype), numbers, free),
+        original=replace(original, float64=with_values(original.float64), float32=with_values(original.float32)),
+    )
+
+
+def _value(setting: Setting, value: float | int | str) -> float | int | str:
+    """In the kind of the setting."""
+    if setting.kind != "choice" and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise MLIPError(f"--fix {setting.name}={value}: expected {setting.describe()}") from None
+    if not setting.accepts(value):
+        raise MLIPError(f"--fix {setting.name}={value}: expected {setting.describe()}")
+    return int(value) if setting.kind == "integer" else value
+
+
+def _input(setting: Setting, value: float | int | str) -> Input:
+    return Input(name=setting.name, choices=setting.choices or [str(value)], value=str(value))
+
+
+class FixedSettings(nn.Module):
+    """An energy model of which some settings, or all, have values.
+
+    Args:
+        model: takes all settings.
+        values: of all settings; those of the free ones do not count.
+        free: indices of the settings that are still given.
+    """
+
+    values: Tensor
+    free: Tensor
+
+    def __init__(self, model: nn.Module, values: list[float], free: list[int]):
+        super().__init__()
+        self.model = model
+        self.register_buffer("values", torch.tensor(values, dtype=torch.float64))
+        self.register_buffer("free", torch.tensor(free, dtype=torch.int64))
+
+    def forward(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> Tensor:
+        """As the model's, with the free settings alone, in their order; None where there are none."""
+        values = self.values.to(edge_vectors.dtype)
+        if settings is not None:
+            values = values.index_copy(0, self.free, settings)
+        energies: Tensor = self.model(node_types, n_owned, edge_index, edge_vectors, values)
+        return energies

@@ -1,0 +1,1 @@
+"""Runs of prepared folders: the engine's process, its table, what the table says, and the report."""
