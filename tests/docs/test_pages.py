@@ -32,6 +32,7 @@ ELSEWHERE = {
     "openmm.md": "engines/test_openmm_page.py",
     "prepare.md": "engines/test_prepare.py",
     "python.md": "unit/test_python_page.py",
+    "trust.md": "engines/test_grades.py",
     "validate.md": "validate/test_validate_page.py",
 }
 """Pages whose code other tests run."""

@@ -14,7 +14,8 @@ from openmm.app import Element, Topology
 
 from mlip_deploy import _core
 from mlip_deploy.conformance.errors import RefusedError
-from mlip_deploy.engines.openmm import in_reduced_box, single_point
+from mlip_deploy.engines.openmm import single_point
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
 
