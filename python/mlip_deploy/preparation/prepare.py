@@ -16,7 +16,6 @@ from ase.data import atomic_numbers
 from ase.io import write as write_atoms
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mlip_deploy.artifact.domain_record import require_domain
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
@@ -146,8 +145,11 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
-    if guard:
-        require_domain(artifact.path)
+    if guard and artifact.domain() is None:
+        raise MLIPError(
+            f"--guard: '{file}' has no domain, which says what the model knows. Type: mlip domain fit {file} --frames "
+            "FRAMES.extxyz"
+        )
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
