@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from conftest import EXAMPLES, Artifacts
 
+import mlip_deploy
 from mlip_deploy import MLIPCalculator
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.artifact.gate import write_validation_record
@@ -31,9 +32,12 @@ ELSEWHERE = {
     "openmm.md": "engines/test_openmm_page.py",
     "prepare.md": "engines/test_prepare.py",
     "python.md": "unit/test_python_page.py",
+    "trust.md": "engines/test_grades.py",
     "validate.md": "validate/test_validate_page.py",
 }
 """Pages whose code other tests run."""
+ONLY_PARSED = {"conform.md", "export.md"}
+"""Pages of commands that take long, or other models: test_commands_are_taken reads them."""
 CHECK = "mlip check model.mlip.pt"
 """What the page start.md runs already is left out of other pages, to save time."""
 EXPORT = "mlip export sevennet 7net-0 -o"
@@ -49,12 +53,13 @@ def test_start(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_readme(tiny: Path, tmp_path: Path) -> None:
-    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    salt.write(tmp_path / "salt.cif")
-    salt.write(tmp_path / "salt.pdb")
-    short = {EXPORT: f"ln -s {tiny}", "mlip check 7net-0.mlip.pt": "", "--atoms 200 --time 10ps": "--time 20fs"}
-    pages.run("../README.md", tmp_path, {**short, "step(1000)": "step(5)"})
-    assert (tmp_path / "run" / "report.html").exists()
+    """Its Python; its commands are those of start.md."""
+    (tmp_path / "7net-0.mlip.pt").symlink_to(tiny)
+    bulk("NaCl", "rocksalt", a=5.64, cubic=True).write(tmp_path / "salt.pdb")
+    code = "".join(code for language, _, code in pages.blocks("../README.md") if language == "python")
+    assert "simulation.step(1000)" in code
+    printed = pages.use([("python", code.replace("step(1000)", "step(5)"))], tmp_path)
+    assert printed
 
 
 def test_constant_pressure(tiny: Path, tmp_path: Path) -> None:
@@ -165,7 +170,8 @@ def test_a_recipe_of_your_own(tmp_path: Path) -> None:
 
 
 def test_heat_flux(folder: Path) -> None:
-    pages.run("heat-flux.md", folder)
+    minutes = "mlip validate lj.mlip.pt --suites properties --elements Ar -o argon/"
+    pages.run("heat-flux.md", folder, {"python examples/lennard_jones.py": "", minutes: ""})
 
 
 def test_clusters(folder: Path) -> None:
@@ -205,17 +211,6 @@ def test_several_models(page: str, folder: Path, toy_local: Path) -> None:
     pages.use([("sh", "lmp -in in.page"), ("python", python)], folder)
 
 
-def test_export(artifacts: Artifacts, tmp_path: Path) -> None:
-    """The commands of the first block but those for other models, which their families' tests run."""
-    shutil.copy(artifacts.checkpoint(), tmp_path / "my-finetuned.pth")
-    first = pages.blocks("export.md")[0][2]
-    assert first.startswith("mlip export sevennet 7net-0 -o")
-    code = "\n".join(line for line in pages.commands(first) if "finetuned" in line or "--list" in line)
-    assert len(code.splitlines()) == 2
-    pages.use([("sh", code)], tmp_path)
-    assert (tmp_path / "my-model.mlip.pt").exists()
-
-
 COMMAND = re.compile(r"^(?:\$ |    )?(mlip (?:\w+) .*)$", flags=re.MULTILINE)
 PAGES = sorted(path.relative_to(pages.DOCS).as_posix() for path in pages.DOCS.rglob("*.md"))
 
@@ -234,6 +229,22 @@ def test_commands_are_taken(page: str) -> None:
             pytest.fail(f"{page}: {line}")
         if options.command == "export" and getattr(options, "family", "") == "mace":
             assert options.trust_checkpoint, f"{page}: a MACE is a pickled module: {line}"
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    named = re.findall(r"^::: mlip_deploy\.(\w+)$", (pages.DOCS / "api.md").read_text(), flags=re.MULTILINE)
+    assert sorted(named) == sorted(set(mlip_deploy.__all__) - {"__version__"})
+
+
+def test_workflows_run_targets_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([\w -]+):", (pages.ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = {word for line in targets for word in line.split()}
+    workflows = list((pages.ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(workflows) >= 3
+    for workflow in workflows:
+        used = re.findall(r"make ([\w-]+)", re.sub(r"^#.*", "", workflow.read_text(), flags=re.MULTILINE))
+        assert used
+        assert set(used) <= targets, workflow.name
 
 
 def literals(path: Path) -> str:
@@ -259,6 +270,6 @@ def test_every_page_is_run() -> None:
     here = set(re.findall(r'"([\w/-]+\.md)"', Path(__file__).read_text().partition("def test_start")[2]))
     for page in PAGES:
         languages = {language for language, _, _ in pages.blocks(page)} & {"sh", "python", "lammps"}
-        if languages and page not in here:
+        if languages and page not in here and (page not in ONLY_PARSED or "python" in languages):
             assert page in ELSEWHERE, f"{page}: no test runs its blocks of {languages}"
             assert Path(page).name in (pages.ROOT / "tests" / ELSEWHERE[page]).read_text()

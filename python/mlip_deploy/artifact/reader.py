@@ -14,8 +14,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
+from mlip_deploy.artifact.domain_record import DomainHead, parse_domain
 from mlip_deploy.artifact.fixtures import Fixtures
-from mlip_deploy.artifact.sealed_archive import EXPORT_LINE, SealedArchive
+from mlip_deploy.artifact.sealed_archive import DOMAIN, EXPORT_LINE, SealedArchive
 from mlip_deploy.artifact.validation_record import ValidationRecord
 from mlip_deploy.errors import MLIPError
 
@@ -72,6 +73,17 @@ class Artifact:
             return None
         cure = f"validate it again: mlip validate {self.path} --record -o validation"
         return _parse(ValidationRecord, record, self.path, name="validation record", cure=cure)
+
+    def domain(self) -> DomainHead | None:
+        """What `mlip domain fit` wrote; None for a file without a domain.
+
+        Raises
+        ------
+        MLIPError
+            For a record that cannot be read, or that belongs to another model.
+        """
+        record = self._archive.own.get(DOMAIN)
+        return None if record is None else parse_domain(record, self.path, self.content_sha256())
 
     def content_sha256(self) -> str:
         """Of every record but those of the validation and the domain, so that these change nothing and any edit does.

@@ -152,17 +152,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
-    from mlip_deploy.artifact.domain_record import require_domain
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.bench.frameworks import parse_framework
     from mlip_deploy.bench.measure import Calculator, PairStyle, WithGrades
 
     file = str(arguments.file)
-    Artifact(file)
+    artifact = Artifact(file)
     contestants: list[Contestant] = [file]
     for other in arguments.against:
         if other == "grades":
-            require_domain(file)
+            if artifact.domain() is None:
+                raise MLIPError(
+                    f"--against grades: '{file}' has no domain. Type: mlip domain fit {file} --frames FRAMES"
+                )
             if "openmm" in arguments.engines:
                 raise MLIPError("--against grades: measured in ase and lammps. Leave openmm out of --engines")
             contestants.append(WithGrades(file))

@@ -53,7 +53,7 @@ def evaluate(
     try:
         with _turn:
             context = _open_context(path, path.stat().st_mtime_ns, contents, settings, threads, platform, device)
-            return _single_point(context, rotated, rotation)
+            return single_point(context, rotated, rotation)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
 
@@ -116,7 +116,8 @@ def context_of(
     return context
 
 
-def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
+def single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
+    """Of atoms in OpenMM's form of their cell, turned back (`in_reduced_box`); sets box and positions."""
     if rotated.pbc.all():
         context.setPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in rotated.cell.array))
     context.setPositions(rotated.positions * 0.1)

@@ -85,6 +85,7 @@ def prepare(
     atoms: int | None = None,
     dispersion: bool = False,
     zbl: bool = False,
+    guard: bool = False,
     threads: int = 0,
     device: str = "cpu",
     force: bool = False,
@@ -121,6 +122,8 @@ def prepare(
         Add D3 (LAMMPS only, for a model that has no dispersion).
     zbl
         Add ZBL repulsion at short distances (LAMMPS only).
+    guard
+        Stop the run where an atom is too far outside of the file's domain (`mlip domain fit`), and keep the frame.
     threads
         CPU threads in the model; 0 for the engine's own choice.
     device
@@ -142,6 +145,11 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
+    if guard and artifact.domain() is None:
+        raise MLIPError(
+            f"--guard: '{file}' has no domain, which says what the model knows. Type: mlip domain fit {file} --frames "
+            "FRAMES.extxyz"
+        )
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
@@ -154,6 +162,7 @@ def prepare(
         artifact.contract.energy_frame,
         dispersion,
         zbl,
+        guard,
         threads,
         device,
     )
@@ -231,6 +240,8 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "pressure_damping": plans.PRESSURE_DAMPING,
         "cool": plans.COOL,
         "hot_part": plans.HOT_PART,
+        "guard_every": plans.GUARD_EVERY,
+        "guard_grade": plans.GUARD_GRADE,
     }
     if engine == "lammps":
         values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
