@@ -23,6 +23,7 @@ COMMANDS = [
     "check",
     "validate",
     "compare",
+    "conform",
     "prepare",
     "run",
     "bench",
