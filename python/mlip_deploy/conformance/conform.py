@@ -44,7 +44,6 @@ def conform(
     elements: Sequence[str] = (),
     ranks: Sequence[int] = RANKS,
     probes: Sequence[str] = (),
-    thorough: bool = False,
     out: str | Path | None = None,
     progress: Progress = silent,
 ) -> Conformance:
@@ -70,8 +69,6 @@ def conform(
         MPI ranks to compare, LAMMPS.
     probes
         Names of the probes to run; all when empty.
-    thorough
-        Also run the probes that take long.
     out
         Folder for every outcome and a report; run again to go on.
     progress
@@ -88,7 +85,7 @@ def conform(
         For wrong input: an engine, probe or file that is not there, or a structure that the potential cannot run.
     """
     require_engine(engine)
-    chosen = _chosen(engine, probes, thorough)
+    chosen = _chosen(engine, probes)
     if out is not None:
         require_folder(out)
     atoms, types = (structure, []) if isinstance(structure, Atoms) else read_structure(structure)
@@ -121,12 +118,12 @@ def _target(engine: str, potential: str | Callable[..., Any], types: Sequence[st
     return OpenMMTarget(*factory(potential), types)
 
 
-def _chosen(engine: str, names: Sequence[str], thorough: bool) -> list[Probe]:
+def _chosen(engine: str, names: Sequence[str]) -> list[Probe]:
     known = {probe.name: probe for probe in PROBES if engine in probe.engines}
     absent = [name for name in names if name not in known]
     if absent:
         raise MLIPError(f"'{absent[0]}' is not one of the probes for {engine}: {', '.join(known)}")
-    return [p for p in known.values() if (p.name in names if names else thorough or not p.thorough)]
+    return [probe for probe in known.values() if probe.name in names or not names]
 
 
 def _run(

@@ -27,8 +27,6 @@ class Probe:
     """what it does, why it matters, and its threshold with the source"""
     body: Body
     engines: Sequence[str] = ENGINES
-    thorough: bool = False
-    """left out unless it is asked for: it takes long"""
 
     @property
     def purpose(self) -> str:
@@ -44,9 +42,9 @@ class Probe:
         return found[0].model_copy(update=named)
 
 
-def probe(name: str, engines: Sequence[str] = ENGINES, thorough: bool = False) -> Callable[[Body], Probe]:
+def probe(name: str, engines: Sequence[str] = ENGINES) -> Callable[[Body], Probe]:
     """Make a probe of a function, which says in its docstring what it does, why, and with which threshold."""
-    return lambda body: Probe(name, " ".join((inspect.getdoc(body) or "").split()), body, engines, thorough)
+    return lambda body: Probe(name, " ".join((inspect.getdoc(body) or "").split()), body, engines)
 
 
 def attempt(label: str, work: Callable[..., Sequence[Check] | None], *arguments: Any) -> list[Check]:

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from mlip_deploy.conformance.probes import PROBES
 
     collector = _Probes.from_parent(session, name="mlip conform", nodeid=f"mlip-conform-{engine}")
-    names = [probe.name for probe in PROBES if engine in probe.engines and not probe.thorough]
+    names = [probe.name for probe in PROBES if engine in probe.engines]
     items.extend(_Probe.from_parent(collector, name=name) for name in names)
 
 
