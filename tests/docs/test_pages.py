@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from conftest import EXAMPLES, Artifacts
 
+import mlip_deploy
 from mlip_deploy import MLIPCalculator
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.artifact.gate import write_validation_record
@@ -165,6 +166,20 @@ def test_a_recipe_of_your_own(tmp_path: Path) -> None:
 
 def test_heat_flux(folder: Path) -> None:
     pages.run("heat-flux.md", folder)
+
+
+def test_committee(tiny: Path, toy_halo: Path, toy_local: Path, tmp_path: Path) -> None:
+    for name, path in (("a", tiny), ("b", toy_halo), ("c", toy_local)):
+        (tmp_path / f"{name}.mlip.pt").symlink_to(path)
+    pages.run("committee.md", tmp_path)
+
+
+def test_guard(tiny: Path, tmp_path: Path) -> None:
+    frames = [bulk("NaCl", "rocksalt", a=5.2, cubic=True) for _ in range(20)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+    mlip_deploy.fit_domain(tiny, [frames], output=tmp_path / "model.mlip.pt")
+    assert "grade" in pages.run("guard.md", tmp_path)
 
 
 def test_clusters(folder: Path) -> None:

@@ -166,6 +166,26 @@ def require_domain(path: str | Path) -> None:
         raise MLIPError(f"'{path}' has no domain. Type: mlip domain fit {path} --frames FRAMES.extxyz")
 
 
+def read_spaces(path: str | Path) -> dict[str, ElementArrays]:
+    """The space of each element, scaled so that grade 1 is a distance of 1; empty for a file without a domain.
+
+    Raises:
+        MLIPError: as `read_domain`.
+    """
+    head = read_domain(path)
+    if head is None:
+        return {}
+    numbers = np.frombuffer(SealedArchive(path).own[DOMAIN].partition(b"\n")[2], dtype="<f4").astype(float)
+    spaces = {}
+    for of in head.elements:
+        d, k, m = head.features, of.axes, of.points
+        mean, axes, scales, points, numbers = np.split(numbers, np.cumsum([d, k * d, k + 1, m * (k + 1)]))
+        spaces[of.element] = ElementArrays(
+            mean, axes.reshape(k, d), scales / of.distance, points.reshape(m, k + 1) / of.distance
+        )
+    return spaces
+
+
 def write_domain(path: Path, output: Path, record: bytes) -> None:
     """Write a file with the record, in place of an older one; it changes in one step.
 
