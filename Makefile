@@ -7,6 +7,7 @@
 # make wheel    dist/: the source distribution, and a wheel that is installed without a compiler; make test-wheel: that it is
 # make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
+# make test-debian-lammps    Debian 13's LAMMPS, from its packages (300 MB)
 #
 # All work from a clean clone: they create .venv, install what constraints.txt pins and build the C++ against it.
 # Another torch: make demo TORCH=torch==2.12.0        Another interpreter: make demo PYTHON=python3.12
@@ -23,10 +24,11 @@ SOURCES := $(shell find csrc python cmake third_party -type f -not -name '*.pyc'
 # Releases of torch that the wheel works with: make wheel TORCHES="2.13.0 2.14.1". Others than the installed one are downloaded.
 TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constraints.txt 2> /dev/null || cat constraints.txt)))
 
-.PHONY: demo test quick docs test-mace test-torchforce wheel test-wheel sanitize sanitize-address sanitize-thread oldest-torch lint build clean
+.PHONY: demo test quick docs test-mace test-torchforce wheel test-wheel test-debian-lammps sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
+	@echo "mlip and lmp in this shell: . $(BIN)/activate"
 
 test: build
 	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
@@ -57,6 +59,10 @@ test-wheel: wheel
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install -q -c $(VENV)/constraints.txt torch lammps mpich openmm dist/*.whl
 	$(BIN)/python -m pytest tests/engines/test_wheel.py --wheel-python $(VENV)-wheel/bin/python
+
+test-debian-lammps: build
+	cmake/debian_lammps.sh $(VENV)-debian
+	$(BIN)/python -m pytest tests/engines/test_debian_lammps.py --debian-root $(VENV)-debian
 
 sanitize: sanitize-address sanitize-thread
 

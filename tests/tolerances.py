@@ -21,3 +21,5 @@ HEAT_FLUX_SIGNAL = 0.1
 FEATURES_FLOAT64 = 1e-9
 # Grades in float64, relative: what is outside of the axes is a difference of squares
 GRADES_FLOAT64 = 1e-6
+# Uncertainties, relative: the record holds a matrix in float32 whose singular values differ by up to a thousand
+UNCERTAINTY = 1e-3

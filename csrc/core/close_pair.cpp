@@ -39,7 +39,8 @@ std::string describe(const ClosePair& pair, const std::string& first, const std:
   char distances[64];
   std::snprintf(distances, sizeof distances, "%.3f Å apart, closer than %.2f Å", pair.distance, pair.expected);
   return "atoms " + first + " and " + second + " are " + distances +
-         ", where no training data reach, so that energy and forces mean nothing. Check the starting structure";
+         ". Training data do not reach such distances, so energy and forces are meaningless. Check the starting "
+         "structure";
 }
 
 }  // namespace mlip

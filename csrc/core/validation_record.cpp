@@ -45,7 +45,7 @@ ValidationRecord parse_validation_record(const std::string& text, const std::str
 
 std::string unvalidated(const std::optional<ValidationRecord>& record, const std::string& content_sha256,
                         const Surroundings& here) {
-  if (!record) return "nobody has validated it";
+  if (!record) return "it has not been validated";
   if (record->content_sha256 != content_sha256) return "it was changed after it was validated";
   if (!record->passed) {
     const auto& failures = record->failures;

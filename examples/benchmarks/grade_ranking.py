@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import bulk
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mlip_deploy import MLIPCalculator
 from mlip_deploy.domain.fit import LARGE_ERROR, Environments, auroc, environments_of
-from mlip_deploy.domain.frames import Frame
+from mlip_deploy.domain.frames import Frame, sample
 from mlip_deploy.domain.space import POINTS, space_of
 from mlip_deploy.progress import silent
 from mlip_deploy.validation.reference.readers import read_set
@@ -45,19 +43,13 @@ def distorted(element: str, calculator: MLIPCalculator) -> list[Atoms]:
         moved = crystal.copy()
         moved.positions += random.normal(scale=amplitude, size=moved.positions.shape)
         frames.append(moved)
-    vacancy, surface, liquid = (
-        crystal.copy(),
-        crystal.copy(),
-        bulk(element, lattice, a=constant, cubic=True) * (2, 2, 1),
-    )
+    vacancy, surface = crystal.copy(), crystal.copy()
     del vacancy[0]
     surface.center(vacuum=6.0, axis=2)
     for atoms in (vacancy, surface):
         atoms.positions += random.normal(scale=0.05, size=atoms.positions.shape)
-    liquid.calc = calculator
-    MaxwellBoltzmannDistribution(liquid, temperature_K=6000.0, rng=random)
-    dynamics = Langevin(liquid, 2.0 * units.fs, temperature_K=3000.0, friction=0.05 / units.fs, rng=random)
-    dynamics.run(100)
+    cell = bulk(element, lattice, a=constant, cubic=True) * (2, 2, 1)
+    liquid = sample(calculator, cell, 3000.0, element, silent)[-1].atoms
     return [*frames, vacancy, surface, liquid]
 
 
@@ -69,7 +61,7 @@ def labelled(atoms: Atoms, calculator: MLIPCalculator, name: str) -> Frame:
 
 def part(of: Environments, frames: np.ndarray) -> Environments:
     kept = np.isin(of.frames, frames)
-    return Environments(of.symbols[kept], of.features[kept], of.frames[kept], of.errors[kept])
+    return Environments(of.symbols[kept], of.features[kept], of.frames[kept], of.errors[kept], of.differences[frames])
 
 
 def grades(fitted: Environments, of: Environments, points: int) -> np.ndarray:

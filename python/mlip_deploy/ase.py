@@ -31,21 +31,27 @@ OF_COMMITTEE = ("deviation", "model_deviation")
 
 GRADE = "grade"
 """Property of a file with a domain."""
+UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty")
+"""Properties of a file whose domain was fitted to frames with energies."""
 
 
 class CloseAtomsWarning(UserWarning):
-    """Two atoms are closer than any bond: energy and forces mean nothing there."""
+    """Two atoms are closer than any bond. Energy and forces are meaningless there."""
 
 
 class MLIPCalculator(Calculator):
     """Energy, per-atom energies, forces and stress (eV, Å) of an artifact, for ASE.
 
-    Any mix of periodic directions; cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is positive in
-    tension, and over the volume of the cell, that of a slab's vacuum included, as ASE and the models' frameworks have
-    it: it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it; half of what an edge
-    contributes belongs to each of its atoms. A model's extra outputs, such as CHGNet's "magmoms" (μB), are
-    properties too: they are computed when they are asked for, `atoms.get_magnetic_moments()`. Threads may share a
-    calculator: they take turns. Copies and pickles of it load the file again, by its path.
+    Atoms may be periodic in any directions, in cells of any size. The stress (eV/Å³, Voigt order xx yy zz yz xz xy) is
+    positive in tension. It is divided by the volume of the cell, the vacuum of a slab included, as in ASE and the
+    models' frameworks, so it needs a cell of three vectors. Per-atom stresses, `atoms.get_stresses()`, add up to it;
+    each atom of an edge gets half of the edge's contribution. A model's extra outputs, such as CHGNet's "magmoms" (μB),
+    are properties too. They are computed on request, `atoms.get_magnetic_moments()`. Threads may share a calculator;
+    they take turns. Copies and pickles of it load the file again, from its path.
+
+    A file with a domain (docs/trust.md) has the property "grade", [n]. Where the domain was fitted to frames with
+    energies there are "energy_uncertainty", eV, and "energies_uncertainty", [n] eV, of each atom's energy alone: these
+    do not add up.
 
     For thermal conductivities there are two more properties (docs/heat-flux.md), exact for models with messages too.
     `calculator.get_property("virials", atoms)`, [n, 3, 3] in eV, holds W_j,ab = Σ_i (r_i - r_j)_a ∂E_i/∂r_j,b of each
@@ -60,21 +66,21 @@ class MLIPCalculator(Calculator):
     Parameters
     ----------
     path
-        Artifact written by `mlip export`, which also says in which precision it computes, or several of them.
+        Artifact written by `mlip export`, or several of them. The file determines the precision.
     device
         "cpu", "cuda", "cuda:N" or "auto".
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     self_test
-        Evaluate the fixture that the file marks, here, and refuse a model that gives other numbers.
+        Evaluate one reference structure of the file on this device, and refuse a model whose result differs.
     drive
         Whose energies, forces and stress a committee gives: "first", or "mean". The other properties are the first's.
     grade
         Give `results["grade"]` with every calculation: how far each atom is from the model's domain (docs/trust.md);
         above 1 is outside. Otherwise `get_property("grade", atoms)` gives it when it is asked for.
     settings
-        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. What stands in `atoms.info` under
-        the name of a setting is of those atoms, and comes before it.
+        Settings of the model by name, such as `charge=-1`; `mlip info` lists them. A value in `atoms.info` under the
+        name of a setting applies to those atoms and has priority.
 
     Raises
     ------
@@ -116,6 +122,7 @@ class MLIPCalculator(Calculator):
         paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
         self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive, grade)
         self._with_grade = grade
+        self._factor: Array | None = None  # of uncertainties
         self._forces_asked = False  # of the last atoms
         self.artifacts = [Artifact(one) for one in paths]
         self._require_settings(settings, "MLIPCalculator")
@@ -129,6 +136,10 @@ class MLIPCalculator(Calculator):
             self.implemented_properties += OF_COMMITTEE
         if not self.potential.no_grades:
             self.implemented_properties.append(GRADE)
+            domain = self.artifact.domain()
+            self._factor = domain.uncertainty.factor() if domain and domain.uncertainty else None
+            if self._factor is not None:
+                self.implemented_properties += UNCERTAINTIES
         elif grade:
             raise MLIPError(self.potential.no_grades)
         driving = self.artifacts if drive == "mean" else self.artifacts[:1]
@@ -207,7 +218,7 @@ class MLIPCalculator(Calculator):
             return super().get_property(name, atoms, allow_calculation)  # type: ignore[no-untyped-call]
 
     def _is_of_gradients(self, name: str) -> bool:
-        return name not in ("energy", "free_energy", "energies", GRADE, *self.contract.extras)
+        return name not in ("energy", "free_energy", "energies", GRADE, *UNCERTAINTIES, *self.contract.extras)
 
     def calculate(
         self,
@@ -217,8 +228,8 @@ class MLIPCalculator(Calculator):
     ) -> None:
         """Compute what ASE asks for, into `results`: energies always, extra outputs, forces and stress on demand.
 
-        Energies alone cost about a third. Forces and stress come along with an energy if they were asked for of the
-        atoms before: whoever asks for both, one after the other, then pays once.
+        An energy alone costs about a third. If forces or stress of these atoms were asked for before, they are computed
+        together with the energy, so that asking for both, one after the other, costs one evaluation.
 
         Parameters
         ----------
@@ -263,6 +274,7 @@ class MLIPCalculator(Calculator):
         of_gradients = properties is None or any(map(self._is_of_gradients, properties))
         with_forces = of_gradients or self._forces_asked
         with_grade = self._with_grade or GRADE in (properties or [])
+        with_uncertainty = bool({*UNCERTAINTIES} & {*(properties or [])})
         self._forces_asked = of_gradients
         types = self.contract.types_of(system.get_chemical_symbols())
         settings = self._settings_of(system)
@@ -276,6 +288,7 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
+            features=with_uncertainty,
             grades=with_grade,
             deviation=deviation,
         )
@@ -294,6 +307,8 @@ class MLIPCalculator(Calculator):
             self.results["forces"] = values["forces"]
         if with_grade:
             self.results[GRADE] = values["grades"]
+        if with_uncertainty:
+            self._add_uncertainties(values["features"])
         if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
@@ -329,6 +344,12 @@ class MLIPCalculator(Calculator):
                 )
             )
         return results
+
+    def _add_uncertainties(self, features: Array) -> None:
+        assert self._factor is not None  # or ASE knows of no such property
+        of_atoms = features @ self._factor.T
+        self.results["energy_uncertainty"] = float(np.linalg.norm(of_atoms.sum(axis=0)))
+        self.results["energies_uncertainty"] = np.linalg.norm(of_atoms, axis=1)
 
     def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
         if reason := values["centroid_virials_inexact"]:

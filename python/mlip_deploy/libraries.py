@@ -39,7 +39,7 @@ class Mismatch(NamedTuple):
 
 def torch_mismatch() -> Mismatch | None:
     """Why there is no library for the installed torch."""
-    built = [minor_release(version) for version in build_info()["torch"]]
+    built = sorted(map(minor_release, build_info()["torch"]), key=lambda release: [*map(int, release.split("."))])
     install = f"pip install 'torch=={built[-1]}.*'"
     try:
         installed = metadata.version("torch")

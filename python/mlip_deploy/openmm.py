@@ -67,8 +67,8 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     topology
         The System's topology, or the chemical symbol of every particle of the System in order.
     atoms
-        Indices of the particles that the model sees, and which it alone sees; by default all of them. Their order
-        does not matter.
+        Indices of the particles that the model sees; by default all of them. The model does not see any others. The
+        order of the indices does not matter.
     periodic
         Use the Context's periodic box; by default, whether the topology has one.
     device
@@ -76,16 +76,16 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
     threads
         CPU threads inside the model, for the whole process; 0 leaves torch's setting.
     embed
-        Carry the artifact's bytes in the force, and so in the System's XML, checkpoints of it and pickles. Otherwise
-        they hold its path and its SHA-256, and a Context refuses a file that has changed.
+        Store the artifact's bytes in the force, and so in the System's XML and in pickles. Otherwise they contain its
+        path and its SHA-256, and a Context refuses a file that has changed.
     self_test
-        A Context evaluates the fixture that the file marks, and refuses a model that gives other numbers here.
+        A Context first evaluates one reference structure of the file, and refuses a model whose result differs.
     drive
         Whose energy and forces a committee gives: "first", or "mean". With "first" the others are evaluated by
         `deviation` alone.
     settings
-        Of the model, by their names, such as `charge=-1`; `mlip info` lists them. They are the defaults of parameters
-        of the Context of the same names, a choice by its index: `context.setParameter("charge", 1)`.
+        Settings of the model by name, such as `charge=-1`; `mlip info` lists them. They are defaults of parameters of
+        the Context with the same names: `context.setParameter("charge", 1)`. A choice is given by its index.
 
     Raises
     ------

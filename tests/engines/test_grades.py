@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -12,13 +13,14 @@ import torch
 from archives import rewritten
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import mlip
-from tolerances import FEATURES_FLOAT64, GRADES_FLOAT64
+from tolerances import FEATURES_FLOAT64, GRADES_FLOAT64, UNCERTAINTY
 
 import mlip_deploy
 from mlip_deploy import MLIPCalculator, MLIPError
-from mlip_deploy.artifact.domain_record import MOST_BYTES, read_domain
+from mlip_deploy.artifact.domain_record import MOST_BYTES
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.sealed_archive import DOMAIN, SealedArchive
 from mlip_deploy.domain.fit import auroc
@@ -44,8 +46,10 @@ def frames(path=None, n: int = 20, noise: float = 0.2) -> list[Atoms]:
         if path is not None:
             model = atoms.copy()
             model.calc = MLIPCalculator(path)
-            error = np.random.default_rng(k).normal(scale=noise * k / n, size=(len(atoms), 3))
-            atoms.calc = SinglePointCalculator(atoms, forces=model.get_forces() + error)
+            random = np.random.default_rng(k)
+            error = random.normal(scale=noise * k / n, size=(len(atoms), 3))
+            energy = model.get_potential_energy() + len(atoms) * (7.0 + 0.1 * k / n * random.normal())
+            atoms.calc = SinglePointCalculator(atoms, forces=model.get_forces() + error, energy=energy)
         found.append(atoms)
     return found
 
@@ -184,6 +188,16 @@ def test_lammps(graded, ranks, tmp_path):
     np.testing.assert_allclose(np.array(largest, dtype=float), expected.max(), rtol=GRADES_FLOAT64)
 
 
+def test_page(graded, tmp_path):
+    """The input of docs/trust.md, as it is there; the test of the command runs what its commands do."""
+    page = (Path(__file__).parents[2] / "docs" / "trust.md").read_text()
+    (deck,) = re.findall(r"^```lammps\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    frame = write_data(crystal(0.1, 5), tmp_path / "data")
+    deck = deck.replace("model.mlip.pt", str(graded[0])).replace("Si O", " ".join(frame.elements))
+    run(f"units metal\nread_data data\nmass * 20\n{deck}run 10\n", tmp_path)
+    assert (tmp_path / "grades.dump").read_text().count("f_grades") == 2
+
+
 def test_what_a_grade_says(graded):
     """One in a hundred of the reference environments exceeds 1 when it is left out; what is far is far above."""
     path, head = graded
@@ -212,6 +226,28 @@ def test_auroc_by_counting_pairs():
     assert auroc(scores, np.ones(40, dtype=bool)) is None
 
 
+def test_uncertainties_of_energies(graded, tiny):
+    """As the formula has it, with the frames' features summed up here; wide where frames were wide of the mark."""
+    path, head = graded
+    sums = np.array([features_of(path, atoms).sum(axis=0) for atoms in frames()])
+    covariance = sums.T @ sums / len(crystal(0, 0))
+    inverse = np.linalg.inv(covariance + 1e-6 * np.linalg.eigvalsh(covariance)[-1] * np.eye(len(covariance)))
+    atoms = crystal(0.2, 21)
+    features = features_of(path, atoms)
+    calculator = MLIPCalculator(path)
+    scale = head.uncertainty.scale
+    total = scale * np.sqrt(features.sum(axis=0) @ inverse @ features.sum(axis=0))
+    of_atoms = scale * np.sqrt(np.einsum("ni,ij,nj->n", features, inverse, features))
+    assert calculator.get_property("energy_uncertainty", atoms) == pytest.approx(total, rel=UNCERTAINTY)
+    np.testing.assert_allclose(calculator.get_property("energies_uncertainty", atoms), of_atoms, rtol=UNCERTAINTY)
+    assert calculator.get_property("energy_uncertainty", crystal(0.01, 1)) < total
+    assert head.uncertainty.frames == 20
+    assert 0.4 < head.uncertainty.within_one < 0.95
+    assert "energy uncertainties of 20 held-out frames" in " ".join(mlip("info", path).stdout.split())
+    with pytest.raises(PropertyNotImplementedError):
+        MLIPCalculator(tiny).get_property("energy_uncertainty", atoms)
+
+
 # ---- the file -------------------------------------------------------------------------------------------------------
 
 
@@ -220,8 +256,8 @@ def test_a_domain_leaves_the_rest_of_the_file_as_it_is(graded, tiny):
     assert Artifact(path).content_sha256() == Artifact(tiny).content_sha256()
     assert SealedArchive(path).names - SealedArchive(tiny).names == {DOMAIN}
     assert len(SealedArchive(path).own[DOMAIN]) < MOST_BYTES
-    assert read_domain(path) == head
-    assert read_domain(tiny) is None
+    assert Artifact(path).domain() == head
+    assert Artifact(tiny).domain() is None
 
 
 def test_info_shows_it(graded, tiny):
@@ -260,7 +296,7 @@ def test_the_domain_of_another_model(graded, artifacts, tmp_path):
     )
     refused(other, r"has the domain of another model: that of \w{12}, this is \w{12}\. Fit its own", tmp_path)
     with pytest.raises(MLIPError, match="has the domain of another model"):
-        read_domain(other)
+        Artifact(other).domain()
     assert "none: " in mlip("info", other).stdout
 
 
@@ -326,11 +362,11 @@ def test_the_command(tiny, tmp_path):
     fitted = json.loads((tmp_path / "fit.json").read_text())
     assert fitted["sources"] == ["train.extxyz"]
     assert fitted["shown"]["frames"] == 20
-    done = mlip("domain", "fit", out, "--sample", tmp_path / "start.extxyz", "--temperature", "200", "400")
+    done = mlip("domain", "fit", out, "--sample", tmp_path / "start.extxyz", "--temperature", "200")
     assert done.returncode == 0, done.stderr
-    head = read_domain(out)
-    assert head.sources == ["sampled Cl4Na4 at 200, 400 K"]
-    assert (head.frames, head.shown) == (24, None)
+    head = Artifact(out).domain()
+    assert head.sources == ["sampled Cl4Na4 at 200 K"]
+    assert (head.frames, head.shown, head.uncertainty) == (12, None, None)
     done = mlip("domain", "fit", out, "--frames", tmp_path / "absent.extxyz")
     assert done.returncode == 2
     assert "is neither a file nor a reference set" in done.stderr

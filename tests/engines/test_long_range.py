@@ -1,5 +1,5 @@
-"""Positions and cell as inputs: Ewald's sum of examples/long_range.py against LAMMPS's, OpenMM's and known constants,
-its derivatives, and what engines refuse."""
+"""Positions and cell as inputs: Ewald's sum of examples/long_range.py (docs/long-range.md) against LAMMPS's, OpenMM's
+and known constants, its derivatives, and what engines refuse."""
 
 import re
 import sys

@@ -21,6 +21,7 @@ from tolerances import FLOAT64_ROTATED, FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import openmm as openmm_engine
+from mlip_deploy.engines.openmm_box import reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import MLIPForce, system_of
 
@@ -116,7 +117,7 @@ def test_box_much_smaller_than_the_cutoff(tiny, platform):
     """
     atoms = bulk("Si", "bcc", a=2.9).repeat((1, 1, 2))
     atoms.positions[1] += [0.2, -0.1, 0.15]
-    box, rotation = openmm_engine.reduced_box(atoms)
+    box, rotation = reduced_box(atoms)
     atoms.positions, atoms.cell = atoms.positions @ rotation.T, box
     truth = ase_engine.evaluate(tiny, atoms)
     assert np.abs(truth.forces).max() > FORCE_SIGNAL

@@ -65,7 +65,7 @@ def call(path, atoms, forces, particles=(), symbols=None):
 
 
 def turned(atoms):
-    from mlip_deploy.engines.openmm import reduced_box
+    from mlip_deploy.engines.openmm_box import reduced_box
 
     box, rotation = reduced_box(atoms)
     return Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc)

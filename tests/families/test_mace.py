@@ -29,6 +29,7 @@ from mlip_deploy.exporters.families.mace import adapter as mace
 from mlip_deploy.exporters.families.mace import fused as mace_fused
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
 from mlip_deploy.operators import load_operators
@@ -134,6 +135,34 @@ def test_float64_agrees_with_mace(name, fuse, saved):
         assert np.abs(truth.forces).max() > FORCE_SIGNAL
         np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=tolerance)
         np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_are_the_scalars_that_the_read_outs_are_given(name, saved):
+    """Of MACE's own read-outs, by a hook: each of them reads the features of one layer."""
+    atoms, seen = structures()[0], []
+
+    def note(module, arguments):
+        if "Readout" in type(module).__name__:
+            seen.append((module, arguments[0].detach().numpy()))
+
+    adapted = mace.adapt(str(saved(name)), options(name, fuse=False))
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        adapted.original.float64(atoms)
+    finally:
+        hook.remove()
+    linears = [next(one for one in module.modules() if hasattr(one, "irreps_in")) for module, _ in seen]
+    scalars = [linear.irreps_in.count("0e") for linear in linears]
+    expected = np.concatenate([given[:, :n] for (_, given), n in zip(seen, scalars, strict=True)], axis=1)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # atoms differ
+    for fuse, tolerance in ((False, FLOAT64_SUM), (True, FUSED_FLOAT64)):
+        adapted = mace.adapt(str(saved(name)), options(name, fuse=fuse))
+        with default_dtype(torch.float64), quiet():
+            model = adapted.energy_model(torch.float64).eval()
+        types, edges, vectors = graph(atoms, adapted.elements, adapted.cutoff, torch.float64)
+        found = model.energies_and_features(types, len(atoms), edges, vectors)[1].detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -20,7 +20,6 @@ pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not insta
 
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
-import mlip_deploy
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
@@ -251,81 +250,28 @@ def test_virials_of_atoms_are_those_of_nequip(fuse, source, export):
     np.testing.assert_allclose(found, expected, rtol=0, atol=HEAT_FLUX_FLOAT64 * np.abs(expected).max())
 
 
-HYPERPARAMETERS = {
-    "NequIP-OAM-L": {
-        "num_layers": 6,
-        "l_max": 3,
-        "num_features": [128, 64, 32, 32],
-        "type_embed_num_features": 48,
-        "radial_mlp_width": 128,
-        "num_bessels": 8,
-        "polynomial_cutoff_p": 5,
-        "pair_potential": nequip_models.ZBL,
-    },
-    "NequIP-OAM-XL": {
-        "num_layers": 6,
-        "l_max": 4,
-        "num_features": [320, 96, 64, 32, 32],
-        "type_embed_num_features": 32,
-        "radial_mlp_width": 128,
-        "num_bessels": 8,
-        "polynomial_cutoff_p": 5,
-        "pair_potential": nequip_models.ZBL,
-    },
-    "Allegro-OAM-L": {
-        "num_layers": 4,
-        "l_max": 3,
-        "num_scalar_features": 256,
-        "num_tensor_features": 64,
-        "tp_path_channel_coupling": True,
-        "allegro_mlp_hidden_layers_depth": 2,
-        "allegro_mlp_hidden_layers_width": 1024,
-        "readout_mlp_hidden_layers_depth": 1,
-        "radial_chemical_embed_dim": 512,
-        "scalar_embed_mlp_hidden_layers_width": 512,
-    },
-}
-"""As Matbench Discovery has them (models/nequip and models/allegro), without odd features."""
-WIDTHS = ("num_features", "num_scalar_features", "num_tensor_features", "radial_mlp_width", "radial_chemical_embed_dim")
-WIDTHS += ("type_embed_num_features", "allegro_mlp_hidden_layers_width", "scalar_embed_mlp_hidden_layers_width")
-NARROWER = 16
-
-
-def narrow(name, value):
-    """A sixteenth of the width: the layers, their kinds and l stay."""
-    if name not in WIDTHS:
-        return value
-    return [width // NARROWER for width in value] if isinstance(value, list) else value // NARROWER
-
-
-@pytest.mark.parametrize("name", HYPERPARAMETERS)
-def test_published_names(name, tmp_path, monkeypatch):
-    """A package with random weights at the published hyperparameters, in the place of the download."""
+@pytest.mark.parametrize("name", ["NequIP-OAM-L", "NequIP-OAM-XL", "Allegro-OAM-L"])
+def test_published_names(name, source, monkeypatch):
+    """A small package in the place of the download; their layers: test_nequip_fused.py."""
     from nequip.model.saved_models import load_utils
 
     kind = name.partition("-")[0].lower()
-    options = {key: narrow(key, value) for key, value in HYPERPARAMETERS[name].items()}
-    package = nequip_models.write(kind, tmp_path / "key.nequip.zip", parity=False, **options)
     asked = []
 
     @contextlib.contextmanager
     def fetch(address):
         asked.append(address)
-        yield package
+        yield source(kind, ".nequip.zip")
 
     monkeypatch.setattr(load_utils, "_get_model_file_path", fetch)
-    path = mlip_deploy.export(
-        "nequip", name, tmp_path / "x.mlip.pt", dtype="float64", elements=["Na", "Cl"], trust_checkpoint=True
-    )
-    assert asked == [f"nequip.net:mir-group/{name}:0.1", package]
-    report = check(path, ["ase"], [1])
-    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]
-    contract = Artifact(path).contract
-    assert (contract.model.name, contract.model.license) == (name, adapter.PUBLISHED_LICENSE)
-    assert contract.energy_frame.functional == "PBE (MPtrj, sAlex)"
-    assert contract.parallel == ("exchange" if kind == "nequip" else "local")
-    assert ("mlip::edge_tensor_product" in contract.operators) == (kind == "nequip")
-    assert np.abs(Artifact(path).fixtures().structures[0].forces).max() > FORCE_SIGNAL
+    adapted = adapter.adapt(name, ExportOptions(trust_checkpoint=True))
+    assert asked[0] == f"nequip.net:mir-group/{name}:0.1"
+    assert (adapted.identity.name, adapted.identity.license) == (name, adapter.PUBLISHED_LICENSE)
+    assert adapted.energy_frame.functional == "PBE (MPtrj, sAlex)"
+    assert adapted.parallel == ("exchange" if kind == "nequip" else "local")
+    other = adapter.adapt("nequip.net:lab/mine:2", ExportOptions(trust_checkpoint=True))
+    assert (other.identity.name, other.identity.license) == ("mine", "unknown")
+    assert other.energy_frame.functional == "unknown"
 
 
 def test_a_download_that_fails(monkeypatch):

@@ -42,6 +42,54 @@ MODELS = {
 }
 
 
+PUBLISHED = {
+    "NequIP-OAM-L": {
+        "num_layers": 6,
+        "l_max": 3,
+        "num_features": [8, 4, 2, 2],
+        "type_embed_num_features": 3,
+        "num_bessels": 8,
+        "polynomial_cutoff_p": 5,
+        "pair_potential": nequip_models.ZBL,
+    },
+    "NequIP-OAM-XL": {
+        "num_layers": 3,  # of six
+        "l_max": 4,
+        "num_features": [20, 6, 4, 2, 2],
+        "type_embed_num_features": 2,
+        "num_bessels": 8,
+        "polynomial_cutoff_p": 5,
+        "pair_potential": nequip_models.ZBL,
+    },
+    "Allegro-OAM-L": {
+        "num_layers": 4,
+        "l_max": 3,
+        "num_scalar_features": 16,
+        "num_tensor_features": 4,
+        "tp_path_channel_coupling": True,
+        "allegro_mlp_hidden_layers_depth": 2,
+        "allegro_mlp_hidden_layers_width": 64,
+        "readout_mlp_hidden_layers_depth": 1,
+        "radial_chemical_embed_dim": 32,
+        "scalar_embed_mlp_hidden_layers_width": 32,
+    },
+}
+"""The hyperparameters that Matbench Discovery has of them (models/nequip, models/allegro), a sixteenth as wide."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_architecture_of_the_published_models(name, directory):
+    """Their weights are not here; random ones are."""
+    pytest.importorskip("allegro", reason="'nequip-allegro' is not installed. Type: pip install nequip-allegro")
+    kind = name.partition("-")[0].lower()
+    path = nequip_models.write(kind, directory / f"{name}.ckpt", parity=False, **PUBLISHED[name])
+    truth, wanted = evaluate(path, False, "float64")
+    energies, gradients = evaluate(path, True, "float64")
+    assert wanted.abs().max() > FORCE_SIGNAL
+    torch.testing.assert_close(gradients, wanted, rtol=0, atol=FUSED_FLOAT64)
+    torch.testing.assert_close(energies, truth, rtol=0, atol=FUSED_FLOAT64)
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("nequip")

@@ -310,7 +310,7 @@ void test_validation_record() {
          "another LAMMPS");
   expect(problem("ab", {"lammps", "2025.7.22", "2.9.0"}) == "it was validated with torch 2.13.0, this is 2.9.0",
          "another torch");
-  expect(mlip::unvalidated(std::nullopt, "", {"lammps", "1", "1"}) == "nobody has validated it", "no record");
+  expect(mlip::unvalidated(std::nullopt, "", {"lammps", "1", "1"}) == "it has not been validated", "no record");
   expect_error([] { mlip::parse_validation_record("{}", "file"); }, "file: the validation record cannot be read");
   for (const char* foreign : {R"({"schema": "2.0", "verdict": "pass"})", R"({"schema": "1.0", "verdict": "maybe"})"})
     expect_error([&] { mlip::parse_validation_record(foreign, "file"); }, "another schema");
@@ -323,7 +323,7 @@ void test_validation_record() {
              "it failed its validation (2 check(s), the first: dimers: Si-Si)",
          "a verdict of fail");
   expect(problem("ac", {"lammps", "2025.7.22", "2.13.0"}) == "it was changed after it was validated", "fail, edited");
-  expect(!mlip::Validation{std::nullopt, "nobody has validated it"}.in_doubt(), "a fresh file");
+  expect(!mlip::Validation{std::nullopt, "it has not been validated"}.in_doubt(), "a fresh file");
   expect(!mlip::Validation{record, ""}.in_doubt(), "a record that holds is no doubt");
   expect(mlip::Validation{record, "it failed"}.in_doubt(), "a failed file");
 }

@@ -16,8 +16,16 @@ from rich.console import Console
 
 from mlip_deploy.bench import measure as bench_measure
 from mlip_deploy.bench.frameworks import ACCELERATORS, Framework, framework_runner, parse_framework
-from mlip_deploy.bench.measure import Measurement, Workload, compare, measure, peak_memory, peak_memory_per_atom
-from mlip_deploy.bench.report import label, table
+from mlip_deploy.bench.measure import (
+    Measurement,
+    PairStyle,
+    Workload,
+    compare,
+    measure,
+    peak_memory,
+    peak_memory_per_atom,
+)
+from mlip_deploy.bench.report import label, plot, table
 from mlip_deploy.bench.roofline import convolution_cost
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.cli import bench as command
@@ -268,3 +276,89 @@ def test_scaling_is_beside_separate_processes(tiny: Path, tmp_path: Path, capsys
 def test_scaling_needs_two(tiny: Path) -> None:
     with pytest.raises(MLIPError, match="expected two threads and ranks, or more"):
         run(tiny, "--scaling", 1)
+
+
+# ---- other engines, and other people's code -------------------------------------------------------------------------
+
+
+def test_openmm_takes_steps(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    run(tiny, "--against", tiny, "--systems", "si8", "--engines", "openmm", "--pairs", 2, "--steps", 1, "--json", out)
+    (record,) = json.loads(out.read_text())["records"]
+    assert record["case"]["engine"] == "openmm"
+    assert [len(result["wall"]) for result in record["results"]] == [2, 2]
+    assert len(record["results"][1]["ratios"]) == 2
+    runner, atoms = bench_measure._runner(str(tiny), Workload("si8", "openmm", 1, 1)), build_system("si8")
+    for _ in range(2):
+        runner(atoms)
+    state = runner._context.getState(positions=True)
+    moved = 10 * np.array(state.getPositions(asNumpy=True)._value) - atoms.positions
+    assert 1e-6 < np.abs(moved).max() < 0.1
+    assert state.getTime()._value == pytest.approx(0.002)
+
+
+def test_any_calculator_and_any_pair_style_take_part(tiny: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ase.calculators.lj import LennardJones\ndef make():\n    return LennardJones(rc=4.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    style = "pair_style lj/cut 4.0; pair_coeff * * 0.01 2.0"
+    others = ["--against", "mine:make", "--against", style]
+    run(tiny, *others, "--systems", "si8", "--engines", "lammps", "--pairs", 2, "--steps", 1, "--json", "bench.json")
+    (record,) = json.loads((tmp_path / "bench.json").read_text())["records"]
+    own, calculator, lennard_jones = record["results"]
+    assert (calculator["name"], lennard_jones["name"]) == ("mine:make", "pair_style lj/cut 4.0")
+    assert all(len(result["wall"]) == 2 and min(result["wall"]) > 0 for result in record["results"])
+    assert own["share_outside_model"] > 0
+    assert lennard_jones["share_outside_model"] is None
+    shown = capsys.readouterr().out
+    assert "mine:make" in shown
+    assert "pair_style lj/cut 4.0" in shown
+
+
+def test_a_pair_style_finds_its_files_and_elements(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "Si.sw").write_text("")
+    monkeypatch.chdir(tmp_path)
+    script = PairStyle("pair_style sw; pair_coeff * * Si.sw {elements}").script(["Si", "C"])
+    assert [line.split() for line in script.splitlines()] == [
+        ["pair_style", "sw"],
+        ["pair_coeff", "*", "*", str(tmp_path / "Si.sw"), "Si", "C"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--against", "pair_style sw; pair_coeff * * Si.sw Si"], "it runs in LAMMPS alone. Add: --engines lammps"),
+        (["--against", "no_such_module:make"], "--against no_such_module:make: ModuleNotFoundError: No module named"),
+        (["--against", "ase.calculators.lj:Nothing"], "--against ase.calculators.lj:Nothing: AttributeError"),
+        (["--against", "somewhere/else.mlip.pt"], "no such file"),
+    ],
+)
+def test_code_that_cannot_take_part_is_refused(tiny: Path, options: list[str], message: str) -> None:
+    with pytest.raises(MLIPError, match=message):
+        run(tiny, *options, "--systems", "si8")
+
+
+def test_a_plot_over_size_has_a_line_for_each_contestant(tmp_path: Path, monkeypatch) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: dict[str, list[tuple[float, float]]] = {}
+    loglog = Axes.loglog
+
+    def noted(axes: Axes, x: list[float], y: list[float], **style: object) -> object:
+        drawn[str(style["label"])] = list(zip(x, y, strict=True))
+        return loglog(axes, x, y, **style)
+
+    monkeypatch.setattr(Axes, "loglog", noted)
+    records = [
+        {
+            "case": asdict(Workload(f"si{n}", "lammps", 1, 1)),
+            "results": [Measurement(s, n, wall=[1e-5 * n * k]).summary() for k, s in ((1, "ours"), (3, "theirs"))],
+        }
+        for n in (512, 8, 64)
+    ]
+    plot(records, tmp_path / "size.svg")
+    assert drawn["ours"] == [(n, pytest.approx(10.0)) for n in (8, 64, 512)]
+    assert drawn["theirs"] == [(n, pytest.approx(30.0)) for n in (8, 64, 512)]
+    assert "<svg" in (tmp_path / "size.svg").read_text()

@@ -8,7 +8,7 @@ from conftest import mlip
 
 import mlip_deploy
 from mlip_deploy import MLIPCalculator, MLIPError
-from mlip_deploy.artifact.domain_record import read_spaces
+from mlip_deploy.artifact.reader import Artifact
 
 
 def crystal(seed, amplitude=0.03):
@@ -57,7 +57,7 @@ def test_farthest_points(known, tiny):
     """Every choice is the frame whose farthest atom is farthest from the domain and from earlier choices."""
     frames = [crystal(seed, amplitude=0.05 + 0.05 * (seed % 4)) for seed in range(40, 50)]
     calculator = MLIPCalculator(known)
-    spaces = read_spaces(known)
+    spaces = Artifact(known).spaces()
     points = []
     for atoms in frames:
         symbols = atoms.get_chemical_symbols()

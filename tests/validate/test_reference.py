@@ -140,7 +140,7 @@ def test_a_run_that_judged_no_energies_says_so(toy_local: Path, labels: Path, tm
     verdict = "pass (labels: forces judged, energies not judged)"
     assert f"verdict: {verdict}" in done.stdout
     page = (tmp_path / "out" / "report.html").read_text()
-    assert f"<td>{verdict}</td>" in page
+    assert f'<div class="verdict open"><strong>Verdict: {verdict}</strong>' in page
     assert "differs: functional" in page
     assert "2 elements (Cl, Na)" in page
     assert "those of the structures, not all 3 of the model" in page

@@ -161,7 +161,7 @@ def test_a_fresh_file_runs_without_a_warning(fresh, tmp_path):
     output = lammps(fresh, tmp_path, strict=False)
     assert "  validated no\n" in output
     assert "WARNING: pair_style mlip" not in output
-    line = rf"nobody has validated it. Type: mlip validate {fresh} --record -o validation"
+    line = rf"it has not been validated. Type: mlip validate {fresh} --record -o validation"
     with pytest.raises(LAMMPSError, match=rf"pair_style mlip strict yes: {fresh}: {line}"):
         lammps(fresh, tmp_path, strict=True)
 

@@ -183,7 +183,7 @@ class CompiledFor(_Strict):
 
 
 class EnergyFrame(_Strict):
-    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where nobody said."""
+    """What the model's energies are comparable with; "none" where a term is absent, "unknown" where it is not known."""
 
     functional: str
     hubbard_u: str
@@ -192,12 +192,12 @@ class EnergyFrame(_Strict):
 
     @classmethod
     def unknown(cls, functional: str = "unknown") -> EnergyFrame:
-        """Of a model that nobody described, beyond perhaps its functional."""
+        """A frame of which at most the functional is known."""
         return cls(functional=functional, hubbard_u="unknown", corrections="unknown", dispersion="unknown")
 
     @classmethod
     def parse(cls, text: str) -> EnergyFrame:
-        """Out of `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
+        """Parse a `declaration`, such as "functional=PBE,hubbard_u=none,corrections=none,dispersion=none".
 
         Raises
         ------
@@ -214,7 +214,7 @@ class EnergyFrame(_Strict):
         return cls(**terms)
 
     def declaration(self) -> str:
-        """As a user writes it."""
+        """The text that `parse` reads."""
         return ",".join(f"{name}={value}" for name, value in self)
 
     def describe(self) -> str:
@@ -265,7 +265,7 @@ class Contract(_Strict):
     operators: dict[str, int]
     """Custom operators that the graph calls, with the version of each."""
     inversion_symmetric: bool | None = None
-    """Mirror images have the same energy by the model's construction; None where nobody said."""
+    """Mirror images have the same energy by the model's construction; None where it is not known."""
     features: int | None = None
     """Width of the features of each atom that enter the read-out, on which grades live (docs/trust.md); None where the
     model gives none."""

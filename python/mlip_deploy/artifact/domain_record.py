@@ -1,11 +1,13 @@
 """The domain of an artifact: which environments of atoms its model has been shown to know.
 
-The record `mlip/domain` is a line of JSON, then the arrays of each element in the order of `ELEMENT_ARRAYS`, float32,
-little-endian, one after the other. csrc/core/domain_record.h reads the same and says what the numbers mean.
+The record `mlip/domain` is a line of JSON, then the arrays of `ElementArrays` of each element, float32, little-endian,
+one after the other. csrc/core/domain_record.h reads the same, but for uncertainties, and says what the numbers mean.
 """
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,43 @@ class Shown(_Strict):
         )
 
 
+class Uncertainty(_Strict):
+    """Of energies, in eV: the last layer's variance (LLPR), scaled to the errors of frames that were left out.
+
+    A structure's energy is compared after a fit of one shift per element, since labels may have another zero of energy.
+    """
+
+    frames: int
+    """that have an energy as label"""
+    scale: float = Field(gt=0)
+    """eV"""
+    correlation: float
+    """Spearman's, of uncertainty and error of the left-out frames"""
+    within_one: float
+    """share of the left-out frames whose error is below their uncertainty; 0.68 for a normal distribution"""
+    within_two: float
+    """below twice the uncertainty; 0.95"""
+    matrix: str
+    """float32, little-endian, in base64: see `factor`"""
+
+    def factor(self) -> Array:
+        """[n_features, n_features] eV: an energy is uncertain by |factor · features|.
+
+        The features are those of an atom, or summed over the atoms of a structure.
+        """
+        values = np.frombuffer(base64.b64decode(self.matrix), dtype="<f4").astype(float)
+        n = math.isqrt(len(values))
+        return self.scale * values.reshape(n, n)
+
+    def describe(self) -> str:
+        """In words."""
+        return (
+            f"energy uncertainties of {self.frames} held-out frames: rank correlation {self.correlation:.2f} with the "
+            f"error, {100 * self.within_one:.0f} % within one of them and {100 * self.within_two:.0f} % within two "
+            "(68 and 95 if normal)"
+        )
+
+
 class OfElement(_Strict):
     """What the line of JSON says of an element."""
 
@@ -80,12 +119,15 @@ class DomainHead(_Strict):
     elements: list[OfElement]
     shown: Shown | None
     """None where no frame has forces as labels"""
+    uncertainty: Uncertainty | None
+    """None where few frames have an energy as label"""
 
     def describe(self) -> str:
         """In words."""
         atoms = ", ".join(f"{of.element} {of.environments}" for of in self.elements)
         shown = f"; {self.shown.describe()}" if self.shown else "; without labels"
-        return f"{self.frames} frames ({', '.join(self.sources)}), environments: {atoms}{shown}"
+        uncertain = f"; {self.uncertainty.describe()}" if self.uncertainty else ""
+        return f"{self.frames} frames ({', '.join(self.sources)}), environments: {atoms}{shown}{uncertain}"
 
 
 @dataclass(frozen=True)
@@ -118,8 +160,12 @@ class ElementArrays:
 
     def pack(self) -> bytes:
         """As the record holds them."""
-        arrays = (self.mean, self.axes, self.scales, self.points)
-        return b"".join(np.ascontiguousarray(array, dtype="<f4").tobytes() for array in arrays)
+        return b"".join(map(float32_bytes, (self.mean, self.axes, self.scales, self.points)))
+
+
+def float32_bytes(array: Array) -> bytes:
+    """Row by row, little-endian."""
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()
 
 
 def pack(head: DomainHead, arrays: Sequence[ElementArrays]) -> bytes:
@@ -137,45 +183,33 @@ def pack(head: DomainHead, arrays: Sequence[ElementArrays]) -> bytes:
     return record
 
 
-def read_domain(path: str | Path) -> DomainHead | None:
-    """What a file's record says in words and numbers; None for a file without one.
+def parse_domain(record: bytes, path: Path, content_sha256: str) -> DomainHead:
+    """Read the first line of a file's record; the library reads all of it.
 
     Raises:
         MLIPError: for a record that cannot be read, or that belongs to another model.
     """
-    archive = SealedArchive(path)
-    if DOMAIN not in archive.own:
-        return None
     fit = f"mlip domain fit {path} --frames FRAMES.extxyz"
     try:
-        head = DomainHead.model_validate_json(archive.own[DOMAIN].partition(b"\n")[0])
+        head = DomainHead.model_validate_json(record.partition(b"\n")[0])
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise MLIPError(f"'{path}': the record of its domain cannot be read ({reason}). Fit it again: {fit}") from error
-    if head.content_sha256 != archive.content_sha256():
+    if head.content_sha256 != content_sha256:
         raise MLIPError(
             f"'{path}' has the domain of another model: that of {head.content_sha256[:12]}, this is "
-            f"{archive.content_sha256()[:12]}. Fit its own: {fit}"
+            f"{content_sha256[:12]}. Fit its own: {fit}"
         )
     return head
 
 
-def require_domain(path: str | Path) -> None:
-    """Raise MLIPError, with the line to type, for a file without a domain of its own."""
-    if read_domain(path) is None:
-        raise MLIPError(f"'{path}' has no domain. Type: mlip domain fit {path} --frames FRAMES.extxyz")
+def parse_spaces(record: bytes, head: DomainHead) -> dict[str, ElementArrays]:
+    """The space of each element, scaled so that grade 1 is a distance of 1.
 
-
-def read_spaces(path: str | Path) -> dict[str, ElementArrays]:
-    """The space of each element, scaled so that grade 1 is a distance of 1; empty for a file without a domain.
-
-    Raises:
-        MLIPError: as `read_domain`.
+    Args:
+        record: of which `head` is the first line.
     """
-    head = read_domain(path)
-    if head is None:
-        return {}
-    numbers = np.frombuffer(SealedArchive(path).own[DOMAIN].partition(b"\n")[2], dtype="<f4").astype(float)
+    numbers = np.frombuffer(record.partition(b"\n")[2], dtype="<f4").astype(float)
     spaces = {}
     for of in head.elements:
         d, k, m = head.features, of.axes, of.points

@@ -23,7 +23,7 @@ class ValidationRecordWarning(UserWarning):
     """A file whose validation record says that it failed, or does not hold here."""
 
 
-NO_RECORD = "nobody has validated it"
+NO_RECORD = "it has not been validated"
 
 
 def problem(artifact: Artifact, engine: str) -> str:

@@ -14,8 +14,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
+from mlip_deploy.artifact.domain_record import DomainHead, ElementArrays, parse_domain, parse_spaces
 from mlip_deploy.artifact.fixtures import Fixtures
-from mlip_deploy.artifact.sealed_archive import EXPORT_LINE, SealedArchive
+from mlip_deploy.artifact.sealed_archive import DOMAIN, EXPORT_LINE, SealedArchive
 from mlip_deploy.artifact.validation_record import ValidationRecord
 from mlip_deploy.errors import MLIPError
 
@@ -29,7 +30,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class Artifact:
-    """The readable parts of an artifact, as the file was when this object was made: then all of it is verified.
+    """The readable parts of an artifact. The whole file is verified when the object is made.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ class Artifact:
         return file_sha256(self.path)
 
     def validation_record(self) -> ValidationRecord | None:
-        """What `mlip validate --record` wrote; None for a file that nobody has validated.
+        """What `mlip validate --record` wrote; None for a file that has not been validated.
 
         Raises
         ------
@@ -72,6 +73,28 @@ class Artifact:
             return None
         cure = f"validate it again: mlip validate {self.path} --record -o validation"
         return _parse(ValidationRecord, record, self.path, name="validation record", cure=cure)
+
+    def domain(self) -> DomainHead | None:
+        """What `mlip domain fit` wrote; None for a file without a domain.
+
+        Raises
+        ------
+        MLIPError
+            For a record that cannot be read, or that belongs to another model.
+        """
+        record = self._archive.own.get(DOMAIN)
+        return None if record is None else parse_domain(record, self.path, self.content_sha256())
+
+    def spaces(self) -> dict[str, ElementArrays]:
+        """The space of each element of the domain, where grade 1 is a distance of 1; empty for a file without a domain.
+
+        Raises
+        ------
+        MLIPError
+            As `domain`.
+        """
+        head = self.domain()
+        return {} if head is None else parse_spaces(self._archive.own[DOMAIN], head)
 
     def content_sha256(self) -> str:
         """Of every record but those of the validation and the domain, so that these change nothing and any edit does.

@@ -4,7 +4,7 @@ Two things are compared only when they were measured alternately, pair by pair, 
 another program on the machine.
 """
 
-ENGINES = ("ase", "lammps")
+ENGINES = ("ase", "lammps", "openmm")
 """What can be measured."""
 ACCELERATORS = {
     "cueq": ("cuequivariance_torch", "pip install cuequivariance-torch cuequivariance-ops-torch-cu13"),

@@ -8,18 +8,22 @@ from __future__ import annotations
 import multiprocessing
 import re
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 
 from mlip_deploy.bench.frameworks import Framework, framework_runner, torch_device
 from mlip_deploy.bench.systems import build_system
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_folder
 from mlip_deploy.signals import unwind_on_signals
@@ -50,8 +54,49 @@ class WithGrades:
         return f"{Path(self.path).name} with grades"
 
 
-Contestant = str | Framework | WithGrades
-"""The path of an artifact, or its framework."""
+@dataclass(frozen=True)
+class Calculator:
+    """Any ASE calculator: what a function without arguments returns."""
+
+    factory: str
+    """such as "package.module:function" """
+
+    def __str__(self) -> str:
+        return self.factory
+
+    def make(self) -> Any:
+        """Call the function, whose module may lie in the working folder.
+
+        Raises:
+            MLIPError: says what could not be imported or called.
+        """
+        module, _, function = self.factory.partition(":")
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        try:
+            return getattr(import_module(module), function)()
+        except Exception as error:  # whatever a stranger's code stumbles over
+            raise MLIPError(f"--against {self.factory}: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class PairStyle:
+    """Any style of LAMMPS, by the lines of an input that set it up."""
+
+    lines: str
+    """such as "pair_style sw; pair_coeff * * Si.sw {elements}", files relative to the working folder"""
+
+    def __str__(self) -> str:
+        return self.lines.partition(";")[0]
+
+    def script(self, elements: Sequence[str]) -> str:
+        """Lines of an input for the atom types of some elements; paths of files are whole, as LAMMPS runs elsewhere."""
+        words = self.lines.replace("{elements}", " ".join(elements)).replace(";", " \n ").split(" ")
+        return " ".join(str(Path(word).resolve()) if Path(word).is_file() else word for word in words)
+
+
+Contestant = str | Framework | WithGrades | Calculator | PairStyle
+"""The path of an artifact, its framework, or somebody else's code."""
 
 
 @dataclass
@@ -247,14 +292,21 @@ def _runner(contestant: Contestant, case: Workload) -> Callable[[Atoms], Any]:
     """Something that evaluates energy, forces and stress of a structure."""
     import torch
 
-    if not isinstance(contestant, Framework):
-        from mlip_deploy.ase import MLIPCalculator
-
-        graded = isinstance(contestant, WithGrades)
-        path = contestant.path if isinstance(contestant, WithGrades) else contestant
-        return _ArtifactRunner(MLIPCalculator(path, device=case.device, threads=case.threads, grade=graded))
     torch.set_num_threads(case.threads)
-    return framework_runner(contestant, torch_device(case.device))
+    if isinstance(contestant, Framework):
+        return framework_runner(contestant, torch_device(case.device))
+    if isinstance(contestant, Calculator):
+        calculator = contestant.make()
+        properties = [name for name in ("energy", "forces", "stress") if name in calculator.implemented_properties]
+        return lambda atoms: calculator.calculate(atoms, properties, all_changes)
+    assert not isinstance(contestant, PairStyle), "runs in LAMMPS alone"
+    if case.engine == "openmm":
+        return _OpenMMRunner(str(contestant), case)
+    from mlip_deploy.ase import MLIPCalculator
+
+    graded = isinstance(contestant, WithGrades)
+    path = contestant.path if isinstance(contestant, WithGrades) else contestant
+    return _ArtifactRunner(MLIPCalculator(path, device=case.device, threads=case.threads, grade=graded))
 
 
 class _ArtifactRunner:
@@ -269,6 +321,26 @@ class _ArtifactRunner:
     def seconds_in_model(self) -> float:
         seconds: float = self.calculator.potential.timings()[1]
         return seconds
+
+
+class _OpenMMRunner:
+    """Takes a step of velocity Verlet in OpenMM at each call; the first one says where the atoms start."""
+
+    def __init__(self, path: str, case: Workload):
+        self._path, self._case = path, case
+        self._context: Any = None
+
+    def __call__(self, atoms: Atoms) -> None:
+        if self._context is None:
+            import openmm
+
+            from mlip_deploy.engines.openmm import context_of
+
+            case, integrator = self._case, openmm.VerletIntegrator(0.001)  # ps
+            platform = "CPU" if case.device == "cpu" else "CUDA"
+            rotated, _ = in_reduced_box(atoms)
+            self._context = context_of(rotated, self._path, integrator, case.threads, platform, case.device)
+        self._context.getIntegrator().step(1)
 
 
 def _seconds_in_model(runner: Callable[[Atoms], Any]) -> Any:
@@ -296,24 +368,27 @@ fix nve all nve
 thermo 100000
 """
 LAMMPS_SAMPLE = """\
-pair_style mlip device {device} threads {threads}
-pair_coeff * * "{path}" {elements}
+{style}
 {grades}
 run {warm_up}
 print "mlip_sample"
 run {steps}
 {no_grades}
 """
-LOOP_TIME = re.compile(r"mlip_sample\n.*?Loop time of (\S+) on .*?outside the model .*?\((\S+) %\)", re.DOTALL)
+LAMMPS_STYLE = """\
+pair_style mlip device {device} threads {threads}
+pair_coeff * * "{path}" {elements}"""
+LOOP_TIME = re.compile(r"Loop time of (\S+) on ")
+OUTSIDE = re.compile(r"outside the model .*?\((\S+) %\)")
 
 
 def lammps_samples(
-    atoms: Atoms, artifacts: list[str | WithGrades], threads: int, ranks: int, steps: int, device: str = "cpu"
-) -> list[tuple[float, float]]:
-    """Run the artifacts one after another in one LAMMPS.
+    atoms: Atoms, styles: list[str | WithGrades | PairStyle], threads: int, ranks: int, steps: int, device: str = "cpu"
+) -> list[tuple[float, float | None]]:
+    """Run artifacts and other styles one after another in one LAMMPS.
 
     Returns:
-        for each, s per step and the time outside the model over the time in the model.
+        for each, s per step and the time outside the model over the time in the model, which other styles do not tell.
     """
     from mlip_deploy.engines.lammps import run
     from mlip_deploy.engines.lammps_files import link_model, write_data
@@ -321,40 +396,53 @@ def lammps_samples(
     with temporary_folder("mlip-bench-") as directory:
         frame = write_data(atoms, directory / "data.lammps")
         script = LAMMPS_HEAD
-        for number, artifact in enumerate(artifacts):
-            graded = isinstance(artifact, WithGrades)
-            link = link_model(
-                artifact.path if isinstance(artifact, WithGrades) else artifact, directory, f"model-{number}"
-            )
+        for number, one in enumerate(styles):
+            graded = isinstance(one, WithGrades)
+            if isinstance(one, PairStyle):
+                style = one.script(frame.elements)
+            else:
+                link = link_model(one.path if isinstance(one, WithGrades) else one, directory, f"model-{number}")
+                style = LAMMPS_STYLE.format(
+                    device=device, threads=threads, path=link.name, elements=" ".join(frame.elements)
+                )
             script += LAMMPS_SAMPLE.format(
-                device=device, threads=threads, path=link.name, elements=" ".join(frame.elements),
+                style=style,
                 grades="fix grades all pair 1 mlip grade 1" if graded else "",
-                no_grades="unfix grades" if graded else "", warm_up=WARM_UP, steps=steps,
-            )  # fmt: skip
+                no_grades="unfix grades" if graded else "",
+                warm_up=WARM_UP,
+                steps=steps,
+            )
         output = run(script, directory, ranks=ranks)
-    samples = [(float(seconds) / steps, 0.01 * float(outside)) for seconds, outside in LOOP_TIME.findall(output)]
-    if len(samples) != len(artifacts):
-        raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(artifacts)}:\n{output[-2000:]}")
+    samples: list[tuple[float, float | None]] = []
+    for one, said in zip(styles, re.split(r"^mlip_sample$", output, flags=re.MULTILINE)[1:], strict=False):
+        seconds, outside = LOOP_TIME.search(said), None if isinstance(one, PairStyle) else OUTSIDE.search(said)
+        if seconds:
+            samples.append((float(seconds[1]) / steps, 0.01 * float(outside[1]) if outside else None))
+    if len(samples) != len(styles):
+        raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(styles)}:\n{output[-2000:]}")
     return samples
 
 
 def _measure_lammps(case: Workload, contestants: list[Contestant], pairs: int, steps: int) -> list[Measurement]:
     atoms = build_system(case.system)
     measurements = [Measurement(str(contestant), len(atoms)) for contestant in contestants]
-    artifacts = {k: one for k, one in enumerate(contestants) if not isinstance(one, Framework)}
-    frameworks = {
-        k: _runner(contestant, case) for k, contestant in enumerate(contestants) if isinstance(contestant, Framework)
+    styles = {k: one for k, one in enumerate(contestants) if not isinstance(one, Framework | Calculator)}
+    others = {
+        k: _runner(contestant, case)
+        for k, contestant in enumerate(contestants)
+        if isinstance(contestant, Framework | Calculator)
     }
     random = np.random.default_rng(11)
-    # Without the framework in the game one process takes all samples; with it they alternate between processes.
-    rounds, in_one_process = (pairs, 1) if frameworks else (1, pairs)
+    # Without code of Python in the game one process takes all samples; with it they alternate between processes.
+    rounds, in_one_process = (pairs, 1) if others else (1, pairs)
     for _ in range(rounds):
-        order = list(artifacts) * in_one_process
-        samples = lammps_samples(atoms, [artifacts[k] for k in order], case.threads, case.ranks, steps, case.device)
+        order = list(styles) * in_one_process
+        samples = lammps_samples(atoms, [styles[k] for k in order], case.threads, case.ranks, steps, case.device)
         for k, (seconds, outside) in zip(order, samples, strict=True):
             measurements[k].wall.append(seconds)
-            measurements[k].outside.append(outside)
-        for k, evaluate in frameworks.items():
+            if outside is not None:
+                measurements[k].outside.append(outside)
+        for k, evaluate in others.items():
             frames = [_moved(atoms, random) for _ in range(WARM_UP + steps)]
             for moved in frames[:WARM_UP]:
                 evaluate(moved)

@@ -7,13 +7,16 @@ import platform
 import re
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
 from mlip_deploy.environment.gpus import driver, gpus
 from mlip_deploy.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def table(records: list[dict[str, Any]], compared: bool) -> Table:
@@ -51,7 +54,7 @@ def table(records: list[dict[str, Any]], compared: bool) -> Table:
 def _name(summary: dict[str, Any]) -> str:
     """Of a file without its folder; of a framework with all that was said of it."""
     name: str = summary["name"]
-    return name if name.startswith("original (") else Path(name).name
+    return Path(name).name if Path(name).exists() else name
 
 
 def _times_faster(summary: dict[str, Any]) -> str:
@@ -74,12 +77,36 @@ def label(case: dict[str, Any], separator: str = ", ") -> str:
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
+    """Write a chart: lines over the number of atoms where three sizes or more were measured, otherwise bars."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    sizes = {record["results"][0]["n_atoms"] for record in records}
+    figure = Figure(figsize=(6.4, 4.2) if len(sizes) > 2 else (1.5 + 1.4 * len(records), 4.0), layout="constrained")
+    axes = figure.subplots()
+    (_lines if len(sizes) > 2 else _bars)(axes, records)
+    axes.legend(fontsize="small")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
 
-    figure, axes = pyplot.subplots(figsize=(1.5 + 1.4 * len(records), 4.0), layout="constrained")
+
+def _lines(axes: Axes, records: list[dict[str, Any]]) -> None:
+    """Time per atom and step over the number of atoms, one line for each contestant in each surrounding."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    several = len({label({**record["case"], "system": ""}) for record in records}) > 1
+    for record in records:
+        where = label({**record["case"], "system": ""}).removeprefix(", ")
+        for result in record["results"]:
+            if result["ms_per_step"]:
+                point = result["n_atoms"], 1e3 * result["ms_per_step"] / result["n_atoms"]
+                series.setdefault(_name(result) + (f" ({where})" if several else ""), []).append(point)
+    for name, points in series.items():
+        axes.loglog(*zip(*sorted(points), strict=True), marker="o", ms=4, label=name)
+    axes.set_xlabel("atoms")
+    axes.set_ylabel("µs per atom and step")
+    axes.grid(alpha=0.3, which="both")
+
+
+def _bars(axes: Axes, records: list[dict[str, Any]]) -> None:
     names = [_name(result) for result in records[0]["results"]]
     for k, name in enumerate(names):
         heights = [record["results"][k]["katom_step_per_s"] or 0.0 for record in records]
@@ -90,10 +117,6 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     labels = [label(record["case"], "\n") for record in records]
     axes.set_xticks(np.arange(len(records)), labels)
     axes.set_ylabel("10³ atom·steps / s")
-    axes.legend(fontsize="small")
-    with replacing(path) as file:
-        figure.savefig(file, dpi=150, format=path.suffix.removeprefix(".") or None)
-    pyplot.close(figure)
 
 
 def scaling_table(scalings: list[dict[str, Any]]) -> Table:

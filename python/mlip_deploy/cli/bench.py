@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another artifact, 'grades' for the same one with grades in every step, or 'original' for the training "
         "framework's own code "
         "('original:CHECKPOINT' if the artifact came from a file), 'original+ACCELERATOR' with one of "
-        f"{', '.join(ACCELERATORS)}; may be given several times",
+        f"{', '.join(ACCELERATORS)}; 'MODULE:FUNCTION' for the ASE calculator that a function returns; "
+        "'pair_style ...; pair_coeff ... {elements}' for another style of LAMMPS; may be given several times",
     )
     parser.add_argument(
         "--trust-checkpoint", action="store_true", help="run the code that the CHECKPOINT of --against may contain"
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scaling",
         type=int,
         metavar="N",
-        help="also measure what N threads and N ranks gain in LAMMPS, beside N separate processes",
+        help="also measure the gain of N threads and N ranks in LAMMPS, and of N separate processes",
     )
     add_json(parser, "every sample")
     parser.add_argument("--plot", type=Path, help="write a bar chart there (PNG, PDF or SVG)")
@@ -150,18 +152,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
-    from mlip_deploy.artifact.domain_record import require_domain
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.bench.frameworks import parse_framework
-    from mlip_deploy.bench.measure import WithGrades
+    from mlip_deploy.bench.measure import Calculator, PairStyle, WithGrades
 
     file = str(arguments.file)
-    Artifact(file)
+    artifact = Artifact(file)
     contestants: list[Contestant] = [file]
     for other in arguments.against:
         if other == "grades":
-            require_domain(file)
+            if artifact.domain() is None:
+                raise MLIPError(
+                    f"--against grades: '{file}' has no domain. Type: mlip domain fit {file} --frames FRAMES"
+                )
+            if "openmm" in arguments.engines:
+                raise MLIPError("--against grades: measured in ase and lammps. Leave openmm out of --engines")
             contestants.append(WithGrades(file))
+            continue
+        if other.startswith("pair_style "):
+            if arguments.engines != ["lammps"]:
+                raise MLIPError(f"--against '{other}': it runs in LAMMPS alone. Add: --engines lammps")
+            contestants.append(PairStyle(other))
+            continue
+        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", other) and not other.startswith("original"):
+            Calculator(other).make()
+            contestants.append(Calculator(other))
             continue
         framework = parse_framework(other, file, arguments.trust_checkpoint)
         if framework is None:

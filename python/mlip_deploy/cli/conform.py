@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The keywords of `mlip_deploy.conform`."""
     parser.add_argument("engine", metavar="ENGINE", choices=ENGINES, help=f"one of {', '.join(ENGINES)}")
     parser.add_argument(
-        "potential", nargs="?", metavar="MODULE:FACTORY", help="what makes an ASE calculator; for LAMMPS: --commands"
+        "potential",
+        nargs="?",
+        metavar="MODULE:FACTORY",
+        help="or FILE.py:FACTORY: what makes an ASE calculator, or an OpenMM System of a Topology; LAMMPS: --commands",
     )
     parser.add_argument("--structure", required=True, type=Path, metavar="FILE", help="data file, CIF, extxyz, ...")
     parser.add_argument("--commands", metavar="TEXT", help='"pair_style sw; pair_coeff * * Si.sw Si" (LAMMPS)')

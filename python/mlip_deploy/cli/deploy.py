@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lammps.add_argument(
         "--mpi-include", type=Path, metavar="DIR", help="folder of the mpi.h that LAMMPS was built with"
     )
-    lammps.add_argument("--lammps-version", type=int, metavar="YYYYMMDD", help="where the installation does not say it")
+    lammps.add_argument(
+        "--lammps-version",
+        type=int,
+        metavar="YYYYMMDD",
+        help="if the installation does not say it",
+    )
     lammps.add_argument(
         "--define", action="append", default=[], metavar="NAME", help="LAMMPS_BIGBIG or LAMMPS_SMALLSMALL builds"
     )

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if options.json:
-        write_json(options.json, head.model_dump_json(by_alias=True, indent=1))
+        write_json(options.json, head.model_dump_json(by_alias=True, indent=1, exclude={"uncertainty": {"matrix"}}))
     if options.json != STANDARD_OUTPUT:
         console.print(f"domain of {escape(str(options.out or options.file))}: {escape(head.describe())}")
     return 0

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The keywords of `mlip_deploy.export`, and `--list`."""
     parser.add_argument("family", choices=list(FAMILIES), help="framework that the model comes from")
     parser.add_argument("source", help="name of a published model, or a checkpoint file")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="to be written, *.mlip.pt")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file to write, *.mlip.pt")
     parser.add_argument(
         "--list", action=_ListFamilies, nargs=0, help="show the families and how to install each, and exit"
     )
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--energy-frame",
         metavar="TERMS",
-        help=f'of a checkpoint of your own: with what its energies may be compared, "{EXAMPLE_FRAME.declaration()}"',
+        help=f'method of the training energies, for a checkpoint of your own: "{EXAMPLE_FRAME.declaration()}"',
     )
     parser.add_argument(
-        "--base", metavar="NAME|FILE", help="what a checkpoint was fine-tuned from: its energy frame is that one's"
+        "--base", metavar="NAME|FILE", help="model that the checkpoint was fine-tuned from; its energy frame is taken"
     )
     parser.add_argument(
         "--fix",

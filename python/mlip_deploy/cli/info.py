@@ -80,15 +80,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _domain(artifact: Artifact) -> str:
     """What grades are distances from."""
-    from mlip_deploy.artifact.domain_record import read_domain
-
     if artifact.contract.features is None:
         return "none: the file has no features"
     try:
-        head = read_domain(artifact.path)
+        domain = artifact.domain()
     except MLIPError as error:
         return f"none: {error}"
-    return head.describe() if head else f"none. Type: mlip domain fit {artifact.path} --frames FRAMES.extxyz"
+    return domain.describe() if domain else f"none. Type: mlip domain fit {artifact.path} --frames FRAMES.extxyz"
 
 
 def _validated(artifact: Artifact) -> str:

@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("write an artifact from a checkpoint", "mlip export sevennet 7net-0 -o 7net-0.mlip.pt"),
     "info": ("show an artifact's contract", "mlip info 7net-0.mlip.pt"),
     "check": (
-        "replay an artifact's fixtures in the engines; exit 1 when one is out of tolerance",
+        "compute an artifact's reference structures in the engines and compare; exit 1 when one is out of tolerance",
         "mlip check 7net-0.mlip.pt --engines ase,lammps,openmm --ranks 1,2",
     ),
     "validate": (

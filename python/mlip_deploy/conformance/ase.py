@@ -7,11 +7,12 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
+from ase.md.verlet import VelocityVerlet
 
-from mlip_deploy.conformance.trial import RefusedError
-from mlip_deploy.result import Result
+from mlip_deploy.conformance.errors import RefusedError
+from mlip_deploy.result import Array, Result
 
 
 class ASETarget:
@@ -36,12 +37,28 @@ class ASETarget:
         Raises:
             RefusedError: the calculator raised an exception, whatever it was.
         """
-        if self._calculator is None:
-            self._calculator = self.factory()
+        calculator = self.calculator()
         try:
-            return [single_point(self._calculator, atoms) for atoms in frames]
+            return [single_point(calculator, atoms) for atoms in frames]
         except Exception as error:
             raise RefusedError(f"{type(error).__name__}: {error}") from error
+
+    def calculator(self) -> Calculator:
+        """The one that serves all structures."""
+        if self._calculator is None:
+            self._calculator = self.factory()
+        return self._calculator
+
+    def total_energies(self, atoms: Atoms, step: float, n_steps: int) -> Array:
+        """In eV at each step of `step` ps, from rest."""
+        moving = atoms.copy()
+        moving.calc = self.calculator()
+        energies = [moving.get_total_energy()]
+        dynamics = VelocityVerlet(moving, timestep=1000.0 * step * units.fs)
+        for _ in range(n_steps):
+            dynamics.run(1)
+            energies.append(moving.get_total_energy())
+        return np.array(energies)
 
     def describe(self) -> dict[str, Any]:
         module = getattr(self.factory, "__module__", "").partition(".")[0]

@@ -55,8 +55,9 @@ def conform(
     engine
         "lammps", "openmm" or "ase".
     potential
-        For LAMMPS its commands, separated by semicolons: "pair_style sw; pair_coeff * * Si.sw Si". For ASE a factory of
-        calculators, or its name "MODULE:FACTORY".
+        For LAMMPS its commands, separated by semicolons: "pair_style sw; pair_coeff * * Si.sw Si". For ASE what makes
+        a calculator, for OpenMM a function that makes a System of a Topology; or the name of either, "MODULE:FACTORY"
+        or "FILE.py:FACTORY".
     structure
         A file or an object with atoms that feel each other. It is rattled by 0.05 Å and, where it is periodic in three
         directions, sheared by 2 %, so that no symmetry hides an error.
@@ -115,7 +116,9 @@ def _target(engine: str, potential: str | Callable[..., Any], types: Sequence[st
         return LAMMPSTarget(potential, types)
     if engine == "ase":
         return ASETarget(*factory(potential), types)
-    raise MLIPError(f"no probes for {engine} yet")
+    from mlip_deploy.conformance.openmm import OpenMMTarget  # which loads torch, for this engine alone
+
+    return OpenMMTarget(*factory(potential), types)
 
 
 def _chosen(engine: str, names: Sequence[str], thorough: bool) -> list[Probe]:

@@ -64,8 +64,8 @@ class Commands:
 
     @property
     def reads_files(self) -> bool:
-        """Whether a pair_coeff names something that is no number: parameters with units of their own."""
-        words = [word for line in self.after_box if line.startswith("pair_coeff") for word in line.split()[3:]]
+        """Whether a file is named: parameters with units of their own."""
+        words = [word for line in self.after_box if line.startswith("pair_") for word in line.split()[1:]]
         return any(not _is_number(word) and "." in word for word in words)
 
     def before(self, **values: str) -> Commands:
@@ -229,6 +229,14 @@ class LAMMPSTarget:
             self.close()
             raise
         return [results[k] for k in range(len(frames))]
+
+    def total_energies(self, atoms: Atoms, step: float, n_steps: int) -> Array:
+        """In eV at each step of `step` ps, from rest."""
+        body = (
+            f"timestep {step / 1e-3 * self.scale.femtosecond:.17g}\nfix nve all nve\nthermo 1\n"
+            f"thermo_style custom step etotal\nthermo_modify format float %.17g norm no\nrun {n_steps}\n"
+        )
+        return self.deck(atoms, body).thermo(0)["TotEng"] * self.scale.energy
 
     def close(self) -> None:
         if self._session is not None:

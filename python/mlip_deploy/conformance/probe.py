@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlip_deploy.conformance.trial import RefusedError, Trial
+from mlip_deploy.conformance.errors import RefusedError
+from mlip_deploy.conformance.trial import Trial
 from mlip_deploy.engines import ENGINES
 from mlip_deploy.engines.lammps import LAMMPSCrashError, LAMMPSError
 from mlip_deploy.report.content import Verdict
@@ -61,7 +62,7 @@ def attempt(label: str, work: Callable[..., Sequence[Check] | None], *arguments:
         return [unmeasured(label, "refused", str(error), source="definition: an error that is said is no wrong number")]
 
 
-_WORST: tuple[Verdict, ...] = ("fail", "refused", "pass", "expected-fail", "not-supported", "not-tested")
+_WORST: tuple[Verdict, ...] = ("fail", "expected-fail", "refused", "pass", "not-supported", "not-tested")
 
 
 def verdict(found: Outcome) -> Verdict:

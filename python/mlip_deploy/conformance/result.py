@@ -45,13 +45,13 @@ class Conformance(BaseModel):
 
     @property
     def verdict(self) -> Literal["pass", "fail"]:
-        """Is "fail" if a probe failed, or if none passed."""
+        """Is "fail" if a probe failed, or if none showed anything."""
         kinds = set(self.verdicts().values())
-        return "fail" if "fail" in kinds or "pass" not in kinds else "pass"
+        return "pass" if kinds & {"pass", "refused", "expected-fail"} and "fail" not in kinds else "fail"
 
     @property
     def passed(self) -> bool:
-        """Whether no probe failed, and some passed."""
+        """Whether no probe failed, and some showed something."""
         return self.verdict == "pass"
 
     def summary(self) -> str:

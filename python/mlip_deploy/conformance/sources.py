@@ -51,21 +51,25 @@ def _elements_of_types(data: str) -> list[str]:
 
 
 def factory(given: str | Callable[..., Any]) -> tuple[Callable[..., Any], str]:
-    """What makes a calculator or a System, and its name: itself, "MODULE:NAME" or "ase:MODULE:NAME".
+    """What makes a calculator or a System, and its name.
 
-    Modules in the current folder are found.
+    Args:
+        given: itself; "MODULE:NAME", modules in the current folder are found; or "FILE.py:NAME", by default `create`.
 
     Raises:
-        MLIPError: there is no such module, or no such name in it.
+        MLIPError: there is no such module or file, or no such name in it.
     """
     if not isinstance(given, str):
         return given, getattr(given, "__qualname__", type(given).__name__)
     specification = given.removeprefix("ase:")
     module, _, name = specification.partition(":")
-    if not module or not name:
-        raise MLIPError(f"'{given}': expected MODULE:FACTORY, such as ase.calculators.emt:EMT")
-    if os.getcwd() not in sys.path:
+    if module.endswith(".py"):
+        sys.path.insert(0, str(Path(module).resolve().parent))
+        module, name = Path(module).stem, name or "create"
+    elif os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if not module or not name:
+        raise MLIPError(f"'{given}': expected MODULE:FACTORY, such as ase.calculators.emt:EMT, or FILE.py:FACTORY")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):

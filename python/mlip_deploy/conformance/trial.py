@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from ase import Atoms
 
 from mlip_deploy.artifact.tolerances import FLOAT64, Tolerance
+from mlip_deploy.conformance.ase import ASETarget
 from mlip_deploy.conformance.lammps import LAMMPSTarget
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.result import Result
+from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Check, judged
 from mlip_deploy.validation.physics.tools import MOST_GROWTH, Bounds, displaced, largest
 
-
-class RefusedError(MLIPError):
-    """An engine stopped with a message instead of an answer."""
+if TYPE_CHECKING:
+    from mlip_deploy.conformance.openmm import OpenMMTarget  # which loads torch
 
 
 class Target(Protocol):
@@ -33,6 +33,9 @@ class Target(Protocol):
 
     def evaluate(self, frames: Sequence[Atoms]) -> list[Result]:
         """Each structure, in eV and Å."""
+
+    def total_energies(self, atoms: Atoms, step: float, n_steps: int) -> Array:
+        """Potential and kinetic, in eV at each step of `step` ps of velocity Verlet, from rest: [n_steps + 1]."""
 
     def describe(self) -> dict[str, Any]:
         """All that the outcome depends on: commands or code, versions."""
@@ -93,6 +96,17 @@ class Trial:
         """The target, for probes of LAMMPS alone."""
         assert isinstance(self.target, LAMMPSTarget)
         return self.target
+
+    @property
+    def ase(self) -> ASETarget:
+        """The target, for probes of ASE alone."""
+        assert isinstance(self.target, ASETarget)
+        return self.target
+
+    @property
+    def openmm(self) -> OpenMMTarget:
+        """The target, for probes of OpenMM alone."""
+        return cast("OpenMMTarget", self.target)
 
     def evaluate(self, frames: Sequence[Atoms]) -> list[Result]:
         return self.target.evaluate(frames)

@@ -14,7 +14,6 @@ from scipy.stats import rankdata, spearmanr
 from mlip_deploy.artifact.domain_record import (
     MOST_BYTES,
     DomainHead,
-    ElementArrays,
     OfElement,
     Shown,
     pack,
@@ -24,13 +23,13 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.domain.frames import Frame, read_frames, sample
 from mlip_deploy.domain.space import AXES, POINTS, space_of
+from mlip_deploy.domain.uncertainty import FOLDS, MOST_FEATURES, uncertainty_of
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_file
 from mlip_deploy.progress import Progress, silent
 from mlip_deploy.result import Array
+from mlip_deploy.validation.reference.datasets import DATASETS
 
-FOLDS = 5
-"""parts of the frames, each of which is left out once"""
 LEAST_ENVIRONMENTS = 20
 """of an element; fewer say nothing about what is far"""
 FARTHEST = 0.01
@@ -51,6 +50,8 @@ class Environments:
     """[n] number of the frame"""
     errors: Array
     """[n] eV/Å, length of the force's error; NaN without labels"""
+    differences: Array
+    """[number of frames] eV, energy of the label minus that of the model; NaN without labels"""
 
 
 def fit_domain(
@@ -68,14 +69,15 @@ def fit_domain(
 
     Grade 1 is what one in a hundred of the reference environments of an element exceeds when its frame is left out
     (cross-validation in five parts). Forces in the frames are labels: the record then says how well grades tell large
-    errors.
+    errors. So are energies, of twenty frames or more: the record then holds calibrated uncertainties of energies.
 
     Parameters
     ----------
     path
         Artifact.
     frames
-        Files of structures, names of reference sets, or lists of ASE atoms with forces in a calculator, or without.
+        Files of structures, names of reference sets (of which those structures count that the model has elements for),
+        or lists of ASE atoms; labels are what their calculators hold.
     sampled
         Structures whose molecular dynamics with the model itself gives frames.
     temperatures
@@ -110,8 +112,8 @@ def fit_domain(
     found, sources = _gather(calculator, frames, sampled, temperatures, progress)
     environments = environments_of(calculator, found, progress)
     progress(f"fitting {len(environments.symbols)} environments")
-    head, arrays = fit(artifact, environments, len(found), sources)
-    write_domain(Path(path), output, pack(head, arrays))
+    head, record = fit(artifact, environments, sources)
+    write_domain(Path(path), output, record)
     return head
 
 
@@ -128,9 +130,12 @@ def _gather(
     for source in sources:
         if isinstance(source, str | Path):
             new = read_frames(source)
+            if str(source) in DATASETS:
+                known = set(calculator.contract.elements)
+                new = [frame for frame in new if known.issuperset(frame.atoms.get_chemical_symbols())]
             words.append(Path(source).name)
         else:
-            new = [_given(atoms, k) for k, atoms in enumerate(source, start=1)]
+            new = [Frame.of(atoms, f"frame {k}") for k, atoms in enumerate(source, start=1)]
             words.append("given")
         frames += new
     for structure in sampled:
@@ -141,22 +146,20 @@ def _gather(
     return frames, words
 
 
-def _given(atoms: Atoms, number: int) -> Frame:
-    forces = None if atoms.calc is None else atoms.calc.results.get("forces")
-    return Frame(atoms, f"frame {number}", forces)
-
-
 def environments_of(calculator: MLIPCalculator, frames: Sequence[Frame], progress: Progress) -> Environments:
     """What the model makes of every atom of the frames.
 
-    Raises:
-        MLIPError: names the frame with an element that the model does not know.
+    Raises
+    ------
+    MLIPError
+        Names the frame with an element that the model does not know.
     """
     contract = calculator.contract
     symbols: list[str] = []
     features: list[Array] = [np.empty((0, contract.features or 0))]
     numbers: list[int] = []
     errors: list[float] = []
+    differences: list[float] = []
     for k, frame in enumerate(frames):
         progress(f"features, {k + 1} of {len(frames)} ({frame.name})")
         atoms = frame.atoms
@@ -182,24 +185,28 @@ def environments_of(calculator: MLIPCalculator, frames: Sequence[Frame], progres
             if frame.forces is None
             else np.linalg.norm(found["forces"] - frame.forces, axis=1).tolist()
         )
-    return Environments(np.array(symbols), np.concatenate(features), np.array(numbers), np.array(errors))
+        differences.append(np.nan if frame.energy is None else frame.energy - found["energy"])
+    return Environments(
+        np.array(symbols), np.concatenate(features), np.array(numbers), np.array(errors), np.array(differences)
+    )
 
 
-def fit(
-    artifact: Artifact, environments: Environments, n_frames: int, sources: list[str]
-) -> tuple[DomainHead, list[ElementArrays]]:
-    """The record of a file in two parts.
+def fit(artifact: Artifact, environments: Environments, sources: list[str]) -> tuple[DomainHead, bytes]:
+    """The record of a file, and what its first line says.
 
-    Raises:
-        MLIPError: for too few frames, and too few or equal environments of an element.
+    Raises
+    ------
+    MLIPError
+        For too few frames, and too few or equal environments of an element.
     """
+    n_frames, n_features = len(environments.differences), environments.features.shape[1]
     if n_frames < FOLDS:
         raise MLIPError(
             f"a domain takes {FOLDS} frames at least, found {n_frames}: each fifth of them is left out once to see how "
             "far new frames are. Add frames, or sample some: mlip domain fit FILE --sample STRUCTURE"
         )
     elements = sorted(set(environments.symbols))
-    axes, points = _size(len(elements), environments.features.shape[1])
+    axes, points = _size(len(elements), n_features)
     grades = np.empty(len(environments.symbols))
     of_elements, arrays = [], []
     for element in elements:
@@ -234,13 +241,16 @@ def fit(
         )
     head = DomainHead(
         content_sha256=artifact.content_sha256(),
-        features=environments.features.shape[1],
+        features=n_features,
         frames=n_frames,
         sources=sources,
         elements=of_elements,
         shown=_shown(grades, environments),
+        uncertainty=uncertainty_of(
+            environments.symbols, environments.features, environments.frames, environments.differences
+        ),
     )
-    return head, arrays
+    return head, pack(head, arrays)
 
 
 def _all_the_same(element: str) -> MLIPError:
@@ -252,7 +262,8 @@ def _all_the_same(element: str) -> MLIPError:
 
 def _size(n_elements: int, n_features: int) -> tuple[int, int]:
     """Axes and points of each element, so that the record keeps its size."""
-    numbers = int(0.95 * MOST_BYTES / 4 / n_elements)
+    of_uncertainty = 4 / 3 * n_features**2 if n_features <= MOST_FEATURES else 0  # in base64
+    numbers = int((0.95 * MOST_BYTES / 4 - of_uncertainty) / n_elements)
     axes = max(1, min(AXES, numbers // 2 // n_features - 1))
     points = (numbers - (axes + 1) * (n_features + 1)) // (axes + 1)
     return axes, max(1, min(POINTS, points))

@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.io import read
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
@@ -22,17 +21,26 @@ TIMESTEP = 1.0
 """fs"""
 FRICTION = 0.02
 """1/fs"""
-SETTLING, BETWEEN, SAMPLES = 200, 50, 12
+SETTLING, BETWEEN, SAMPLES = 200, 20, 12
 """steps before the first frame and between frames, and frames, at each temperature"""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A structure, with forces [n, 3] in eV/Å where somebody labelled it."""
+    """A structure, with labels where somebody gave them."""
 
     atoms: Atoms
     name: str
     forces: Array | None = None
+    """[n, 3] eV/Å"""
+    energy: float | None = None
+    """eV, in any energy frame that differs from the model's by a constant for each atom of an element"""
+
+    @classmethod
+    def of(cls, atoms: Atoms, name: str) -> Frame:
+        """With the labels in the atoms' calculator, if there is one."""
+        results = {} if atoms.calc is None else atoms.calc.results
+        return cls(atoms, name, results.get("forces"), results.get("energy"))
 
 
 def read_frames(source: str | Path) -> list[Frame]:
@@ -42,18 +50,17 @@ def read_frames(source: str | Path) -> list[Frame]:
         MLIPError: for what is neither, or cannot be read.
     """
     if str(source) in DATASETS:
-        return [Frame(labelled.atoms, labelled.name, labelled.forces) for labelled in read_set(str(source))]
+        return [
+            Frame(labelled.atoms, labelled.name, labelled.forces, next(iter(labelled.energies.values())))
+            for labelled in read_set(str(source))
+        ]
     if not Path(source).exists():
         raise MLIPError(f"'{source}' is neither a file nor a reference set. Sets: {', '.join(DATASETS)}")
     try:
         found = read(source, index=":")
     except Exception as error:  # ASE raises whatever its parsers met
         raise MLIPError(f"'{source}' could not be read as structures ({type(error).__name__}: {error})") from error
-    frames = []
-    for k, atoms in enumerate(found, start=1):
-        forces = None if atoms.calc is None else atoms.calc.results.get("forces")
-        frames.append(Frame(atoms, f"frame {k} of {source}", forces))
-    return frames
+    return [Frame.of(atoms, f"frame {k} of {source}") for k, atoms in enumerate(found, start=1)]
 
 
 def sample(
@@ -71,12 +78,19 @@ def sample(
     atoms = structure.copy()
     atoms.calc = calculator
     # Half of the kinetic energy of a crystal's start goes into its potential energy.
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2.0 * temperature, rng=random)
-    dynamics = Langevin(atoms, TIMESTEP * units.fs, temperature_K=temperature, friction=FRICTION / units.fs, rng=random)
+    widths = np.sqrt(2.0 * atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(widths[:, None] * random.standard_normal((len(atoms), 3)))
+    dynamics = Langevin(
+        atoms,
+        TIMESTEP * units.fs,
+        temperature_K=temperature,
+        friction=FRICTION / units.fs,
+        rng=random,
+        fixcm=False,
+    )
     dynamics.run(SETTLING)
     frames = []
     for k in range(SAMPLES):
         dynamics.run(BETWEEN)
-        kept = atoms.copy()
-        frames.append(Frame(kept, f"{name}, {temperature:g} K, frame {k + 1}"))
+        frames.append(Frame(atoms.copy(), f"{name}, {temperature:g} K, frame {k + 1}"))
     return frames

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy.artifact.domain_record import read_spaces
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.domain.fit import environments_of
 from mlip_deploy.domain.frames import Frame
@@ -69,7 +68,7 @@ def select_frames(
         raise MLIPError(f"'{path}' has no features, in which frames are compared. Write it anew: mlip export")
     environments = environments_of(calculator, [Frame(atoms, f"frame {k + 1}") for k, atoms in enumerate(frames)],
                                    progress)  # fmt: skip
-    spaces = read_spaces(path)
+    spaces = calculator.artifact.spaces()
     known = np.full(len(environments.symbols), np.inf)
     coordinates: dict[str, Array] = {}
     members = {element: np.flatnonzero(environments.symbols == element) for element in set(environments.symbols)}

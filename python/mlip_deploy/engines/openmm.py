@@ -15,6 +15,7 @@ from openmm import unit
 from mlip_deploy import _core
 from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
 from mlip_deploy.result import Result
@@ -52,7 +53,7 @@ def evaluate(
     try:
         with _turn:
             context = _open_context(path, path.stat().st_mtime_ns, contents, settings, threads, platform, device)
-            return _single_point(context, rotated, rotation)
+            return single_point(context, rotated, rotation)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
 
@@ -101,7 +102,7 @@ def context_of(
     """A Context of `atoms`, which fit OpenMM's box (`in_reduced_box`), with the positions set and no other force.
 
     For checks and validation, which say themselves how far a model is off: without the self-test, and silent about a
-    file that nobody has validated yet. On the platform "Reference", or
+    file that has not been validated yet. On the platform "Reference", or
     on "CUDA" for a model on a GPU, unless another one is named; in double precision where there is a choice.
     """
     with doubts_ignored():
@@ -115,7 +116,8 @@ def context_of(
     return context
 
 
-def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
+def single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) -> Result:
+    """Of atoms in OpenMM's form of their cell, turned back (`in_reduced_box`); sets box and positions."""
     if rotated.pbc.all():
         context.setPeriodicBoxVectors(*(openmm.Vec3(*row) * 0.1 for row in rotated.cell.array))
     context.setPositions(rotated.positions * 0.1)
@@ -128,33 +130,3 @@ def _single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray)
         forces=np.asarray(forces) / _core.EV_IN_KJ_PER_MOL / 10.0 @ rotation,
         stress=None,
     )
-
-
-def in_reduced_box(atoms: Atoms) -> tuple[Atoms, np.ndarray]:
-    """The atoms in OpenMM's form of their cell, and the rotation R [3, 3] that took them there, r' = R r."""
-    box, rotation = reduced_box(atoms)
-    return Atoms(atoms.symbols, positions=atoms.positions @ rotation.T, cell=box, pbc=atoms.pbc), rotation
-
-
-def reduced_box(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """OpenMM wants a = (ax, 0, 0), b = (bx, by, 0) and a reduced, right-handed form of the cell.
-
-    Returns:
-        the box [3, 3], rows are its vectors, in Å, and the rotation R [3, 3] with r' = R r.
-    """
-    if not atoms.pbc.any():
-        return np.zeros((3, 3)), np.eye(3)
-    a, b, c = atoms.cell.array
-    if np.linalg.det(atoms.cell.array) < 0:
-        c = -c  # the same lattice
-    x = a / np.linalg.norm(a)
-    z = np.cross(a, b) / np.linalg.norm(np.cross(a, b))
-    rotation = np.array([x, np.cross(z, x), z])
-    box = np.array([a, b, c]) @ rotation.T
-    box[np.abs(box) < 1e-14] = 0.0
-    box[0, 1:] = 0.0
-    box[1, 2] = 0.0
-    box[2] -= box[1] * np.round(box[2, 1] / box[1, 1])
-    box[2] -= box[0] * np.round(box[2, 0] / box[0, 0])
-    box[1] -= box[0] * np.round(box[1, 0] / box[0, 0])
-    return box, rotation

@@ -60,7 +60,8 @@ def _mpi_candidates(root: Path) -> Iterator[list[str]]:
         for flag in ("-show", "--showme:compile"):
             if done := _try([compiler, flag]):
                 yield [word for word in shlex.split(done) if word.startswith("-I")]
-    for folder in (root / "src" / "STUBS", root / "include", Path(sys.prefix) / "include"):
+    # The last is in every source tree, and means a LAMMPS without MPI.
+    for folder in (root / "include", Path(sys.prefix) / "include", root / "src" / "STUBS"):
         yield [f"-I{folder}"]
 
 
@@ -125,7 +126,8 @@ def _compile(arguments: list[str], lammps: LAMMPSHeaders, mpi: list[str]) -> Non
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     command = [*compiler, "-std=c++20", "-O2", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
     command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
-    command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi, *arguments]
+    command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi]
+    command += ["-idirafter", str(SOURCES / "lammps"), *arguments]  # headers that some installations lack
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError as error:

@@ -54,7 +54,7 @@ def export(
         File to write: `*.mlip.pt`, `*.mlip.pt2` for the back end aotinductor, `*.torchforce.pt` for the target
         torchforce. It appears when it is complete; a failure leaves an older file as it was.
     dtype
-        In which the file computes: "float32" or "float64". Its reference frames are in float64 always.
+        Precision in which the file computes: "float32" or "float64". Its reference frames are always in float64.
     elements
         Chemical symbols to keep; all of the model's when empty.
     modal
@@ -62,12 +62,13 @@ def export(
     head
         Read-out head, for models that have several.
     member
-        The one of an ensemble, counted from 0; the mean of all when it is left out.
+        Member of an ensemble to export, counted from 0; by default the mean of all members.
     fuse
-        Put mlip's fused operators in place of the framework's own layers, which are slower.
+        Replace the framework's own layers by mlip's fused operators, which are faster.
     radial
-        With `fuse`: "table" of the radial networks, or "exact" for the networks themselves, which are slower. "auto" is
-        "table" in float32, where the difference is below the rounding, and "exact" in float64, where it is not.
+        With `fuse`: "table" replaces the radial networks by tables; "exact" keeps the networks, which are slower.
+        "auto" is "table" in float32, where the difference is below the rounding, and "exact" in float64, where it is
+        not.
     trust_checkpoint
         Load a checkpoint file that is a pickle, which runs the code in it.
     backend
@@ -75,13 +76,12 @@ def export(
     target
         "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
     energy_frame
-        With what the energies may be compared, for a checkpoint of which nothing is published.
+        Functional, Hubbard U, corrections and dispersion of the training energies, for a checkpoint of your own.
     base
-        What the checkpoint was fine-tuned from, whose energy frame it then has: a name of the same family, a checkpoint
-        file or an artifact.
+        Model that the checkpoint was fine-tuned from: a name of the same family, a checkpoint file or an artifact. The
+        file gets the energy frame of this model.
     fix
-        Values of the model's settings, such as {"charge": 0}, that the file has from now on. The others are given when
-        it runs.
+        Values of the model's settings, such as {"charge": 0}, that the file fixes. The others are given when it runs.
     progress
         Called with a line of text before each piece of work.
 

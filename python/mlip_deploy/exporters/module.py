@@ -83,20 +83,20 @@ def export_module(
     cutoff
         Å; every pair nearer than this is an edge.
     name
-        Of the model, for tables and messages.
+        Name of the model, for tables and messages.
     message_passing_layers
-        0 when an atomic energy depends on the atom's own edges alone.
+        Number of layers; 0 when an atomic energy depends on the atom's own edges alone.
     parallel
         "local"; "exchange" for a module that calls `torch.ops.mlip.ghost_gather(x, n_nodes)` before every
         message-passing layer; "halo" for one that needs ghosts with edges of their own. With any of them a module may
         call `torch.ops.mlip.sum_over_atoms(x [n_owned, ...])`, a sum over the atoms of all ranks.
     dtype
-        Of the artifact. The fixtures hold float64 results and the module's noise in float32.
+        Precision of the artifact. The fixtures contain float64 results and the module's noise in float32.
     energy_frame
-        With what the energies may be compared; unknown when it is left out.
+        Functional, Hubbard U, corrections and dispersion of the training energies; by default "unknown".
     inversion_symmetric
         Whether mirror images have the same energy by construction, as in a model of distances and angles.
-        `mlip validate` then fails a file in which they differ; None, not known, excuses small differences.
+        `mlip validate` then fails a file in which they differ. None means not known and excuses small differences.
     settings
         Values of the whole system that an engine gives at run time, such as a total charge. `forward` then takes them
         as its last argument: [n_settings] in this order and in the type of `edge_vectors`, a choice by its index.
@@ -109,9 +109,9 @@ def export_module(
     atomic_energies_meaningful
         False for a module in which one atom's energy is an arbitrary share of the sum: engines then refuse to give it.
     license
-        Of the model.
+        Licence of the model.
     citation
-        Of the model, for those who publish with it.
+        Reference to cite with the model.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
     progress
@@ -120,7 +120,7 @@ def export_module(
     Returns
     -------
     Contract
-        What was written of the model.
+        The contract of the file that was written.
 
     Raises
     ------

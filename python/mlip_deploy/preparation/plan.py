@@ -36,6 +36,11 @@ difference of large terms."""
 MOST_ITERATIONS = 2000
 """of a relaxation"""
 
+GUARD_EVERY = 10
+"""steps between two looks of the guard"""
+GUARD_GRADE = 1.5
+"""from which the guard stops a run: 1 is the farthest 1 % of the environments of the model's domain"""
+
 TIME_STEPS = ((3.0, 0.5), (20.5, 1.0), (float("inf"), 2.0))
 """fs, for a lightest atom below so many u: hydrogen; up to neon; heavier.
 
@@ -65,6 +70,8 @@ class Plan:
     d3: str
     """the functional that the dispersion belongs to, as LAMMPS names it; "" without one"""
     zbl: bool
+    guard: bool
+    """stop where an atom is too far outside of the model's domain"""
     threads: int
     """0: the engine's own choice"""
     device: str
@@ -127,6 +134,7 @@ def make_plan(
     frame: EnergyFrame,
     dispersion: bool,
     zbl: bool,
+    guard: bool,
     threads: int,
     device: str,
 ) -> Plan:
@@ -145,6 +153,10 @@ def make_plan(
             "--ensemble relax-cell: OpenMM does not relax cells. Prepare it for lammps or ase, or take --ensemble npt"
         )
     relaxes = ensemble in RELAXATIONS
+    if guard and relaxes and engine == "openmm":
+        raise MLIPError(
+            "--guard: OpenMM's minimiser cannot be watched. Prepare it for lammps or ase, or leave --guard out"
+        )
     for option, value in (("--temperature", temperature), ("--time", time)):
         if relaxes and value is not None:
             raise MLIPError(f"{option} {value}: nothing moves in time in --ensemble {ensemble}. Leave {option} out")
@@ -176,6 +188,7 @@ def make_plan(
         steps=steps,
         d3=_d3(engine, frame) if dispersion else "",
         zbl=_require_lammps(engine, "--zbl", "ZBL repulsion") if zbl else False,
+        guard=guard,
         threads=threads,
         device=device,
     )

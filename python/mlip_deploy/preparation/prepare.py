@@ -6,7 +6,6 @@ import importlib.metadata
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -20,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mlip_deploy.artifact.reader import SUFFIXES, Artifact
 from mlip_deploy.engines import ENGINES, require_engine, require_hardware
 from mlip_deploy.engines.lammps_files import atomic_mass, write_data
+from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_folder
 from mlip_deploy.preparation import plan as plans
@@ -85,6 +85,7 @@ def prepare(
     atoms: int | None = None,
     dispersion: bool = False,
     zbl: bool = False,
+    guard: bool = False,
     threads: int = 0,
     device: str = "cpu",
     force: bool = False,
@@ -121,6 +122,8 @@ def prepare(
         Add D3 (LAMMPS only, for a model that has no dispersion).
     zbl
         Add ZBL repulsion at short distances (LAMMPS only).
+    guard
+        Stop the run where an atom is too far outside of the file's domain (`mlip domain fit`), and keep the frame.
     threads
         CPU threads in the model; 0 for the engine's own choice.
     device
@@ -142,6 +145,11 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
+    if guard and artifact.domain() is None:
+        raise MLIPError(
+            f"--guard: '{file}' has no domain, which says what the model knows. Type: mlip domain fit {file} --frames "
+            "FRAMES.extxyz"
+        )
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
@@ -154,6 +162,7 @@ def prepare(
         artifact.contract.energy_frame,
         dispersion,
         zbl,
+        guard,
         threads,
         device,
     )
@@ -231,12 +240,14 @@ def _render(engine: str, plan: Plan, atoms: Atoms, artifact: Artifact, model: st
         "pressure_damping": plans.PRESSURE_DAMPING,
         "cool": plans.COOL,
         "hot_part": plans.HOT_PART,
+        "guard_every": plans.GUARD_EVERY,
+        "guard_grade": plans.GUARD_GRADE,
     }
     if engine == "lammps":
         values |= _lammps(plan, atoms, contract.energy_frame.functional, folder)
     else:
         if engine == "openmm":
-            atoms = import_module("mlip_deploy.engines.openmm").in_reduced_box(atoms)[0]
+            atoms = in_reduced_box(atoms)[0]
             values |= {"platform": "CPU" if plan.device == "cpu" else "CUDA", "volume": bool(atoms.pbc.all())}
         write_atoms(folder / "structure.extxyz", atoms)
     templates = Environment(

@@ -32,14 +32,19 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 0; }
 .verdict { border-left: .4rem solid; background: var(--back); padding: .7rem 1rem; margin: 1rem 0; }
 .verdict strong { font-size: 1.15rem; }
-.verdict ul { color: var(--text); margin: .3rem 0 0; padding-left: 1.2rem; }
-.scroll { overflow-x: auto; margin: .5rem 0 1rem; }
+.verdict ul { color: var(--text); font-weight: 400; margin: .3rem 0 0; padding-left: 1.2rem; }
+/* a shadow where a table goes on beyond the edge */
+.scroll { overflow-x: auto; margin: .5rem 0 1rem; background:
+  linear-gradient(to right, #fff 40%, #fff0) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, #fff 40%, #fff0) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, #0003, #0000) left / .7rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, #0000) right / .7rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-caption { text-align: left; color: var(--quiet); padding-bottom: .3rem; }
+.caption { color: var(--quiet); font-size: .92rem; margin: 1rem 0 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { white-space: nowrap; }
 td { min-width: 4rem; overflow-wrap: normal; }
-td.long { min-width: 16rem; overflow-wrap: anywhere; }
+td.long { min-width: min(13rem, 50vw); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .pass, .refused { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; }
 .expected-fail, .open { color: var(--open); } .not-applicable, .not-tested, .not-supported { color: var(--quiet); }
@@ -48,8 +53,10 @@ summary { cursor: pointer; padding: .5rem 0; }
 summary .count, .hits { color: var(--quiet); font-size: .9rem; margin-left: .5rem; }
 input[type=search] { font: inherit; width: 16rem; max-width: 100%; padding: .2rem .5rem; border: 1px solid #9aa3b0;
   border-radius: .3rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; } img { width: 100%; max-width: 36rem; height: auto; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 1rem;
+  align-items: end; }
+figure { margin: 0; } figcaption { font-size: .92rem; font-weight: 600; }
+img { width: 100%; max-width: 32rem; height: auto; }
 pre { background: var(--back); padding: .8rem; margin: .5rem 0; overflow-x: auto; } p:has(+ pre) { margin-bottom: 0; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
@@ -78,6 +85,7 @@ addEventListener("afterprint", () => { for (const part of closed) part.open = fa
 """
 """Searches folded tables, row by row, and opens what is folded where the page is printed."""
 
+SEARCH = '<input type="search" placeholder="search" aria-label="search the rows"><span class="hits"></span>'
 LONG_TABLE = 12
 """Tables of more rows are folded."""
 LONG_TEXT = 60
@@ -111,10 +119,11 @@ class Page:
 
     def __init__(self, title: str, introduction: str):
         self._title = title
+        self._is_folded = False
         self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>"]
 
     def verdict(self, text: str, kind: str, reasons: Sequence[str] = ()) -> None:
-        """What the page comes to, in its colour: "pass", "open" or "fail"."""
+        """What the page comes to, in its colour: "pass", "open", "fail", or "neutral"."""
         items = f"<ul>{''.join(f'<li>{_escape(reason)}</li>' for reason in reasons)}</ul>" if reasons else ""
         self._parts.append(f'<div class="verdict {kind}"><strong>{_escape(text)}</strong>{items}</div>')
 
@@ -138,11 +147,25 @@ class Page:
         self._parts.append(f"<ul>{''.join(f'<li>{_escape(text)}</li>' for text in texts)}</ul>")
 
     @contextmanager
-    def folded(self, summary: str) -> Iterator[None]:
-        """A part that a click opens."""
-        self._parts.append(f"<details><summary>{_escape(summary)}</summary>")
+    def folded(self, summary: str, is_open: bool = False) -> Iterator[None]:
+        """A part that a click opens, with a box that searches its tables if they are long.
+
+        Parameters
+        ----------
+        summary
+            What is shown of it while it is closed.
+        is_open
+            Whether it is open at first.
+        """
+        outer, self._parts = self._parts, []
+        self._is_folded = True
         yield
-        self._parts.append("</details>")
+        self._is_folded = False
+        inner = "".join(self._parts)
+        n_rows = inner.count("<tr>") - inner.count("<thead>")
+        count = f'<span class="count">{n_rows} rows</span>' if n_rows > LONG_TABLE else ""
+        summary = f"<summary>{_coloured(summary)}{count}</summary>"
+        self._parts = [*outer, f"<details{' open' * is_open}>{summary}{SEARCH if count else ''}{inner}</details>"]
 
     def preformatted(self, text: str) -> None:
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
@@ -155,19 +178,16 @@ class Page:
             f"<tr>{''.join(_cell(text, number) for text, number in zip(row, numbers, strict=True))}</tr>"
             for row in rows
         )
-        long = len(rows) > LONG_TABLE
-        legend = f"<caption>{_escape(caption)}</caption>" if caption and not long else ""
         heads = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
-        table = f'<div class="scroll"><table>{legend}{heads}<tbody>{body}</tbody></table></div>'
-        if long:
-            summary = f'{_escape(caption or ", ".join(headings))}<span class="count">{len(rows)} rows</span>'
-            search = (
-                '<input type="search" placeholder="search" aria-label="search this table"><span class="hits"></span>'
-            )
-            table = f"<details><summary>{summary}</summary>{search}{table}</details>"
-        self._parts.append(table)
+        if len(rows) > LONG_TABLE and not self._is_folded:
+            with self.folded(caption or ", ".join(headings)):
+                self._parts.append(f'<div class="scroll"><table>{heads}<tbody>{body}</tbody></table></div>')
+            return
+        if caption:
+            self._parts.append(f'<p class="caption">{_escape(caption)}</p>')
+        self._parts.append(f'<div class="scroll"><table>{heads}<tbody>{body}</tbody></table></div>')
 
-    def figure(self, figure: Figure, description: str) -> None:
+    def figure(self, figure: Figure, caption: str) -> None:
         """The same bytes for the same figure: no date, and names inside the SVG that do not change."""
         from matplotlib import rc_context
 
@@ -175,8 +195,8 @@ class Page:
         with rc_context({"svg.hashsalt": "mlip-deploy"}):
             figure.savefig(buffer, format="svg", dpi=130, bbox_inches="tight", metadata={"Date": None})
         data = base64.b64encode(buffer.getvalue()).decode()
-        image = f'<img alt="{html.escape(description)}" src="data:image/svg+xml;base64,{data}">'
-        self._parts.append(f"<figure>{image}</figure>")
+        image = f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+        self._parts.append(f"<figure><figcaption>{html.escape(caption)}</figcaption>{image}</figure>")
 
     def curves(self, curves: Sequence[Curve]) -> None:
         """As many plots to a row as the screen is wide."""
@@ -186,7 +206,7 @@ class Page:
             return
         self._parts.append('<div class="plots">')
         for curve in curves:
-            figure = Figure(figsize=(5.2, 3.5), layout="constrained")
+            figure = Figure(figsize=(4.2, 2.9), layout="constrained")
             _draw(figure.subplots(), curve)
             self.figure(figure, curve.title)
         self._parts.append("</div>")
@@ -219,7 +239,6 @@ def _draw(axes: Axes, curve: Curve) -> None:
             axes.plot([min(values), max(values)], [min(values), max(values)], color="#6b7483", lw=0.8, zorder=0)
     if curve.logarithmic:
         axes.loglog()
-    axes.set_title(curve.title, fontsize=10)
     axes.set_xlabel(curve.x_label, fontsize=9)
     axes.set_ylabel(curve.y_label, fontsize=9)
     axes.tick_params(labelsize=8, which="both")
@@ -245,6 +264,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _coloured(text: str) -> str:
+    """With verdicts in their colours, where they are words of their own."""
+    return re.sub(rf"(?<![\\w-])({'|'.join(VERDICTS)})(?![\\w-])", r'<span class="\1">\1</span>', _escape(text))
 
 
 def _cell(text: str, number: bool, tag: str = "td") -> str:

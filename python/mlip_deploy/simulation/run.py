@@ -59,6 +59,8 @@ def run(prepared: Prepared, *, ranks: int = 1, progress: Progress = silent) -> R
     command = [sys.executable, prepared.script.name]
     if prepared.engine == "lammps":
         command = [*launcher(ranks), "-in", prepared.script.name]
+    for name in RESTARTS[prepared.engine]:  # of an earlier run in this folder
+        (prepared.folder / name).unlink(missing_ok=True)
     table, lines, start = Table(), list[str](), time.monotonic()
 
     def ended(ending: Ending, message: str = "") -> Run:

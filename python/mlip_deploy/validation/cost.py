@@ -149,7 +149,8 @@ def _lammps(path: Path, atoms: Atoms, threads: int) -> float:
 def _openmm(path: Path, atoms: Atoms, threads: int) -> float:
     import openmm
 
-    from mlip_deploy.engines.openmm import context_of, in_reduced_box
+    from mlip_deploy.engines.openmm import context_of
+    from mlip_deploy.engines.openmm_box import in_reduced_box
 
     rotated, _ = in_reduced_box(atoms)
     context = context_of(rotated, path, openmm.VerletIntegrator(0.001 * TIMESTEP), threads)

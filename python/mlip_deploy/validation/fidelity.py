@@ -83,9 +83,9 @@ def check(
     shuffled_ids: bool = False,
     progress: Progress = silent,
 ) -> FidelityReport:
-    """Replay the fixtures of an artifact in engines, and compare with the original framework's results.
+    """Compute the reference structures of an artifact in engines, and compare with the original framework's results.
 
-    The largest crystal among them is replayed again as a supercell of several hundred atoms, and cut into parts with
+    The largest crystal among them is also computed as a supercell of several hundred atoms, and cut into parts with
     ghosts. An engine that is not installed is not tested; its comparisons say so.
 
     Parameters

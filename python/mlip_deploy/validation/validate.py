@@ -39,8 +39,8 @@ def validate(
 ) -> Validation:
     """Run validation suites on an artifact in an engine.
 
-    Every outcome is stored in `out` as soon as it is there: an interrupted run goes on when it is called again. `out`
-    then holds `validation.json` (every number, threshold, source and verdict) and `report.html`.
+    Every outcome is stored in `out` as soon as it is known, so that the same call continues an interrupted run. `out`
+    then contains `validation.json` (every number, threshold, source and verdict) and `report.html`.
 
     Parameters
     ----------
@@ -51,11 +51,12 @@ def validate(
     out
         Folder of results.
     engine
-        Where physics and properties run: "ase", "lammps" or "openmm". Fidelity runs in all that are installed.
+        Engine of the suites physics and properties: "ase", "lammps" or "openmm". Fidelity runs in all that are
+        installed.
     elements
         Chemical symbols to test with; all of the model's when empty.
     use
-        What the model is wanted for, in your words; printed in the report.
+        Purpose of the model, in your words; printed in the report.
     reference
         Reference data, by name or as files in extended XYZ.
     base
@@ -78,7 +79,7 @@ def validate(
     Returns
     -------
     Validation
-        All outcomes; `passed` is true if every suite showed something and no check failed.
+        All outcomes; `passed` is true if every suite has a result and no check failed.
 
     Raises
     ------

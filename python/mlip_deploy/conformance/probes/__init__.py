@@ -5,11 +5,13 @@ from __future__ import annotations
 from mlip_deploy.conformance.probe import Probe
 from mlip_deploy.conformance.probes import (
     derivatives,
+    dynamics,
     extent,
     lammps_commands,
     lammps_outputs,
     lammps_parallel,
     lammps_runs,
+    objects,
     symmetries,
 )
 
@@ -17,6 +19,8 @@ PROBES: tuple[Probe, ...] = (
     *symmetries.PROBES,
     *derivatives.PROBES,
     *extent.PROBES,
+    *dynamics.PROBES,
+    *objects.PROBES,
     *lammps_outputs.PROBES,
     *lammps_parallel.PROBES,
     *lammps_runs.PROBES,

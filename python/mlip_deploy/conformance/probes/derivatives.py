@@ -25,6 +25,11 @@ def step_of(trial: Trial) -> float:
     return float(np.clip(wanted, SHORTEST_STEP, max(SHORTEST_STEP, step_for(noise))))
 
 
+def noise_over(trial: Trial, step: float) -> float:
+    """eV, of the energy of the structure: measured, and no less than ACCURACY over a path of this step, in Å."""
+    return max(trial.energy_noise, 4.0 * ACCURACY * largest(trial.base.forces) * step)
+
+
 @probe("forces")
 def forces(trial: Trial) -> Outcome:
     """Force components are minus the slope of the energy.
@@ -32,8 +37,8 @@ def forces(trial: Trial) -> Outcome:
     Up to 24 coordinates move along short paths of nine points, and the work of the served force along each is compared
     with the change of the served energy. Forces that are not the gradient of the energy make no ensemble: dynamics
     heats or cools by itself, and every average is wrong. The threshold is what the noise of two energies makes over the
-    path, the noise of the forces, and the error of Simpson's rule by fourth differences; the noise is ten times what
-    a few translations of the structure show. The net force must vanish within the noise of all forces.
+    path (at least 1e-5 of the strongest force), the noise of the forces, and the error of Simpson's rule by fourth
+    differences. The net force must vanish within the noise of all forces.
     """
     atoms = trial.atoms
     step = step_of(trial)
@@ -41,7 +46,7 @@ def forces(trial: Trial) -> Outcome:
     chosen = np.random.default_rng(14).permutation(n)[:MOST_COORDINATES]
     coordinates = sorted(int(k) for k in chosen)
     base, *moved = trial.evaluate([atoms, *derivatives.displacements(atoms, step, coordinates)])
-    checks, curve = derivatives.forces(trial.limits, base, moved, step, trial.energy_noise, coordinates)
+    checks, curve = derivatives.forces(trial.limits, base, moved, step, noise_over(trial, step), coordinates)
     return outcome(checks, curves=[curve])
 
 
@@ -61,7 +66,7 @@ def stress(trial: Trial) -> Outcome:
         return outcome([unmeasured("stress", "not-supported", "the potential gives no stress")])
     step = derivatives.STRAIN_PER_LENGTH * step_of(trial)
     base, *strained = trial.evaluate([atoms, *derivatives.strains(atoms, step)])
-    return outcome(derivatives.stresses(trial.limits, atoms, base, strained, step, trial.energy_noise))
+    return outcome(derivatives.stresses(trial.limits, atoms, base, strained, step, noise_over(trial, step_of(trial))))
 
 
 @probe("atomic-energies", engines=("lammps", "ase"))

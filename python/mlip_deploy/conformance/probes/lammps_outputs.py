@@ -9,7 +9,7 @@ from mlip_deploy.conformance.probe import Probe, attempt, probe
 from mlip_deploy.conformance.probes.lammps_runs import barostat, hot, refreshed
 from mlip_deploy.conformance.trial import Trial
 from mlip_deploy.engines.lammps import LAMMPSError
-from mlip_deploy.engines.lammps_files import DumpFrame, atomic_mass
+from mlip_deploy.engines.lammps_files import DumpFrame
 from mlip_deploy.result import Array, voigt_to_tensor
 from mlip_deploy.validation.case import Check, Outcome, judged, unmeasured
 from mlip_deploy.validation.physics.tools import largest, outcome
@@ -81,7 +81,7 @@ def thermo_pressure(trial: Trial) -> Outcome:
         body = (
             hot(trial) + "fix nve all nve\nthermo 3\n"
             "thermo_style custom step pe pxx pyy pzz pxy pxz pyz\n"
-            "thermo_modify format float %.17g norm no\n" + dump("nve", 3, "fx fy fz vx vy vz") + "run 6\n"
+            "thermo_modify format float %.17g norm no\n" + dump("nve", 3, "fx fy fz vx vy vz mass") + "run 6\n"
         )
         found = trial.lammps.deck(trial.large, body)
         columns = found.thermo(0)
@@ -93,7 +93,7 @@ def thermo_pressure(trial: Trial) -> Outcome:
         start = hot(trial) + barostat(trial) + tensor
         # A dump asks for the energy at its steps.
         printed, silent = (
-            trial.lammps.deck(trial.large, start + dump("nph", n, "fx fy fz vx vy vz") + f"thermo {n}\nrun 8\n")
+            trial.lammps.deck(trial.large, start + dump("nph", n, "fx fy fz vx vy vz mass") + f"thermo {n}\nrun 8\n")
             for n in (1, 8)
         )
         columns, at = printed.thermo(0), [3, 5]
@@ -127,7 +127,7 @@ def _compare(trial: Trial, label: str, found: Output, frames: list[DumpFrame], p
     for frame, fresh, pressure in zip(frames, refreshed(trial, frames), printed, strict=True):
         volume = frame.atoms.get_volume()
         velocities = frame.vectors("v")
-        masses = np.array([atomic_mass(symbol) for symbol in frame.atoms.get_chemical_symbols()])
+        masses = frame.columns["mass"]  # which a potential's file may have set
         kinetic = (
             units.mvv2e
             * units.energy

@@ -36,9 +36,9 @@ def hot(trial: Trial) -> str:
 
 
 def barostat(trial: Trial) -> str:
-    """A command that lets all components of the cell that it has move fast."""
+    """A command that lets all components of the cell that it has move."""
     couple = "tri" if trial.large.cell.array[np.tril_indices(3, -1)].any() else "aniso"
-    return f"fix nph all nph {couple} 0.0 0.0 {100 * time_step_of(trial):.6g}\n"
+    return f"fix nph all nph {couple} 0.0 0.0 {1000 * time_step_of(trial):.6g}\n"
 
 
 def refreshed(trial: Trial, frames: Sequence[DumpFrame]) -> list[Result]:

@@ -144,7 +144,8 @@ def simulate_openmm(context: Context, atoms: Atoms, step: float, n_steps: int) -
     from openmm import unit
 
     from mlip_deploy import _core
-    from mlip_deploy.engines.openmm import context_of, in_reduced_box
+    from mlip_deploy.engines.openmm import context_of
+    from mlip_deploy.engines.openmm_box import in_reduced_box
     from mlip_deploy.errors import MLIPError
 
     rotated, _ = in_reduced_box(atoms)

@@ -166,7 +166,8 @@ def _lammps_fluxes(
 def _openmm(setting: Setting, atoms: Atoms, temperature: float, timestep: float, steps: int, every: int) -> Array:
     import openmm
 
-    from mlip_deploy.engines.openmm import context_of, in_reduced_box
+    from mlip_deploy.engines.openmm import context_of
+    from mlip_deploy.engines.openmm_box import in_reduced_box
 
     rotated, rotation = in_reduced_box(atoms)
     integrator = openmm.LangevinMiddleIntegrator(temperature, 1.0 / RELAXATION, timestep / 1000.0)

@@ -1,4 +1,4 @@
-"""The page of a validation: verdict, failures, what the evidence says about foundation models, then every number."""
+"""The page of a validation: verdict, failures, plots, the evidence on foundation models, then every number, folded."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ def page(validation: Validation) -> str:
         "as the file that runs, in the engines where it runs. Each number stands beside its threshold and the "
         "threshold's source; what was not tested is listed.",
     )
-    out.table(
-        ["", ""],
-        [
-            ["verdict", validation.describe_verdict()],
-            ["energies", validation.energy_frame],
-            ["engine of the physics", validation.engine],
-            ["elements", _elements(validation)],
-            ["wanted for", validation.use or "not stated (--use)"],
-            ["versions", ", ".join(f"{name} {number}" for name, number in validation.versions.items())],
-        ],
+    failures = validation.failures()
+    n_checks = sum(len(outcome.checks) for outcome in validation.outcomes)
+    out.verdict(
+        f"Verdict: {validation.describe_verdict()}",
+        "open" if validation.passed and validation.energies_unjudged() else validation.verdict,
+        [f"{len(failures)} of {n_checks} checks failed"] if failures else [],
     )
+    if failures:
+        out.heading("What failed")
+        out.table(
+            ["suite", "case", *CHECK_HEADINGS],
+            [[outcome.suite, outcome.case, *_row(check)] for outcome, check in failures],
+        )
     out.table(
         ["suite", "cases", *VERDICTS],
         [
@@ -42,13 +44,24 @@ def page(validation: Validation) -> str:
         ],
         caption="Checks by verdict. There is no composite score: one failed check fails the file.",
     )
-    failures = validation.failures()
-    if failures:
-        out.heading("What failed")
-        out.table(
-            ["suite", "case", *CHECK_HEADINGS],
-            [[outcome.suite, outcome.case, *_row(check)] for outcome, check in failures],
-        )
+    out.table(
+        ["", ""],
+        [
+            ["energies", validation.energy_frame],
+            ["engine of the physics", validation.engine],
+            ["elements", _elements(validation)],
+            ["wanted for", validation.use or "not stated (--use)"],
+            ["versions", ", ".join(f"{name} {number}" for name, number in validation.versions.items())],
+        ],
+    )
+    curves = [
+        curve.model_copy(update={"title": f"{outcome.suite}, {outcome.case}: {curve.title}"})
+        for outcome in validation.outcomes
+        for curve in outcome.curves
+    ]
+    if curves:
+        out.heading("Plots")
+        out.curves(curves)
     add_foundation_criteria(out, validation)
     for suite in validation.suites:
         out.heading(TITLES.get(suite, suite))
@@ -59,6 +72,7 @@ def page(validation: Validation) -> str:
             out.heading("Cost: what differs from run to run")
             for outcome in validation.measured:
                 _add_outcome(out, outcome)
+                out.curves(outcome.curves)
     return out.html()
 
 
@@ -74,13 +88,15 @@ CHECK_HEADINGS = ("quantity", "value", "threshold", "unit", "verdict", "reason",
 
 
 def _add_outcome(out: Page, outcome: Outcome) -> None:
-    out.subheading(f"{outcome.case} ({outcome.engine})")
-    if outcome.purpose:
-        out.paragraph(outcome.purpose)
-    out.table(CHECK_HEADINGS, [_row(check) for check in outcome.checks])
-    for note in outcome.notes:
-        out.paragraph(note)
-    out.curves(outcome.curves)
+    """One line, which opens; it is open where a check failed."""
+    verdicts = [check.verdict for check in outcome.checks]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+    with out.folded(f"{outcome.case} ({outcome.engine}): {counts or 'reported'}", is_open="fail" in verdicts):
+        if outcome.purpose:
+            out.paragraph(outcome.purpose)
+        out.table(CHECK_HEADINGS, [_row(check) for check in outcome.checks])
+        for note in outcome.notes:
+            out.paragraph(note)
 
 
 def _row(check: Check) -> list[str]:

@@ -63,8 +63,13 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     elements = keep_elements(known, options.elements, name)
     numbers = [chemical_symbols.index(symbol) for symbol in elements]
 
+    def in_type(dtype: torch.dtype) -> Any:
+        return copy.deepcopy(model).to(dtype).requires_grad_(False)
+
     def energy_model(dtype: torch.dtype) -> SO3LREnergy:
-        return SO3LREnergy(copy.deepcopy(model).to(dtype), numbers, options.fuse)
+        tabulate = options.fuse and options.tabulate(dtype == torch.float32)
+        in_float64 = in_type(torch.float64) if tabulate else None
+        return SO3LREnergy(in_type(dtype), in_float64, numbers, options.fuse)
 
     return Adapted(
         identity=ModelIdentity(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.so3lr.pair_terms import Dispersion, Electrostatics, Repulsion
+from mlip_deploy.exporters.layers.radial_series import RadialSeries, radial_series
 from mlip_deploy.operators import load_operators
 
 
@@ -21,13 +22,14 @@ class SO3LREnergy(nn.Module):
 
     Args:
         original: `SO3LR` with its cutoffs, in the type to compute in.
+        in_float64: the same in float64, to make series of its radial networks; None to evaluate them.
         numbers: atomic number of each of the artifact's elements.
         fuse: whether to use mlip's operators, or torch's alone.
     """
 
     shifts: Tensor
 
-    def __init__(self, original: Any, numbers: list[int], fuse: bool):
+    def __init__(self, original: Any, in_float64: Any | None, numbers: list[int], fuse: bool):
         super().__init__()
         from so3krates_torch.blocks.physical_potentials import ALPHAS, BOHR, C6_COEF, HARTREE
 
@@ -35,7 +37,7 @@ class SO3LREnergy(nn.Module):
         of_elements = torch.tensor(numbers) - 1
         self.short_cutoff: float = float(original.r_max)
         self.embedding = Embedding(original, numbers)
-        self.network = Network(original, fuse)
+        self.network = Network(original, in_float64, fuse)
         self.short_range = ShortRangeEnergy(original.atomic_energy_output_block, of_elements)
         self.repulsion = Repulsion(original.zbl_repulsion, numbers)
         self.charges = Charges(original.partial_charges_output_block, numbers)
@@ -139,16 +141,29 @@ class Embedding(nn.Module):
 
 
 class Network(nn.Module):
-    """So3krates: layers of attention between neighbours."""
+    """So3krates: layers of attention between neighbours.
 
-    def __init__(self, original: Any, fuse: bool):
+    Args:
+        original: `SO3LR`, in the type to compute in.
+        in_float64: the same in float64, to make series of its radial networks; None to evaluate them.
+        fuse: see SO3LREnergy.
+    """
+
+    def __init__(self, original: Any, in_float64: Any | None, fuse: bool):
         super().__init__()
         self.harmonics: nn.Module = FusedHarmonics(original) if fuse else PlainHarmonics(original)
-        self.radial = original.radial_embedding
-        self.cutoff = original.cutoff_fn
-        if "r_max" in getattr(type(self.cutoff), "__annotations__", {}):  # as a tensor, which TorchScript insists on
-            self.cutoff.r_max = torch.tensor(float(original.r_max), dtype=torch.float64)
-        self.layers = nn.ModuleList([Layer(layer) for layer in original.euclidean_transformers])
+        self.cutoff = _cutoff(original)
+        transformers = original.euclidean_transformers
+        series = None if in_float64 is None else _radial_series(in_float64, original)
+        if series is None:
+            self.radial: nn.Module = RadialBasis(original)
+            filters: list[nn.Module] = [RadialNetworks(layer) for layer in transformers]
+        else:
+            self.radial, matrices = series
+            filters = [Product(matrix) for matrix in matrices]
+        self.layers = nn.ModuleList(
+            [Layer(layer, radial, k == 0) for k, (layer, radial) in enumerate(zip(transformers, filters, strict=True))]
+        )
         self.width = sum(2 * degree + 1 for degree in original.degrees)
 
     def forward(
@@ -164,8 +179,7 @@ class Network(nn.Module):
         """
         n_nodes = features.shape[0]
         distances, harmonics = self.harmonics(edge_vectors)
-        r = distances.unsqueeze(1)
-        radial, cutoffs = self.radial(r), self.cutoff(r)
+        radial, cutoffs = self.radial(distances), self.cutoff(distances.unsqueeze(1))
         rows = torch.cat([features, features.new_zeros([n_nodes, self.width])], dim=1)
         for k, layer in enumerate(self.layers):
             if k > 0:
@@ -174,36 +188,135 @@ class Network(nn.Module):
         return rows[:, : features.shape[1]], cutoffs
 
 
+def _cutoff(original: Any) -> nn.Module:
+    cutoff: nn.Module = original.cutoff_fn
+    if "r_max" in getattr(type(cutoff), "__annotations__", {}):  # as a tensor, which TorchScript insists on
+        cutoff.r_max = torch.tensor(float(original.r_max), dtype=torch.float64)
+    return cutoff
+
+
+class RadialBasis(nn.Module):
+    """So3krates' functions of the distance: [n] Å to [n, n_functions]."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.original = original.radial_embedding
+
+    def forward(self, distances: Tensor) -> Tensor:
+        functions: Tensor = self.original(distances.unsqueeze(1))
+        return functions
+
+
+class RadialNetworks(nn.Module):
+    """The two perceptrons of a layer that see the distance: [n_edges, n_functions] to [n_edges, 2 * n_features]."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.first, self.second = original.filter_net_inv.mlp_rbf, original.filter_net_ev.mlp_rbf
+
+    def forward(self, radial: Tensor) -> Tensor:
+        return torch.cat([self.first(radial), self.second(radial)], dim=1)
+
+
+class Product(nn.Module):
+    """A product with a matrix."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor):
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+
+def _radial_series(in_float64: Any, original: Any) -> tuple[RadialSeries, list[Tensor]] | None:
+    """The radial networks of all layers as a few functions and a matrix for each layer, in the type of `original`."""
+    basis = RadialBasis(in_float64)
+    networks = [RadialNetworks(layer) for layer in in_float64.euclidean_transformers]
+    dtype = original.inv_feature_embedding.embedding.weight.dtype
+
+    def weights(r: Tensor) -> Tensor:
+        functions = basis(r)
+        return torch.cat([network(functions) for network in networks], dim=1)
+
+    found = radial_series(weights, float(original.r_max), dtype)
+    if found is None:
+        return None
+    series, matrix = found
+    return series, [part.contiguous() for part in matrix.to(dtype).chunk(len(networks), dim=1)]
+
+
+def _block_diagonal(*matrices: Tensor) -> Tensor:
+    matrix: Tensor = torch.block_diag(*matrices)  # type: ignore[no-untyped-call]
+    return matrix
+
+
 class Layer(nn.Module):
     """One layer: attention of neighbours, then a mixing of the two kinds of features of each atom.
 
     Args:
         original: `EuclideanTransformer`.
+        radial: what `RadialNetworks` of this layer computes.
+        first: whether equivariant features are all zero still.
     """
 
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("first",)
     invariants: Tensor
     of_degree: Tensor
     queries: Tensor
-    keys_and_values: Tensor
-    equivariant_queries: Tensor
-    equivariant_keys: Tensor
+    keys: Tensor
+    values: Tensor
+    heads: Tensor
+    of_head: Tensor
+    of_equivariant_head: Tensor
+    matrix: Tensor
+    bias: Tensor
 
-    def __init__(self, original: Any):
+    def __init__(self, original: Any, radial: nn.Module, first: bool):
         super().__init__()
         attention = original.euclidean_attention_block
         self.n_features = int(attention.num_features)
-        self.norm, self.equivariant_norm = float(attention.att_norm_inv), float(attention.att_norm_ev)
+        self.first = first
         contraction = attention.so3_conv_invariants
-        of_degree = contraction.segment_sum_matrix.detach().to(contraction.cg_rep.dtype)
+        dtype = contraction.cg_rep.dtype
+        of_degree = contraction.segment_sum_matrix.detach().to(dtype)
         self.register_buffer("of_degree", of_degree)
         self.register_buffer("invariants", contraction.cg_rep.detach().unsqueeze(1) * of_degree)
-        self.register_buffer("queries", attention.W_q_inv.detach())
-        self.register_buffer(
-            "keys_and_values", torch.cat([attention.W_k_inv.detach(), attention.W_v_inv.detach()], dim=2)
-        )
-        self.register_buffer("equivariant_queries", attention.W_q_ev.detach())
-        self.register_buffer("equivariant_keys", attention.W_k_ev.detach())
-        self.filter, self.equivariant_filter = original.filter_net_inv, original.filter_net_ev
+
+        # Both kinds of attention side by side: those of invariant features, then those of equivariant ones.
+        def blocks(*matrices: Tensor) -> Tensor:
+            return torch.cat([_block_diagonal(*matrix.detach()) for matrix in matrices], dim=1)
+
+        self.register_buffer("queries", blocks(attention.W_q_inv, attention.W_q_ev))
+        self.register_buffer("keys", blocks(attention.W_k_inv, attention.W_k_ev))
+        self.register_buffer("values", blocks(attention.W_v_inv))
+        heads = [
+            _block_diagonal(*torch.ones(n_heads, self.n_features // n_heads, 1, dtype=dtype))
+            for n_heads in (attention.inv_heads, attention.ev_heads)
+        ]
+        norms = (attention.att_norm_inv, attention.att_norm_ev)
+        normed = [head / norm for head, norm in zip(heads, norms, strict=True)]
+        self.register_buffer("heads", _block_diagonal(*normed))
+        nothing = heads[1].new_zeros(heads[1].shape[1], self.n_features)
+        self.register_buffer("of_head", torch.cat([heads[0].t(), nothing]))
+        nothing = of_degree.new_zeros(heads[0].shape[1], of_degree.shape[0])
+        self.register_buffer("of_equivariant_head", torch.cat([nothing, of_degree.t()]))
+
+        self.radial = radial
+        filters = [original.filter_net_inv.mlp_ev, original.filter_net_ev.mlp_ev]
+        outer = [filter_[2][0] for filter_ in filters]
+        self.hidden = nn.Linear(1, 1)
+        self.hidden.weight = nn.Parameter(torch.cat([filter_[0].weight.detach() for filter_ in filters]))
+        self.hidden.bias = nn.Parameter(torch.cat([filter_[0].bias.detach() for filter_ in filters]))
+        self.activation = filters[0][1]
+        matrix = _block_diagonal(*(linear.weight.detach().t() for linear in outer))
+        bias = torch.cat([linear.bias.detach() for linear in outer])
+        self.register_buffer("matrix", matrix)
+        with torch.no_grad():
+            self.register_buffer("bias", bias + self.activation(self.hidden.bias) @ matrix if first else bias)
         self.norm_1 = original.layer_norm_inv_1 if original.layer_normalization_1 else nn.Identity()
         self.norm_2 = original.layer_norm_inv_2 if original.layer_normalization_2 else nn.Identity()
         self.mixing = original.interaction_block.linear_layer
@@ -233,18 +346,16 @@ class Layer(nn.Module):
         scalars, vectors = rows[:, : self.n_features], rows[:, self.n_features :]
         owned, owned_vectors = scalars[:n_owned], vectors[:n_owned]
 
-        differences = (vectors[neighbours] - vectors[centres]).square() @ self.invariants
-        query = heads(owned, self.queries)[centres]
-        key, value = heads(scalars, self.keys_and_values)[neighbours].chunk(2, dim=2)
-        weight = self.filter(radial, differences).reshape(key.shape)
-        attention = (query * key * weight).sum(dim=2, keepdim=True) * (cutoffs / self.norm).unsqueeze(1)
-        messages = (attention * value).flatten(1)
-
-        query = heads(owned, self.equivariant_queries)[centres]
-        key = heads(scalars, self.equivariant_keys)[neighbours]
-        weight = self.equivariant_filter(radial, differences).reshape(key.shape)
-        attention = (query * key * weight).sum(dim=2) * (cutoffs / self.equivariant_norm)
-        vector_messages = (attention @ self.of_degree.t()) * harmonics
+        weights = self.radial(radial) + self.bias
+        if not self.first:
+            differences = vectors.index_select(0, neighbours) - owned_vectors.index_select(0, centres)
+            hidden = self.activation(self.hidden(differences.square() @ self.invariants))
+            weights = torch.addmm(weights, hidden, self.matrix)
+        products = (owned @ self.queries).index_select(0, centres) * weights
+        products = products * (scalars @ self.keys).index_select(0, neighbours)
+        attention = (products @ self.heads) * cutoffs
+        messages = (attention @ self.of_head) * (scalars @ self.values).index_select(0, neighbours)
+        vector_messages = (attention @ self.of_equivariant_head) * harmonics
 
         owned = self.norm_1(owned + torch.zeros_like(owned).index_add(0, centres, messages))
         owned_vectors = owned_vectors + torch.zeros_like(owned_vectors).index_add(0, centres, vector_messages)
@@ -255,12 +366,6 @@ class Layer(nn.Module):
         owned_vectors = owned_vectors * (1.0 + mixed[:, self.n_features :] @ self.of_degree.t())
         owned = self.norm_2(owned + self.perceptron_2(owned))
         return torch.cat([owned, owned_vectors], dim=1)
-
-
-def heads(features: Tensor, matrices: Tensor) -> Tensor:
-    """Each head's part of the features [n, n_heads * d] times its matrix [n_heads, d, e]: [n, n_heads, e]."""
-    parts = features.reshape(features.shape[0], matrices.shape[0], matrices.shape[1]).transpose(0, 1)
-    return torch.bmm(parts, matrices).transpose(0, 1)
 
 
 class Nothing(nn.Module):
