@@ -35,7 +35,7 @@ def hot_run(model: Path, crystal: Atoms, temperature: float, steps: int, dump: P
     random = np.random.default_rng(1)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=random)
     dynamics = Langevin(atoms, 1 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=random)
-    guard = MLIPGuard(dynamics, 5, grade=THRESHOLD, dump=dump, spacing=0.2)
+    guard = MLIPGuard(dynamics, 5, grade=THRESHOLD, dump=dump, spacing=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuardWarning)  # what it found is printed below
         dynamics.run(steps)
@@ -75,6 +75,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path(), help="folder for what is written")
     options = arguments.parse_args()
     out, collected = options.out, options.out / "frames.extxyz"
+    collected.unlink(missing_ok=True)  # a guard appends
     crystal = bulk("Si", cubic=True).repeat(options.repeat)
 
     print("1. the domain of the crystal at 300 K, sampled by the model itself")
