@@ -232,8 +232,9 @@ if __name__ == "__main__":
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
         os.chdir(options.folder)
-        if not Path(OURS).exists():
+        names = options.names or list(ROWS)
+        if any("SevenNet-0)" in name for name in names) and not Path(OURS).exists():
             mlip_deploy.export("sevennet", "7net-0", OURS)
-        run(options.names or list(ROWS))
+        run(names)
         write(PAGE, "table", table())
         figure(PAGE)

@@ -36,8 +36,8 @@ ELSEWHERE = {
     "validate.md": "validate/test_validate_page.py",
 }
 """Pages whose code other tests run."""
-ONLY_PARSED = {"conform.md"}
-"""Pages of commands that take minutes, which tests of their own shorten: test_commands_are_taken reads them."""
+ONLY_PARSED = {"conform.md", "export.md"}
+"""Pages of commands that take long, or other models: test_commands_are_taken reads them."""
 CHECK = "mlip check model.mlip.pt"
 """What the page start.md runs already is left out of other pages, to save time."""
 EXPORT = "mlip export sevennet 7net-0 -o"
@@ -53,12 +53,13 @@ def test_start(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_readme(tiny: Path, tmp_path: Path) -> None:
-    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    salt.write(tmp_path / "salt.cif")
-    salt.write(tmp_path / "salt.pdb")
-    short = {EXPORT: f"ln -s {tiny}", "mlip check 7net-0.mlip.pt": "", "--atoms 200 --time 10ps": "--time 20fs"}
-    pages.run("../README.md", tmp_path, {**short, "step(1000)": "step(5)"})
-    assert (tmp_path / "run" / "report.html").exists()
+    """Its Python; its commands are those of start.md."""
+    (tmp_path / "7net-0.mlip.pt").symlink_to(tiny)
+    bulk("NaCl", "rocksalt", a=5.64, cubic=True).write(tmp_path / "salt.pdb")
+    code = "".join(code for language, _, code in pages.blocks("../README.md") if language == "python")
+    assert "simulation.step(1000)" in code
+    printed = pages.use([("python", code.replace("step(1000)", "step(5)"))], tmp_path)
+    assert printed
 
 
 def test_constant_pressure(tiny: Path, tmp_path: Path) -> None:
@@ -189,17 +190,6 @@ def test_guard(tiny: Path, tmp_path: Path) -> None:
 
 def test_clusters(folder: Path) -> None:
     pages.run("clusters.md", folder, {"-n 4": "-n 2"})
-
-
-def test_export(artifacts: Artifacts, tmp_path: Path) -> None:
-    """The commands of the first block but those for other models, which their families' tests run."""
-    shutil.copy(artifacts.checkpoint(), tmp_path / "my-finetuned.pth")
-    first = pages.blocks("export.md")[0][2]
-    assert first.startswith("mlip export sevennet 7net-0 -o")
-    code = "\n".join(line for line in pages.commands(first) if "finetuned" in line or "--list" in line)
-    assert len(code.splitlines()) == 2
-    pages.use([("sh", code)], tmp_path)
-    assert (tmp_path / "my-model.mlip.pt").exists()
 
 
 COMMAND = re.compile(r"^(?:\$ |    )?(mlip (?:\w+) .*)$", flags=re.MULTILINE)

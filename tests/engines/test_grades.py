@@ -19,7 +19,7 @@ from conftest import mlip
 from tolerances import FEATURES_FLOAT64, GRADES_FLOAT64, UNCERTAINTY
 
 import mlip_deploy
-from mlip_deploy import MLIPCalculator, MLIPError
+from mlip_deploy import MLIPCalculator, MLIPError, _core
 from mlip_deploy.artifact.domain_record import MOST_BYTES
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.sealed_archive import DOMAIN, SealedArchive
@@ -137,6 +137,21 @@ def test_ase(graded):
     np.testing.assert_array_equal(plain.get_forces(atoms), forces)
     assert "grade" not in plain.results
     np.testing.assert_array_equal(plain.get_property("grade", atoms), found)
+
+
+@pytest.mark.parametrize(
+    ("edges", "beside"), [("device", {}), ("device", {"centroid_virials": True}), ("host", {"centroid_virials": True})]
+)
+def test_every_kind_of_step(edges, beside, graded):
+    """Steps of a device, and steps whose gradients are taken one by one."""
+    path, _ = graded
+    atoms = crystal(0.15, 33)
+    types = Artifact(path).contract.types_of(atoms.get_chemical_symbols())
+    given = (atoms.positions, types, atoms.cell.array, [True] * 3)
+    found = _core.Potential(str(path), edges=edges).compute(*given, features=True, grades=True, **beside)
+    expected = expected_grades(path, found["features"], atoms.get_chemical_symbols())
+    np.testing.assert_allclose(found["features"], features_of(path, atoms), atol=FEATURES_FLOAT64)
+    np.testing.assert_allclose(found["grades"], expected, rtol=GRADES_FLOAT64)
 
 
 def test_openmm(graded):

@@ -4,10 +4,12 @@ import copy
 import pickle
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import openmm
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from conftest import EXAMPLES, mlip
@@ -15,12 +17,16 @@ from lammps_decks import Deck, run_decks
 from tolerances import FINITE_DIFFERENCE, FLOAT64_SUM, FORCE_SIGNAL
 
 from mlip_deploy import export_module
-from mlip_deploy.artifact.contract import Setting
+from mlip_deploy.artifact.contract import Output, Setting
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines.lammps import LAMMPSError, run
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters import module
+from mlip_deploy.exporters.fixed_settings import fix_settings
+from mlip_deploy.exporters.write import write_artifact
 from mlip_deploy.openmm import MLIPForce, system_of
+from mlip_deploy.progress import silent
 from mlip_deploy.validation.fidelity import check
 
 sys.path.insert(0, str(EXAMPLES))
@@ -331,3 +337,59 @@ def test_compiled_files_have_settings(tmp_path):
     assert atoms.get_potential_energy() == pytest.approx(
         energy(export(tmp_path / "charged.mlip.pt"), charge=-2, task="scaled"), abs=FLOAT64_SUM * 16
     )
+
+
+# ---- adapters -----------------------------------------------------------------------------------------------------
+
+
+class ChargesToo(ChargedAtoms):
+    """With an output of each atom, of the same arguments."""
+
+    def extras(self, node_types, n_owned: int, edge_index, edge_vectors, settings):
+        charge = self.electronegativity[node_types[:n_owned]] + settings[0]
+        return torch.stack([charge, 2.0 * charge], dim=1)
+
+
+@pytest.fixture
+def adapted(monkeypatch, tmp_path):
+    """What export_module makes of the example, as a family's adapter would."""
+    found = []
+    monkeypatch.setattr(module, "write_artifact", lambda adapted, *_: found.append(adapted))
+    export(tmp_path / "x.mlip.pt")
+    monkeypatch.undo()
+    return found[0]
+
+
+def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
+    path = tmp_path / "extras.mlip.pt"
+    outputs = tuple(Output(name=name, unit="e", scope="atom") for name in ("charges", "doubled"))
+    model = ChargesToo([0.9, -0.7], 4.0)
+    of_both = replace(adapted, energy_model=lambda kind: copy.deepcopy(model).to(kind), extras=outputs)
+    write_artifact(of_both, path, "float64", silent)
+    calculator, atoms = MLIPCalculator(path, charge=2), rocksalt()
+    found = calculator.get_property("doubled", atoms)
+    np.testing.assert_allclose(found, np.where(atoms.symbols == "Na", 5.8, 2.6), rtol=1e-6)
+    assert calculator.get_property("energy", atoms) == pytest.approx(energy(export(tmp_path / "x.mlip.pt"), charge=2))
+
+
+def test_settings_are_baked_in(adapted, charged, tmp_path):
+    """One of two, in a model that sums over the atoms of all ranks."""
+    path = tmp_path / "fixed.mlip.pt"
+    write_artifact(fix_settings(adapted, {"charge": -1}), path, "float64", silent)
+    contract = Artifact(path).contract
+    assert [setting.name for setting in contract.settings] == ["task"]
+    assert [(fixed.name, fixed.value) for fixed in contract.inputs] == [("charge", "-1")]
+    assert energy(path, task="scaled") == pytest.approx(energy(charged, charge=-1, task="scaled"), abs=FLOAT64_SUM * 16)
+    assert check(path, ["lammps"], [2]).passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": "any"}, "--fix: charged takes positions, and such models take their settings at run time alone"),
+        ({"extras": (Output(name="a", unit="e", scope="atom"),)}, "--fix: charged has outputs of single atoms, and "),
+    ],
+)
+def test_settings_that_cannot_be_baked_in(changes, message, adapted):
+    with pytest.raises(MLIPError, match=message):
+        fix_settings(replace(adapted, **changes), {"charge": 0})

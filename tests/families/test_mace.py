@@ -28,7 +28,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mace import adapter as mace
 from mlip_deploy.exporters.families.mace import fused as mace_fused
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-from mlip_deploy.exporters.interface import TORCH_DTYPE, EdgeGradientModel
+from mlip_deploy.exporters.interface import TORCH_DTYPE
 from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
@@ -98,14 +98,14 @@ def structures():
     return [salt, ethanol]
 
 
-def evaluate(model, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutoff: float):
+def evaluate(model, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutoff: float, *settings: torch.Tensor):
     """Energies [n] and forces [n, 3] as an engine sums them."""
     pairs = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
     i, j, vectors = pairs.compute(atoms.positions, atoms.cell.array, bool(atoms.pbc.any()), "ijD")
     i, j = i.astype(np.int64), j.astype(np.int64)
     types = torch.tensor([elements.index(symbol) for symbol in atoms.get_chemical_symbols()])
     edges = torch.tensor(np.stack([i, j]))
-    energies, gradients = model(types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
+    energies, gradients = model(types, len(atoms), edges, torch.tensor(vectors, dtype=dtype), *settings)
     forces = np.zeros((len(atoms), 3))
     np.add.at(forces, i, gradients.double().numpy())
     np.add.at(forces, j, -gradients.double().numpy())
@@ -114,7 +114,7 @@ def evaluate(model, dtype: torch.dtype, atoms: Atoms, elements: list[str], cutof
 
 def scripted(adapted, dtype: str):
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
+        model = adapted.interface(TORCH_DTYPE[dtype]).eval()
         return adapted.scripted(model)
 
 
@@ -474,3 +474,87 @@ def test_virials_of_atoms_are_those_of_mace(name, fuse, saved, tmp_path):
     assert np.abs(expected).max() > HEAT_FLUX_SIGNAL
     found = MLIPCalculator(path).get_property("virials", atoms)
     np.testing.assert_allclose(found, expected, rtol=0, atol=HEAT_FLUX_FLOAT64 * np.abs(expected).max())
+
+
+# ---- charge and spin, as in MACE-OMOL ------------------------------------------------------------------------------
+
+
+def categories(number, offset):
+    return {"type": "categorical", "per": "graph", "num_classes": number, "offset": offset, "emb_dim": 4}
+
+
+SPECS = {"total_charge": categories(11, 5), "total_spin": categories(6, 0)}
+NUMBERS = {"total_charge": {"type": "continuous", "per": "graph", "in_dim": 1, "emb_dim": 4}}
+CHARGED = {
+    "charge and spin": {"embedding_specs": SPECS, "scale": 4.0},
+    "energies of the embedding": {
+        "embedding_specs": SPECS,
+        "use_embedding_readout": True,
+        "heads": HEADS,
+        "scale": 4.0,
+    },
+    "a network of the charge": {"embedding_specs": NUMBERS, "first": DENSITY, "others": DENSITY_RESIDUAL},
+    "gated": {"embedding_specs": SPECS, "first": GATED, "others": GATED, "apply_cutoff": False},
+}
+
+
+def charged(name, directory, **chosen):
+    """The model's file and, of its adapter, what it makes of it."""
+    path = directory / "charged.model"
+    torch.save(mace_model(**CHARGED[name]), path)
+    head = CHARGED[name].get("heads", [None])[-1]
+    return path, mace.adapt(str(path), ExportOptions(trust_checkpoint=True, head=head, **chosen))
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("name", CHARGED)
+def test_charge_and_spin_agree_with_mace(name, fuse, tmp_path):
+    from mace.calculators import MACECalculator
+
+    path, adapted = charged(name, tmp_path, fuse=fuse)
+    model = scripted(adapted, "float64")
+    with quiet():
+        own = MACECalculator(
+            str(path), device="cpu", default_dtype="float64", head=CHARGED[name].get("heads", [None])[-1]
+        )
+    totals = set()
+    for atoms in structures():
+        for charge, spin in ((0, 1), (-2, 3)):
+            atoms.info.update(charge=charge, spin=spin)
+            found = adapted.original.float64(atoms)
+            values = {"charge": charge, "spin": spin}
+            given = torch.tensor([float(values[setting.name]) for setting in adapted.settings], dtype=torch.float64)
+            energies, forces = evaluate(model, torch.float64, atoms, adapted.elements, adapted.cutoff, given)
+            np.testing.assert_allclose(forces, found.forces, rtol=0, atol=FUSED_FLOAT64)
+            np.testing.assert_allclose(energies, found.atomic_energies, rtol=0, atol=FUSED_FLOAT64)
+            with default_dtype(torch.float64):
+                own.calculate(atoms)
+            np.testing.assert_allclose(energies.sum(), own.results["energy"], rtol=0, atol=FUSED_FLOAT64 * len(atoms))
+            totals.add(round(float(energies.sum()), 3))
+    assert len(totals) == 4, "charge and spin change the energy"
+
+
+def test_charge_and_spin_in_every_engine(tmp_path):
+    path, adapted = charged("charge and spin", tmp_path)
+    assert [setting.range for setting in adapted.settings] == [(-5, 5), (1, 5)]
+    output = tmp_path / "charged.mlip.pt"
+    export("mace", path, output, dtype="float64", trust_checkpoint=True)
+    report = check(output, ["ase", "lammps", "openmm"], [1, 2])
+    assert report.passed, [c.reason for c in report.comparisons if c.verdict == "fail"]
+    fixed = tmp_path / "neutral.mlip.pt"
+    export("mace", path, fixed, dtype="float64", trust_checkpoint=True, fix={"charge": "-1", "spin": "2"})
+    assert Artifact(fixed).contract.settings == []
+    atoms = structures()[0]
+    found = MLIPCalculator(fixed).get_property("energy", atoms)
+    assert found == pytest.approx(MLIPCalculator(output, charge=-1, spin=2).get_property("energy", atoms), abs=1e-8)
+    with pytest.raises(MLIPError, match="setting 'spin' is 0, expected an integer from 1 to 5"):
+        MLIPCalculator(output, charge=0, spin=0)
+
+
+def test_other_inputs_are_refused(tmp_path):
+    specs = {"external_field": {"type": "continuous", "per": "graph", "in_dim": 3, "emb_dim": 4}}
+    torch.save(mace_model(embedding_specs=specs), tmp_path / "field.model")
+    with pytest.raises(
+        MLIPError, match=r"an input 'external_field' per graph\. Inputs that can be exported: total_charge, "
+    ):
+        mace.adapt(str(tmp_path / "field.model"), ExportOptions(trust_checkpoint=True))

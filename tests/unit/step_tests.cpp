@@ -138,7 +138,7 @@ Setup set_up(const Structure& structure, Layout layout, mlip::NeighbourList& lis
   return setup;
 }
 
-constexpr mlip::StepRequest everything{true, true, true, true, true};
+constexpr mlip::StepRequest everything{true, true, true, true, true, true};
 
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
@@ -163,6 +163,7 @@ std::vector<std::pair<std::string, std::vector<double>>> named(const mlip::StepR
       {"atom virials", result.atom_virials},
       {"centroid virials", result.centroid_virials}};
   for (const auto& extra : result.extras) all.emplace_back("extra", extra);
+  all.emplace_back("features", result.features);
   return all;
 }
 

@@ -25,6 +25,7 @@ COMMANDS = [
     "domain",
     "select",
     "compare",
+    "conform",
     "prepare",
     "run",
     "bench",

@@ -15,36 +15,32 @@ INTRODUCTION = (
 
 
 def page(found: Conformance) -> str:
-    """HTML."""
-    whole = Page(f"{found.potential} in {found.engine}: {found.verdict}", INTRODUCTION)
-    versions = ", ".join(f"{name} {version}" for name, version in found.description["versions"].items())
-    whole.paragraph(f"{found.summary()}. Structure: {found.structure}. Versions: {versions}.")
-    whole.preformatted("\n".join(found.description.get("commands", [found.description.get("factory", "")])))
-    whole.heading("Probes")
-    rows = [[o.case, verdict(o), o.purpose, _worst(o)] for o in found.outcomes]
-    whole.table(["probe", "verdict", "what must hold", "nearest to its threshold"], rows)
+    """HTML: the verdict, a line for each probe, what failed, then every check, folded."""
+    out = Page(f"{found.potential} in {found.engine}", INTRODUCTION)
     failed = [outcome for outcome in found.outcomes if verdict(outcome) == "fail"]
-    if failed:
-        whole.heading("What failed")
-        for outcome in failed:
-            whole.subheading(outcome.case)
-            whole.table(
-                ["check", "value", "threshold", "unit", "why"], [_row(c) for c in outcome.checks if c.verdict == "fail"]
-            )
-    whole.heading("Every check")
+    out.verdict(f"Verdict: {found.verdict}: {found.summary()}", found.verdict, [outcome.purpose for outcome in failed])
+    versions = ", ".join(f"{name} {version}" for name, version in found.description["versions"].items())
+    out.paragraph(f"Structure: {found.structure}. Versions: {versions}.")
+    out.preformatted("\n".join(found.description.get("commands", [found.description.get("factory", "")])))
+    for outcome in failed:
+        out.heading(f"Failed: {outcome.case}")
+        out.paragraph(outcome.purpose)
+        rows = [_row(check) for check in outcome.checks if check.verdict == "fail"]
+        out.table(["check", "value", "threshold", "unit", "why"], rows)
+    out.heading("Probes")
+    rows = [[o.case, verdict(o), o.purpose, _worst(o)] for o in found.outcomes]
+    out.table(["probe", "verdict", "what must hold", "nearest to its threshold"], rows)
+    out.curves([curve for outcome in found.outcomes for curve in outcome.curves])
+    out.heading("Every check")
     for outcome in found.outcomes:
-        whole.subheading(outcome.case)
-        whole.table(
-            ["check", "value", "threshold", "unit", "verdict", "source or reason"],
-            [[*_row(check)[:4], check.verdict, check.reason or check.source] for check in outcome.checks],
-        )
-        whole.curves(outcome.curves)
-    whole.heading("Noise")
-    whole.table(
-        ["quantity", "largest difference over translated copies, in eV and Å"],
-        [[name.replace("_", " "), f"{value:.2g}"] for name, value in found.noise.items()],
-    )
-    return whole.html()
+        with out.folded(f"{outcome.case}: {verdict(outcome)}"):
+            out.table(
+                ["check", "value", "threshold", "unit", "verdict", "source or reason"],
+                [[*_row(check)[:4], check.verdict, check.reason or check.source] for check in outcome.checks],
+            )
+    noise = [[name.replace("_", " "), f"{value:.2g}"] for name, value in found.noise.items()]
+    out.table(["quantity", "noise: largest difference over translated copies, in eV and Å"], noise)
+    return out.html()
 
 
 def _row(check: Check) -> list[str]:

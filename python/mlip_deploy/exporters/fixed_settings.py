@@ -17,8 +17,12 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
     """A model whose settings have values, by name; a number may be given as text.
 
     Raises:
-        MLIPError: for a name that is no setting of the model, or a value that it does not accept.
+        MLIPError: for a name that is no setting of the model, a value that it does not accept, and a model with
+            positions or outputs of its own for each atom.
     """
+    if adapted.positions or adapted.extras:
+        also = "takes positions" if adapted.positions else "has outputs of single atoms"
+        raise MLIPError(f"--fix: {adapted.identity.name} {also}, and such models take their settings at run time alone")
     known = {setting.name: setting for setting in adapted.settings}
     for name in given:
         if name not in known:

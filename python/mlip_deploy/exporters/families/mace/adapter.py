@@ -27,6 +27,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.mace.elements import restrict
 from mlip_deploy.exporters.families.mace.fused import FusedMACEEnergy
+from mlip_deploy.exporters.families.mace.inputs import SETTINGS, settings_of
 from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
@@ -54,6 +55,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     """
     path, name = _locate(source)
     model = _load(path, options.trust_checkpoint)
+    settings = settings_of(model, path)
     inputs, head = _head(model, source, options.head)
     known = [chemical_symbols[int(z)] for z in model.atomic_numbers]
     elements = keep_elements(known, options.elements, name)
@@ -80,6 +82,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             calculator=lambda dtype, device, accelerator: _calculator(model, dtype, device, accelerator, head),
             accelerators=("cueq", "oeq"),
         ),
+        settings=settings,
         script=script,
     )
 
@@ -164,9 +167,6 @@ def _load(path: Path, trust: bool) -> Any:
         raise MLIPError(f"{path} holds a {kind}. Models of class MACE and ScaleShiftMACE can be exported")
     if isinstance(model, torch.jit.ScriptModule):
         raise MLIPError(f"{path} was compiled to TorchScript already. Give the file *.model that it was made from")
-    if hasattr(model, "joint_embedding"):
-        wanted = ", ".join(model.embedding_specs)
-        raise MLIPError(f"{path} is a model with further inputs ({wanted}), which cannot be exported")
     for interaction in model.interactions:
         if type(interaction).__name__ not in INTERACTIONS:
             found = type(interaction).__name__
@@ -206,6 +206,18 @@ def _calculator(model: Any, dtype: str, device: str, accelerator: str | None, he
     return MACECalculator(models=[converted], device=device, default_dtype=dtype, head=head, **chosen)
 
 
+def _first_energies(model: Any, atoms: Atoms, head: str) -> np.ndarray:
+    """What MACE reads out of the first features, eV [n]: part of its energy, which its atomic energies leave out."""
+    kinds = torch.tensor([model.atomic_numbers.tolist().index(number) for number in atoms.numbers])
+    dtype = next(model.node_embedding.parameters()).dtype
+    one_hot = nn.functional.one_hot(kinds, model.atomic_numbers.numel()).to(dtype)
+    given = {name: torch.tensor([atoms.info[SETTINGS[name][0]]], dtype=dtype) for name in model.embedding_specs}
+    index = _heads(model).index(head)
+    with torch.no_grad():
+        features = model.node_embedding(one_hot) + model.joint_embedding(torch.zeros_like(kinds), given)
+        return model.embedding_readout(features, torch.full_like(kinds, index))[:, index].double().numpy()  # type: ignore[no-any-return]
+
+
 def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
     """MACE's own ASE calculator."""
     calculator: Any = None
@@ -219,6 +231,8 @@ def _original(model: Any, dtype: str, head: str) -> Callable[[Atoms], Result]:
                 calculator.calculate(atoms)
         results = calculator.results
         energies = np.asarray(results["energies"], dtype=float).reshape(-1)
+        if hasattr(model, "embedding_readout"):
+            energies = energies + _first_energies(calculator.models[0], atoms, head)
         return Result(
             energy=float(energies.sum()),
             atomic_energies=energies,

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.mace.gated import NONLINEAR, NonLinearLayer
+from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
 from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
+from mlip_deploy.exporters.interface import given
 from mlip_deploy.exporters.layers.element_layers import ElementLinear, ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
@@ -38,14 +40,14 @@ class FusedMACEEnergy(nn.Module):
     """Atomic energies of owned atoms from edge vectors, in eV and float64.
 
     Args:
-        model: MACE or ScaleShiftMACE in `dtype`.
+        model: MACE or ScaleShiftMACE in `dtype`; with further inputs `forward` takes settings.
         head: index of the head.
 
     Raises:
         NotFusible: for a layer that has no fused form.
     """
 
-    __constants__ = ("needs_features",)
+    __constants__ = ("has_inputs", "needs_features")
 
     def __init__(self, model: Any, head: int, dtype: torch.dtype, tabulate: bool):
         super().__init__()
@@ -55,9 +57,12 @@ class FusedMACEEnergy(nn.Module):
         tabulate = tabulate and not hasattr(model.radial_embedding, "distance_transform")
         with torch.no_grad():
             embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
+        # Features that depend on settings are no table of the elements: the first layer is then like the others.
+        self.has_inputs = hasattr(model, "joint_embedding")
+        self.first_features: nn.Module = FirstFeatures(model, head) if self.has_inputs else nn.Identity()
         layers: list[nn.Module] = []
         for interaction, product in zip(model.interactions, model.products, strict=True):
-            features = None if layers else embedding
+            features = None if layers or self.has_inputs else embedding
             if type(interaction).__name__ == NONLINEAR:
                 layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
                 continue
@@ -71,14 +76,28 @@ class FusedMACEEnergy(nn.Module):
                     setattr(readout, name, ReadoutLinear(child))
         self.energy = EnergySum(model, head)
 
-    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+    def forward(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> Tensor:
+        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
         return energies
 
     def energies_and_features(
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The features are the scalars of every layer that has a read-out."""
+        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
+        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
+        return found
+
+    def evaluate(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and features, as above."""
         # MACE's edge vector points from the neighbour to the centre.
         distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)
@@ -87,11 +106,17 @@ class FusedMACEEnergy(nn.Module):
             radial, separate = self.edge_features(distances.unsqueeze(1), one_hot, edge_index.flip(0))
             cutoff = cutoff.unsqueeze(1) if separate is None else separate
         blocks: list[Tensor] = []
+        first = edge_vectors
+        if self.has_inputs:
+            first = self.first_features(node_types[:n_owned], given(settings))
+            blocks.append(first.unsqueeze(1))
         features: list[Tensor] = []
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
             features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
         energies: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
+        if self.has_inputs:
+            energies = energies + self.first_features.energies(first)  # type: ignore[operator]
         return energies, self.energy.scalars(features)
 
 

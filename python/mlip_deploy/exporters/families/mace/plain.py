@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
+from mlip_deploy.exporters.interface import given
+
 INTERACTIONS = (
     "RealAgnosticInteractionBlock",
     "RealAgnosticResidualInteractionBlock",
@@ -234,27 +237,44 @@ class MACEEnergy(nn.Module):
     """MACE behind the model interface: atomic energies of owned atoms from edge vectors, in eV and float64.
 
     Args:
-        model: MACE or ScaleShiftMACE, in the artifact's type.
+        model: MACE or ScaleShiftMACE, in the artifact's type; with further inputs `forward` takes settings.
         head: index of the head.
     """
+
+    __constants__ = ("has_inputs",)
 
     def __init__(self, model: Any, head: int):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
-        self.embedding = model.node_embedding
+        self.has_inputs = hasattr(model, "joint_embedding")
+        self.embedding = FirstFeatures(model, head) if self.has_inputs else model.node_embedding
         blocks = zip(model.interactions, model.products, strict=True)
         self.layers = nn.ModuleList([MACELayer(i, p, gather=k > 0) for k, (i, p) in enumerate(blocks)])
         self.energy = EnergySum(model, head)
 
-    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+    def forward(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> Tensor:
+        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
         return energies
 
     def energies_and_features(
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The features are the scalars of every layer that has a read-out."""
+        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
+        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
+        return found
+
+    def evaluate(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Energies and features, as above."""
         # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
         padded = torch.nn.functional.pad(node_types, [0, 1])
         one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)
@@ -262,10 +282,16 @@ class MACEEnergy(nn.Module):
         lengths = torch.linalg.norm(edge_vectors, dim=-1, keepdim=True)
         harmonics = self.edge_features.harmonics(edge_vectors)
         radial, cutoff = self.edge_features(lengths, one_hot, edges)
-        x = self.embedding(one_hot)
+        if self.has_inputs:  # noqa: SIM108  TorchScript leaves out a branch of a statement, not of an expression
+            x = self.embedding(padded, given(settings))
+        else:
+            x = self.embedding(one_hot)
+        first = x[:n_owned]
         features: list[Tensor] = []
         for layer in self.layers:
             x = layer(x, one_hot, harmonics, radial, cutoff, edges, n_owned)
             features.append(x)
         energies: Tensor = self.energy(features, node_types, n_owned, edge_index, lengths.squeeze(1))
+        if self.has_inputs:
+            energies = energies + self.embedding.energies(first)
         return energies, self.energy.scalars(features)
