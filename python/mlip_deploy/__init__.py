@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlip_deploy.conformance.conform import conform
     from mlip_deploy.conformance.result import Conformance
     from mlip_deploy.domain.fit import fit_domain
+    from mlip_deploy.domain.select import select_frames
     from mlip_deploy.errors import MLIPError
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
@@ -66,6 +67,7 @@ __all__ = [
     "fit_domain",
     "prepare",
     "run",
+    "select_frames",
     "validate",
 ]
 
@@ -96,6 +98,7 @@ _MODULES = {
     "export": "exporters.export",
     "export_module": "exporters.module",
     "fit_domain": "domain.fit",
+    "select_frames": "domain.select",
     "validate": "validation.validate",
 }
 

@@ -174,41 +174,22 @@ def test_heat_flux(folder: Path) -> None:
     pages.run("heat-flux.md", folder, {"python examples/lennard_jones.py": "", minutes: ""})
 
 
+def test_committee(tiny: Path, toy_halo: Path, toy_local: Path, tmp_path: Path) -> None:
+    for name, path in (("a", tiny), ("b", toy_halo), ("c", toy_local)):
+        (tmp_path / f"{name}.mlip.pt").symlink_to(path)
+    pages.run("committee.md", tmp_path)
+
+
+def test_guard(tiny: Path, tmp_path: Path) -> None:
+    frames = [bulk("NaCl", "rocksalt", a=5.2, cubic=True) for _ in range(20)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+    mlip_deploy.fit_domain(tiny, [frames], output=tmp_path / "model.mlip.pt")
+    assert "grade" in pages.run("guard.md", tmp_path)
+
+
 def test_clusters(folder: Path) -> None:
     pages.run("clusters.md", folder, {"-n 4": "-n 2"})
-
-
-PRELUDE = """
-import openmm
-from ase import units
-from ase.build import bulk
-from ase.md.verlet import VelocityVerlet
-from openmm import app
-atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-dynamics = VelocityVerlet(atoms, 1 * units.fs)
-atoms.write("salt.pdb")
-pdb = app.PDBFile("salt.pdb")
-topology, positions = pdb.topology, pdb.positions
-"""
-SYSTEM = """
-integrator = openmm.VerletIntegrator(0.0005)
-system = openmm.System()
-for atom in topology.atoms():
-    system.addParticle(atom.element.mass)
-system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
-"""
-
-
-@pytest.mark.parametrize("page", ["committee.md", "guard.md"])
-def test_several_models(page: str, folder: Path, toy_local: Path) -> None:
-    """The page's fragments, with the structures and the System that they assume."""
-    for name in "abc":
-        (folder / f"{name}.mlip.pt").symlink_to(toy_local)
-    (deck,) = (code for language, _, code in pages.blocks(page) if language == "lammps")
-    in_ase, in_openmm = (code for language, _, code in pages.blocks(page) if language == "python")
-    (folder / "in.page").write_text(f"units metal\nread_data salt.data\n{deck.replace('Si O', 'Na Cl')}run 10\n")
-    python = (PRELUDE + in_ase + SYSTEM + in_openmm).replace("(1000)", "(10)")
-    pages.use([("sh", "lmp -in in.page"), ("python", python)], folder)
 
 
 COMMAND = re.compile(r"^(?:\$ |    )?(mlip (?:\w+) .*)$", flags=re.MULTILINE)

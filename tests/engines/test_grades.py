@@ -213,6 +213,16 @@ def test_page(graded, tmp_path):
     assert (tmp_path / "grades.dump").read_text().count("f_grades") == 2
 
 
+def test_bench_puts_a_step_with_grades_beside_one_without(graded, tiny):
+    measured = ("--against", "grades", "--systems", "nacl64", "--engines", "ase,lammps")
+    done = mlip("bench", graded[0], *measured, "--pairs", "1", "--steps", "1", "--no-memory", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)["records"]
+    assert [record["results"][1]["name"] for record in records] == ["graded.mlip.pt with grades"] * 2
+    assert all(record["results"][1]["ratio"] > 0 for record in records)
+    assert "has no domain. Type: mlip domain fit" in " ".join(mlip("bench", tiny, *measured).stderr.split())
+
+
 def test_what_a_grade_says(graded):
     """One in a hundred of the reference environments exceeds 1 when it is left out; what is far is far above."""
     path, head = graded

@@ -22,6 +22,8 @@ COMMANDS = [
     "info",
     "check",
     "validate",
+    "domain",
+    "select",
     "compare",
     "conform",
     "prepare",

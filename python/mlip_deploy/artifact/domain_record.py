@@ -203,6 +203,23 @@ def parse_domain(record: bytes, path: Path, content_sha256: str) -> DomainHead:
     return head
 
 
+def parse_spaces(record: bytes, head: DomainHead) -> dict[str, ElementArrays]:
+    """The space of each element, scaled so that grade 1 is a distance of 1.
+
+    Args:
+        record: of which `head` is the first line.
+    """
+    numbers = np.frombuffer(record.partition(b"\n")[2], dtype="<f4").astype(float)
+    spaces = {}
+    for of in head.elements:
+        d, k, m = head.features, of.axes, of.points
+        mean, axes, scales, points, numbers = np.split(numbers, np.cumsum([d, k * d, k + 1, m * (k + 1)]))
+        spaces[of.element] = ElementArrays(
+            mean, axes.reshape(k, d), scales / of.distance, points.reshape(m, k + 1) / of.distance
+        )
+    return spaces
+
+
 def write_domain(path: Path, output: Path, record: bytes) -> None:
     """Write a file with the record, in place of an older one; it changes in one step.
 

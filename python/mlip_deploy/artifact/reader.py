@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mlip_deploy.artifact.contract import BackendKind, Contract, parse_contract, parse_record
-from mlip_deploy.artifact.domain_record import DomainHead, parse_domain
+from mlip_deploy.artifact.domain_record import DomainHead, ElementArrays, parse_domain, parse_spaces
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.sealed_archive import DOMAIN, EXPORT_LINE, SealedArchive
 from mlip_deploy.artifact.validation_record import ValidationRecord
@@ -84,6 +84,17 @@ class Artifact:
         """
         record = self._archive.own.get(DOMAIN)
         return None if record is None else parse_domain(record, self.path, self.content_sha256())
+
+    def spaces(self) -> dict[str, ElementArrays]:
+        """The space of each element of the domain, where grade 1 is a distance of 1; empty for a file without a domain.
+
+        Raises
+        ------
+        MLIPError
+            As `domain`.
+        """
+        head = self.domain()
+        return {} if head is None else parse_spaces(self._archive.own[DOMAIN], head)
 
     def content_sha256(self) -> str:
         """Of every record but those of the validation and the domain, so that these change nothing and any edit does.

@@ -61,8 +61,12 @@ def _times_faster(summary: dict[str, Any]) -> str:
     """How many times the first contestant of a case is faster than this one; nothing where one of them has no time."""
     if not summary.get("ratios"):
         return ""
-    pairs = ", ".join(f"{ratio:.2f}" for ratio in summary["ratios"])
-    return f"[bold]{summary['ratio']:.2f}x[/] {summary['clock']} ({pairs})"
+    pairs = ", ".join(map(_ratio, summary["ratios"]))
+    return f"[bold]{_ratio(summary['ratio'])}x[/] {summary['clock']} ({pairs})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def label(case: dict[str, Any], separator: str = ", ") -> str:
@@ -101,6 +105,9 @@ def _lines(axes: Axes, records: list[dict[str, Any]]) -> None:
                 series.setdefault(_name(result) + (f" ({where})" if several else ""), []).append(point)
     for name, points in series.items():
         axes.loglog(*zip(*sorted(points), strict=True), marker="o", ms=4, label=name)
+    sizes = sorted({n_atoms for points in series.values() for n_atoms, _ in points})
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("atoms")
     axes.set_ylabel("µs per atom and step")
     axes.grid(alpha=0.3, which="both")

@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "fit the domain of a model: the environments that it knows, which grades are distances from",
         "mlip domain fit 7net-0.mlip.pt --frames train.extxyz",
     ),
+    "select": (
+        "choose the frames to label among those that a guard collected",
+        "mlip select 7net-0.mlip.pt frames.extxyz --n 50 -o selected.extxyz",
+    ),
     "compare": (
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",

@@ -39,7 +39,7 @@ def page(found: Conformance) -> str:
                 [[*_row(check)[:4], check.verdict, check.reason or check.source] for check in outcome.checks],
             )
     noise = [[name.replace("_", " "), f"{value:.2g}"] for name, value in found.noise.items()]
-    out.table(["quantity", "noise: largest difference over translated copies, in eV and Å"], noise)
+    out.table(["quantity", "noise: largest difference over translated and hardly displaced copies, in eV and Å"], noise)
     return out.html()
 
 

@@ -34,7 +34,7 @@ class Conformance(BaseModel):
     """commands, files by digest, versions"""
     structure: str
     noise: dict[str, float]
-    """largest difference over translated copies, eV and Å"""
+    """largest difference over translated and hardly displaced copies, eV and Å"""
     outcomes: list[Outcome]
     seconds: dict[str, float]
     """of each probe"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -49,8 +49,11 @@ RATTLE = 0.05
 SHEAR = 0.02
 """largest strain that makes its cell triclinic"""
 SAFETY = 10.0
-"""times the largest difference that a few translations make, and no less than FLOAT64"""
-TRANSLATIONS = 6
+"""times the largest difference that a few translations and displacements make, and no less than FLOAT64"""
+SAMPLES = 6
+NUDGE = 1e-6
+"""Å: each coordinate goes there and back. The mean of both differs from the middle by 1e-11 eV or less in exact
+arithmetic, and by its rounding in float32, which a translation of a few atoms may not change."""
 ROUNDING = 1e-14
 """of an energy: a hundred roundings of float64, which a few samples may not show"""
 MOST_NOISE = Bounds(energy_per_atom=1e-4, atomic_energies=1e-3, forces=5e-3, stress=1e-4)
@@ -62,7 +65,9 @@ MANY = 48
 
 SIGNAL = 100.0 * FLOAT64.forces
 """eV/Å, which the strongest force must exceed so that a probe can show anything"""
-SOURCE = "twice the noise, which is ten times that of translated copies, and no less than float64 has (tolerances.py)"
+SOURCE = (
+    "twice the noise, which is ten times the largest of a few samples, and no less than float64 has (tolerances.py)"
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,10 @@ class Trial:
     """small, without symmetry, triclinic where it is periodic in three directions"""
     base: Result
     """of the structure"""
-    noise: Tolerance
+    translated: Tolerance
     """largest difference over a few translations"""
+    noise: Tolerance
+    """the same, and over a few displacements too small to matter"""
     reference: Target | None = None
     """the original, to compare with"""
     ranks: Sequence[int] = (1,)
@@ -153,24 +160,29 @@ def sheared(atoms: Atoms) -> Atoms:
 
 
 def measured_trial(target: Target, atoms: Atoms, **further: Any) -> Trial:
-    """Measure the noise of a potential on a structure: the same one, translated a few times.
+    """Measure the noise of a potential on a structure: translated a few times, and displaced by next to nothing.
 
     Raises:
         MLIPError: the engine cannot run the structure, or every force on it is noise.
     """
     atoms = sheared(rattled(atoms))
     random = np.random.default_rng(13)
-    shifts = [np.zeros(3), np.zeros(3), *random.uniform(-3.0, 3.0, size=(TRANSLATIONS, 3))]
-    first, *others = target.evaluate([displaced(atoms, shift) for shift in shifts])
+    shifts = [np.zeros(3), np.zeros(3), *random.uniform(-3.0, 3.0, size=(SAMPLES, 3))]
+    nudges = NUDGE * random.choice([-1.0, 1.0], size=(SAMPLES, len(atoms), 3))
+    moves = [*shifts, *(sign * nudge for nudge in nudges for sign in (1.0, -1.0))]
+    first, *others = target.evaluate([displaced(atoms, move) for move in moves])
     if not np.isfinite(first.energy) or not np.isfinite(first.forces).all():
         raise MLIPError("the energy or a force of the structure is not a finite number. Give one near equilibrium")
-    noise = Tolerance(
-        energy_per_atom=max(abs(r.energy - first.energy) for r in others) / len(atoms),
-        atomic_energies=max(_difference(r.atomic_energies, first.atomic_energies) for r in others),
-        forces=max(_difference(r.forces, first.forces) for r in others),
-        stress=max(_difference(r.stress, first.stress) for r in others),
+    translated, pairs = others[: SAMPLES + 1], others[SAMPLES + 1 :]
+    noise = _noise(first, translated, translated)
+    found = Trial(
+        target=target,
+        atoms=atoms,
+        base=first,
+        translated=noise,
+        noise=_larger(noise, _noise(first, pairs[::2], pairs[1::2])),
+        **further,
     )
-    found = Trial(target=target, atoms=atoms, base=first, noise=noise, **further)
     if largest(first.forces) < SIGNAL:
         raise MLIPError(
             f"the largest force on the structure is {largest(first.forces):.2g} eV/Å: nothing could be shown on it. "
@@ -179,8 +191,26 @@ def measured_trial(target: Target, atoms: Atoms, **further: Any) -> Trial:
     return found
 
 
-def _difference(a: Any, b: Any) -> float:
-    return 0.0 if a is None or b is None else largest(np.asarray(a) - np.asarray(b))
+def _noise(middle: Result, ups: Sequence[Result], downs: Sequence[Result]) -> Tolerance:
+    """Largest (f(up) + f(down)) / 2 - f(middle)."""
+    n = len(middle.forces)
+
+    def spread(of: Callable[[Result], Any]) -> float:
+        if of(middle) is None:
+            return 0.0
+        return max(largest(np.asarray(of(u) + of(d)) / 2.0 - of(middle)) for u, d in zip(ups, downs, strict=True))
+
+    return Tolerance(
+        energy_per_atom=spread(lambda result: result.energy) / n,
+        atomic_energies=spread(lambda result: result.atomic_energies),
+        forces=spread(lambda result: result.forces),
+        stress=spread(lambda result: result.stress),
+    )
+
+
+def _larger(a: Tolerance, b: Tolerance) -> Tolerance:
+    one, other = asdict(a), asdict(b)
+    return Tolerance(**{key: max(one[key], other[key]) for key in one})
 
 
 def agreement(

@@ -23,11 +23,11 @@ def _checks(trial: Trial, name: str) -> list[Check]:
 def translation(trial: Trial) -> Outcome:
     """A translated structure has the same energy, forces and stress.
 
-    The same is asked of six small translations, from which the noise of all other probes is taken: a potential that
+    The same is asked of six small translations, which are a part of the noise of all other probes: a potential that
     depends on where the structure is would otherwise excuse itself. The threshold of those is what arithmetic in
     float32 makes at most (1e-4 eV/atom, 5e-3 eV/Å, 1e-4 eV/Å³).
     """
-    most, noise = asdict(MOST_NOISE), asdict(trial.noise)
+    most, noise = asdict(MOST_NOISE), asdict(trial.translated)
     source = "what arithmetic in float32, for forces in TF32, makes at most"
     checks = [
         judged(

@@ -1,4 +1,4 @@
-"""Adapter for SO3LR (A. Kabylda et al. 2025): package `so3krates-torch`, its own weights and pickled models.
+"""Adapter for SO3LR (A. Kabylda et al. 2024): package `so3krates-torch`, its own weights and pickled models.
 
 The layers are in model.py, the terms of pairs in pair_terms.py.
 """
@@ -32,7 +32,7 @@ LONG_CUTOFF, SWITCHING = 12.0, 2.0
 CITATION = (
     "Kabylda, A.; Frank, J. T.; Suárez-Dou, S.; Khabibrakhmanov, A.; Medrano Sandonas, L.; Unke, O. T.; Chmiela, S.; "
     "Müller, K.-R.; Tkatchenko, A. Molecular simulations with a pretrained neural network and universal pairwise force "
-    "fields. J. Am. Chem. Soc. 2025. doi:10.26434/chemrxiv-2024-bdfr0-v3"
+    "fields. ChemRxiv 2024. doi:10.26434/chemrxiv-2024-bdfr0-v3"
 )
 MOST_ELEMENTS = 100
 """of so3krates_torch's tables, from an atomic number of 0"""
@@ -86,7 +86,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         energy_frame=EnergyFrame(functional="PBE0 (SO3LR data)", hubbard_u="none", corrections="none", dispersion="MBD")
         if published
         else EnergyFrame.unknown(),
-        # The weights of its spin embedding are as they were before training.
+        # The weights of its spin embedding have the spread with which they were drawn: a spin would add random numbers.
         inputs=[Input(name="spin_multiplicity", choices=["1"], value="1")],
         settings=(Setting(name="charge", kind="integer", unit="e", range=(-LARGEST_CHARGE, LARGEST_CHARGE)),),
         inversion_symmetric=True,  # its features are compared by their lengths alone

@@ -90,7 +90,7 @@ class SO3LREnergy(nn.Module):
 class Embedding(nn.Module):
     """Features of an atom by its element and by its share of the total charge.
 
-    A spin has a share like it, whose weights nobody has trained; that of a singlet is zero.
+    A spin has a share like it, which is zero for a singlet.
     """
 
     rows: Tensor
