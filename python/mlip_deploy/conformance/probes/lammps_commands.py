@@ -202,11 +202,12 @@ def gcmc(trial: Trial) -> Outcome:
 
 
 def _kept(trial: Trial, number: int) -> float:
-    """eV: what the energy keeps of an atom that is hidden, as `fix gcmc` hides one."""
+    """eV: what the energy may keep of an atom that is hidden as `fix gcmc` hides one: nothing, or that of a lone one."""
     body = f"group hidden id {number + 1}\nneigh_modify exclude group hidden all\n" + state("state")
     hidden = trial.lammps.deck(trial.large, body).snapshot("state").result.energy
-    kept = hidden - trial.evaluate([_without(trial.large, number)])[0].energy
-    return kept if abs(kept) > 2 * trial.limits.energy_per_atom * len(trial.large) else 0.0
+    without, alone = trial.evaluate([_without(trial.large, number), _lone(trial.large.get_chemical_symbols()[number])])
+    kept = hidden - without.energy
+    return alone.energy if abs(kept - alone.energy) < abs(kept) else 0.0
 
 
 def _balance(symbol: str, alone: float) -> list[Check]:
