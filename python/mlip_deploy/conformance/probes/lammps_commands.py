@@ -202,7 +202,7 @@ def gcmc(trial: Trial) -> Outcome:
 
 
 def _kept(trial: Trial, number: int) -> float:
-    """eV: what the energy may keep of an atom that is hidden as `fix gcmc` hides one: nothing, or that of a lone one."""
+    """eV: what the energy may keep of an atom that `fix gcmc` hides: nothing, or that of a lone one."""
     body = f"group hidden id {number + 1}\nneigh_modify exclude group hidden all\n" + state("state")
     hidden = trial.lammps.deck(trial.large, body).snapshot("state").result.energy
     without, alone = trial.evaluate([_without(trial.large, number), _lone(trial.large.get_chemical_symbols()[number])])
