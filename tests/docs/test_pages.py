@@ -25,6 +25,7 @@ from mlip_deploy.validation.properties import recipes
 pytestmark = pytest.mark.slow
 
 ELSEWHERE = {
+    "tutorials/active-learning.md": "engines/test_active_learning.py",
     "extending.md": "families/test_families_page.py",
     "families.md": "families/test_families_page.py",
     "long-range.md": "engines/test_long_range.py",

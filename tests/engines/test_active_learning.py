@@ -1,4 +1,6 @@
-"""The example of the active-learning loop, with SevenNet-0 and a small cell: alarm, frames, labels, domain, silence."""
+"""The example of the active-learning loop, with SevenNet-0 and a small cell: alarm, frames, labels, domain, silence.
+
+It is what docs/tutorials/active-learning.md does by hand."""
 
 import re
 import subprocess

@@ -363,12 +363,20 @@ def test_notes(folder, toy_local, tmp_path):
     assert not (tmp_path / "several" / "in.lammps").exists()
 
 
+def test_a_guard_needs_a_domain_and_something_to_look_at(folder, toy_local, tmp_path):
+    with pytest.raises(MLIPError, match=r"--guard: '.*' has no domain, .* Type: mlip domain fit .* --frames"):
+        prepare("lammps", toy_local, folder / "salt.cif", tmp_path / "run", guard=True)
+    with pytest.raises(MLIPError, match="--guard: OpenMM's minimiser cannot be watched"):
+        prepare("openmm", toy_local, folder / "salt.cif", tmp_path / "run", guard=True, ensemble="min")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command(folder, toy_local, tmp_path):
     done = mlip("prepare", "lammps", toy_local, folder / "salt.cif", "-o", tmp_path / "run", "--time", "1ps")
     assert done.returncode == 0, done.stderr
     assert f"cd {tmp_path / 'run'} && lmp -in in.lammps" in done.stdout
     assert "mpiexec -n 4 lmp -in in.lammps" in done.stdout
-    assert "LAMMPS_PLUGIN_PATH" in done.stdout
+    assert "mlip deploy lammps builds the plugin" in done.stdout
     again = mlip("prepare", "lammps", toy_local, folder / "salt.cif", "-o", tmp_path / "run")
     assert (again.returncode, "type --force" in again.stderr) == (2, True)
     forced = mlip("prepare", "lammps", toy_local, folder / "salt.cif", "-o", tmp_path / "run", "--force")

@@ -11,7 +11,7 @@ from conftest import mlip
 from pair_potential import crystal
 from test_prepare import table
 
-from mlip_deploy import MLIPCalculator, MLIPError, prepare, run
+from mlip_deploy import MLIPCalculator, MLIPError, fit_domain, prepare, run
 from mlip_deploy.engines.lammps_files import keep_whole_frames
 from mlip_deploy.preparation.plan import FORCE_TOLERANCE
 from mlip_deploy.simulation.judge import with_error
@@ -172,7 +172,34 @@ def test_atoms_that_fly_apart_are_no_success(pair_potential, copper, tmp_path):
     assert "more than 10 times the 9000 K" in done.findings[0].text
 
 
+@pytest.mark.parametrize(("engine", "ensemble"), [("ase", "nvt"), ("lammps", "nvt"), ("openmm", "nvt"), ("ase", "min"),
+                                                  ("lammps", "min")])  # fmt: skip
+def test_a_guarded_run_stops_outside_of_the_domain(engine, ensemble, tiny, tmp_path):
+    """The domain is the crystal at rest, nearly: heat, and a stretched start, are outside of it."""
+    crystal = bulk("NaCl", "rocksalt", a=5.2, cubic=True)
+    frames = []
+    for seed in range(12):
+        frames.append(crystal.copy())
+        frames[-1].rattle(0.01, seed=seed)
+    known = tmp_path / "known.mlip.pt"
+    fit_domain(tiny, [frames], output=known)
+    stretched = bulk("NaCl", "rocksalt", a=6.0, cubic=True)
+    stretched.rattle(0.3, seed=1)
+    write(tmp_path / "stretched.cif", stretched)
+    options = {"time": "0.1ps", "temperature": 900} if ensemble == "nvt" else {}
+    made = prepare(
+        engine, known, tmp_path / "stretched.cif", tmp_path / "run", ensemble=ensemble, guard=True, **options
+    )
+    done = run(made)
+    assert not done.passed
+    (finding,) = done.findings
+    assert "has a grade of" in finding.text
+    assert "guard.extxyz" in finding.remedy
+    assert len(read(made.folder / "guard.extxyz")) == 8
+
+
 MESSAGES = {
+    "fix mlip/guard, step 10: atom 24 (Si) has a grade of 19.6, above 1.5": "action warn",
     "Lost atoms: original 500 current 498": "Relax the structure first",
     "Non-numeric pressure - simulation unstable": "Relax the structure first",
     "openmm.OpenMMException: Particle coordinate is NaN.": "Relax the structure first",

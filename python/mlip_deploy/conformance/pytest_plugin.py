@@ -1,7 +1,7 @@
 """`pytest --mlip-conform ENGINE`: each probe is a test, for the continuous integration of a potential's own project.
 
-pytest --mlip-conform ase --mlip-potential mymodel.ase:calculator --mlip-structure tests/si.cif
-pytest --mlip-conform lammps --mlip-potential "pair_style mine; pair_coeff * * m.pt Si" --mlip-structure tests/si.cif
+pytest --mlip-conform ase --mlip-potential mymodel.ase:calculator --mlip-structure si.cif
+pytest --mlip-conform lammps --mlip-potential "pair_style mine; pair_coeff * * m.pt Si" --mlip-structure si.cif
 
 pytest finds it by the entry point "pytest11"; without the option it does nothing.
 """

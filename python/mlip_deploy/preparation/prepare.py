@@ -145,11 +145,6 @@ def prepare(
     artifact = Artifact(file)
     found, notes = read_structure(structure)
     check_structure(found, artifact)
-    if guard and artifact.domain() is None:
-        raise MLIPError(
-            f"--guard: '{file}' has no domain, which says what the model knows. Type: mlip domain fit {file} --frames "
-            "FRAMES.extxyz"
-        )
     lightest = min(found.get_chemical_symbols(), key=atomic_mass)
     plan = make_plan(
         engine,
@@ -166,6 +161,11 @@ def prepare(
         threads,
         device,
     )
+    if guard and artifact.domain() is None:
+        raise MLIPError(
+            f"--guard: '{file}' has no domain, which says what the model knows. Type: mlip domain fit {file} --frames "
+            "FRAMES.extxyz"
+        )
     if ensemble in plans.WITH_PRESSURE:
         require_pressure(found, ensemble)
     whole, times = enlarge(found, supercell, atoms)

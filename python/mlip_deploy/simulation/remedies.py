@@ -15,6 +15,12 @@ MEMORY = (
 )
 
 REMEDIES = (
+    (
+        r"has a grade of",
+        "The guard stopped it: the frame is in guard.extxyz. Compare the model with your reference method there, or "
+        "give the domain more frames: mlip domain fit MODEL --frames FRAMES.extxyz. To collect more of them, write "
+        "action warn in place of action stop in the input",
+    ),
     (r"[Ll]ost atoms|[Nn]on-numeric|is NaN|out of range atoms|not finite|Too many.*neighbor bins|non-finite", BLOW_UP),
     (r"(not enough|out of) memory|bad_alloc|([Cc]annot |can't |[Ff]ailed to (re)?)allocate|Killed", MEMORY),
     (
