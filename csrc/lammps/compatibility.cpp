@@ -3,10 +3,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <initializer_list>
 #include <memory>
 #include <new>
-#include <utility>
 
 #include "atom.h"
 #include "domain.h"
@@ -40,17 +38,6 @@ std::string another_version(void* lammps) {
   if (version == MLIP_LAMMPS_VERSION && same_update) return "";
   return "was built for LAMMPS " + describe(MLIP_LAMMPS_VERSION, same_update ? -1 : MLIP_LAMMPS_UPDATE) + ", this is " +
          describe(version, same_update ? -1 : update);
-}
-
-/// SMALLBIG, BIGBIG and SMALLSMALL builds of one version differ in the sizes of atom ids and image flags.
-std::string other_integers(void* lammps) {
-  for (const auto& [name, size] :
-       {std::pair{"tagint", sizeof(LAMMPS_NS::tagint)}, std::pair{"bigint", sizeof(LAMMPS_NS::bigint)},
-        std::pair{"imageint", sizeof(LAMMPS_NS::imageint)}})
-    if (const int found = lammps_extract_setting(lammps, name); found != static_cast<int>(size))
-      return std::string("was built with a ") + name + " of " + std::to_string(size) + " bytes, this LAMMPS has " +
-             std::to_string(found);
-  return "";
 }
 
 std::string other_headers(const std::string& name) {
@@ -120,7 +107,7 @@ std::string other_pair(void* lammps) {
 }  // namespace
 
 std::string incompatibility(void* lammps) {
-  for (const auto check : {another_version, other_integers, moved_members, other_pair})
+  for (const auto check : {another_version, moved_members, other_pair})
     if (std::string reason = check(lammps); !reason.empty()) return reason;
   return "";
 }

@@ -1,5 +1,6 @@
 // Whether a LAMMPS is the one that the plugin was compiled for. A plugin shares LAMMPS's classes, and their members
 // move between releases, and between updates of one release: 22 July 2025's second and fourth have different Pairs.
+// plugin.cpp has compared the sizes of integers before, without which these functions could not be loaded.
 #pragma once
 
 #include <string>

@@ -14,10 +14,12 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lammps.h"
 #include "library.h"
+#include "lmptype.h"
 
 namespace {
 
@@ -119,6 +121,18 @@ std::string load_library() {
   return "";
 }
 
+/// SMALLBIG, BIGBIG and SMALLSMALL builds of one version differ in the sizes of atom ids and image flags, and so in the
+/// names of functions that the styles need.
+std::string other_integers(void* lmp) {
+  for (const auto& [name, size] :
+       {std::pair{"tagint", sizeof(LAMMPS_NS::tagint)}, std::pair{"bigint", sizeof(LAMMPS_NS::bigint)},
+        std::pair{"imageint", sizeof(LAMMPS_NS::imageint)}})
+    if (const int found = lammps_extract_setting(lmp, name); found != static_cast<int>(size))
+      return std::string("was built with a ") + name + " of " + std::to_string(size) + " bytes, this LAMMPS has " +
+             std::to_string(found);
+  return "";
+}
+
 /// A function of libmlip_lammps.so, which stays loaded; null with a `reason`.
 void* load_function(const char* name, void* lmp, std::string& reason) {
   const std::filesystem::path library = this_library.parent_path() / style_library;
@@ -143,14 +157,18 @@ void* load_function(const char* name, void* lmp, std::string& reason) {
 /// @param arguments of the function, between LAMMPS and the reason
 template <typename... Arguments>
 void* create(const char* function, const std::string& style, void* lmp, Arguments... arguments) {
-  std::string reason;
-  using Create = void*(void*, Arguments..., std::string&);
-  auto* creator = reinterpret_cast<Create*>(load_function(function, lmp, reason));
-  void* made = creator ? creator(lmp, arguments..., reason) : nullptr;
-  if (made) return made;
-  if (creator) reason += build_again();
+  std::string reason = other_integers(lmp);
+  bool another_lammps = !reason.empty();
+  if (!another_lammps) {
+    using Create = void*(void*, Arguments..., std::string&);
+    auto* creator = reinterpret_cast<Create*>(load_function(function, lmp, reason));
+    void* made = creator ? creator(lmp, arguments..., reason) : nullptr;
+    if (made) return made;
+    another_lammps = creator != nullptr;
+  }
+  if (another_lammps) reason += build_again();
   // A file may be missing on one node alone; another LAMMPS is another one on all ranks.
-  const int ranks = creator ? LMP_ERROR_ALL : LMP_ERROR_ONE;
+  const int ranks = another_lammps ? LMP_ERROR_ALL : LMP_ERROR_ONE;
   lammps_error(lmp, ranks | LMP_ERROR_WORLD, (style + " " + reason).c_str());
   return nullptr;
 }
