@@ -1,5 +1,5 @@
 // pair_style mutant FAULT: a smooth pair potential with one fault, chosen by its name; "none" is sound. `mlip conform`
-// must find each (test_mutants.py). One plugin, so that it is compiled once.
+// must find each (test_faults.py). One plugin, so that it is compiled once.
 //
 //   phi(r) = -D (2 e^(-a (r - R)) - e^(-2 a (r - R))) (1 - (r / cutoff)^2)^3,  D by the elements of pair_coeff
 #include <mpi.h>
