@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ase.io import write
-
 import mlip_deploy
 from mlip_deploy.cli.console import console, escape, progress_line
 from mlip_deploy.cli.options import add_hardware
@@ -24,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Choose, and write the frames, the most informative one first."""
+    from ase.io import write
+
     from mlip_deploy.domain.frames import read_frames
 
     require_file(options.out)
