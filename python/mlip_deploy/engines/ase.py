@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from mlip_deploy import ase
 from mlip_deploy.artifact.gate import doubts_ignored
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.result import Result
 
 
 def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, device: str = "cpu") -> Result:
     """Energy, forces and stress of `atoms` (eV, Å)."""
-    _require_one(ranks)
+    if ranks != 1:
+        raise ValueError(f"ASE runs on one rank, {ranks} asked for")
     calculator = calculator_of(path, threads, device)
     atoms = atoms.copy()
     atoms.calc = calculator
@@ -33,21 +33,15 @@ def evaluate(path: str | Path, atoms: Atoms, ranks: int = 1, threads: int = 0, d
 def evaluate_many(
     path: str | Path, frames: Sequence[Atoms], ranks: int = 1, threads: int = 0, device: str = "cpu"
 ) -> list[Result]:
-    """`evaluate` for each structure, small ones several at a time."""
-    _require_one(ranks)
-    results = ase.evaluate_many(calculator_of(path, threads, device), frames)
-    return [
-        result if atoms.pbc.all() else replace(result, stress=None)
-        for atoms, result in zip(frames, results, strict=True)
-    ]
+    """`evaluate` for each structure, one at a time.
+
+    Not `mlip_deploy.evaluate_many`: in one graph with others a small structure is computed as a large one is, and a
+    model that is wrong in large systems alone looks consistent.
+    """
+    return [evaluate(path, atoms, ranks, threads, device) for atoms in frames]
 
 
-def _require_one(ranks: int) -> None:
-    if ranks != 1:
-        raise ValueError(f"ASE runs on one rank, {ranks} asked for")
-
-
-def calculator_of(path: str | Path, threads: int = 0, device: str = "cpu") -> ase.MLIPCalculator:
+def calculator_of(path: str | Path, threads: int = 0, device: str = "cpu") -> MLIPCalculator:
     """The file's calculator, loaded once.
 
     Without the self-test, as in the other engines: checks say themselves how far a model is off.
@@ -57,7 +51,7 @@ def calculator_of(path: str | Path, threads: int = 0, device: str = "cpu") -> as
 
 
 @lru_cache(maxsize=4)
-def _calculator(path: Path, modified: int, threads: int, device: str) -> ase.MLIPCalculator:
+def _calculator(path: Path, modified: int, threads: int, device: str) -> MLIPCalculator:
     """`modified` makes a rewritten file a different one."""
     with doubts_ignored():
-        return ase.MLIPCalculator(path, device=device, threads=threads, self_test=False)
+        return MLIPCalculator(path, device=device, threads=threads, self_test=False)
