@@ -32,9 +32,12 @@ def one_by_one(calculator: mlip.MLIPCalculator, frames: list[Atoms]) -> None:
         atoms.get_forces()
 
 
-def seconds(run: Callable[[], object]) -> float:
+Run = Callable[[mlip.MLIPCalculator, list[Atoms]], object]
+
+
+def seconds(run: Run, calculator: mlip.MLIPCalculator, frames: list[Atoms]) -> float:
     start = time.process_time()
-    run()
+    run(calculator, frames)
     return time.process_time() - start
 
 
@@ -52,8 +55,8 @@ def main() -> None:
         alone, together = [], []
         for _ in range(ROUNDS):
             frames = structures(cell)  # not those of the last round, which ASE would not compute again
-            alone.append(seconds(lambda: one_by_one(calculator, frames)))  # noqa: B023
-            together.append(seconds(lambda: mlip.evaluate_many(calculator, frames)))  # noqa: B023
+            alone.append(seconds(one_by_one, calculator, frames))
+            together.append(seconds(mlip.evaluate_many, calculator, frames))
         ratio = np.median(np.array(alone) / np.array(together))
         each = [1000.0 * np.median(times) / STRUCTURES for times in (alone, together)]
         print(f"{len(cell):5d} {each[0]:16.2f} {each[1]:18.2f} {ratio:13.2f}")

@@ -58,8 +58,6 @@ class Guard:
         Frames that are written at most.
     spacing
         Å: a frame is written when an atom has moved this far since the last one, so that frames are no copies.
-    who
-        For messages: "MLIPGuard".
 
     Raises
     ------
@@ -74,17 +72,16 @@ class Guard:
         dump: str | Path | None = None,
         max: int = 200,
         spacing: float = 0.5,
-        who: str = "MLIPGuard",
     ):
         self.thresholds = {name: float(value) for name, value in thresholds.items() if value is not None}
         if not self.thresholds:
-            raise MLIPError(f"{who} guards nothing. Give a threshold: {who}(..., grade=1.5)")
+            raise MLIPError("MLIPGuard guards nothing. Give a threshold: MLIPGuard(..., grade=1.5)")
         for name, value in self.thresholds.items():
             if not value > 0:
-                raise MLIPError(f"{who}: {name}={value:g}, expected a number above 0")
+                raise MLIPError(f"MLIPGuard: {name}={value:g}, expected a number above 0")
         if action not in ("warn", "stop"):
-            raise MLIPError(f"{who}: action='{action}' is neither 'warn' nor 'stop'")
-        self.action, self.max, self.spacing, self.who = action, max, spacing, who
+            raise MLIPError(f"MLIPGuard: action='{action}' is neither 'warn' nor 'stop'")
+        self.action, self.max, self.spacing = action, max, spacing
         self.dump = Path(dump) if dump is not None else None
         self.checks: list[Check] = []
         self.n_frames = 0
@@ -94,7 +91,9 @@ class Guard:
             try:
                 self.dump.open("a").close()
             except OSError as error:
-                raise MLIPError(f"{who}: '{dump}' cannot be written ({error.strerror}). Name another file") from error
+                raise MLIPError(
+                    f"MLIPGuard: '{dump}' cannot be written ({error.strerror}). Name another file"
+                ) from error
 
     def check(
         self,
@@ -154,7 +153,7 @@ class Guard:
         near = ", ".join(f"{ids[k]} ({atoms.symbols[k]}) at {distances[k]:.2f} Å" for k in order)
         others = f"; {n_above - 1} more atom(s) above" if n_above > 1 else ""
         text = (
-            f"{self.who}, step {step}: atom {ids[worst]} ({atoms.symbols[worst]}) has a {NAMES[name]} of "
+            f"MLIPGuard, step {step}: atom {ids[worst]} ({atoms.symbols[worst]}) has a {NAMES[name]} of "
             f"{values[name][worst]:.3g}{UNITS.get(name, '')}, above {limits[name]:g}{others}. "
         )
         text += f"Near it: {near}. " if near else ""
@@ -175,7 +174,7 @@ class Guard:
             write(self.dump, frame, format="extxyz", append=True)
         except OSError as error:
             raise MLIPError(
-                f"{self.who}: '{self.dump}' could not be written at step {step} ({error.strerror})"
+                f"MLIPGuard: '{self.dump}' could not be written at step {step} ({error.strerror})"
             ) from error
         self._last = frame
         self.n_frames += 1
