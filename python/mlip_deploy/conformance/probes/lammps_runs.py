@@ -162,10 +162,11 @@ def restart(trial: Trial) -> Outcome:
 def rerun(trial: Trial) -> Outcome:
     """A trajectory that is read back gives the energies and forces of its positions.
 
-    20 steps at 1160 K, 20 more with the same numbers, which are dumped; `rerun` reads these back in the same process, as
-    is done to compute pressures, fluxes or another potential's energies afterwards. Its forces and atomic energies are
-    compared with those of the same positions in a new run. Steps come again here and atoms jump between them: what a
-    potential keeps by the number of the step, or expects of its last call, is wrong. The threshold is twice the noise.
+    20 steps at 1160 K, 20 more with the same numbers, which are dumped; `rerun` reads these back in the same process,
+    as is done to compute pressures, fluxes or another potential's energies afterwards. Its forces and atomic energies
+    are compared with those of the same positions in a new run. Steps come again here and atoms jump between them: what
+    a potential keeps by the number of the step, or expects of its last call, is wrong. The threshold is twice the
+    noise.
     """
     body = (
         hot(trial)
