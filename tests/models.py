@@ -182,3 +182,29 @@ def so3lr_model(**changes: Any) -> Any:
         for number, scale in ((1, 2.0), (6, 3.0), (8, 2.5)):
             model.atomic_energy_output_block.energy_scales.weight[0, number - 1] = scale
     return model
+
+
+def mattersim_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A MatterSim of two layers with few channels and random weights, as MatterSim saves it.
+
+    Args:
+        changes: of the settings.
+    """
+    from mattersim.forcefield.m3gnet.m3gnet import M3Gnet
+    from mattersim.forcefield.potential import Potential
+
+    settings: dict[str, Any] = {"num_blocks": 2, "units": 16, "max_l": 4, "max_n": 4, "cutoff": 5.0}
+    settings |= {"max_z": 20, "threebody_cutoff": 4.0} | changes
+    torch.manual_seed(seed)
+    model = M3Gnet(device="cpu", **settings)
+    with torch.no_grad():
+        # large enough that forces are of the order of 1 eV/Å, and a tenth of them from angles
+        model.atom_embedding.mlp[0].linear.weight.mul_(20.0)
+        for layer in model.graph_conv:
+            for branch in (layer.three_body.edge_gate_mlp.g, layer.three_body.edge_gate_mlp.sigma):
+                branch[0].linear.weight.mul_(100.0)
+        numbers = torch.arange(settings["max_z"] + 1)
+        model.normalizer.shift.copy_(-1.0 - numbers % 7)
+        model.normalizer.scale.copy_(150.0 * (1.0 + 0.1 * (numbers % 3)))
+    Potential(model, device="cpu").save(str(path))
+    return path

@@ -76,7 +76,7 @@ class Family:
     def version(self) -> str | None:
         """Release of the framework's distribution, the first that `install` names; None without it."""
         try:
-            return metadata.version(self.install.removeprefix("pip install ").split()[0])
+            return metadata.version(self.install.removeprefix("pip install ").split()[0].partition("==")[0])
         except metadata.PackageNotFoundError:
             return None
 
@@ -199,6 +199,14 @@ FAMILIES = {
             "so3krates_torch",
             "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
             "so3lr, or a file that holds a whole SO3LR model (*.model)",
+        ),
+        # Without its requirements: packages for workflows, data bases and training.
+        Family(
+            "mattersim",
+            "mattersim",
+            "pip install mattersim==1.2.3 --no-deps && pip install deprecated e3nn loguru pymatgen scikit-learn "
+            "torch-ema torch-geometric torch-runstats torchmetrics",
+            "mattersim-v1.0.0-1m or mattersim-v1.0.0-5m, or a checkpoint file (*.pth)",
         ),
     ]
 }

@@ -1,0 +1,324 @@
+"""MatterSim's network (its own M3GNet) behind the model interface.
+
+Every edge has features of its own, which depend on the edge's centre and on the other edges there: angles enter
+through sums over the edges e' at the centre of an edge e,
+
+    s_e = f(r_e) Σ_{e' ≠ e} f(r_e') j(r_e') P(cos θ_ee'),
+
+with a cutoff f at 4 Å, spherical Bessel functions j and Legendre polynomials P. In MatterSim's layers a factor of the
+centre stands inside of this sum, so that it is made again in each layer. Here it stands outside, and the sums are made
+once.
+
+The first matrix of a gated perceptron acts on the features of two atoms and of an edge, one behind the other; it is
+cut into one matrix for each, so that atoms are multiplied once and not once per edge.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip_deploy.exporters.layers.edge_pairs import pairs_of_edges
+
+
+class MatterSimEnergy(nn.Module):
+    """Atomic energies of owned atoms from edge vectors, in eV.
+
+    Args:
+        model: `mattersim.forcefield.m3gnet.m3gnet.M3Gnet` in the type to compute in.
+        numbers: atomic number of each type index.
+        fuse: whether to use mlip's operators, or torch's alone.
+    """
+
+    embedding: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: Any, numbers: list[int], fuse: bool):
+        super().__init__()
+        self.register_buffer("embedding", model.atom_embedding.mlp[0].linear.weight.detach().T[numbers].contiguous())
+        self.register_buffer("scale", model.normalizer.scale.detach()[numbers])
+        self.register_buffer("shift", model.normalizer.shift.detach()[numbers])
+        self.radial = RadialBasis(model.rbf)
+        self.edge_encoder = model.edge_encoder.mlp[0].linear
+        self.angles = AngleSums(model.sbf, float(model.model_args["threebody_cutoff"]))
+        self.layers = nn.ModuleList(Layer(block, fuse) for block in model.graph_conv)
+        self.readout = GatedPerceptron(model.final)
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are those of the atoms after the last layer."""
+        n_nodes = node_types.size(0)
+        distances = torch.linalg.vector_norm(edge_vectors, dim=[1])
+        radial = self.radial(distances)
+        edges = nn.functional.silu(self.edge_encoder(radial))
+        near, sums = self.angles(distances, edge_vectors, edge_index[0], n_owned)
+        everyone = self.embedding[node_types]
+        x = everyone[:n_owned]
+        for t, layer in enumerate(self.layers):
+            if t > 0:
+                everyone = torch.ops.mlip.ghost_gather(x, n_nodes)
+            x, edges = layer(x, everyone, edges, radial, near, sums, edge_index)
+        types = node_types[:n_owned]
+        energies: Tensor = self.scale[types] * self.readout(x).squeeze(1) + self.shift[types]
+        return energies, x
+
+
+class RadialBasis(nn.Module):
+    """MatterSim's SmoothBesselBasis [n_edges, n_functions], which vanishes with two derivatives at the cutoff.
+
+    Each function is a sum of sin(kπr/r_max) / r with k up to n_functions + 1.
+    """
+
+    frequencies: Tensor
+    coefficients: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        n = int(original.max_n)
+        one, two = original.n_1_pi_cutoff[0], original.n_2_pi_cutoff[0]
+        dn, en, factors = original.dn, original.en[0], original.fnr_weights[0]
+        raw = torch.zeros(n + 1, n).to(one)  # of sin(kπr/r_max) / r, before functions are made orthogonal
+        for k in range(n):
+            raw[k, k] += factors[k] / one[k]
+            raw[k + 1, k] += factors[k] / two[k]
+        columns = [raw[:, 0]]
+        for k in range(1, n):
+            columns.append((raw[:, k] + torch.sqrt(en[k] / dn[k - 1]) * columns[-1]) / torch.sqrt(dn[k]))
+        self.register_buffer("frequencies", torch.cat([one, two[-1:]]))
+        self.register_buffer("coefficients", torch.stack(columns, dim=1))
+
+    def forward(self, distances: Tensor) -> Tensor:
+        r = distances.unsqueeze(1)
+        return torch.mm(torch.sin(r * self.frequencies) / r, self.coefficients)
+
+
+class AngleSums(nn.Module):
+    """The sums over angles s_e, once for all layers.
+
+    Args:
+        original: SphericalBasisLayer.
+        cutoff: of edges that form angles, Å.
+    """
+
+    frequencies: Tensor
+    sines: Tensor
+    cosines: Tensor
+
+    def __init__(self, original: Any, cutoff: float):
+        super().__init__()
+        self.cutoff = cutoff
+        self.limit = 1.0 - 1e-7  # to which MatterSim clamps cosines
+        # MatterSim lets max_n count degrees and max_l roots; both are 4 in the published models.
+        n_functions = int(original.max_l) * int(original.max_n)
+        degrees = [k // int(original.max_l) for k in range(n_functions)]
+        roots = [k % int(original.max_l) for k in range(n_functions)]
+        self.n_polynomials, self.repeats = int(original.max_l), int(original.max_n)
+        a = original.coef.double()
+        zero, one = torch.zeros_like(a[0, 0]), torch.ones_like(a[0, 0])
+        # j of each degree is a sum of sin(zr) r^-p and cos(zr) r^-p with p from 1, r in units of the large cutoff.
+        sines = torch.stack(
+            [
+                torch.stack([one, zero, zero, zero]),
+                torch.stack([zero, a[1, 2], zero, zero]),
+                torch.stack([a[2, 0], zero, a[2, 4], zero]),
+                torch.stack([zero, -a[3, 2], zero, a[3, 6]]),
+            ]
+        )
+        cosines = torch.stack(
+            [
+                torch.stack([zero, zero, zero, zero]),
+                torch.stack([a[1, 0], zero, zero, zero]),
+                torch.stack([zero, -a[2, 2], zero, zero]),
+                torch.stack([a[3, 0], zero, -a[3, 4], zero]),
+            ]
+        )
+        zeros = torch.stack([a[0, 0], a[1, 1], a[2, 1], a[3, 1]])[degrees, roots]
+        norms = [math.sqrt((2 * (k // self.repeats) + 1) / (4 * math.pi)) for k in range(n_functions)]
+        norm = original.factor.double() * torch.tensor(norms, dtype=torch.float64)
+        self.large_cutoff = float(original.cutoff)
+        dtype = original.coef.dtype
+        self.register_buffer("frequencies", zeros.to(dtype))
+        self.register_buffer("sines", (sines[degrees, :, roots] * norm.unsqueeze(1)).T.to(dtype).contiguous())
+        self.register_buffer("cosines", (cosines[degrees, :, roots] * norm.unsqueeze(1)).T.to(dtype).contiguous())
+
+    def forward(self, distances: Tensor, edge_vectors: Tensor, centres: Tensor, n_owned: int) -> tuple[Tensor, Tensor]:
+        """The edges that form angles, int64 [n_near], and their sums [n_near, n_functions]."""
+        near = torch.nonzero(distances <= self.cutoff).squeeze(1)
+        vertices = centres.index_select(0, near)
+        first, second = pairs_of_edges(vertices, vertices, n_owned)
+        others = first != second
+        first, second = first[others], second[others]
+
+        r = distances.index_select(0, near).unsqueeze(1)
+        directions = edge_vectors.index_select(0, near) / r
+        cosine = (directions.index_select(0, first) * directions.index_select(0, second)).sum(dim=1)
+        cosine = cosine.clamp(-self.limit, self.limit)
+        smooth = self.smooth(r)
+        terms = (smooth * self.bessel(r)).index_select(0, second) * self.legendre(cosine)
+        sums = torch.zeros([near.size(0), terms.size(1)], dtype=terms.dtype, device=terms.device)
+        return near, smooth * sums.index_add(0, first, terms)
+
+    def smooth(self, r: Tensor) -> Tensor:
+        """1 at 0, and 0 with two derivatives at the cutoff."""
+        x = r / self.cutoff
+        return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
+
+    def bessel(self, r: Tensor) -> Tensor:
+        """Spherical Bessel functions [n_near, n_functions] with the norms of the Legendre polynomials."""
+        x = r / self.large_cutoff
+        u = 1.0 / x
+        powers = torch.cat([u, u * u, u * u * u, (u * u) * (u * u)], dim=1)
+        phase = x * self.frequencies
+        return torch.sin(phase) * torch.mm(powers, self.sines) + torch.cos(phase) * torch.mm(powers, self.cosines)
+
+    def legendre(self, cosine: Tensor) -> Tensor:
+        """Legendre polynomials [n_pairs, n_functions]."""
+        square = cosine * cosine
+        polynomials = [torch.ones_like(cosine), cosine, 1.5 * square - 0.5, cosine * (2.5 * square - 1.5)]
+        chosen = torch.stack(polynomials[: self.n_polynomials], dim=1)
+        return chosen.repeat_interleave(self.repeats, dim=1)
+
+
+class Layer(nn.Module):
+    """MatterSim's MainBlock: edges from angles, then edges and atoms from edges and the atoms at their ends.
+
+    Args:
+        original: the MainBlock.
+        fuse: see MatterSimEnergy.
+    """
+
+    def __init__(self, original: Any, fuse: bool):
+        super().__init__()
+        self.atom_gate = original.three_body.atom_mlp.linear
+        self.angle_gate = GatedPerceptron(original.three_body.edge_gate_mlp)
+        perceptron = FusedPairPerceptron if fuse else PairPerceptron
+        self.to_edges, self.radial_to_edges = perceptron(original.gated_mlp_edge), original.edge_layer_edge.linear
+        self.to_atoms, self.radial_to_atoms = perceptron(original.gated_mlp_atom), original.edge_layer_atom.linear
+
+    def forward(
+        self, x: Tensor, everyone: Tensor, edges: Tensor, radial: Tensor, near: Tensor, sums: Tensor, edge_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """New features of owned atoms and of edges.
+
+        Args:
+            x: [n_owned, channels].
+            everyone: [n_nodes, channels], owned atoms and ghosts.
+            edges: [n_edges, channels].
+            radial: [n_edges, n_radial].
+            near, sums: see `AngleSums.forward`.
+            edge_index: int64 [2, n_edges].
+        """
+        centres = edge_index[0]
+        weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, centres[near])
+        edges = edges.index_add(0, near, self.angle_gate(weighted))
+        edges = edges + self.to_edges(x, everyone, edges, edge_index, self.radial_to_edges(radial))
+        factors = nn.functional.silu(self.radial_to_atoms(radial))
+        messages = self.to_atoms(x, everyone, edges, edge_index, factors)
+        return x.index_add(0, centres, messages), edges
+
+
+class GatedPerceptron(nn.Module):
+    """MatterSim's GatedMLP: two perceptrons of one input, of which the second, through a sigmoid, multiplies the first.
+
+    The first matrices of both stand side by side in one.
+    """
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.first = _linear(*_first_of_both(original))
+        self.rest = AfterFirst(original)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = self.rest(self.first(inputs))
+        return result
+
+
+class PairPerceptron(nn.Module):
+    """A GatedMLP whose input is the features of an edge's centre, of its neighbour and of the edge, side by side."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.of_centre, self.of_neighbour, self.of_edge = _cut_first_of_both(original)
+        self.rest = AfterFirst(original)
+
+    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, edge_index: Tensor, factors: Tensor) -> Tensor:
+        """Its result times factors, [n_edges, channels].
+
+        Args:
+            x, everyone, edges, edge_index: see `Layer.forward`.
+            factors: [n_edges, channels].
+        """
+        of_centres = self.of_centre(x).index_select(0, edge_index[0])
+        of_neighbours = self.of_neighbour(everyone).index_select(0, edge_index[1])
+        result: Tensor = self.rest(of_centres + of_neighbours + self.of_edge(edges)) * factors
+        return result
+
+
+class FusedPairPerceptron(nn.Module):
+    """PairPerceptron by the operator `mlip::gated_pairs`."""
+
+    weights: Tensor
+    biases: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.of_centre, self.of_neighbour, self.of_edge = _cut_first_of_both(original)
+        last = [original.g[1].linear, original.sigma[1].linear]
+        self.register_buffer("weights", torch.stack([linear.weight.detach() for linear in last]))
+        self.register_buffer("biases", torch.stack([linear.bias.detach() for linear in last]))
+
+    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, edge_index: Tensor, factors: Tensor) -> Tensor:
+        """As `PairPerceptron.forward`."""
+        of_atoms = self.of_centre(x), self.of_neighbour(everyone)
+        result: Tensor = torch.ops.mlip.gated_pairs(
+            of_atoms[0], of_atoms[1], self.of_edge(edges), edge_index, self.weights, self.biases, factors
+        )
+        return result
+
+
+class AfterFirst(nn.Module):
+    """A GatedMLP after its first matrices."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.values = nn.ModuleList(layer.linear for layer in original.g[1:])
+        self.gates = nn.ModuleList(layer.linear for layer in original.sigma[1:])
+        self.activated = hasattr(original.g[-1], "sigmoid")
+
+    def forward(self, both: Tensor) -> Tensor:
+        """Of what the first matrices of the two perceptrons give, side by side."""
+        value, gate = both.chunk(2, dim=1)
+        for to_value, to_gate in zip(self.values, self.gates):  # noqa: B905  TorchScript knows no strict=
+            value, gate = to_value(nn.functional.silu(value)), to_gate(nn.functional.silu(gate))
+        if self.activated:
+            value = nn.functional.silu(value)
+        return value * torch.sigmoid(gate)
+
+
+def _first_of_both(original: Any) -> tuple[Tensor, Tensor | None]:
+    """The first matrices of a GatedMLP's two perceptrons as one [2 channels, inputs], and their biases."""
+    value, gate = original.g[0].linear, original.sigma[0].linear
+    bias = None if value.bias is None else torch.cat([value.bias, gate.bias]).detach()
+    return torch.cat([value.weight, gate.weight]).detach(), bias
+
+
+def _cut_first_of_both(original: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+    """The same cut into what acts on the centre (with the biases), on the neighbour and on the edge."""
+    weight, bias = _first_of_both(original)
+    centre, neighbour, edge = weight.chunk(3, dim=1)
+    return _linear(centre, bias), _linear(neighbour), _linear(edge)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
