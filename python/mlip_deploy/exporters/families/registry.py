@@ -200,6 +200,13 @@ FAMILIES = {
             "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
             "so3lr, or a file that holds a whole SO3LR model (*.model)",
         ),
+        Family(
+            "pet",
+            "metatrain",
+            "pip install metatrain",
+            "pet-mad-s, pet-oam-xl or another name of upet with its size, or a checkpoint file (*.ckpt)",
+            "head",
+        ),
     ]
 }
 
