@@ -12,16 +12,16 @@ else:
     from pip._vendor import tomli as tomllib
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+BESIDE_MACE = {"mace", "chgnet", "openmmml", "validate", "dispersion", "test", "release"}
+"""extras"""
 
 if __name__ == "__main__":
-    LEFT_OUT = (
-        {"sevennet", "nequip", "nequix", "ani", "so3lr", "mattersim", "docs"} if sys.argv[1:] == ["mace"] else {"mace"}
-    )
     extras = project["project"]["optional-dependencies"]
+    left_out = set(extras) - BESIDE_MACE if sys.argv[1:] == ["mace"] else {"mace"}
     for requirement in [
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
-        *(line for name, extra in extras.items() if name not in LEFT_OUT for line in extra),
+        *(line for name, extra in extras.items() if name not in left_out for line in extra),
     ]:
         if not requirement.startswith("torch"):
             print(requirement)

@@ -208,3 +208,52 @@ def mattersim_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
         model.normalizer.scale.copy_(150.0 * (1.0 + 0.1 * (numbers % 3)))
     Potential(model, device="cpu").save(str(path))
     return path
+
+
+def tiny_pet_checkpoint(
+    path: Path, seed: int = 0, targets: tuple[str, ...] = ("energy",), scale: float = 3.0, **changes: Any
+) -> Path:
+    """A PET of two layers with few features and random weights, stored as metatrain's trainer does.
+
+    Args:
+        targets: energies in eV, or with a name that begins with "non_conservative_force" forces.
+        scale: of the energies, large enough that forces are of the order of 1 eV/Å.
+        changes: of the hyperparameters.
+    """
+    import metatensor.torch as metatensor
+    from ase.data import atomic_numbers
+    from metatrain.pet import PET
+    from metatrain.utils.architectures import get_default_hypers
+    from metatrain.utils.data import DatasetInfo
+    from metatrain.utils.data.target_info import get_energy_target_info, get_generic_target_info
+
+    hypers = get_default_hypers("pet")["model"] | {
+        "cutoff": 4.0,
+        "d_pet": 8,
+        "d_head": 8,
+        "d_node": 16,
+        "d_feedforward": 16,
+        "num_heads": 2,
+        "num_attention_layers": 1,
+        **changes,
+    }
+    forces = {"quantity": "force", "unit": "eV/A", "type": {"cartesian": {"rank": 1}}, "num_subtargets": 1}
+    layouts = {
+        name: get_generic_target_info(name, forces | {"sample_kind": "atom"})
+        if name.startswith("non_conservative_force")
+        else get_energy_target_info(name, {"quantity": "energy", "unit": "eV"})
+        for name in targets
+    }
+    numbers = sorted(atomic_numbers[symbol] for symbol in ELEMENTS)
+    torch.manual_seed(seed)
+    model = PET(hypers, DatasetInfo(length_unit="angstrom", atomic_types=numbers, targets=layouts))
+    composition, scaler = model.additive_models[0], model.scaler
+    for k, name in enumerate(name for name in targets if name.startswith("energy")):
+        # what training would fit
+        offsets, scales = composition.model.weights[name], scaler.model.scales[name]
+        offsets.block().values[:, 0] = -torch.arange(1.0, len(numbers) + 1, dtype=torch.float64) - 10.0 * k
+        scales.block().values.fill_(scale)
+        composition.register_buffer(f"{name}_composition_buffer", metatensor.save_buffer(offsets))
+        scaler.register_buffer(f"{name}_scaler_buffer", metatensor.save_buffer(scales))
+    torch.save(model.get_checkpoint() | {"epoch": 0, "best_epoch": 0}, path)
+    return path

@@ -231,19 +231,25 @@ def _fixtures(name: str, artifacts: Sequence[Artifact], weights: Sequence[float]
             "the files have no reference structure in common, since they know different elements. Export them all with "
             "the same --elements"
         )
-    noises = [fixtures.float32_noise for fixtures in of_members]
     sizes = [abs(weight) for weight in weights]
+
+    def total(noises: Sequence[Noise]) -> Noise:
+        return Noise(
+            **{
+                name: sum(size * getattr(noise, name) for size, noise in zip(sizes, noises, strict=True))
+                for name in Noise.model_fields
+            }
+        )
+
+    rotations = [fixtures.rotation_error for fixtures in of_members]
+    none = Noise(energy_per_atom=0.0, atomic_energies=0.0, forces=0.0, stress=0.0)
     return Fixtures(
         reference=f"{name}: {', '.join(dict.fromkeys(fixtures.reference for fixtures in of_members))}",
-        float32_noise=Noise(
-            **{
-                field: sum(size * getattr(noise, field) for size, noise in zip(sizes, noises, strict=True))
-                for field in Noise.model_fields
-            }
-        ),
+        float32_noise=total([fixtures.float32_noise for fixtures in of_members]),
         isolated_atom_noise=sum(
             size * fixtures.isolated_atom_noise for size, fixtures in zip(sizes, of_members, strict=True)
         ),
+        rotation_error=total([error or none for error in rotations]) if any(rotations) else None,
         structures=structures,
     )
 

@@ -36,7 +36,14 @@ def write_artifact(
     """As `write_model`, with fixtures that the original computes now."""
     load_operators()
     with quiet():
-        fixtures = build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions)
+        fixtures = build_fixtures(
+            adapted.original,
+            adapted.elements,
+            progress,
+            adapted.settings,
+            adapted.positions,
+            adapted.rotation_symmetric,
+        )
     return write_model(adapted, fixtures, output, dtype, progress, backend)
 
 

@@ -208,6 +208,13 @@ FAMILIES = {
             "torch-ema torch-geometric torch-runstats torchmetrics",
             "mattersim-v1.0.0-1m or mattersim-v1.0.0-5m, or a checkpoint file (*.pth)",
         ),
+        Family(
+            "pet",
+            "metatrain",
+            "pip install metatrain",
+            "pet-mad-s, pet-oam-xl or another name of upet with its size, or a checkpoint file (*.ckpt)",
+            "head",
+        ),
     ]
 }
 

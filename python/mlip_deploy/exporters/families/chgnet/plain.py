@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.layers.edge_pairs import pairs_of_edges
+from mlip_deploy.exporters.layers.edge_pairs import hops, pairs_of_edges, reverse_edges
 
 
 class CHGNetEnergy(nn.Module):
@@ -102,14 +102,14 @@ class CHGNetEnergy(nn.Module):
 
         # With ghosts, what layer t computes is right, and needed, for atoms within n_layers - 1 - t hops of an owned
         # atom; nodes further out are left as they are.
-        hops = self.hops(n_owned, n_nodes, centres, neighbours)
-        edge_hops = hops[centres]
+        node_hops = hops(n_owned, n_nodes, centres, neighbours, self.n_layers)
+        edge_hops = node_hops[centres]
         x = self.embedding[node_types]
         short_bonds = bonds[short]
         for t, layer in enumerate(self.layers):
             reach = self.n_layers - 1 - t
             if n_nodes > n_owned:
-                kept = hops[short_centres[first]] <= reach
+                kept = node_hops[short_centres[first]] <= reach
                 first, second, angles = first[kept], second[kept], angles[kept]
             vertices = short_centres[first]
             x, bonds, short_bonds, angles = layer(
@@ -117,31 +117,6 @@ class CHGNetEnergy(nn.Module):
                 short, short_bonds, short_weights, reverse, angles, first, second, vertices,
             )  # fmt: skip
         return x, bonds, weights, edge_hops
-
-    def hops(self, n_owned: int, n_nodes: int, centres: Tensor, neighbours: Tensor) -> Tensor:
-        """How many edges lead from an owned atom to each node, int64 [n_nodes]; at most n_layers."""
-        hops = torch.zeros(n_nodes, dtype=torch.int64, device=centres.device)
-        hops[n_owned:] = self.n_layers
-        if n_nodes > n_owned:
-            for _ in range(self.n_layers - 1):
-                # After k rounds, nodes k hops away are right.
-                through = hops.index_select(0, centres) + 1
-                hops = hops.scatter_reduce(0, neighbours, through, "amin")
-        return hops
-
-
-def reverse_edges(
-    centres: Tensor, neighbours: Tensor, vectors: Tensor, n_nodes: int, tolerance: float = 1e-3
-) -> Tensor:
-    """Index of each edge's reverse, int64 [n_edges]; n_edges for an edge whose reverse is not in the list.
-
-    Args:
-        tolerance: Å; two images of an atom are never this near, and float32 rounds a component to 1e-6 Å.
-    """
-    k, e = pairs_of_edges(neighbours, centres, n_nodes)
-    same = (neighbours[e] == centres[k]) & ((vectors[k] + vectors[e]).abs() < tolerance).all(dim=1)
-    n_edges = centres.shape[0]
-    return torch.full_like(centres, n_edges).index_copy(0, k[same], e[same])
 
 
 class RadialBasis(nn.Module):

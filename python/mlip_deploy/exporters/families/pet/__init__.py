@@ -1,0 +1,1 @@
+"""PET, the Point-Edge Transformer."""
