@@ -137,21 +137,26 @@ def build_fixtures(
     progress: Progress,
     settings: Sequence[Setting] = (),
     positions: Positions | None = None,
+    rotation_symmetric: bool = True,
 ) -> Fixtures:
     """Evaluate the original on `structures(elements, positions)` and record truth and noise.
 
     The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
-    some charges would leave without electrons.
+    some charges would leave without electrons. Where rotations change the original's results, cells stand as LAMMPS and
+    OpenMM turn them, so that no engine rotates a structure, and each frame's noise is measured against its own truth.
     """
     records, noise = [], []
     random = np.random.default_rng(64)
     for k, (name, atoms) in enumerate(structures(elements, positions)):
         given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
+        if not rotation_symmetric and atoms.pbc.any():
+            atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
         progress(f"fixture {name} ({len(atoms)} atoms)")
         truth = original.float64(atoms)
         if len(atoms) > 1:
-            noise += [_float32_noise(original, atoms, truth, rotation) for rotation in _rotations(random)]
+            own_truth = truth if rotation_symmetric else None
+            noise += [_float32_noise(original, atoms, own_truth, rotation) for rotation in _rotations(random)]
         records.append(
             Structure(
                 name=name,
@@ -190,12 +195,18 @@ def _rotations(random: np.random.Generator) -> list[Array]:
     return rotations
 
 
-def _float32_noise(original: Original, atoms: Atoms, truth: Result, rotation: Array) -> tuple[float, ...]:
-    """Largest errors (eV/atom, eV, eV/Å, eV/Å³) of the original in float32, in a rotated frame."""
+def _float32_noise(original: Original, atoms: Atoms, truth: Result | None, rotation: Array) -> tuple[float, ...]:
+    """Largest errors (eV/atom, eV, eV/Å, eV/Å³) of the original in float32, in a rotated frame.
+
+    Args:
+        truth: of the frame that is not rotated; None to evaluate it in the rotated frame.
+    """
     rotated = atoms.copy()
     rotated.positions = atoms.positions @ rotation.T
     rotated.set_cell(atoms.cell.array @ rotation.T)
     rounded = original.float32(rotated)
+    if truth is None:
+        truth, rotation = original.float64(rotated), np.eye(3)
     stress = 0.0
     if truth.stress is not None and rounded.stress is not None:
         back = rotation.T @ voigt_to_tensor(rounded.stress) @ rotation

@@ -228,6 +228,8 @@ class Adapted:
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
     inversion_symmetric: bool | None = None
     """Mirror images have the same energy by the model's construction; None where nobody said."""
+    rotation_symmetric: bool = True
+    """Rotated structures have the same energy by the model's construction."""
 
     def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
         with torchs_own_functions():

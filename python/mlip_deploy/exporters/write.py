@@ -46,7 +46,15 @@ def write_artifact(
         contract = aotinductor.contract_of(contract)
     with quiet():
         fixtures = with_self_test(
-            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
+            build_fixtures(
+                adapted.original,
+                adapted.elements,
+                progress,
+                adapted.settings,
+                adapted.positions,
+                adapted.rotation_symmetric,
+            ),
+            dtype,
         )
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         model = adapted.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()

@@ -71,7 +71,10 @@ class Family:
     @property
     def installed(self) -> bool:
         """Whether the framework can be imported here."""
-        return importlib.util.find_spec(self.package) is not None
+        try:
+            return importlib.util.find_spec(self.package) is not None
+        except ModuleNotFoundError:  # of a package in a namespace, without the namespace
+            return False
 
     def version(self) -> str | None:
         """Release of the framework's distribution, the first that `install` names; None without it."""
@@ -199,6 +202,14 @@ FAMILIES = {
             "so3krates_torch",
             "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
             "so3lr, or a file that holds a whole SO3LR model (*.model)",
+        ),
+        # Without its requirements: training, data sets, and compilers for GPUs.
+        Family(
+            "fairchem",
+            "fairchem.core",
+            "pip install fairchem-core --no-deps && pip install e3nn hydra-core monty",
+            "an inference checkpoint of eSEN (*.pt)",
+            "modal",
         ),
     ]
 }
