@@ -257,3 +257,83 @@ def tiny_pet_checkpoint(
         scaler.register_buffer(f"{name}_scaler_buffer", metatensor.save_buffer(scales))
     torch.save(model.get_checkpoint() | {"epoch": 0, "best_epoch": 0}, path)
     return path
+
+
+def tiny_fairchem_checkpoint(
+    path: Path, seed: int = 0, model_changes: dict[str, Any] | None = None, omegaconf: bool = False, **changes: Any
+) -> Path:
+    """An eSEN of two layers with few channels and random weights, in fairchem's own inference checkpoint.
+
+    Args:
+        model_changes: of the settings of the whole model, among them its heads.
+        omegaconf: settings as a training of one's own leaves them; else as in published files.
+        changes: of the settings of its backbone.
+    """
+    import importlib
+
+    from omegaconf import OmegaConf
+
+    from mlip_deploy.exporters.families.fairchem.framework import fairchem
+    from mlip_deploy.exporters.settings import default_dtype
+
+    backbone: dict[str, Any] = {
+        "model": "fairchem.core.models.uma.escn_md.eSCNMDBackbone",
+        "sphere_channels": 8,
+        "hidden_channels": 8,
+        "edge_channels": 8,
+        "num_distance_basis": 16,
+        "lmax": 2,
+        "mmax": 2,
+        "num_layers": 2,
+        "cutoff": 4.0,
+        "direct_forces": False,
+        "regress_forces": True,
+        "regress_stress": True,
+        "dataset_mapping": {"omat": "omat"},
+    } | changes
+    datasets = list(backbone["dataset_mapping"])
+    config: dict[str, Any] = {
+        "backbone": backbone,
+        "heads": {"efs": {"module": "fairchem.core.models.uma.escn_md.MLP_EFS_Head", "prefix": "omat"}},
+        "pass_through_head_outputs": True,
+    } | (model_changes or {})
+    normalization = "fairchem.core.modules.normalization"
+    tasks = [
+        {
+            "_target_": "fairchem.core.units.mlip_unit.mlip_unit.Task",
+            "name": f"{dataset}_energy",
+            "level": "system",
+            "property": "energy",
+            "out_spec": {"dim": [1], "dtype": "float32"},
+            "normalizer": {"_target_": f"{normalization}.normalizer.Normalizer", "mean": 0.0, "rmsd": 150.0},
+            "element_references": {
+                "_target_": f"{normalization}.element_references.ElementReferences",
+                # of 86 elements, as a polynomial of the atomic number; of atoms, thousands of eV
+                "element_references": {
+                    "_target_": "torch.DoubleTensor",
+                    "_args_": [[-0.5 * z * z - 0.1 * k if z < 87 else 0.0 for z in range(100)]],
+                },
+            },
+            "datasets": [dataset],
+            "metrics": ["mae"],
+        }
+        for k, dataset in enumerate(datasets)
+    ]
+    torch.manual_seed(seed)
+    with fairchem(), default_dtype(torch.float32):
+        model = importlib.import_module("fairchem.core.models.base").HydraModel(**config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("embedding.weight") and "sphere" not in name:
+                    parameter.mul_(300.0)  # fairchem starts elements so close that they are the same
+                elif "norm" in name or name.endswith("bias"):
+                    parameter.add_(0.2 * torch.randn_like(parameter))  # from ones and zeros
+        averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()
+        checkpoint = importlib.import_module("fairchem.core.units.mlip_unit.api.inference").MLIPInferenceCheckpoint(
+            model_config=OmegaConf.create(config) if omegaconf else config,
+            model_state_dict={name: torch.zeros_like(value) for name, value in model.state_dict().items()},
+            ema_state_dict=averaged,
+            tasks_config=OmegaConf.create(tasks) if omegaconf else tasks,
+        )
+        torch.save(checkpoint, path)
+    return path

@@ -97,12 +97,20 @@ def of_mattersim(adapted: Adapted, atoms: Atoms) -> np.ndarray:
     return numpy(given_to(read_out, adapted, atoms))
 
 
+def of_fairchem(adapted: Adapted, atoms: Atoms) -> np.ndarray:
+    def read_out(module: torch.nn.Module) -> bool:
+        return type(module).__name__ == "Sequential" and getattr(module[-1], "out_features", 0) == 1
+
+    return numpy(given_to(read_out, adapted, atoms))
+
+
 FAMILIES = {
     "chgnet": ("chgnet", "models", "tiny_chgnet_checkpoint", "tiny.pth.tar", of_chgnet),
     "nequip": ("nequip", "nequip_models", "nequip", "tiny.ckpt", of_nequip),
     "allegro": ("nequip", "nequip_models", "allegro", "tiny.ckpt", of_allegro),
     "nequix": ("nequix", "models", "tiny_nequix_checkpoint", "tiny.pt", of_nequix),
     "mattersim": ("mattersim", "models", "mattersim_checkpoint", "tiny.pth", of_mattersim),
+    "fairchem": ("fairchem", "models", "tiny_fairchem_checkpoint", "tiny.pt", of_fairchem),
 }
 
 

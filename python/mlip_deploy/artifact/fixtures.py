@@ -146,7 +146,8 @@ def build_fixtures(
     """Evaluate the original on `structures(elements, positions)` and record truth and noise.
 
     The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
-    some charges would leave without electrons.
+    some charges would leave without electrons. Where rotations change the original's results, cells stand as LAMMPS and
+    OpenMM turn them, so that no engine rotates a structure, and each frame's noise is measured against its own truth.
     """
     records = []
     noise: list[Noise] = []
@@ -156,7 +157,7 @@ def build_fixtures(
         given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
         progress(f"fixture {name} ({len(atoms)} atoms)")
-        if not rotation_symmetric and atoms.pbc.all():
+        if not rotation_symmetric and atoms.pbc.any():
             atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
         truth = original.float64(atoms)
         for rotation in _rotations(random) if len(atoms) > 1 else []:

@@ -46,8 +46,8 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix", "ani", "so3lr",
-        "mattersim" or "pet". For a module of your own, see `export_module`.
+        Framework that the model comes from, such as "sevennet", "mace" or "fairchem"; `mlip export --list` has them
+        all. For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
     output

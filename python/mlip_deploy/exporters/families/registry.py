@@ -71,7 +71,10 @@ class Family:
     @property
     def installed(self) -> bool:
         """Whether the framework can be imported here."""
-        return importlib.util.find_spec(self.package) is not None
+        try:
+            return importlib.util.find_spec(self.package) is not None
+        except ModuleNotFoundError:  # of a package in a namespace, without the namespace
+            return False
 
     def version(self) -> str | None:
         """Release of the framework's distribution, the first that `install` names; None without it."""
@@ -214,6 +217,14 @@ FAMILIES = {
             "pip install metatrain",
             "pet-mad-s, pet-oam-xl or another name of upet with its size, or a checkpoint file (*.ckpt)",
             "head",
+        ),
+        # Without its requirements: training, data sets, and compilers for GPUs.
+        Family(
+            "fairchem",
+            "fairchem.core",
+            "pip install fairchem-core --no-deps && pip install e3nn hydra-core monty",
+            "an inference checkpoint of eSEN (*.pt)",
+            "modal",
         ),
     ]
 }

@@ -1,0 +1,1 @@
+"""eSEN and UMA, of fairchem-core."""
