@@ -11,16 +11,14 @@
 namespace mlip {
 
 // What the *_simd.cpp define under the name of each set.
-#define MLIP_DECLARE_KERNELS(set)                                                       \
-  extern const TensorProductKernels<float> set##_edge_tensor_product_float32;           \
-  extern const TensorProductKernels<double> set##_edge_tensor_product_float64;          \
-  extern const SymmetricContractionKernels<float> set##_symmetric_contraction_float32;  \
-  extern const SymmetricContractionKernels<double> set##_symmetric_contraction_float64; \
-  extern const GatedPairsKernels<float> set##_gated_pairs_float32;                      \
-  extern const GatedPairsKernels<double> set##_gated_pairs_float64;
-#define MLIP_KERNELS_OF(set)                                                                                      \
-  #set, {&set##_edge_tensor_product_float32, &set##_symmetric_contraction_float32, &set##_gated_pairs_float32}, { \
-    &set##_edge_tensor_product_float64, &set##_symmetric_contraction_float64, &set##_gated_pairs_float64          \
+#define MLIP_DECLARE_KERNELS(set)                                                      \
+  extern const TensorProductKernels<float> set##_edge_tensor_product_float32;          \
+  extern const TensorProductKernels<double> set##_edge_tensor_product_float64;         \
+  extern const SymmetricContractionKernels<float> set##_symmetric_contraction_float32; \
+  extern const SymmetricContractionKernels<double> set##_symmetric_contraction_float64;
+#define MLIP_KERNELS_OF(set)                                                          \
+  #set, {&set##_edge_tensor_product_float32, &set##_symmetric_contraction_float32}, { \
+    &set##_edge_tensor_product_float64, &set##_symmetric_contraction_float64          \
   }
 
 MLIP_DECLARE_KERNELS(portable)

@@ -13,15 +13,12 @@ template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
 template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
-template <typename T>
-struct GatedPairsKernels;  // gated_pairs_kernels.h
 
 /// What all operators have for one type, float or double.
 template <typename T>
 struct OperatorKernels {
   const TensorProductKernels<T>* edge_tensor_product;
   const SymmetricContractionKernels<T>* symmetric_contraction;
-  const GatedPairsKernels<T>* gated_pairs;
 };
 
 struct InstructionSet {

@@ -45,12 +45,7 @@ def salt(shape=(1, 1, 1)):
     return atoms
 
 
-@pytest.fixture(params=[True, False], ids=["fused", "torch's operators"])
-def fuse(request):
-    return request.param
-
-
-def assert_equals_the_original(adapted, atoms, signal=FORCE_SIGNAL):
+def assert_equals_the_original(adapted, atoms, n_signal=FORCE_SIGNAL):
     """Atomic energies and forces in float64, as TorchScript, without the way through a file."""
     truth = adapted.original.float64(atoms)
     model = adapted.scripted(adapted.energy_model(torch.float64).eval())
@@ -62,7 +57,7 @@ def assert_equals_the_original(adapted, atoms, signal=FORCE_SIGNAL):
     forces = torch.zeros(len(atoms), 3, dtype=torch.float64)
     forces = forces.index_add(0, edges[0], gradient).index_add(0, edges[1], -gradient)
     np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64_SUM)
-    assert np.abs(truth.forces).max() >= signal
+    assert n_signal is None or np.abs(truth.forces).max() > n_signal
 
 
 def test_float64_in_every_engine(tiny, tmp_path):
@@ -72,7 +67,6 @@ def test_float64_in_every_engine(tiny, tmp_path):
     assert (contract.model.name, contract.model.license, contract.parallel) == ("tiny", "unknown", "exchange")
     assert (contract.message_passing_layers, contract.interaction_range) == (2, 10.0)
     assert contract.inversion_symmetric is True
-    assert sorted(contract.operators) == ["mlip::gated_pairs", "mlip::ghost_gather"]
     assert contract.energy_frame.functional == "unknown"
     assert contract.elements[0] == "H"
     assert contract.elements[-1] == "Ca"
@@ -87,11 +81,11 @@ def test_float32_and_fewer_elements(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(("num_blocks", "units", "size"), [(3, 128, 890_034), (4, 256, 4_548_930)])
-def test_published_sizes(num_blocks, units, size, fuse, tmp_path):
+def test_published_sizes(num_blocks, units, size, tmp_path):
     from mattersim.forcefield.potential import MatterSimCalculator, Potential
 
     source = mattersim_checkpoint(tmp_path / "full.pth", num_blocks=num_blocks, units=units, max_z=94)
-    adapted = adapt(source, fuse=fuse)
+    adapted = adapt(source)
     assert len(adapted.elements) == 94
     assert (adapted.cutoff, adapted.message_passing_layers) == (5.0, num_blocks)
     assert_equals_the_original(adapted, salt())
@@ -122,8 +116,8 @@ EDGES = {
 
 
 @pytest.mark.parametrize("case", EDGES)
-def test_few_edges_and_angles(case, fuse, tiny):
-    assert_equals_the_original(adapt(tiny, fuse=fuse), EDGES[case], 0.0)
+def test_few_edges_and_angles(case, tiny):
+    assert_equals_the_original(adapt(tiny), EDGES[case], None)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +129,13 @@ def test_few_edges_and_angles(case, fuse, tiny):
         {"num_blocks": 1, "cutoff": 4.0, "threebody_cutoff": 3.0},
     ],
 )
-def test_other_settings(settings, fuse, tmp_path):
-    source = mattersim_checkpoint(tmp_path / "tiny.pth", **settings)
-    assert_equals_the_original(adapt(source, fuse=fuse), salt(), 0.01)
+def test_other_settings(settings, tmp_path):
+    assert_equals_the_original(adapt(mattersim_checkpoint(tmp_path / "tiny.pth", **settings)), salt(), 0.01)
 
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_torchforce(forces, tiny, tmp_path):
-    adapted = adapt(tiny, fuse=False)
+    adapted = adapt(tiny)
     atoms = salt()
     truth = adapted.original.float64(atoms)
     output = tmp_path / "x.torchforce.pt"

@@ -16,7 +16,6 @@ ALLOWED = {
     "operators": {"core", "gpu"},
     "operators/edge_harmonics": {"core", "gpu", "operators"},
     "operators/edge_tensor_product": {"core", "gpu", "operators"},
-    "operators/gated_pairs": {"core", "gpu", "operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},
     "model": {"core", "gpu"},
     "lammps": {"core", "model"},

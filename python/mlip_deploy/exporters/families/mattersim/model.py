@@ -28,14 +28,13 @@ class MatterSimEnergy(nn.Module):
     Args:
         model: `mattersim.forcefield.m3gnet.m3gnet.M3Gnet` in the type to compute in.
         numbers: atomic number of each type index.
-        fuse: whether to use mlip's operators, or torch's alone.
     """
 
     embedding: Tensor
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: Any, numbers: list[int], fuse: bool):
+    def __init__(self, model: Any, numbers: list[int]):
         super().__init__()
         self.register_buffer("embedding", model.atom_embedding.mlp[0].linear.weight.detach().T[numbers].contiguous())
         self.register_buffer("scale", model.normalizer.scale.detach()[numbers])
@@ -43,7 +42,7 @@ class MatterSimEnergy(nn.Module):
         self.radial = RadialBasis(model.rbf)
         self.edge_encoder = model.edge_encoder.mlp[0].linear
         self.angles = AngleSums(model.sbf, float(model.model_args["threebody_cutoff"]))
-        self.layers = nn.ModuleList(Layer(block, fuse) for block in model.graph_conv)
+        self.layers = nn.ModuleList(Layer(block) for block in model.graph_conv)
         self.readout = GatedPerceptron(model.final)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -151,17 +150,16 @@ class AngleSums(nn.Module):
     def forward(self, distances: Tensor, edge_vectors: Tensor, centres: Tensor, n_owned: int) -> tuple[Tensor, Tensor]:
         """The edges that form angles, int64 [n_near], and their sums [n_near, n_functions]."""
         near = torch.nonzero(distances <= self.cutoff).squeeze(1)
-        vertices = centres.index_select(0, near)
+        vertices = centres[near]
         first, second = pairs_of_edges(vertices, vertices, n_owned)
         others = first != second
         first, second = first[others], second[others]
 
-        r = distances.index_select(0, near).unsqueeze(1)
-        directions = edge_vectors.index_select(0, near) / r
-        cosine = (directions.index_select(0, first) * directions.index_select(0, second)).sum(dim=1)
-        cosine = cosine.clamp(-self.limit, self.limit)
+        r = distances[near].unsqueeze(1)
+        directions = edge_vectors[near] / r
+        cosine = (directions[first] * directions[second]).sum(dim=1).clamp(-self.limit, self.limit)
         smooth = self.smooth(r)
-        terms = (smooth * self.bessel(r)).index_select(0, second) * self.legendre(cosine)
+        terms = (smooth * self.bessel(r))[second] * self.legendre(cosine)
         sums = torch.zeros([near.size(0), terms.size(1)], dtype=terms.dtype, device=terms.device)
         return near, smooth * sums.index_add(0, first, terms)
 
@@ -187,20 +185,20 @@ class AngleSums(nn.Module):
 
 
 class Layer(nn.Module):
-    """MatterSim's MainBlock: edges from angles, then edges and atoms from edges and the atoms at their ends.
+    """MatterSim's MainBlock: edges from angles, then edges and atoms from edges and the atoms at their ends."""
 
-    Args:
-        original: the MainBlock.
-        fuse: see MatterSimEnergy.
-    """
-
-    def __init__(self, original: Any, fuse: bool):
+    def __init__(self, original: Any):
         super().__init__()
         self.atom_gate = original.three_body.atom_mlp.linear
         self.angle_gate = GatedPerceptron(original.three_body.edge_gate_mlp)
-        perceptron = FusedPairPerceptron if fuse else PairPerceptron
-        self.to_edges, self.radial_to_edges = perceptron(original.gated_mlp_edge), original.edge_layer_edge.linear
-        self.to_atoms, self.radial_to_atoms = perceptron(original.gated_mlp_atom), original.edge_layer_atom.linear
+        self.to_edges, self.radial_to_edges = (
+            PairPerceptron(original.gated_mlp_edge),
+            original.edge_layer_edge.linear,
+        )
+        self.to_atoms, self.radial_to_atoms = (
+            PairPerceptron(original.gated_mlp_atom),
+            original.edge_layer_atom.linear,
+        )
 
     def forward(
         self, x: Tensor, everyone: Tensor, edges: Tensor, radial: Tensor, near: Tensor, sums: Tensor, edge_index: Tensor
@@ -215,12 +213,14 @@ class Layer(nn.Module):
             near, sums: see `AngleSums.forward`.
             edge_index: int64 [2, n_edges].
         """
-        centres = edge_index[0]
-        weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, centres[near])
+        centres, neighbours = edge_index[0], edge_index[1]
+        weighted = sums * torch.sigmoid(self.atom_gate(x))[centres[near]]
         edges = edges.index_add(0, near, self.angle_gate(weighted))
-        edges = edges + self.to_edges(x, everyone, edges, edge_index, self.radial_to_edges(radial))
-        factors = nn.functional.silu(self.radial_to_atoms(radial))
-        messages = self.to_atoms(x, everyone, edges, edge_index, factors)
+
+        update = self.to_edges(x, everyone, edges, centres, neighbours)
+        edges = edges + update * self.radial_to_edges(radial)
+        messages = self.to_atoms(x, everyone, edges, centres, neighbours)
+        messages = messages * nn.functional.silu(self.radial_to_atoms(radial))
         return x.index_add(0, centres, messages), edges
 
 
@@ -245,41 +245,16 @@ class PairPerceptron(nn.Module):
 
     def __init__(self, original: Any):
         super().__init__()
-        self.of_centre, self.of_neighbour, self.of_edge = _cut_first_of_both(original)
+        weight, bias = _first_of_both(original)
+        centre, neighbour, edge = weight.chunk(3, dim=1)
+        self.of_centre, self.of_neighbour, self.of_edge = _linear(centre, bias), _linear(neighbour), _linear(edge)
         self.rest = AfterFirst(original)
 
-    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, edge_index: Tensor, factors: Tensor) -> Tensor:
-        """Its result times factors, [n_edges, channels].
-
-        Args:
-            x, everyone, edges, edge_index: see `Layer.forward`.
-            factors: [n_edges, channels].
-        """
-        of_centres = self.of_centre(x).index_select(0, edge_index[0])
-        of_neighbours = self.of_neighbour(everyone).index_select(0, edge_index[1])
-        result: Tensor = self.rest(of_centres + of_neighbours + self.of_edge(edges)) * factors
-        return result
-
-
-class FusedPairPerceptron(nn.Module):
-    """PairPerceptron by the operator `mlip::gated_pairs`."""
-
-    weights: Tensor
-    biases: Tensor
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.of_centre, self.of_neighbour, self.of_edge = _cut_first_of_both(original)
-        last = [original.g[1].linear, original.sigma[1].linear]
-        self.register_buffer("weights", torch.stack([linear.weight.detach() for linear in last]))
-        self.register_buffer("biases", torch.stack([linear.bias.detach() for linear in last]))
-
-    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, edge_index: Tensor, factors: Tensor) -> Tensor:
-        """As `PairPerceptron.forward`."""
-        of_atoms = self.of_centre(x), self.of_neighbour(everyone)
-        result: Tensor = torch.ops.mlip.gated_pairs(
-            of_atoms[0], of_atoms[1], self.of_edge(edges), edge_index, self.weights, self.biases, factors
-        )
+    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, centres: Tensor, neighbours: Tensor) -> Tensor:
+        """Of [n_owned, channels], [n_nodes, channels], [n_edges, channels] and the edges' ends; [n_edges, channels]."""
+        of_centres = self.of_centre(x).index_select(0, centres)
+        of_neighbours = self.of_neighbour(everyone).index_select(0, neighbours)
+        result: Tensor = self.rest(of_centres + of_neighbours + self.of_edge(edges))
         return result
 
 
@@ -307,13 +282,6 @@ def _first_of_both(original: Any) -> tuple[Tensor, Tensor | None]:
     value, gate = original.g[0].linear, original.sigma[0].linear
     bias = None if value.bias is None else torch.cat([value.bias, gate.bias]).detach()
     return torch.cat([value.weight, gate.weight]).detach(), bias
-
-
-def _cut_first_of_both(original: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
-    """The same cut into what acts on the centre (with the biases), on the neighbour and on the edge."""
-    weight, bias = _first_of_both(original)
-    centre, neighbour, edge = weight.chunk(3, dim=1)
-    return _linear(centre, bias), _linear(neighbour), _linear(edge)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
