@@ -232,26 +232,21 @@ def _fixtures(name: str, artifacts: Sequence[Artifact], weights: Sequence[float]
             "the same --elements"
         )
     sizes = [abs(weight) for weight in weights]
-
-    def total(noises: Sequence[Noise]) -> Noise:
-        return Noise(
-            **{
-                name: sum(size * getattr(noise, name) for size, noise in zip(sizes, noises, strict=True))
-                for name in Noise.model_fields
-            }
-        )
-
-    rotations = [fixtures.rotation_error for fixtures in of_members]
-    none = Noise(energy_per_atom=0.0, atomic_energies=0.0, forces=0.0, stress=0.0)
+    rotated = [(size, of.rotation_error) for size, of in zip(sizes, of_members, strict=True) if of.rotation_error]
     return Fixtures(
         reference=f"{name}: {', '.join(dict.fromkeys(fixtures.reference for fixtures in of_members))}",
-        float32_noise=total([fixtures.float32_noise for fixtures in of_members]),
+        float32_noise=_sum_of_noises([(size, of.float32_noise) for size, of in zip(sizes, of_members, strict=True)]),
         isolated_atom_noise=sum(
             size * fixtures.isolated_atom_noise for size, fixtures in zip(sizes, of_members, strict=True)
         ),
-        rotation_error=total([error or none for error in rotations]) if any(rotations) else None,
         structures=structures,
+        rotation_error=_sum_of_noises(rotated) if rotated else None,
     )
+
+
+def _sum_of_noises(noises: Sequence[tuple[float, Noise]]) -> Noise:
+    """Each with its weight."""
+    return Noise(**{field: sum(size * getattr(noise, field) for size, noise in noises) for field in Noise.model_fields})
 
 
 def _is_same(one: Structure, other: Structure) -> bool:

@@ -227,8 +227,6 @@ class ServedModel:
     """False for a model in which one atom's energy is an arbitrary share of the sum."""
     inversion_symmetric: bool | None = None
     """Mirror images have the same energy by the model's construction; None where nobody said."""
-    rotation_symmetric: bool = True
-    """Rotated structures have the same energy by the model's construction; where not, fixtures state the difference."""
 
     def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
         with torchs_own_functions():
@@ -283,3 +281,5 @@ class Adapted(ServedModel):
 
     original: Original
     """It reads values of settings in `atoms.info`."""
+    rotation_symmetric: bool = True
+    """Rotated structures have the same energy by the model's construction; where not, fixtures state the difference."""

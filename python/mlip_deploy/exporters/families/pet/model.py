@@ -260,9 +260,10 @@ class TransformerBlock(nn.Module):
         self.norm_first = original.transformer_type == "PreLN"
         self.wide_nodes = original.expanded_node_features
         self.attention = Attention(original.attention)
-        self.norm_attention, self.norm_mlp, self.mlp = original.norm_attention, original.norm_mlp, original.mlp
+        self.norm_attention, self.norm_mlp = _norm(original.norm_attention), _norm(original.norm_mlp)
+        self.mlp = _feed_forward(original.mlp)
         self.contraction, self.expansion = original.center_contraction, original.center_expansion
-        self.norm_nodes, self.node_mlp = original.norm_center_features, original.center_mlp
+        self.norm_nodes, self.node_mlp = _norm(original.norm_center_features), _feed_forward(original.center_mlp)
 
     def forward(self, nodes: Tensor, edges: Tensor, slots: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
         n_rows = nodes.shape[0]
@@ -296,12 +297,60 @@ class Attention(nn.Module):
         n_rows, n_places = log_weights.shape
         projected = self.input_linear(tokens)
         table = projected.new_zeros([n_rows * n_places, projected.shape[1]]).index_copy(0, slots, projected)
-        table = table.reshape(n_rows, n_places, 3, self.n_heads, self.width).permute(2, 0, 3, 1, 4)
-        scores = torch.matmul(table[0], table[1].transpose(2, 3)) * self.scale
-        weights = torch.softmax(scores + log_weights.unsqueeze(1).unsqueeze(1), dim=3)
-        attended = torch.matmul(weights, table[2]).transpose(1, 2).reshape(n_rows * n_places, tokens.shape[1])
-        result: Tensor = self.output_linear(attended[slots])
+        n_batches = n_rows * self.n_heads
+        queries, keys, values = (
+            table.reshape(n_rows, n_places, 3, self.n_heads, self.width)
+            .permute(2, 0, 3, 1, 4)
+            .reshape(3, n_batches, n_places, self.width)
+            .unbind(0)
+        )
+        # Views and batched products: this part moves memory more than it computes.
+        logarithms = log_weights.unsqueeze(1).expand(n_rows, self.n_heads, n_places).reshape(n_batches, 1, n_places)
+        scores = torch.baddbmm(
+            logarithms.expand(n_batches, n_places, n_places), queries, keys.transpose(1, 2), alpha=self.scale
+        )
+        attended = torch.bmm(torch.softmax(scores, dim=2), values).reshape(n_rows, self.n_heads, n_places, self.width)
+        attended = attended.transpose(1, 2).reshape(n_rows * n_places, tokens.shape[1])
+        result: Tensor = self.output_linear(attended.index_select(0, slots))
         return result
+
+
+class RootMeanSquareNorm(nn.Module):
+    """torch's RMSNorm, whose backward pass is made of more operators than this one's."""
+
+    weight: Tensor
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.register_buffer("weight", original.weight.detach())
+        self.epsilon = torch.finfo(original.weight.dtype).eps if original.eps is None else float(original.eps)
+        self.inverse_width = 1.0 / original.weight.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean_square = torch.linalg.vecdot(x, x).unsqueeze(1) * self.inverse_width
+        return x * (mean_square + self.epsilon).rsqrt() * self.weight
+
+
+class GatedFeedForward(nn.Module):
+    """metatrain's FeedForward with SwiGLU, which has a sigmoid for its gate: torch's glu, in one operator each way."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        self.into, self.out = original.w_in, original.w_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.out(nn.functional.glu(self.into(x), 1))
+        return result
+
+
+def _norm(original: nn.Module) -> nn.Module:
+    return RootMeanSquareNorm(original) if isinstance(original, nn.RMSNorm) else original
+
+
+def _feed_forward(original: Any) -> nn.Module:
+    """Of a FeedForward; an Identity, where there is none, as it is."""
+    feed_forward: nn.Module = GatedFeedForward(original) if getattr(original, "is_swiglu", False) else original
+    return feed_forward
 
 
 class ReadOut(nn.Module):
