@@ -230,6 +230,8 @@ class Adapted:
     """Mirror images have the same energy by the model's construction; None where nobody said."""
     rotation_symmetric: bool = True
     """Rotated structures have the same energy by the model's construction."""
+    composition: dict[str, int] | None = None
+    """Numbers of atoms by element of the one reduced composition that the model takes; None where it takes any."""
 
     def scripted(self, module: nn.Module) -> torch.jit.ScriptModule:
         with torchs_own_functions():

@@ -53,6 +53,7 @@ def write_artifact(
                 adapted.settings,
                 adapted.positions,
                 adapted.rotation_symmetric,
+                adapted.composition,
             ),
             dtype,
         )
