@@ -27,7 +27,8 @@ class _Strict(BaseModel):
 
 
 class Noise(_Strict):
-    """Largest difference between the original in float32, in several rotated frames, and in float64."""
+    """Largest differences between two kinds of results of the original. As `float32_noise`: in float32, in several
+    rotated frames, from float64."""
 
     energy_per_atom: float
     """of the total energy, eV/atom"""
@@ -97,6 +98,9 @@ class Fixtures(_Strict):
     larger there; over several elements, since rotations do not change an isolated atom"""
     structures: list[Structure]
     self_test: SelfTest | None = None
+    rotation_error: Noise | None = None
+    """of a model that is not symmetric by construction: largest change of the original in float64 where a structure is
+    rotated or mirrored. Its structures lie as LAMMPS and OpenMM want cells, which turn others"""
 
 
 SELF_TEST_ATOMS = 8
@@ -143,21 +147,28 @@ def build_fixtures(
     """Evaluate the original on `structures(elements, positions, composition)` and record truth and noise.
 
     The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
-    some charges would leave without electrons. Where rotations change the original's results, cells stand as LAMMPS and
-    OpenMM turn them, so that no engine rotates a structure, and each frame's noise is measured against its own truth.
+    some charges would leave without electrons.
     """
-    records, noise = [], []
+    records = []
+    noise: list[Noise] = []
+    errors: list[Noise] = []
     random = np.random.default_rng(64)
     for k, (name, atoms) in enumerate(structures(elements, positions, composition)):
         given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
-        if not rotation_symmetric and atoms.pbc.any():
-            atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
         progress(f"fixture {name} ({len(atoms)} atoms)")
+        if not rotation_symmetric and atoms.pbc.all():
+            atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
         truth = original.float64(atoms)
-        if len(atoms) > 1:
-            own_truth = truth if rotation_symmetric else None
-            noise += [_float32_noise(original, atoms, own_truth, rotation) for rotation in _rotations(random)]
+        for rotation in _rotations(random) if len(atoms) > 1 else []:
+            rotated = _rotated(atoms, rotation)
+            exact, frame = truth, rotation
+            if not rotation_symmetric:
+                exact, frame = original.float64(rotated), np.eye(3)
+                errors.append(_differences(exact, truth, rotation))
+            noise.append(_differences(original.float32(rotated), exact, frame))
+        if not rotation_symmetric and len(atoms) > 1:
+            errors.append(_differences(original.float64(_rotated(atoms, INVERSION)), truth, INVERSION))
         records.append(
             Structure(
                 name=name,
@@ -172,17 +183,18 @@ def build_fixtures(
                 settings=given,
             )
         )
-    energy, energies, forces, stress = np.max(noise, axis=0).tolist()
     return Fixtures(
         reference=original.package,
         isolated_atom_noise=_isolated_atom_noise(original, elements, example_settings(settings, 0), positions),
-        float32_noise=Noise(energy_per_atom=energy, atomic_energies=energies, forces=forces, stress=stress),
+        float32_noise=_largest(noise),
         structures=records,
+        rotation_error=_largest(errors) if errors else None,
     )
 
 
 NOISE_SAMPLES = 6
 ISOLATED_SAMPLES = 24
+INVERSION = -np.eye(3)
 WIDE_CELL = 20.0
 """Å, around an atom on its own where a model needs a cell"""
 
@@ -196,28 +208,29 @@ def _rotations(random: np.random.Generator) -> list[Array]:
     return rotations
 
 
-def _float32_noise(original: Original, atoms: Atoms, truth: Result | None, rotation: Array) -> tuple[float, ...]:
-    """Largest errors (eV/atom, eV, eV/Å, eV/Å³) of the original in float32, in a rotated frame.
-
-    Args:
-        truth: of the frame that is not rotated; None to evaluate it in the rotated frame.
-    """
-    rotated = atoms.copy()
+def _rotated(atoms: Atoms, rotation: Array) -> Atoms:
+    rotated: Atoms = atoms.copy()
     rotated.positions = atoms.positions @ rotation.T
     rotated.set_cell(atoms.cell.array @ rotation.T)
-    rounded = original.float32(rotated)
-    if truth is None:
-        truth, rotation = original.float64(rotated), np.eye(3)
+    return rotated
+
+
+def _differences(found: Result, truth: Result, rotation: Array) -> Noise:
+    """Of a result in a rotated frame from one in the frame itself."""
     stress = 0.0
-    if truth.stress is not None and rounded.stress is not None:
-        back = rotation.T @ voigt_to_tensor(rounded.stress) @ rotation
+    if truth.stress is not None and found.stress is not None:
+        back = rotation.T @ voigt_to_tensor(found.stress) @ rotation
         stress = float(np.abs(back - voigt_to_tensor(truth.stress)).max())
-    return (
-        abs(rounded.energy - truth.energy) / len(atoms),
-        float(np.abs(_atomic_energies(rounded) - _atomic_energies(truth)).max()),
-        float(np.abs(rounded.forces @ rotation - truth.forces).max()),
-        stress,
+    return Noise(
+        energy_per_atom=abs(found.energy - truth.energy) / len(truth.forces),
+        atomic_energies=float(np.abs(_atomic_energies(found) - _atomic_energies(truth)).max()),
+        forces=float(np.abs(found.forces @ rotation - truth.forces).max()),
+        stress=stress,
     )
+
+
+def _largest(differences: Sequence[Noise]) -> Noise:
+    return Noise(**{name: max(getattr(one, name) for one in differences) for name in Noise.model_fields})
 
 
 def _isolated_atom_noise(

@@ -297,7 +297,7 @@ class Messages(nn.Module):
 
     def forward(self, nodes: Tensor, node_types: Tensor, edge_index: Tensor, basis: Tensor, to_edge: Tensor) -> Tensor:
         n_edges = edge_index.shape[1]
-        both = torch.cat([nodes[edge_index[1]], nodes[edge_index[0]]], dim=2)
+        both = torch.cat([nodes.index_select(0, edge_index[1]), nodes.index_select(0, edge_index[0])], dim=2)
         orders = torch.split(torch.bmm(to_edge, both), self.components, dim=1)
         weights = torch.split(self.radial(node_types, edge_index, basis), self.scalars, dim=1)
         blocks: list[Tensor] = []
