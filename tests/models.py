@@ -262,7 +262,7 @@ def tiny_pet_checkpoint(
 def tiny_fairchem_checkpoint(
     path: Path, seed: int = 0, model_changes: dict[str, Any] | None = None, omegaconf: bool = False, **changes: Any
 ) -> Path:
-    """An eSEN of two layers with few channels and random weights, in fairchem's own inference checkpoint.
+    """An eSEN or UMA of two layers with few channels and random weights, in fairchem's own inference checkpoint.
 
     Args:
         model_changes: of the settings of the whole model, among them its heads.
@@ -324,8 +324,10 @@ def tiny_fairchem_checkpoint(
         model = importlib.import_module("fairchem.core.models.base").HydraModel(**config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.endswith("embedding.weight") and "sphere" not in name:
+                if name.endswith(("source_embedding.weight", "target_embedding.weight")):
                     parameter.mul_(300.0)  # fairchem starts elements so close that they are the same
+                elif "routing_mlp" in name:
+                    parameter.mul_(3.0)  # its experts would all count the same
                 elif "norm" in name or name.endswith("bias"):
                     parameter.add_(0.2 * torch.randn_like(parameter))  # from ones and zeros
         averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()

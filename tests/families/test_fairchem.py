@@ -1,4 +1,4 @@
-"""eSEN artifacts against fairchem's own model: random weights in its own inference checkpoints, every engine."""
+"""eSEN and UMA artifacts against fairchem's own models: random weights in its inference checkpoints, every engine."""
 
 import importlib
 import sys
@@ -23,6 +23,8 @@ if find_spec("fairchem") is None:
 from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
+from mlip_deploy.engines.lammps import LAMMPSError, run
+from mlip_deploy.engines.lammps_files import write_data
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.fairchem.framework import fairchem
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
@@ -43,6 +45,27 @@ CHARGED = {
         "heads": {
             "efs": {"module": "fairchem.core.models.uma.escn_md.MLP_EFS_Head", "prefix": "omol", "wrap_property": False}
         }
+    },
+}
+
+
+DATASETS = {"omat": "omat", "omol": "omol"}
+UMA = {
+    "model": "fairchem.core.models.uma.escn_moe.eSCNMDMoeBackbone",
+    "num_experts": 4,
+    "use_composition_embedding": True,
+    "dataset_mapping": DATASETS,
+    "ff_type": "spectral",
+    "model_changes": {
+        "model_id": "UMA-S-1.2.1",
+        "heads": {
+            "energyandforcehead": {
+                "module": "fairchem.core.models.uma.escn_moe.DatasetSpecificMoEWrapper",
+                "dataset_mapping": DATASETS,
+                "head_cls": "fairchem.core.models.uma.escn_md.MLP_EFS_Head",
+                "head_kwargs": {"wrap_property": False},
+            }
+        },
     },
 }
 
@@ -148,8 +171,93 @@ def test_charge_and_spin(tmp_path):
     assert fixed.original.float64(water).energy == found[-1, 2]
 
 
-def test_torchforce(tiny, tmp_path):
-    adapted = adapt(tiny, elements=tuple(SALT))
+@pytest.fixture(scope="module")
+def uma(tmp_path_factory):
+    return tiny_fairchem_checkpoint(tmp_path_factory.mktemp("uma") / "tiny.pt", **UMA)
+
+
+def test_mixed_experts(uma, tmp_path):
+    """The original is not mixed: its experts count as it finds them for the system's own composition."""
+    path = tmp_path / "x.mlip.pt"
+    export("fairchem", uma, path, dtype="float64", modal="omat", fix={"composition": "Na4Cl8"})
+    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2, 4])
+    contract = Artifact(path).contract
+    assert contract.elements == ["Na", "Cl"]
+    assert [(one.name, one.value) for one in contract.inputs][1:] == [
+        ("composition", "NaCl2"),
+        ("charge", "0"),
+        ("spin", "0"),
+    ]
+    assert np.abs(Artifact(path).fixtures().structures[0].forces).max() > FORCE_SIGNAL
+    refused = "this file is for the composition NaCl2, for which its experts were mixed, and the system has the atoms"
+    atoms = salt()
+    atoms.calc = MLIPCalculator(path)
+    atom = Atoms("Na", positions=[[0.0, 0.0, 0.0]])
+    atom.calc = MLIPCalculator(path)
+    truth = adapt(uma, modal="omat", fix={"composition": "Na4Cl8"}).original.float64(atom)
+    assert atom.get_potential_energy() == pytest.approx(truth.energy, abs=FLOAT64_SUM)  # of no experts
+    atom.set_cell(3.0 * np.eye(3))
+    atom.pbc = True
+    with pytest.raises(MLIPError, match=rf"{refused} Na1\. Export"):
+        atom.get_potential_energy()
+    with pytest.raises(MLIPError, match=rf"{refused} Na1 Cl1\. Export the model .* --fix composition=Na1Cl1"):
+        atoms.get_potential_energy()
+    write_data(salt().repeat((3, 3, 3)), tmp_path / "data.lammps")
+    deck = f"units metal\nread_data data.lammps\npair_style mlip\npair_coeff * * {path} Na Cl\nrun 0\n"
+    for ranks in (1, 2):
+        with pytest.raises(LAMMPSError, match=f"{refused} Na27 Cl27"):
+            run(deck, tmp_path, ranks=ranks)
+
+
+def test_experts_depend_on_what_is_fixed(uma):
+    """Another composition, charge or task is another function; without the mixture's own the energies differ."""
+    water = molecule("H2O")
+    water.rattle(0.1, seed=3)
+    types, edges, vectors = graph(water, ["H", "O"], 4.0, torch.float64)
+    found = []
+    for fix in (("H2O", 0, 1), ("H2O", 1, 2), ("HO2", 0, 1)):
+        adapted = adapt(uma, modal="omol", fix=dict(zip(("composition", "charge", "spin"), fix, strict=True)))
+        water.info.update(charge=5, spin=5)
+        truth = adapted.original.float64(water)
+        model = adapted.energy_model(torch.float64)
+        found.append(float(getattr(model, "model", model)(types, 3, edges, vectors).sum()))
+        if fix[0] == "H2O":
+            assert found[-1] == pytest.approx(truth.energy, abs=FLOAT64_SUM)
+        else:
+            assert abs(found[-1] - truth.energy) > 1e-3
+    assert np.ptp(found) > 1e-3
+
+
+def test_what_uma_has_to_be_told(uma, tmp_path):
+    told = "--fix composition=NaCl --fix charge=0 --fix spin=1"
+    assert refusal(uma, modal="omol").endswith(f"mixed for one composition, charge, spin. Say which: {told}")
+    assert refusal(uma, modal="omat").endswith("mixed for one composition. Say which: --fix composition=NaCl")
+    assert "--fix composition=salt: expected a chemical formula" in refusal(
+        uma, modal="omat", fix={"composition": "salt"}
+    )
+    assert "NaCl has its own elements. Leave --elements out" in refusal(
+        uma, modal="omat", fix={"composition": "NaCl"}, elements=("Si",)
+    )
+    fix = {"composition": "H2O", "charge": "0.5", "spin": 1}
+    assert (
+        refusal(uma, modal="omol", fix=fix) == "--fix charge=0.5: expected an integer from -100 to 100, e; to be given"
+    )
+
+    def refused(**changes):
+        model = UMA["model_changes"] | changes.pop("model_changes", {})
+        source = tiny_fairchem_checkpoint(tmp_path / "x.pt", **(UMA | changes | {"model_changes": model}))
+        return refusal(source, modal="omat", fix={"composition": "NaCl"})
+
+    assert "is UMA-S-1.2, whose mixture of experts depends on the number of atoms" in refused(
+        model_changes={"model_id": "UMA-S-1.2"}
+    )
+    assert "is a UMA without a model_id, as UMA 1.0" in refused(model_changes={"model_id": None})
+    assert "has experts elsewhere than in all linear maps of its messages" in refused(moe_type="all")
+
+
+@pytest.mark.parametrize("kind", ["esen", "uma"])
+def test_torchforce(kind, tiny, uma, tmp_path):
+    adapted = adapt(tiny) if kind == "esen" else adapt(uma, modal="omat", fix={"composition": "NaCl"})
     atoms = salt()
     write_torchforce(adapted, tmp_path / "x.torchforce.pt", "float64", lambda _: None, atoms.get_chemical_symbols())
     module = torch.jit.load(tmp_path / "x.torchforce.pt")
@@ -157,6 +265,10 @@ def test_torchforce(tiny, tmp_path):
     truth = adapted.original.float64(atoms)
     assert energy.item() / KJ_PER_MOL == pytest.approx(truth.energy, abs=FLOAT64_SUM)
     np.testing.assert_allclose(0.1 * forces.detach() / KJ_PER_MOL, truth.forces, rtol=0, atol=FLOAT64_SUM)
+    if kind == "uma":
+        module.set_atoms(["Na", "Na"], [])
+        with pytest.raises(torch.jit.Error, match=r"this file is for the composition NaCl, .* the atoms Na2\. Export"):
+            module(torch.tensor(0.1 * atoms.positions), torch.tensor(0.1 * atoms.cell.array))
 
 
 def test_settings_of_a_training_of_ones_own(tiny, tmp_path):

@@ -142,18 +142,18 @@ def build_fixtures(
     settings: Sequence[Setting] = (),
     positions: Positions | None = None,
     rotation_symmetric: bool = True,
+    composition: dict[str, int] | None = None,
 ) -> Fixtures:
-    """Evaluate the original on `structures(elements, positions)` and record truth and noise.
+    """Evaluate the original on `structures(elements, positions, composition)` and record truth and noise.
 
     The original reads `settings` in the `info` of the atoms: each structure has others, but for a single atom, which
-    some charges would leave without electrons. Where rotations change the original's results, cells stand as LAMMPS and
-    OpenMM turn them, so that no engine rotates a structure, and each frame's noise is measured against its own truth.
+    some charges would leave without electrons.
     """
     records = []
     noise: list[Noise] = []
     errors: list[Noise] = []
     random = np.random.default_rng(64)
-    for k, (name, atoms) in enumerate(structures(elements, positions)):
+    for k, (name, atoms) in enumerate(structures(elements, positions, composition)):
         given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
         progress(f"fixture {name} ({len(atoms)} atoms)")
@@ -251,13 +251,16 @@ CLOSEST_PACKED = 3.6
 """Å, lattice constant of the face-centred cubic crystal: twelve neighbours need more room than six."""
 
 
-def structures(elements: list[str], positions: Positions | None = None) -> list[tuple[str, Atoms]]:
+def structures(
+    elements: list[str], positions: Positions | None = None, composition: dict[str, int] | None = None
+) -> list[tuple[str, Atoms]]:
     """The structures of a file's fixtures.
 
-    A model that takes positions in periodic cells alone has those of `_all_structures` that are periodic in three
-    directions.
+    A model that takes positions in periodic cells alone has those that are periodic in three directions, a model of one
+    composition (numbers of atoms by element) those of it.
     """
-    return [(name, atoms) for name, atoms in _all_structures(elements) if positions != "periodic" or atoms.pbc.all()]
+    every = _all_structures(elements) if composition is None else _structures_of(composition)
+    return [(name, atoms) for name, atoms in every if positions != "periodic" or atoms.pbc.all()]
 
 
 def _all_structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
@@ -320,6 +323,47 @@ def _all_structures(elements: list[str]) -> Iterable[tuple[str, Atoms]]:
     yield "slab periodic in two directions", slab
 
     yield "single atom", Atoms([single], positions=[[0.1, 0.2, 0.3]])
+
+
+COMPOSED = 12
+"""atoms at the least of the crystal of one composition"""
+
+
+def _structures_of(composition: dict[str, int]) -> Iterable[tuple[str, Atoms]]:
+    """As `_all_structures`, of one composition: its atoms in order on a simple cubic lattice, displaced."""
+    random = np.random.default_rng(20240711)
+    formula = [symbol for symbol, number in composition.items() for _ in range(number)]
+    spacing = max(CLOSEST, 2.1 * max(float(covalent_radii[atomic_numbers[symbol]]) for symbol in formula))
+    shear = np.array([[1.0, 0.0, 0.0], [0.06, 0.97, 0.0], [-0.03, 0.05, 1.02]])
+
+    def crystal(repeats: int, amplitude: float, vacuum: float = 0.0) -> Atoms:
+        """Formulas along x, `repeats` of them along y and z: the order of the elements is turned in each row."""
+        symbols, sites = [], []
+        for y in range(repeats):
+            for z in range(repeats):
+                for x in range(len(formula)):
+                    symbols.append(formula[(x + y + z) % len(formula)])
+                    sites.append([x, y, z])
+        cell = spacing * np.diag([len(formula), repeats, repeats]).astype(float)
+        atoms = Atoms(symbols, positions=spacing * np.array(sites, dtype=float), cell=cell, pbc=True)
+        if vacuum:
+            atoms.set_cell(atoms.cell.array + np.diag([0.0, 0.0, vacuum]))
+            atoms.pbc = (True, True, False)
+        else:
+            atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+        atoms.positions += random.normal(scale=amplitude, size=atoms.positions.shape)
+        return atoms
+
+    repeats = 1
+    while len(formula) * repeats**2 < COMPOSED:
+        repeats += 1
+    yield "sheared crystal", crystal(repeats, 0.15)
+    yield "cell smaller than twice the cutoff", crystal(1, 0.10)
+    yield "slab periodic in two directions", crystal(repeats, 0.12, vacuum=15.0)
+    isolated = crystal(1, 0.12)
+    isolated.set_cell(np.zeros((3, 3)))
+    isolated.pbc = False
+    yield "molecule without periodicity", isolated
 
 
 def _atomic_energies(result: Result) -> Array:

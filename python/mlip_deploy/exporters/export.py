@@ -82,6 +82,7 @@ def export(
         file gets the energy frame of this model.
     fix
         Values of the model's settings, such as {"charge": 0}, that the file fixes. The others are given when it runs.
+        UMA needs {"composition": "NaCl"}: the file is then for systems of this composition, of any size.
     progress
         Called with a line of text before each piece of work.
 
@@ -134,10 +135,13 @@ def export(
             trust_checkpoint=trust_checkpoint,
             energy_frame=energy_frame,
             base=None if base is None else str(base),
+            fix=fix or {},
         ),
     )
-    if fix:
-        adapted = fix_settings(adapted, fix)
+    taken = [one.name for one in adapted.inputs]
+    left = {name: value for name, value in (fix or {}).items() if name not in taken}
+    if left:
+        adapted = fix_settings(adapted, left)
     if target == "torchforce":
         write_torchforce(adapted, output, dtype, progress)
     else:

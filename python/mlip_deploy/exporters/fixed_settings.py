@@ -28,7 +28,7 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
         if name not in known:
             has = "; ".join(f"{setting.name} ({setting.describe()})" for setting in adapted.settings) or "none"
             raise MLIPError(f"--fix {name}: {adapted.identity.name} has no such setting. It has: {has}")
-    values = {name: _value(known[name], value) for name, value in given.items()}
+    values = {name: value_of(known[name], value) for name, value in given.items()}
     numbers = [setting.number(values.get(setting.name, setting.examples()[0])) for setting in adapted.settings]
     free = [k for k, setting in enumerate(adapted.settings) if setting.name not in values]
 
@@ -50,8 +50,12 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
     )
 
 
-def _value(setting: Setting, value: float | int | str) -> float | int | str:
-    """In the kind of the setting."""
+def value_of(setting: Setting, value: float | int | str) -> float | int | str:
+    """A value for `--fix` in the kind of its setting; a number may be given as text.
+
+    Raises:
+        MLIPError: for a value that the setting does not accept.
+    """
     if setting.kind != "choice" and isinstance(value, str):
         try:
             value = float(value)

@@ -283,3 +283,5 @@ class Adapted(ServedModel):
     """It reads values of settings in `atoms.info`."""
     rotation_symmetric: bool = True
     """Rotated structures have the same energy by the model's construction; where not, fixtures state the difference."""
+    composition: dict[str, int] | None = None
+    """Numbers of atoms by element of the one reduced composition that the model takes; None where it takes any."""

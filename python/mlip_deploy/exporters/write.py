@@ -43,6 +43,7 @@ def write_artifact(
             adapted.settings,
             adapted.positions,
             adapted.rotation_symmetric,
+            adapted.composition,
         )
     return write_model(adapted, fixtures, output, dtype, progress, backend)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +45,9 @@ class ExportOptions:
     """with what the energies may be compared, for a checkpoint of which nothing is published"""
     base: str | None = None
     """what it was fine-tuned from, whose energy frame it has: a name of the same family, a checkpoint or an artifact"""
+    fix: Mapping[str, float | int | str] = field(default_factory=dict)
+    """values by name that the file fixes. An adapter whose weights depend on one takes it from here and records it
+    among the contract's inputs; the others fix settings of the model (fixed_settings.py)"""
 
     def tabulate(self, in_float32: bool) -> bool:
         """Whether radial networks become tables in a model that computes in float32, or in float64."""
@@ -223,7 +227,7 @@ FAMILIES = {
             "fairchem",
             "fairchem.core",
             "pip install fairchem-core --no-deps && pip install e3nn hydra-core monty",
-            "an inference checkpoint of eSEN (*.pt)",
+            "an inference checkpoint of eSEN or UMA (*.pt)",
             "modal",
         ),
     ]

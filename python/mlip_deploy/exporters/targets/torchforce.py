@@ -220,7 +220,8 @@ def write_torchforce(
     """Write a model as a file for `openmmtorch.TorchForce`.
 
     Args:
-        adapted: the model, from an export adapter; one that calls no custom operator but mlip::ghost_gather.
+        adapted: the model, from an export adapter; one that calls no custom operator but mlip::ghost_gather and
+            mlip::sum_over_atoms.
         output: file, *.torchforce.pt; it appears under its name only when it is complete.
         symbols: chemical symbol of each atom; None leaves it to `set_atoms`.
         particles: which particles these are; None for all of the System's, in order.
@@ -255,7 +256,7 @@ def write_torchforce(
             parameter.requires_grad_(False)
         # Not frozen: constants of a frozen module stay on the CPU when TorchForce moves the module to a GPU.
         scripted = adapted.scripted(module)
-        _remove_ghost_gather(scripted, adapted.identity.name)
+        _remove_exchange(scripted, adapted.identity.name)
     if symbols is not None:
         unknown = next((symbol for symbol in symbols if symbol not in adapted.elements), None)
         if unknown is not None:
@@ -280,8 +281,8 @@ def write_torchforce(
         file.write(buffer.getvalue())
 
 
-def _remove_ghost_gather(scripted: torch.jit.ScriptModule, name: str) -> None:
-    """One process owns all atoms: features of neighbours are there already, and the operator is the identity."""
+def _remove_exchange(scripted: torch.jit.ScriptModule, name: str) -> None:
+    """One process owns all atoms: features of neighbours are there already, and sums over its atoms are over all."""
     remaining: set[str] = set()
     for module in scripted.modules():
         compiled: Any = module._c
@@ -289,6 +290,13 @@ def _remove_ghost_gather(scripted: torch.jit.ScriptModule, name: str) -> None:
             graph = compiled._get_method(method).graph
             for node in graph.findAllNodes("mlip::ghost_gather", True):
                 node.output().replaceAllUsesWith(next(iter(node.inputs())))
+                node.destroy()
+            for node in graph.findAllNodes("mlip::sum_over_atoms", True):
+                with graph.insert_point_guard(node):
+                    zero, no, same = (graph.insertConstant(value) for value in ([0], False, None))
+                    arguments = [next(iter(node.inputs())), zero, no, same]
+                    total = graph.insertNode(graph.create("aten::sum", arguments, 1))
+                node.output().replaceAllUsesWith(total.output())
                 node.destroy()
             remaining |= {node.kind() for node in _all_nodes(graph) if node.kind().startswith("mlip::")}
     if remaining:

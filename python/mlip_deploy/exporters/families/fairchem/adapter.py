@@ -1,9 +1,12 @@
-"""Adapter for eSEN (X. Fu et al. 2025) of fairchem-core 2, inference checkpoints `*.pt`.
+"""Adapter for eSEN (X. Fu et al. 2025) and UMA (B. M. Wood et al. 2025): inference checkpoints of fairchem-core 2.
 
-The layers are in model.py, the reader of checkpoints in checkpoint.py; the reference, fairchem's own model, comes from
-framework.py.
+UMA's matrices are sums of those of experts, whose weights depend on composition, task, charge and spin: an export fixes
+these. The layers are in model.py, the reader of checkpoints in checkpoint.py; the reference, fairchem's own model with
+its experts, comes from framework.py.
 """
 
+import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,39 +16,53 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.data import chemical_symbols
+from ase.formula import Formula
 from ase.neighborlist import neighbor_list
-from torch import Tensor, nn
+from torch import nn
 
 from mlip_deploy.artifact.contract import EnergyFrame, Input, ModelIdentity, Setting
 from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.reader import file_sha256
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.fairchem.checkpoint import Checkpoint, EnergyTask, read_checkpoint
-from mlip_deploy.exporters.families.fairchem.framework import build_model, evaluate
-from mlip_deploy.exporters.families.fairchem.model import LARGEST_CHARGE, LARGEST_SPIN, FairchemEnergy
+from mlip_deploy.exporters.families.fairchem.framework import build_model, evaluate, head_of, mix_experts
+from mlip_deploy.exporters.families.fairchem.model import (
+    LARGEST_CHARGE,
+    LARGEST_SPIN,
+    FairchemEnergy,
+    FixedComposition,
+    formula,
+)
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
+from mlip_deploy.exporters.fixed_settings import value_of
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.result import VOIGT, Result
 
 ESEN_CITATION = (
     "Fu, X.; Wood, B. M.; Barroso-Luque, L.; Levine, D. S.; Gao, M.; Dzamba, M.; Zitnick, C. L. Learning smooth and "
     "expressive interatomic potentials for physical property prediction. arXiv:2502.12147 (2025)"
 )
+UMA_CITATION = (
+    "Wood, B. M.; Dzamba, M.; Fu, X.; et al. UMA: A family of universal models for atoms. arXiv:2506.23971 (2025)"
+)
 MOLECULES = "omol"
 """the one dataset whose calculations have a charge and a spin, by fairchem"""
 
 
+CHARGE = Setting(name="charge", kind="integer", unit="e", range=(-LARGEST_CHARGE, LARGEST_CHARGE))
+SPIN = Setting(name="spin", kind="integer", range=(0, LARGEST_SPIN))
+
+
 def adapt(source: str, options: ExportOptions) -> Adapted:
-    """A stored eSEN model as an Adapted model.
+    """A stored eSEN or UMA model as an Adapted model.
 
     Args:
         source: a file.
-        options: `modal`, the task; `elements`; `trust_checkpoint`.
+        options: `modal`, the task; `elements`; `trust_checkpoint`; for UMA `fix`, with its composition.
 
     Raises:
-        MLIPError: for an unknown source, a file that is no checkpoint of eSEN, layers or heads that are not known, or
-            elements that the model lacks.
+        MLIPError: for an unknown source, a file that is no checkpoint of eSEN or UMA, layers or heads that are not
+            known, elements that the model lacks, or a UMA without a composition.
     """
     path = Path(source)
     if not path.is_file():
@@ -55,51 +72,90 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     task = checkpoint.tasks[dataset]
     model = build_model(checkpoint, torch.float64)
     _refuse_unknown(model, source)
-    backbone = model.backbone
-    known = _elements(backbone.max_num_elements, task)
-    elements = keep_elements(known, options.elements, path.stem)
-    numbers = [chemical_symbols.index(symbol) for symbol in elements]
+    known = _elements(model.backbone.max_num_elements, task)
+    has_experts = getattr(model.backbone, "num_experts", 0) > 0
     has_charge = dataset == MOLECULES
-    references = torch.zeros(len(numbers), dtype=torch.float64)
-    if task.references is not None:
-        references = task.references[numbers]
+    name, composition = "", None
+    fixed = {"charge": 0, "spin": 0}
+    inputs = [Input(name="task", choices=sorted(checkpoint.tasks), value=dataset)]
+    if has_experts:
+        composition = _composition(source, options, has_charge)
+        if has_charge:
+            fixed = {setting.name: int(value_of(setting, options.fix[setting.name])) for setting in (CHARGE, SPIN)}
+        name = formula(list(composition), list(composition.values()))
+        inputs.append(Input(name="composition", choices=[name], value=name))
+    if has_experts or not has_charge:
+        inputs += [Input(name=name, choices=[str(value)], value=str(value)) for name, value in fixed.items()]
+    elements = keep_elements(known, tuple(composition or options.elements), path.stem)
+    numbers = [chemical_symbols.index(symbol) for symbol in elements]
+    references = torch.zeros(len(numbers), dtype=torch.float64) if task.references is None else task.references[numbers]
+    example = Atoms(name if composition else elements)
+    example.info.update(fixed)
+    served = mix_experts(model, example, dataset, source)
 
     def energy_model(dtype: torch.dtype) -> nn.Module:
-        built = model if dtype == torch.float64 else build_model(checkpoint, dtype)
-        with default_dtype(dtype):
-            embedded = dataset if backbone.use_dataset_embedding else None
-            block = _head(built).energy_block
-            return FairchemEnergy(built.backbone, block, numbers, embedded, task.rmsd, references, has_charge)
+        of_type = copy.deepcopy(served).to(dtype)
+        embedded = dataset if of_type.backbone.use_dataset_embedding else None
+        block = head_of(of_type).energy_block
+        energies = FairchemEnergy(
+            of_type.backbone, block, numbers, embedded, task.rmsd, references, (fixed["charge"], fixed["spin"])
+        )
+        if composition is None:
+            return energies
+        return FixedComposition(energies, elements, [composition[symbol] for symbol in elements])
 
-    charge = Setting(name="charge", kind="integer", unit="e", range=(-LARGEST_CHARGE, LARGEST_CHARGE))
-    spin = Setting(name="spin", kind="integer", range=(0, LARGEST_SPIN))
-    fixed = [Input(name="task", choices=sorted(checkpoint.tasks), value=dataset)]
-    if not has_charge:
-        fixed += [Input(name=setting.name, choices=["0"], value="0") for setting in (charge, spin)]
+    def original(dtype: torch.dtype) -> Callable[[Atoms], Result]:
+        build = (lambda: model) if dtype == torch.float64 else (lambda: build_model(checkpoint, dtype))
+        return _original(build, dataset, task, fixed if has_experts else {}, dtype)
+
     return Adapted(
         identity=ModelIdentity(
             family="fairchem",
             name=path.stem,
             source_sha256=file_sha256(path),
             license="unknown",
-            citation=ESEN_CITATION,
+            citation=UMA_CITATION if has_experts else ESEN_CITATION,
         ),
         elements=elements,
-        cutoff=float(backbone.cutoff),
-        message_passing_layers=len(backbone.blocks),
+        cutoff=float(served.backbone.cutoff),
+        message_passing_layers=len(served.backbone.blocks),
         parallel="exchange",
         energy_frame=EnergyFrame.unknown(),
-        inputs=fixed,
-        settings=(charge, spin) if has_charge else (),
-        rotation_symmetric=backbone.ff_type != "grid",  # a network of values on a grid of directions
+        inputs=inputs,
+        settings=(CHARGE, SPIN) if has_charge and not has_experts else (),
+        composition=composition,
+        rotation_symmetric=served.backbone.ff_type != "grid",  # a network of values on a grid of directions
         energy_model=energy_model,
         original=Original(
             package=f"fairchem-core {FAMILIES['fairchem'].version()}",
-            float64=_original(model, dataset, task, torch.float64),
-            float32=_original(None, dataset, task, torch.float32, lambda: build_model(checkpoint, torch.float32)),
+            float64=original(torch.float64),
+            float32=original(torch.float32),
             calculator=lambda dtype, device, accelerator: _calculator(path, dataset, dtype, device),
         ),
     )
+
+
+def _composition(source: str, options: ExportOptions, has_charge: bool) -> dict[str, int]:
+    """Numbers of atoms by element, without a common factor, of `--fix composition=`."""
+    needed = ["composition", *(("charge", "spin") if has_charge else ())]
+    absent = [name for name in needed if name not in options.fix]
+    if absent:
+        example = {"composition": "NaCl", "charge": "0", "spin": "1"}
+        raise MLIPError(
+            f"'{source}' is a UMA, whose experts are mixed for one {', '.join(needed)}. Say which: "
+            + " ".join(f"--fix {name}={example[name]}" for name in absent)
+        )
+    given = str(options.fix["composition"])
+    try:
+        counts = Formula(given).count()
+    except ValueError:
+        counts = {}
+    if not counts or not set(counts) <= set(chemical_symbols[1:]):
+        raise MLIPError(f"--fix composition={given}: expected a chemical formula such as NaCl or Si8O16")
+    if options.elements and set(options.elements) != set(counts):
+        raise MLIPError(f"--elements {' '.join(options.elements)}: {given} has its own elements. Leave --elements out")
+    factor = math.gcd(*counts.values())
+    return {symbol: counts[symbol] // factor for symbol in sorted(counts, key=chemical_symbols.index)}
 
 
 def _dataset(checkpoint: Checkpoint, chosen: str | None) -> str:
@@ -110,10 +166,6 @@ def _dataset(checkpoint: Checkpoint, chosen: str | None) -> str:
         given = "several tasks" if chosen is None else f"no task {chosen}"
         raise MLIPError(f"'{checkpoint.path}' has {given}: {', '.join(names)}. Choose one: --modal {names[0]}")
     return chosen
-
-
-def _head(model: Any) -> Any:
-    return next(iter(model.output_heads.values()))
 
 
 def _refuse_unknown(model: Any, source: str) -> None:
@@ -128,12 +180,12 @@ def _refuse_unknown(model: Any, source: str) -> None:
             f"'{source}' has direct_forces: its forces are an output of their own and no derivative of its energy, so "
             "that no dynamics keeps its energy. Export a model that conserves energy"
         )
-    heads = {name: type(head).__name__ for name, head in model.output_heads.items()}
+    heads = {name: type(getattr(head, "head", head)).__name__ for name, head in model.output_heads.items()}
     if list(heads.values()) != ["MLP_EFS_Head"]:
         found = ", ".join(f"{name} ({kind})" for name, kind in heads.items())
         raise MLIPError(f"'{source}' has the heads {found}; expected one MLP_EFS_Head")
     expected = [
-        ("reduce", _head(model).reduce, ["sum"], ""),
+        ("reduce", head_of(model).reduce, ["sum"], ""),
         ("norm_type", backbone.norm_type, ["rms_norm_sh"], ""),
         ("act_type", backbone.act_type, ["gate"], ", whose energies depend on random angles that fairchem draws"),
         (
@@ -146,6 +198,11 @@ def _refuse_unknown(model: Any, source: str) -> None:
     for name, value, known, reason in expected:
         if value not in known:
             raise MLIPError(f"'{source}' has {name}={value!r}{reason}. Known: {', '.join(known)}")
+    if model.model_id == "UMA-S-1.2" and backbone.use_composition_embedding:
+        raise MLIPError(
+            f"'{source}' is UMA-S-1.2, whose mixture of experts depends on the number of atoms, by a mistake in its "
+            "training. Export UMA-S-1.2.1"
+        )
     cutoff, most = float(backbone.cutoff), int(backbone.max_neighbors)
     in_diamond = int((neighbor_list("i", bulk("C", "diamond", a=3.567), cutoff) == 0).sum())
     if 0 < most < in_diamond:
@@ -179,31 +236,31 @@ def _calculator(path: Path, dataset: str, dtype: str, device: str) -> Any:
 
 
 def _original(
-    model: Any, dataset: str, task: EnergyTask, dtype: torch.dtype, build: Callable[[], Any] | None = None
+    build: Callable[[], Any], dataset: str, task: EnergyTask, fixed: dict[str, int], dtype: torch.dtype
 ) -> Callable[[Atoms], Result]:
     """fairchem's own neighbours, layers and derivatives in `dtype`, its normaliser and references in float64.
 
     Args:
-        model: of the type; None to build it when it is needed.
+        build: makes the model, with its experts, when it is needed.
+        fixed: charge and spin, where the atoms do not have them.
     """
-
-    def in_order(stress: Tensor) -> np.ndarray[Any, Any]:
-        return np.array([float(stress[a, b]) for a, b in VOIGT])
+    model: Any = None
 
     def evaluate_original(atoms: Atoms) -> Result:
         nonlocal model
-        if model is None:
-            assert build is not None
-            model = build()
+        model = model or build()
+        atoms = atoms.copy()
+        atoms.info.update(fixed)
         outputs, forces, stress = evaluate(model, atoms, dataset, task.key, dtype)
         energies = task.rmsd * outputs.double()
         if task.references is not None:
             energies = energies + task.references[torch.tensor(atoms.numbers)]
+        tensor = task.rmsd * stress.double()
         return Result(
             energy=float(energies.sum()),
             atomic_energies=energies.numpy(),
             forces=(task.rmsd * forces.double()).numpy(),
-            stress=in_order(task.rmsd * stress.double()) if atoms.pbc.all() else None,
+            stress=np.array([float(tensor[a, b]) for a, b in VOIGT]) if atoms.pbc.all() else None,
         )
 
     return evaluate_original

@@ -96,6 +96,34 @@ def build_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     return model.to(dtype).eval().requires_grad_(False)
 
 
+def head_of(model: Any) -> Any:
+    """The one head of a model, without the wrapper that chooses a dataset's."""
+    head = next(iter(model.output_heads.values()))
+    return getattr(head, "head", head)
+
+
+def mix_experts(model: Any, atoms: Atoms, dataset: str, source: str) -> Any:
+    """A copy of a model whose experts are mixed for the atoms' composition, charge and spin and a dataset.
+
+    Raises:
+        MLIPError: for experts elsewhere than in all linear maps of messages.
+    """
+    mixed = copy.deepcopy(model)
+    data = atomic_data(atoms, dataset, torch.float64)
+    with fairchem(), default_dtype(torch.float64):
+        try:
+            mixed.backbone = mixed.backbone.merge_MOLE_model(data)
+        except (AttributeError, ValueError) as error:
+            raise MLIPError(
+                f"'{source}' has experts elsewhere than in all linear maps of its messages (moe_type, layers_moe), "
+                f"which fairchem does not mix ({error})"
+            ) from error
+        for head in mixed.output_heads.values():
+            if hasattr(head, "merge_MOLE_model"):
+                head.merge_MOLE_model(data)
+    return mixed.requires_grad_(False)
+
+
 def atomic_data(atoms: Atoms, dataset: str, dtype: torch.dtype) -> Any:
     """fairchem's AtomicData without edges; charge and spin, 0 by default, are in the atoms' info."""
     with fairchem():
@@ -115,9 +143,7 @@ def evaluate(
         outputs of the energy block [n_atoms], forces [n_atoms, 3] and stress [3, 3].
     """
     seen: list[Tensor] = []
-    head = next(iter(model.output_heads.values()))
-    block = getattr(head, "head", head).energy_block
-    hook = block.register_forward_hook(lambda module, arguments, result: seen.append(result))
+    hook = head_of(model).energy_block.register_forward_hook(lambda module, arguments, result: seen.append(result))
     try:
         # Each edge has a random angle around its axis, on which results do not depend but for their rounding.
         with fairchem(), torch.random.fork_rng(devices=[]), default_dtype(dtype):

@@ -1,4 +1,4 @@
-"""eSEN (X. Fu et al. 2025), and UMA with merged experts, behind the model interface: the same numbers as fairchem's.
+"""eSEN (X. Fu et al. 2025), and UMA with mixed experts, behind the model interface: the same numbers as fairchem's.
 
 Features are [n_atoms, (l_max+1)², channels]. A message is made in a frame in which its edge is the y axis: there a
 rotation around the edge mixes components of the orders m and -m alone, and an equivariant linear map is one matrix for
@@ -26,13 +26,13 @@ class FairchemEnergy(nn.Module):
         dataset: whose embedding atoms get; None for a model that has none.
         rmsd: factor of the energy block's results, eV.
         references: float64 [n_elements] eV.
-        takes_settings: charge and spin are arguments; else both are 0.
+        charge_and_spin: of the system, where they are not given as settings.
     """
 
     references: Tensor
     embedding: Tensor
     offsets: Tensor
-    __constants__ = ("takes_settings",)
+    charge_and_spin: Tensor
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class FairchemEnergy(nn.Module):
         dataset: str | None,
         rmsd: float,
         references: Tensor,
-        takes_settings: bool,
+        charge_and_spin: tuple[int, int] = (0, 0),
     ):
         super().__init__()
-        self.takes_settings = takes_settings
         self.rmsd = rmsd
         self.system = SystemEmbedding(backbone, dataset)
         self.components: int = backbone.sph_feature_size
         self.register_buffer("embedding", backbone.sphere_embedding.weight[numbers].clone())
         self.register_buffer("references", references)
+        self.register_buffer("charge_and_spin", self.embedding.new_tensor(charge_and_spin))
         self.register_buffer("offsets", backbone.distance_expansion.offset.clone())
         self.coefficient: float = backbone.distance_expansion.coeff
         self.cutoff: float = float(backbone.cutoff)
@@ -86,10 +86,7 @@ class FairchemEnergy(nn.Module):
         to_edge, from_edge = self.rotations(edge_vectors, distances, self.envelope(distances))
         basis = torch.exp(self.coefficient * (distances.unsqueeze(1) - self.offsets).square())
         types = node_types[:n_owned]
-        if settings is None:
-            charge_and_spin = torch.zeros([2], dtype=edge_vectors.dtype, device=edge_vectors.device)
-        else:
-            charge_and_spin = settings
+        charge_and_spin = self.charge_and_spin if settings is None else settings
         system = self.system(charge_and_spin)
         scalars = (self.embedding[types] + system).unsqueeze(1)
         x = functional.pad(scalars, (0, 0, 0, self.components - 1))
@@ -300,7 +297,7 @@ class Messages(nn.Module):
 
     def forward(self, nodes: Tensor, node_types: Tensor, edge_index: Tensor, basis: Tensor, to_edge: Tensor) -> Tensor:
         n_edges = edge_index.shape[1]
-        both = torch.cat([nodes[edge_index[1]], nodes[edge_index[0]]], dim=2)
+        both = torch.cat([nodes.index_select(0, edge_index[1]), nodes.index_select(0, edge_index[0])], dim=2)
         orders = torch.split(torch.bmm(to_edge, both), self.components, dim=1)
         weights = torch.split(self.radial(node_types, edge_index, basis), self.scalars, dim=1)
         blocks: list[Tensor] = []
@@ -450,3 +447,46 @@ class BalancedChannels(nn.Module):
                 shift = functional.pad(shift, (start, scalars.shape[1] - end))
                 x = torch.cat([(scalars - shift).unsqueeze(1), x[:, 1:]], dim=1)
         return x
+
+
+class FixedComposition(nn.Module):
+    """An energy model that is right for systems of one composition alone, of any number of atoms.
+
+    Args:
+        counts: of atoms of each of the artifact's elements, in their order.
+    """
+
+    counts: Tensor
+
+    def __init__(self, model: nn.Module, elements: list[str], counts: list[int]):
+        super().__init__()
+        self.model = model
+        self.elements: list[str] = elements
+        self.name: str = formula(elements, counts)
+        self.register_buffer("counts", torch.tensor(counts, dtype=torch.float64))
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        one_hot = functional.one_hot(node_types[:n_owned], len(self.elements)).to(torch.float64)
+        degrees = torch.zeros_like(one_hot[:, :1]).index_add(0, edge_index[0], one_hot.new_ones(edge_index.shape[1], 1))
+        sums = torch.ops.mlip.sum_over_atoms(torch.cat([one_hot, degrees], dim=1))  # of all ranks: all of them refuse
+        found, n_atoms, n_edges = sums[:-1], sums[:-1].sum(), sums[-1]
+        # One atom without edges takes no part of experts. With one edge it is no system, but what a file is tried with
+        # when it is loaded.
+        alone = bool(n_atoms == 1.0) and bool(n_edges <= 1.0)
+        if not alone and bool((found * self.counts.sum() != self.counts * n_atoms).any()):
+            system = ""
+            for k, element in enumerate(self.elements):
+                if bool(found[k] > 0.0):
+                    system = system + " " + element + str(int(found[k]))
+            raise RuntimeError(
+                f"this file is for the composition {self.name}, for which its experts were mixed, and the system has "
+                f"the atoms{system}. Export the model for this one: mlip export fairchem ... --fix composition="
+                f"{system.replace(' ', '')}"
+            )
+        energies: Tensor = self.model(node_types, n_owned, edge_index, edge_vectors)
+        return energies
+
+
+def formula(elements: list[str], counts: list[int]) -> str:
+    """Such as "SiO2"."""
+    return "".join(f"{element}{count if count > 1 else ''}" for element, count in zip(elements, counts, strict=True))
