@@ -3,6 +3,7 @@
 MACE excludes the version of e3nn that SevenNet and NequIP need: `requirements.py mace` prints it instead of them.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,5 +24,5 @@ if __name__ == "__main__":
         *project["project"]["dependencies"],
         *(line for name, extra in extras.items() if name not in left_out for line in extra),
     ]:
-        if not requirement.startswith("torch"):
+        if not re.match(r"torch(?![\w-])", requirement):
             print(requirement)
