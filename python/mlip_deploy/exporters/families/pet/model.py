@@ -328,7 +328,8 @@ class RootMeanSquareNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean_square = torch.linalg.vecdot(x, x).unsqueeze(1) * self.inverse_width
-        return x * (mean_square + self.epsilon).rsqrt() * self.weight
+        result: Tensor = x * (mean_square + self.epsilon).rsqrt() * self.weight
+        return result
 
 
 class GatedFeedForward(nn.Module):
