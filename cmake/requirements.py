@@ -14,7 +14,9 @@ else:
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
 
 if __name__ == "__main__":
-    LEFT_OUT = {"sevennet", "nequip", "nequix", "ani", "so3lr", "docs"} if sys.argv[1:] == ["mace"] else {"mace"}
+    LEFT_OUT = (
+        {"sevennet", "nequip", "nequix", "ani", "so3lr", "matgl", "docs"} if sys.argv[1:] == ["mace"] else {"mace"}
+    )
     extras = project["project"]["optional-dependencies"]
     for requirement in [
         *project["build-system"]["requires"],

@@ -46,8 +46,8 @@ def export(
     Parameters
     ----------
     family
-        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix", "ani" or "so3lr".
-        For a module of your own, see `export_module`.
+        Framework that the model comes from: "sevennet", "chgnet", "mace", "nequip", "nequix", "ani", "so3lr" or
+        "matgl". For a module of your own, see `export_module`.
     source
         Name of a published model, such as "7net-0", or a checkpoint file.
     output

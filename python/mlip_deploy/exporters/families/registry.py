@@ -200,6 +200,13 @@ FAMILIES = {
             "pip install so3krates-torch --no-deps && pip install h5py matscipy tqdm",
             "so3lr, or a file that holds a whole SO3LR model (*.model)",
         ),
+        Family(
+            "matgl",
+            "matgl",
+            "pip install matgl",
+            "TensorNet-PES-MatPES-PBE-2025.2 or TensorNet-PES-MatPES-r2SCAN-2025.2, each also with -m, or the folder "
+            "of a TensorNet potential",
+        ),
     ]
 }
 
