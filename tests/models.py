@@ -339,3 +339,32 @@ def tiny_fairchem_checkpoint(
         )
         torch.save(checkpoint, path)
     return path
+
+
+def matgl_potential(path: Path, seed: int = 0, potential: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A potential of MatGL's TensorNet of two layers with few channels and random weights, as MatGL saves it.
+
+    Args:
+        path: of the folder.
+        potential: changes of the potential's arguments.
+        changes: of the model's.
+    """
+    from matgl.apps.pes import Potential
+    from matgl.models import TensorNet
+
+    settings: dict[str, Any] = {"element_types": ("O", "Na", "Cl", "Ti"), "units": 16, "nblocks": 2, "max_n": 3}
+    settings |= {"rbf_type": "SphericalBessel", "use_smooth": True, "is_intensive": False, "use_warp": False} | changes
+    torch.manual_seed(seed)
+    model = TensorNet(**settings)
+    references = -1.5 - 0.7 * torch.arange(len(settings["element_types"]))
+    arguments: dict[str, Any] = {"data_std": 1.7, "element_refs": references} | (potential or {})
+    with torch.no_grad():
+        # large enough that forces are of the order of 1 eV/Å, with skew and symmetric parts like those of unit matrices
+        for part, scale in zip(model.tensor_embedding.linears_tensor, (2.0, 8.0, 30.0), strict=True):
+            part.weight.mul_(scale)
+        for branch in (model.final_layer.gated.layers, model.final_layer.gated.gates):
+            for layer in branch:
+                if hasattr(layer, "weight"):
+                    layer.weight.mul_(2.0)
+    Potential(model, **arguments).save(path)
+    return path

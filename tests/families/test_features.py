@@ -104,6 +104,13 @@ def of_fairchem(adapted: Adapted, atoms: Atoms) -> np.ndarray:
     return numpy(given_to(read_out, adapted, atoms))
 
 
+def of_matgl(adapted: Adapted, atoms: Atoms) -> np.ndarray:
+    def read_out(module: torch.nn.Module) -> bool:
+        return type(module).__name__ == "GatedMLP" and module.layers[-1].out_features == 1
+
+    return numpy(given_to(read_out, adapted, atoms))
+
+
 FAMILIES = {
     "chgnet": ("chgnet", "models", "tiny_chgnet_checkpoint", "tiny.pth.tar", of_chgnet),
     "nequip": ("nequip", "nequip_models", "nequip", "tiny.ckpt", of_nequip),
@@ -111,6 +118,7 @@ FAMILIES = {
     "nequix": ("nequix", "models", "tiny_nequix_checkpoint", "tiny.pt", of_nequix),
     "mattersim": ("mattersim", "models", "mattersim_checkpoint", "tiny.pth", of_mattersim),
     "fairchem": ("fairchem", "models", "tiny_fairchem_checkpoint", "tiny.pt", of_fairchem),
+    "matgl": ("matgl", "models", "matgl_potential", "tiny", of_matgl),
 }
 
 

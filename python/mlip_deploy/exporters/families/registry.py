@@ -230,6 +230,13 @@ FAMILIES = {
             "an inference checkpoint of eSEN or UMA (*.pt)",
             "modal",
         ),
+        Family(
+            "matgl",
+            "matgl",
+            "pip install matgl",
+            "TensorNet-PES-MatPES-PBE-2025.2 or TensorNet-PES-MatPES-r2SCAN-2025.2, each also with -m, or the folder "
+            "of a TensorNet potential",
+        ),
     ]
 }
 
