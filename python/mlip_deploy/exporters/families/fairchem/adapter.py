@@ -47,8 +47,6 @@ UMA_CITATION = (
 )
 MOLECULES = "omol"
 """the one dataset whose calculations have a charge and a spin, by fairchem"""
-
-
 CHARGE = Setting(name="charge", kind="integer", unit="e", range=(-LARGEST_CHARGE, LARGEST_CHARGE))
 SPIN = Setting(name="spin", kind="integer", range=(0, LARGEST_SPIN))
 
@@ -85,10 +83,11 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         name = formula(list(composition), list(composition.values()))
         inputs.append(Input(name="composition", choices=[name], value=name))
     if has_experts or not has_charge:
-        inputs += [Input(name=name, choices=[str(value)], value=str(value)) for name, value in fixed.items()]
+        inputs += [Input(name=one, choices=[str(value)], value=str(value)) for one, value in fixed.items()]
     elements = keep_elements(known, tuple(composition or options.elements), path.stem)
     numbers = [chemical_symbols.index(symbol) for symbol in elements]
     references = torch.zeros(len(numbers), dtype=torch.float64) if task.references is None else task.references[numbers]
+    settings = (CHARGE, SPIN) if has_charge and not has_experts else ()
     example = Atoms(name if composition else elements)
     example.info.update(fixed)
     served = mix_experts(model, example, dataset, source)
@@ -106,7 +105,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     def original(dtype: torch.dtype) -> Callable[[Atoms], Result]:
         build = (lambda: model) if dtype == torch.float64 else (lambda: build_model(checkpoint, dtype))
-        return _original(build, dataset, task, fixed if has_experts else {}, dtype)
+        return _original(build, dataset, task, {} if settings else fixed, dtype)
 
     return Adapted(
         identity=ModelIdentity(
@@ -122,7 +121,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         parallel="exchange",
         energy_frame=EnergyFrame.unknown(),
         inputs=inputs,
-        settings=(CHARGE, SPIN) if has_charge and not has_experts else (),
+        settings=settings,
         composition=composition,
         rotation_symmetric=served.backbone.ff_type != "grid",  # a network of values on a grid of directions
         energy_model=energy_model,

@@ -141,6 +141,9 @@ def evaluate(
 
     Returns:
         outputs of the energy block [n_atoms], forces [n_atoms, 3] and stress [3, 3].
+
+    Raises:
+        MLIPError: for a model without this output.
     """
     seen: list[Tensor] = []
     hook = head_of(model).energy_block.register_forward_hook(lambda module, arguments, result: seen.append(result))
@@ -151,6 +154,9 @@ def evaluate(
             outputs = model(atomic_data(atoms, dataset, dtype))
     finally:
         hook.remove()
+
+    if energy_key not in outputs:
+        raise MLIPError(f"the task {energy_key} is no output of the model, which has {', '.join(sorted(outputs))}")
 
     def output(name: str) -> Tensor:
         value = outputs[energy_key.removesuffix("energy") + name]
