@@ -12,12 +12,18 @@ namespace mlip {
 template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
 template <typename T>
+struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
+template <typename T>
+struct GateKernels;  // gate_kernels.h
+template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
 
 /// What all operators have for one type, float or double.
 template <typename T>
 struct OperatorKernels {
   const TensorProductKernels<T>* edge_tensor_product;
+  const EquivariantLinearKernels<T>* equivariant_linear;
+  const GateKernels<T>* gate;
   const SymmetricContractionKernels<T>* symmetric_contraction;
 };
 

@@ -292,7 +292,7 @@ def test_contract(artifact):
     assert list(contract.operators) == [
         "mlip::edge_harmonics",
         "mlip::edge_tensor_product",
-        "mlip::element_linear",
+        "mlip::equivariant_linear",
         "mlip::ghost_gather",
         "mlip::symmetric_contraction",
     ]

@@ -97,7 +97,8 @@ def test_contracts(export):
     assert sorted(nequip.operators) == [
         "mlip::edge_harmonics",
         "mlip::edge_tensor_product",
-        "mlip::element_linear",
+        "mlip::equivariant_linear",
+        "mlip::gate",
         "mlip::ghost_gather",
     ]
     assert allegro.operators == {}

@@ -182,7 +182,7 @@ def test_pair_potential_in_every_engine(more, source, directory):
     assert forces[1, 0] > 100.0
     original = nequip.adapt(str(source("a norm of each type, ZBL")), ExportOptions()).original
     np.testing.assert_allclose(forces, original.float64(close).forces, rtol=1e-12, atol=FLOAT64_SUM)
-    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::element_linear"]
+    fused = ["mlip::edge_harmonics", "mlip::edge_tensor_product", "mlip::equivariant_linear", "mlip::gate"]
     operators = fused * (not more) + ["mlip::ghost_gather"]
     assert list(Artifact(path).contract.operators) == operators
 

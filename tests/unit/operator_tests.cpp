@@ -152,6 +152,74 @@ Case linear(at::ScalarType type, std::int64_t n_atoms) {
           [=](const Tensors& inputs) { return Tensors{at::matmul(inputs[0], matrices.index_select(0, types))}; }};
 }
 
+/// A block with two products, one with one and one with none. Channels that no vector divides.
+Case equivariant_linear(at::ScalarType type, std::int64_t n_atoms, bool of_elements, bool as_rows) {
+  constexpr std::int64_t n_elements = 4;
+  const auto options = at::TensorOptions(type);
+  const std::vector<std::int64_t> blocks = {1, 37, 3, 21, 5, 2};  // components and channels
+  const std::vector<std::int64_t> products = {0, 0, 0, 13, 1, 1, 0, 45, 2, 0, of_elements, 6};
+  const std::int64_t own = 13 * 37 + 45 * 21, others = 6 * 37, width = 37 + 3 * 21 + 5 * 2;
+  const auto pair = [&](const std::vector<std::pair<std::int64_t, std::int64_t>>& sizes, std::int64_t n) {
+    Tensors matrices, transposed;  // [n, values] each
+    for (const auto& [rows, columns] : sizes) {
+      const Tensor matrix = at::randn({n, rows, columns}, options);
+      matrices.push_back(matrix.flatten(1));
+      transposed.push_back(matrix.transpose(1, 2).flatten(1));
+    }
+    return at::stack({at::cat(matrices, 1), at::cat(transposed, 1)}, 1);
+  };
+  std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{13, 37}, {45, 21}};
+  if (!of_elements) sizes.emplace_back(6, 37);
+  const Tensor types = at::randint(n_elements - 1, {n_atoms}, at::TensorOptions(at::kLong));  // the last one is absent
+  const std::vector<IValue> rest = {types,
+                                    pair(sizes, 1)[0],
+                                    of_elements ? pair({{6, 37}}, n_elements) : at::empty({0, 2, 0}, options),
+                                    at::randn({of_elements ? n_elements : 1, width}, options),
+                                    blocks,
+                                    products,
+                                    as_rows};
+  expect(rest[1].toTensor().size(1) == own + (of_elements ? 0 : others), "equivariant_linear: values of the matrices");
+  const auto input = [&](std::int64_t components, std::int64_t channels) {
+    return at::randn({n_atoms, components, channels}, options);
+  };
+  const auto listed = [=](const std::string& name) -> Function {
+    return [=](const Tensors& inputs) {
+      std::vector<IValue> stack = {inputs};
+      stack.insert(stack.end(), rest.begin(), rest.end());
+      return tensors_of(call(name, std::move(stack)));
+    };
+  };
+  return {std::string("equivariant_linear, ") + std::to_string(n_atoms) + " atoms" + (of_elements ? ", elements" : "") +
+              (as_rows ? ", as rows" : ""),
+          {input(1, 13), input(3, 45), input(1, 6)},
+          listed("equivariant_linear"),
+          listed("equivariant_linear_reference")};
+}
+
+/// Scalars of every activation, and gates in another order than their values.
+Case gate(at::ScalarType type, std::int64_t n_atoms) {
+  const auto input = [&](std::int64_t components, std::int64_t channels) {
+    return 3 * at::randn({n_atoms, components, channels}, at::TensorOptions(type));
+  };
+  std::vector<std::int64_t> pieces;
+  std::vector<double> factors;
+  for (std::int64_t activation = 0; activation < 6; ++activation) {
+    for (const std::int64_t number : {activation, std::int64_t{19}, std::int64_t{0}, 19 * activation, std::int64_t{-1},
+                                      std::int64_t{0}, std::int64_t{0}, 19 * (5 - activation)})
+      pieces.push_back(number);
+    factors.push_back(1.0 + 0.1 * static_cast<double>(activation));
+  }
+  for (const std::int64_t number : {1, 20, 1, 17, 2, 0, 1, 0, 2, 17, 1, 0, 2, 20, 1, 20}) pieces.push_back(number);
+  factors.insert(factors.end(), {1.7, 0.6});
+  const auto listed = [=](const std::string& name) -> Function {
+    return [=](const Tensors& inputs) { return tensors_of(call(name, {inputs, pieces, factors})); };
+  };
+  return {"gate, " + std::to_string(n_atoms) + " atoms",
+          {input(1, 6 * 19), input(1, 40), input(3, 37)},  // three scalars gate nothing
+          listed("gate"),
+          listed("gate_reference")};
+}
+
 /// Enough rows that every thread gets some, one row, and none.
 std::vector<Case> cases(at::ScalarType type) {
   std::vector<Case> all;
@@ -164,6 +232,11 @@ std::vector<Case> cases(at::ScalarType type) {
   for (const std::int64_t l_max : {0, 3, 10}) all.push_back(harmonics(type, 1100, l_max));
   for (const std::int64_t n_edges : {1, 0}) all.push_back(harmonics(type, n_edges, 3));
   for (const std::int64_t n_atoms : {60, 1, 0}) all.push_back(linear(type, n_atoms));
+  for (const bool of_elements : {false, true})
+    for (const bool as_rows : {false, true})
+      for (const std::int64_t n_atoms : {300, 1, 0})
+        all.push_back(equivariant_linear(type, n_atoms, of_elements, as_rows));
+  for (const std::int64_t n_atoms : {200, 1, 0}) all.push_back(gate(type, n_atoms));
   return all;
 }
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "gpu/runtime.h"
+#include "operators/autograd.h"
 #include "operators/edge_harmonics/edge_harmonics_recurrences.h"
 #include "operators/edge_harmonics/edge_harmonics_shared.h"
 #include "operators/gpu.h"
@@ -118,6 +119,7 @@ class EdgeHarmonics : public torch::autograd::Function<EdgeHarmonics> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
+    const LastDerivative only("edge_harmonics");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::edge_harmonics_backward", "")
                                .typed<decltype(backward_cpu)>();

@@ -28,9 +28,11 @@
 #include <torch/script.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "gpu/runtime.h"
+#include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
 #include "operators/gpu.h"
@@ -45,9 +47,8 @@ namespace {
 
 using torch::Tensor;
 
-void check_distances(const Tensor& distances) {
-  TORCH_CHECK(!torch::isnan(distances.detach()).any().item<bool>(),
-              "edge_tensor_product: the distance of an edge is not a number");
+void check_distances(bool any_is_nan) {
+  TORCH_CHECK(!any_is_nan, "edge_tensor_product: the distance of an edge is not a number");
 }
 
 // ---- reference -----------------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
   Tensor weights = radial;
   if (table.numel() > 0) {
     const Tensor position = radial / step;
-    check_distances(radial);
+    check_distances(torch::isnan(radial.detach()).any().item<bool>());
     const Tensor interval = position.detach().clamp(0, table.size(0) - 1).to(torch::kInt64);
     const Tensor s = (position - interval).unsqueeze(1);
     const Tensor rows = table.index_select(0, interval);
@@ -154,7 +155,9 @@ struct CpuCall {
         plan(packed_paths, features, harmonics, packed_coefficients),
         edges(edge_index, n_owned, features.size(0)) {
     plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
-    if (table.numel() > 0) check_distances(radial);
+    const T* const distances = radial.const_data_ptr<T>();
+    if (table.numel() > 0)
+      check_distances(std::any_of(distances, distances + radial.numel(), [](T r) { return std::isnan(r); }));
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
       output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
@@ -274,6 +277,11 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
                                      const Tensor& coefficients, const Tensor& table, double step);
 
 class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
+  struct Constants {
+    std::vector<std::int64_t> paths;
+    double step;
+  };
+
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
@@ -283,22 +291,22 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
                                .findSchemaOrThrow("mlip::edge_tensor_product", "")
                                .typed<decltype(forward_autograd)>();
     context->save_for_backward({features, harmonics, radial, edge_index, coefficients, table});
-    context->saved_data["paths"] = paths;
-    context->saved_data["step"] = step;
+    keep_constants<Constants>(*context, {paths.vec(), step});
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
+    const LastDerivative only("edge_tensor_product");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::edge_tensor_product_backward", "")
                                .typed<decltype(backward_cpu)>();
     const auto saved = context->get_saved_variables();
+    const auto& [paths, step] = kept_constants<Constants>(*context);
     const bool features_wanted = context->needs_input_grad(0);
     const auto [features, harmonics, radial] =
-        op.call(gradients, saved[0], saved[1], saved[2], saved[3], context->saved_data["paths"].toIntVector(), saved[4],
-                saved[5], context->saved_data["step"].toDouble(), features_wanted);
+        op.call(gradients, saved[0], saved[1], saved[2], saved[3], paths, saved[4], saved[5], step, features_wanted);
     return {features_wanted ? features : Tensor(),
             harmonics,
             radial,

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "gpu/runtime.h"
+#include "operators/autograd.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
@@ -166,6 +167,7 @@ class SymmetricContraction : public torch::autograd::Function<SymmetricContracti
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
+    const LastDerivative only("symmetric_contraction");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::symmetric_contraction_backward", "")
                                .typed<decltype(backward_cpu)>();

@@ -8,8 +8,11 @@ All numbers come from the e3nn modules themselves: Clebsch-Gordan coefficients b
 product on unit vectors, so that roundings of a checkpoint's buffers and path normalisations are the model's.
 """
 
+import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +52,6 @@ def to_blocks(x: Tensor, irreps: Any) -> list[Tensor]:
         blocks.append(block.transpose(1, 2).contiguous())
         start += entry.dim
     return blocks
-
-
-def rows_with_ghosts(blocks: list[Tensor], n_nodes: int) -> Tensor:
-    """Features of owned atoms as rows [n_nodes, irreps.dim], those of ghosts fetched from their owners."""
-    owned = torch.cat([block.flatten(1) for block in blocks], dim=1)
-    rows: Tensor = torch.ops.mlip.ghost_gather(owned, n_nodes)
-    return rows
 
 
 class EdgeHarmonics(nn.Module):
@@ -246,169 +242,290 @@ def _output_of_each_entry(irreps: Any) -> list[tuple[int, int]]:
     return places
 
 
-class EquivariantLinear(nn.Module):
-    """e3nn's Linear on blocks.
+@dataclass(frozen=True)
+class LinearTerm:
+    """Part of a linear layer: what it adds to each block of the result."""
+
+    inputs: list[tuple[int, int]]
+    """Components and channels of each block that it reads."""
+    outputs: list[tuple[int, int]]
+    """Components and channels of each block of the result."""
+    matrices: dict[tuple[int, int], Tensor]
+    """By (input, output): [channels in, channels out], or [n_elements, channels in, channels out]."""
+    biases: dict[int, Tensor]
+    """By output: [components, channels], or [n_elements, components, channels]."""
+
+
+def linear_term(original: Any, constants: Tensor | None = None, factor: float = 1.0) -> LinearTerm:
+    """e3nn's Linear.
 
     Args:
         original: the layer.
         constants: values of trailing scalar inputs that do not depend on the atom, such as a one-hot modality: their
             part of the result becomes a bias.
         factor: multiplies the features (not the constants) beforehand.
+
+    Raises:
+        NotFusible: when its irreps are not sorted.
+    """
+    irreps_in, irreps_out = original.irreps_in, original.irreps_out
+    constant_entry = -2  # no instruction starts there
+    if constants is not None:
+        constant_entry = len(irreps_in) - 1
+        if irreps_in[-1].mul != constants.numel() or irreps_in[-1].ir.l != 0:
+            raise NotFusible(f"a linear layer from {irreps_in} does not end with {constants.numel()} constants")
+        irreps_in = irreps_in[:-1]
+    sources, targets = _output_of_each_entry(irreps_in), _output_of_each_entry(irreps_out)
+    inputs, outputs = sizes_of(irreps_in), sizes_of(irreps_out)
+    weight = original.weight.detach()
+    matrices: dict[tuple[int, int], Tensor] = {}
+    biases: dict[int, Tensor] = {}
+    start = bias_start = 0
+    for instruction in original.instructions:
+        target, column = targets[instruction.i_out]
+        channels = outputs[target][1]
+        if instruction.i_in == -1:  # a bias
+            n = instruction.path_shape[0]
+            bias = biases.setdefault(target, weight.new_zeros(1, channels))
+            bias[0, column : column + n] += original.bias.detach()[bias_start : bias_start + n]
+            bias_start += n
+            continue
+        rows, columns = instruction.path_shape
+        view = weight[start : start + rows * columns].view(rows, columns)
+        start += rows * columns
+        if instruction.i_in == constant_entry:
+            assert constants is not None
+            bias = biases.setdefault(target, weight.new_zeros(1, channels))
+            bias[0, column : column + columns] += instruction.path_weight * (constants.to(weight) @ view)
+            continue
+        source, row = sources[instruction.i_in]
+        matrix = matrices.setdefault((source, target), weight.new_zeros(inputs[source][1], channels))
+        matrix[row : row + rows, column : column + columns] += factor * instruction.path_weight * view
+    return LinearTerm(inputs, outputs, matrices, biases)
+
+
+def element_term(original: Any, attributes: Tensor | None = None) -> LinearTerm:
+    """e3nn's FullyConnectedTensorProduct with scalars of the element: a linear layer for each element.
+
+    Args:
+        original: the product, with blocks first and the scalars of the element second.
+        attributes: the scalars of each element [n_elements, irreps_in2.dim]; None for one-hot elements.
+
+    Raises:
+        NotFusible: when blocks would be mixed.
+    """
+    irreps_in, irreps_out = original.irreps_in1, original.irreps_out
+    matrices: dict[tuple[int, int], Tensor] = {}
+    for k, instruction in enumerate(original.instructions):
+        entry = irreps_in[instruction.i_in1]
+        known = {target for _, target in matrices}
+        if instruction.connection_mode != "uvw" or instruction.i_out in known:
+            raise NotFusible(f"a product with the elements from {irreps_in} to {irreps_out} mixes irreps")
+        weight = original.weight_view_for_instruction(k).detach().transpose(0, 1)
+        if attributes is not None:
+            weight = torch.einsum("ec,cij->eij", attributes.double(), weight.double()).to(weight)
+        # The Clebsch-Gordan coefficients of l x 0 -> l are the unit matrix over sqrt(2l+1).
+        factor = instruction.path_weight / math.sqrt(entry.ir.dim)
+        matrices[instruction.i_in1, instruction.i_out] = factor * weight
+    inputs, outputs = ([(entry.ir.dim, entry.mul) for entry in irreps] for irreps in (irreps_in, irreps_out))
+    return LinearTerm(inputs, outputs, matrices, {})
+
+
+def table_term(blocks: list[Tensor]) -> LinearTerm:
+    """Blocks that depend on the element alone, each [n_elements, components, channels]."""
+    return LinearTerm([], [(block.shape[1], block.shape[2]) for block in blocks], {}, dict(enumerate(blocks)))
+
+
+def sizes_of(irreps: Any) -> list[tuple[int, int]]:
+    """Components and channels of each block of the simplified irreps."""
+    return [(entry.ir.dim, entry.mul) for entry in irreps.simplify()]
+
+
+class EquivariantLinear(nn.Module):
+    """Linear layers whose results are added up, in one operator: `mlip::equivariant_linear`.
+
+    Args:
+        terms: each reads blocks of its own.
+        as_rows: join the blocks of the result to rows.
+
+    Raises:
+        NotFusible: for terms with different irreps of the result.
     """
 
-    def __init__(self, original: Any, constants: Tensor | None = None, factor: float = 1.0):
-        super().__init__()
-        irreps_in, irreps_out = original.irreps_in, original.irreps_out
-        constant_entry = -2  # no instruction starts there
-        if constants is not None:
-            constant_entry = len(irreps_in) - 1
-            if irreps_in[-1].mul != constants.numel() or irreps_in[-1].ir.l != 0:
-                raise NotFusible(f"a linear layer from {irreps_in} does not end with {constants.numel()} constants")
-            irreps_in = irreps_in[:-1]
-        sources = _output_of_each_entry(irreps_in)
-        targets = _output_of_each_entry(irreps_out)
-        simple_in, simple_out = irreps_in.simplify(), irreps_out.simplify()
-        weight = original.weight.detach()
-        weights: dict[tuple[int, int], Tensor] = {}
-        biases: dict[int, Tensor] = {}
-        start = 0
-        for instruction in original.instructions:
-            if instruction.i_in == -1:
-                continue  # a bias
-            rows, columns = instruction.path_shape
-            view = weight[start : start + rows * columns].view(rows, columns)
-            start += rows * columns
-            target, column = targets[instruction.i_out]
-            if instruction.i_in == constant_entry:
-                assert constants is not None
-                bias = biases.setdefault(target, weight.new_zeros(simple_out[target].mul))
-                bias[column : column + view.shape[1]] += instruction.path_weight * (constants.to(weight) @ view)
-                continue
-            source, row = sources[instruction.i_in]
-            matrix = weights.setdefault(
-                (source, target), weight.new_zeros(simple_in[source].mul, simple_out[target].mul)
-            )
-            matrix[row : row + view.shape[0], column : column + view.shape[1]] += (
-                factor * instruction.path_weight * view
-            )
-        if original.bias_numel > 0:
-            start = 0
-            for instruction in original.instructions:
-                if instruction.i_in == -1:
-                    target, column = targets[instruction.i_out]
-                    n = instruction.path_shape[0]
-                    bias = biases.setdefault(target, weight.new_zeros(simple_out[target].mul))
-                    bias[column : column + n] += original.bias.detach()[start : start + n]
-                    start += n
-        blocks = []
-        for target, entry in enumerate(simple_out):
-            found = [source for source, to in weights if to == target]
-            if len(found) > 1:
-                raise NotFusible(f"a linear layer from {irreps_in} has the same irreps in two places")
-            source = found[0] if found else -1
-            matrix = weights[source, target] if found else weight.new_zeros(0, entry.mul)
-            blocks.append(LinearBlock(source, entry.ir.dim, matrix, biases.get(target)))
-        self.blocks = nn.ModuleList(blocks)
+    matrices: Tensor
+    element_matrices: Tensor
+    bias: Tensor
+    products: list[int]
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        results: list[Tensor] = []
-        for block in self.blocks:
-            results.append(block(features))
+    def __init__(self, *terms: LinearTerm, as_rows: bool = False):
+        super().__init__()
+        outputs = terms[0].outputs
+        if any(term.outputs != outputs for term in terms):
+            raise NotFusible(f"linear layers that are added up lead to {' and '.join(str(t.outputs) for t in terms)}")
+        load_operators()
+        self.as_rows = as_rows
+        self.blocks = [number for block in outputs for number in block]
+        self.products = []
+        some = next(iter([*terms[0].matrices.values(), *terms[0].biases.values()]))
+        of_all: list[Tensor] = []
+        of_elements: list[Tensor] = []
+        first_input = 0
+        for term in terms:
+            for (source, target), matrix in term.matrices.items():
+                of_element = matrix.dim() == 3
+                self.products += [first_input + source, target, int(of_element), matrix.shape[-2]]
+                both = torch.stack([matrix.flatten(-2), matrix.transpose(-1, -2).flatten(-2)], dim=-2)
+                (of_elements if of_element else of_all).append(both)
+            first_input += len(term.inputs)
+        self.register_buffer("matrices", torch.cat([some.new_zeros(2, 0), *of_all], dim=1))
+        elements = of_elements[0].shape[0] if of_elements else 0
+        self.register_buffer("element_matrices", torch.cat([some.new_zeros(elements, 2, 0), *of_elements], dim=2))
+        self.register_buffer("bias", _joined_biases(terms, some))
+
+    def forward(self, inputs: list[Tensor], types: Tensor) -> list[Tensor]:
+        """
+        Args:
+            inputs: blocks of all terms, one term after the other.
+            types: int64 [n_atoms], element of each atom; read where a term depends on it.
+
+        Returns:
+            Blocks [n_atoms, 2l+1, channels], or one tensor of rows.
+        """
+        results: list[Tensor] = torch.ops.mlip.equivariant_linear(
+            inputs, types, self.matrices, self.element_matrices, self.bias, self.blocks, self.products, self.as_rows
+        )
         return results
 
 
-class LinearBlock(nn.Module):
-    """One block of the result: a matrix over channels, the same for all components."""
+def _joined_biases(terms: tuple[LinearTerm, ...], some: Tensor) -> Tensor:
+    """[0, 0], or the sum of all biases [1 or n_elements, values of all blocks]."""
+    biases = [(target, bias) for term in terms for target, bias in term.biases.items()]
+    if not biases:
+        return some.new_zeros(0, 0)
+    rows = max(bias.shape[0] if bias.dim() == 3 else 1 for _, bias in biases)
+    sizes = [components * channels for components, channels in terms[0].outputs]
+    parts = [some.new_zeros(rows, size) for size in sizes]
+    for target, bias in biases:
+        parts[target] += bias.reshape(-1, sizes[target])
+    return torch.cat(parts, dim=1)
 
-    matrix: Tensor
-    bias: Tensor
 
-    def __init__(self, source: int, components: int, matrix: Tensor, bias: Tensor | None):
-        super().__init__()
-        self.source = source
-        self.components = components
-        self.register_buffer("matrix", matrix)
-        self.register_buffer("bias", matrix.new_zeros(0) if bias is None else bias)
-        self.has_bias = bias is not None
+# ---- gates ----------------------------------------------------------------------------------------------------------
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        if self.source < 0:
-            first = features[0]
-            result = first.new_zeros([first.shape[0], self.components, self.matrix.shape[1]])
-        else:
-            result = torch.matmul(features[self.source], self.matrix)
-        return result + self.bias if self.has_bias else result
+# In the order of Activation in csrc/operators/gate/gate_kernels.h.
+ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x,
+    torch.nn.functional.silu,
+    torch.tanh,
+    torch.sigmoid,
+    torch.abs,
+    lambda x: torch.nn.functional.softplus(x) - math.log(2.0),
+]
+
+
+class GateChannel(NamedTuple):
+    """One channel of a gate's output: a function of the gate, times the value if there is one."""
+
+    function: tuple[int, float]
+    """activation, by its number in ACTIVATIONS, and factor"""
+    gate: tuple[int, int]
+    """input block and channel"""
+    value: tuple[int, int] | None
+    output: tuple[int, int]
+    """output block and channel"""
 
 
 class Gate(nn.Module):
-    """e3nn's Gate on blocks: activated scalars, and blocks of higher l times activated scalars.
+    """Activated scalars, and blocks of higher l times activated scalars: `mlip::gate`."""
 
-    Args:
-        original: e3nn.nn.Gate.
-    """
+    pieces: list[int]
+    factors: list[float]
 
-    __constants__ = ("contiguous", "has_gates", "n_scalar_blocks", "plain")
-    scalar_index: Tensor
-    gate_index: Tensor
-
-    def __init__(self, original: Any):
+    def __init__(self, channels: list[GateChannel]):
         super().__init__()
-        self.act_scalars = original.act_scalars
-        irreps = original.irreps_in
-        # Where the scalars, the gates and the gated components are in e3nn's row: asked of the module itself.
-        place = torch.arange(irreps.dim, dtype=torch.float64).unsqueeze(0)
-        scalars, gates, gated = (part[0].round().long() for part in original.sc(place))
-        simple = irreps.simplify()
-        n_scalars = sum(entry.dim for entry in simple if entry.ir.l == 0)
-        self.n_scalar_blocks = sum(entry.ir.l == 0 for entry in simple)
-        # e3nn sorts the irreps of its input, and keeps the given order in its output.
-        places = [list(range(part.start, part.stop)) for part in simple.slices()]
-        gated_parts = [gated[part].tolist() for part in original.irreps_gated.simplify().slices()]
-        if sorted(gated_parts) != places[self.n_scalar_blocks :]:
-            raise NotFusible(f"the gate of {irreps} does not have all scalars first")
-        self.sources = [places.index(part) for part in gated_parts] or [0]  # TorchScript has no type for an empty list
-        self.register_buffer("scalar_index", scalars)
-        self.register_buffer("gate_index", gates)
-        self.contiguous = torch.equal(torch.cat([scalars, gates]), torch.arange(n_scalars))
-        self.n_scalars = int(scalars.numel())
-        self.scalar_channels = [entry.dim for entry in original.act_scalars.irreps_out.simplify()]  # even and odd ones
-        self.channels = [entry.mul for entry in original.irreps_gated.simplify()] or [0]
-        self.has_gates = bool(gated_parts)
-        self.act_gates = original.act_gates if gated_parts else nn.Identity()
-        # e3nn multiplies by a path normalisation times a coefficient, which is one but for rounding.
-        factors = []
-        if gated_parts:
-            dtype = torch.get_default_dtype()
-            ones = original.mul(torch.ones(1, gated.numel(), dtype=dtype), torch.ones(1, gates.numel(), dtype=dtype))[0]
-            start = 0
-            for entry in original.irreps_gated.simplify():
-                factors.append(float(ones[start]))
-                start += entry.dim
-        self.factors = factors or [1.0]
-        self.plain = all(abs(factor - 1.0) < 1e-14 for factor in factors)
+        load_operators()
+        self.pieces, self.factors = [], []
+        for _, run in itertools.groupby(enumerate(channels), lambda item: _run_of(*item)):
+            members = [channel for _, channel in run]
+            first = members[0]
+            activation, factor = first.function
+            self.pieces += [activation, len(members), *first.gate, *(first.value or (-1, 0)), *first.output]
+            self.factors.append(factor)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        if self.n_scalar_blocks == 1:
-            first = features[0].squeeze(1)
-        else:
-            first = torch.cat([block.squeeze(1) for block in features[: self.n_scalar_blocks]], dim=1)
-        if self.contiguous:
-            scalars, gates = first[:, : self.n_scalars], first[:, self.n_scalars :]
-        else:
-            scalars, gates = first[:, self.scalar_index], first[:, self.gate_index]
-        activated: Tensor = self.act_scalars(scalars).unsqueeze(1)
-        results: list[Tensor] = list(torch.split(activated, self.scalar_channels, dim=2))
-        if self.has_gates:
-            gates = self.act_gates(gates).unsqueeze(1)
-            start = 0
-            for k, n in enumerate(self.channels):
-                gate = gates[:, :, start : start + n]
-                if not self.plain:
-                    gate = gate * self.factors[k]
-                results.append(features[self.sources[k]] * gate)
-                start += n
+    def forward(self, blocks: list[Tensor]) -> list[Tensor]:
+        results: list[Tensor] = torch.ops.mlip.gate(blocks, self.pieces, self.factors)
         return results
 
 
-def add_blocks(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-    return [a + b for a, b in zip(first, second)]  # noqa: B905  TorchScript knows no strict=
+def _run_of(k: int, channel: GateChannel) -> tuple[Any, ...]:
+    """The same for channels that one piece can hold: neighbours in every block."""
+    places = [(block, u - k) for block, u in (channel.gate, channel.value or (-1, k), channel.output)]
+    return channel.function, *places
+
+
+def activations_of(function: Callable[[Tensor], Tensor], n: int) -> list[tuple[int, float]]:
+    """Which activation, and times what, a function of scalars [..., n] applies to each of them.
+
+    Raises:
+        NotFusible: for another function than those of ACTIVATIONS.
+    """
+    x = torch.tensor([1.0, *torch.linspace(-9.0, 9.0, 37).tolist()], dtype=torch.float64)
+    with torch.no_grad():
+        found = function(x.unsqueeze(1).repeat(1, n)).double()
+    results = []
+    for column in found.unbind(1):
+        fits = []
+        for k, activation in enumerate(ACTIVATIONS):
+            expected = activation(x)
+            factor = float(column[0] / expected[0])
+            if torch.allclose(column, factor * expected, rtol=0, atol=1e-10):
+                fits.append((k, factor))
+        if not fits:
+            raise NotFusible(f"the gate has an activation {function} that the fast path does not know")
+        results.append(fits[0])
+    return results
+
+
+def e3nn_gate(original: Any) -> Gate:
+    """e3nn's Gate on blocks.
+
+    Raises:
+        NotFusible: when not all scalars come first.
+    """
+    irreps = original.irreps_in
+    # Where the scalars, the gates and the gated components are in e3nn's row: asked of the module itself.
+    place = torch.arange(irreps.dim, dtype=torch.float64).unsqueeze(0)
+    scalars, gates, gated = (part[0].round().long().tolist() for part in original.sc(place))
+    simple = irreps.simplify()
+    scalar_places = [
+        (block, channel) for block, entry in enumerate(simple) if entry.ir.l == 0 for channel in range(entry.mul)
+    ]
+    # e3nn sorts the irreps of its input, and keeps the given order in its output.
+    places = [list(range(part.start, part.stop)) for part in simple.slices()]
+    gated_parts = [gated[part] for part in original.irreps_gated.simplify().slices()]
+    if sorted(gated_parts) != places[sum(entry.ir.l == 0 for entry in simple) :]:
+        raise NotFusible(f"the gate of {irreps} does not have all scalars first")
+    # Even and odd scalars are blocks of their own.
+    outputs = [
+        (block, u) for block, entry in enumerate(original.act_scalars.irreps_out.simplify()) for u in range(entry.mul)
+    ]
+    acts = activations_of(original.act_scalars, len(scalars))
+    channels = [
+        GateChannel(act, scalar_places[place], None, output)
+        for act, place, output in zip(acts, scalars, outputs, strict=True)
+    ]
+    if not gated_parts:
+        return Gate(channels)
+    # e3nn multiplies by a path normalisation times a coefficient, which is one but for rounding.
+    dtype = torch.get_default_dtype()
+    norms = original.mul(torch.ones(1, len(gated), dtype=dtype), torch.ones(1, len(gates), dtype=dtype))[0].tolist()
+    acts = activations_of(original.act_gates, len(gates))
+    block = len(original.act_scalars.irreps_out.simplify())
+    gate = component = 0
+    for entry, part in zip(original.irreps_gated.simplify(), gated_parts, strict=True):
+        for u in range(entry.mul):
+            activation, factor = acts[gate + u]
+            act = activation, norms[component] * factor
+            channels.append(GateChannel(act, scalar_places[gates[gate + u]], (places.index(part), u), (block, u)))
+        gate, component, block = gate + entry.mul, component + entry.dim, block + 1
+    return Gate(channels)

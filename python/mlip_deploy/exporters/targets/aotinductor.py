@@ -274,6 +274,45 @@ def _product_backward(
     )
 
 
+def _element_linear(x: Tensor, types: Tensor, matrices: Tensor) -> Tensor:
+    return x.new_empty([x.shape[0], x.shape[1], matrices.shape[2]])
+
+
+def _linear(
+    inputs: list[Tensor],
+    types: Tensor,
+    matrices: Tensor,
+    element_matrices: Tensor,
+    bias: Tensor,
+    blocks: list[int],
+    products: list[int],
+    as_rows: bool,
+) -> list[Tensor]:
+    n_atoms = inputs[0].shape[0]
+    sizes = list(zip(blocks[::2], blocks[1::2], strict=True))
+    if as_rows:
+        return [inputs[0].new_empty([n_atoms, sum(a * b for a, b in sizes)])]
+    return [inputs[0].new_empty([n_atoms, *size]) for size in sizes]
+
+
+def _linear_backward(gradients: list[Tensor], wanted: list[int], input_sizes: list[int], *_: Any) -> list[Tensor]:
+    n_atoms = gradients[0].shape[0]
+    return [gradients[0].new_empty([n_atoms, *input_sizes[2 * k : 2 * k + 2]]) for k in wanted]
+
+
+def _gate(inputs: list[Tensor], pieces: list[int], factors: list[float]) -> list[Tensor]:
+    sizes: dict[int, tuple[int, int]] = {}
+    for p in range(0, len(pieces), 8):
+        channels, value, output, first = pieces[p + 1], pieces[p + 4], pieces[p + 6], pieces[p + 7]
+        components = 1 if value < 0 else inputs[value].shape[1]
+        sizes[output] = (components, max(sizes.get(output, (0, 0))[1], first + channels))
+    return [inputs[0].new_empty([inputs[0].shape[0], *sizes[output]]) for output in sorted(sizes)]
+
+
+def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in inputs]
+
+
 def _contraction(
     features: Tensor, types: Tensor, factors: Tensor, terms: Tensor, n_outputs: int, coefficients: Tensor
 ) -> Tensor:
@@ -282,10 +321,6 @@ def _contraction(
 
 def _contraction_backward(gradient: Tensor, features: Tensor, *_: Any) -> Tensor:
     return features.new_empty(features.shape)
-
-
-def _element_linear(x: Tensor, types: Tensor, matrices: Tensor) -> Tensor:
-    return x.new_empty([x.shape[0], x.shape[1], matrices.shape[2]])
 
 
 @functools.cache
@@ -301,6 +336,10 @@ def _register_shapes() -> None:
         "edge_tensor_product": _product,
         "edge_tensor_product_backward": _product_backward,
         "element_linear": _element_linear,
+        "equivariant_linear": _linear,
+        "equivariant_linear_backward": _linear_backward,
+        "gate": _gate,
+        "gate_backward": _gate_backward,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
     }

@@ -1,8 +1,8 @@
 """MACE on fused operators: the same numbers as `mace_plain.MACEEnergy`, in component-major layout.
 
-Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
-product and sum over neighbours, and `mlip::symmetric_contraction`. Radial networks can be tables (see
-`radial_table`), unless the radial basis depends on the elements too.
+Per layer: `mlip::equivariant_linear`, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, `mlip::symmetric_contraction`, `mlip::equivariant_linear`. Radial networks can be
+tables (see `radial_table`), unless the radial basis depends on the elements too.
 """
 
 import copy
@@ -16,14 +16,14 @@ from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
 from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
 from mlip_deploy.exporters.interface import given
-from mlip_deploy.exporters.layers.element_layers import ElementLinear, ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
     EquivariantLinear,
     NotFusible,
-    add_blocks,
-    rows_with_ghosts,
+    element_term,
+    linear_term,
+    table_term,
     to_blocks,
 )
 from mlip_deploy.exporters.layers.radial_table import radial_table
@@ -168,28 +168,30 @@ class FusedMACELayer(nn.Module):
         self.residual = "Residual" in name
         self.has_density = "Density" in name
         self.linear_up: nn.Module = nn.Identity()
-        self.skip: nn.Module = nn.Identity()
+        terms = [linear_term(product.linear)]
         rows = torch.zeros(0)
         if embedding is None:
-            self.linear_up = EquivariantLinear(interaction.linear_up)
+            self.linear_up = EquivariantLinear(linear_term(interaction.linear_up), as_rows=True)
             if self.residual:
-                self.skip = ElementLinear(interaction.skip_tp)
+                terms.append(element_term(interaction.skip_tp))
         else:
             with torch.no_grad():
                 rows = interaction.linear_up(embedding)
                 if self.residual:
                     skip = interaction.skip_tp(embedding, torch.eye(n_elements, dtype=dtype))
-                    self.skip = ElementTables(to_blocks(skip, interaction.skip_tp.irreps_out))
+                    terms.append(table_term(to_blocks(skip, interaction.skip_tp.irreps_out)))
         self.register_buffer("rows", rows)
         self.density = interaction.density_fn if self.has_density else nn.Identity()
         self.convolution = Convolution(interaction.conv_tp, interaction.conv_tp_weights, table)
         self.needs_features = self.has_density or not self.convolution.tabulated
         factor = 1.0 if self.has_density else 1.0 / float(interaction.avg_num_neighbors)
-        self.linear = EquivariantLinear(interaction.linear, None, factor)
-        self.selector: nn.Module = nn.Identity() if self.residual else ElementLinear(interaction.skip_tp)
+        self.linear = EquivariantLinear(linear_term(interaction.linear, None, factor), as_rows=self.residual)
+        self.selector: nn.Module = nn.Identity()
+        if not self.residual:
+            self.selector = EquivariantLinear(element_term(interaction.skip_tp), as_rows=True)
         self.contraction = SymmetricContraction(product.symmetric_contractions, dtype)
         self.same_for_all = bool(getattr(product, "use_agnostic_product", False))
-        self.linear_out = EquivariantLinear(product.linear)
+        self.linear_out = EquivariantLinear(*terms)
 
     def forward(
         self,
@@ -203,26 +205,26 @@ class FusedMACELayer(nn.Module):
         cutoff: Tensor,
     ) -> list[Tensor]:
         types = node_types[:n_owned]
-        skip: list[Tensor] = []
-        if self.residual:
-            skip = self.skip(blocks, types)
-        if self.first:  # noqa: SIM108  TorchScript leaves out a branch of a statement, not of an expression
-            rows = self.rows[node_types]
+        if self.first:
+            rows = self.rows.index_select(0, node_types)
         else:
-            rows = rows_with_ghosts(self.linear_up(blocks), node_types.shape[0])
-        blocks = self.linear(self.convolution(rows, harmonics, distances, radial, cutoff, edge_index, n_owned))
+            rows = torch.ops.mlip.ghost_gather(self.linear_up(blocks, types)[0], node_types.shape[0])
+        convolved = self.convolution(rows, harmonics, distances, radial, cutoff, edge_index, n_owned)
+        messages = self.linear(convolved, types)
         if self.has_density:
             of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
             density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
             norm = 1.0 / (density.index_add(0, edge_index[0], of_edges) + 1.0)
-            blocks = [block * norm.unsqueeze(2) for block in blocks]
+            if not self.residual:
+                norm = norm.unsqueeze(2)
+            messages = [message * norm for message in messages]
         if not self.residual:
-            blocks = self.selector(blocks, types)
-        blocks = self.contraction(blocks, torch.zeros_like(types) if self.same_for_all else types)
-        blocks = self.linear_out(blocks)
-        if self.residual:
-            blocks = add_blocks(blocks, skip)
-        return blocks
+            messages = self.selector(messages, types)
+        products = self.contraction(messages[0], torch.zeros_like(types) if self.same_for_all else types)
+        if self.residual and not self.first:
+            products = products + blocks
+        result: list[Tensor] = self.linear_out(products, types)
+        return result
 
 
 def _tabulated(model: Any, interaction: Any, dtype: torch.dtype) -> tuple[Tensor, float] | None:

@@ -14,9 +14,12 @@ from mlip_deploy.exporters.layers.element_layers import ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
     EdgeTensorProduct,
     EquivariantLinear,
+    Gate,
+    GateChannel,
     NotFusible,
-    add_blocks,
-    rows_with_ghosts,
+    activations_of,
+    linear_term,
+    table_term,
     to_blocks,
 )
 
@@ -44,27 +47,27 @@ class NonLinearLayer(nn.Module):
         self.linear_up: nn.Module = nn.Identity()
         rows = torch.zeros(0)
         if embedding is None:
-            self.linear_up = EquivariantLinear(interaction.linear_up)
-            self.skip: nn.Module = EquivariantLinear(interaction.skip_tp)
-            self.residual: nn.Module = EquivariantLinear(interaction.linear_res)
+            self.linear_up = EquivariantLinear(linear_term(interaction.linear_up))
+            self.residual: nn.Module = EquivariantLinear(linear_term(interaction.linear_res))
+            skip = linear_term(interaction.skip_tp)
         else:
             with torch.no_grad():
                 up = interaction.linear_up(embedding)
-                skip = to_blocks(interaction.skip_tp(embedding), interaction.skip_tp.irreps_out)
+                skip = table_term(to_blocks(interaction.skip_tp(embedding), interaction.skip_tp.irreps_out))
                 residual = to_blocks(interaction.linear_res(up), interaction.linear_res.irreps_out)
             rows = torch.cat([block.flatten(1) for block in to_blocks(up, interaction.linear_up.irreps_out)], dim=1)
-            self.skip, self.residual = ElementTables(skip), ElementTables(residual)
+            self.residual = ElementTables(residual)
         self.register_buffer("rows", rows)
         self.radial_network = NetworkOfPairs(interaction.conv_tp_weights, interaction, n_elements, dtype)
         self.density = NetworkOfPairs(interaction.density_fn, interaction, n_elements, dtype)
         self.convolution = EdgeTensorProduct(interaction.conv_tp)
-        self.linear_1 = EquivariantLinear(interaction.linear_1)
+        self.linear_1 = EquivariantLinear(linear_term(interaction.linear_1))
         self.alpha, self.beta = float(interaction.alpha), float(interaction.beta)
-        self.gate = BlockGate(interaction.equivariant_nonlin)
-        self.linear_2 = EquivariantLinear(interaction.linear_2)
+        self.gate = block_gate(interaction.equivariant_nonlin)
+        self.linear_2 = EquivariantLinear(linear_term(interaction.linear_2), as_rows=True)
         self.contraction = SymmetricContraction(product.symmetric_contractions, dtype)
         self.same_for_all = bool(getattr(product, "use_agnostic_product", False))
-        self.linear_out = EquivariantLinear(product.linear)
+        self.linear_out = EquivariantLinear(linear_term(product.linear), skip)
 
     def forward(
         self,
@@ -79,22 +82,27 @@ class NonLinearLayer(nn.Module):
     ) -> list[Tensor]:
         types = node_types[:n_owned]
         if self.first:
-            skip, residual = self.skip(blocks, types), self.residual(blocks, types)
-            rows = self.rows[node_types]
+            residual: list[Tensor] = self.residual(types)
+            rows = self.rows.index_select(0, node_types)
         else:
-            up = self.linear_up(blocks)
-            skip, residual = self.skip(blocks), self.residual(up)
-            rows = rows_with_ghosts(up, node_types.shape[0])
+            up = self.linear_up(blocks, types)
+            residual = self.residual(up, types)
+            owned = torch.cat([block.flatten(1) for block in up], dim=1)
+            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
         centres, neighbours = node_types[edge_index[0]], node_types[edge_index[1]]
         weights = self.radial_network(radial, centres, neighbours) * cutoff
         of_edges = torch.tanh(self.density(radial, centres, neighbours) ** 2) * cutoff
         density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
         density = density.index_add(0, edge_index[0], of_edges)
         norm = (1.0 / (density * self.beta + self.alpha)).unsqueeze(2)
-        messages = self.linear_1(self.convolution(rows, harmonics, weights, edge_index, n_owned))
-        blocks = self.linear_2(self.gate(add_blocks([block * norm for block in messages], residual)))
-        blocks = self.contraction(blocks, torch.zeros_like(types) if self.same_for_all else types)
-        return add_blocks(self.linear_out(blocks), skip)
+        messages = self.linear_1(self.convolution(rows, harmonics, weights, edge_index, n_owned), types)
+        updated = [message * norm + own for message, own in zip(messages, residual)]  # noqa: B905  TorchScript
+        updated = self.linear_2(self.gate(updated), types)
+        products = self.contraction(updated[0], torch.zeros_like(types) if self.same_for_all else types)
+        if not self.first:
+            products = products + blocks
+        result: list[Tensor] = self.linear_out(products, types)
+        return result
 
 
 class NetworkOfPairs(nn.Module):
@@ -136,45 +144,27 @@ class NetworkOfPairs(nn.Module):
         return result
 
 
-class BlockGate(nn.Module):
+def block_gate(original: Any) -> Gate:
     """MACE's GatedEquivariantBlock on blocks.
 
     Raises:
         NotFusible: when scalars, gates and the rest do not follow each other in that order.
     """
-
-    __constants__ = ("has_gates",)
-
-    def __init__(self, original: Any):
-        super().__init__()
-        simple = original.irreps_in.simplify()
-        self.n_scalars: int = original._s_len
-        gated = [(start, length) for start, length, *_ in original._gated_info]
-        places = [
-            (part.start, part.stop - part.start)
-            for part, entry in zip(simple.slices(), simple, strict=True)
-            if entry.ir.l
-        ]
-        scalars = [entry for entry in simple if entry.ir.l == 0]
-        in_order = original._s_start == 0 and original._g_start == (self.n_scalars if gated else 0)
-        if gated != places or not in_order or len(scalars) != 1:
-            raise NotFusible(
-                f"the gate of {original.irreps_in} does not have scalars, gates and the rest in this order"
-            )
-        self.act_scalars, self.act_gates = original._act_scalar, original._act_gate
-        self.scalar_factor: float = original._scalar_cst
-        self.gate_factor: float = original._gate_cst
-        self.has_gates = bool(gated)
-        # (first gate, channels) of each block; TorchScript has no type for an empty list
-        self.gates: list[tuple[int, int]] = [(gate, channels) for *_, channels, gate in original._gated_info] or [
-            (0, 0)
-        ]
-
-    def forward(self, blocks: list[Tensor]) -> list[Tensor]:
-        first = blocks[0]
-        results = [self.scalar_factor * self.act_scalars(first[:, :, : self.n_scalars])]
-        if self.has_gates:
-            gates = self.gate_factor * self.act_gates(first[:, :, self.n_scalars :])
-            for k, (start, channels) in enumerate(self.gates):
-                results.append(blocks[1 + k] * gates[:, :, start : start + channels])
-        return results
+    simple = original.irreps_in.simplify()
+    n_scalars = original._s_len
+    gated = [(start, length) for start, length, *_ in original._gated_info]
+    places = [
+        (part.start, part.stop - part.start) for part, entry in zip(simple.slices(), simple, strict=True) if entry.ir.l
+    ]
+    scalars = [entry for entry in simple if entry.ir.l == 0]
+    in_order = original._s_start == 0 and original._g_start == (n_scalars if gated else 0)
+    if gated != places or not in_order or len(scalars) != 1:
+        raise NotFusible(f"the gate of {original.irreps_in} does not have scalars, gates and the rest in this order")
+    acts = activations_of(lambda x: original._scalar_cst * original._act_scalar(x), n_scalars)
+    channels = [GateChannel(act, (0, u), None, (0, u)) for u, act in enumerate(acts)]
+    if not gated:
+        return Gate(channels)
+    acts = activations_of(lambda x: original._gate_cst * original._act_gate(x), scalars[0].mul - n_scalars)
+    for block, (*_, n, gate) in enumerate(original._gated_info, start=1):
+        channels += [GateChannel(acts[gate + u], (0, n_scalars + gate + u), (block, u), (block, u)) for u in range(n)]
+    return Gate(channels)

@@ -47,6 +47,7 @@ class SymmetricContraction(nn.Module):
                 f"one number of channels and correlations up to {HIGHEST_DEGREE}"
             )
         n_components = sum(entry.ir.dim for entry in original.irreps_in)
+        self.n_components, self.channels = n_components, original.irreps_in[0].mul
         monomials: dict[tuple[int, ...], int] = {}
         terms, coefficients, self.splits = [], [], []
         start = 0
@@ -67,20 +68,24 @@ class SymmetricContraction(nn.Module):
         self.register_buffer("factors", torch.tensor(list(monomials)))
         self.register_buffer("coefficients", _in_blocks(torch.cat(coefficients, dim=1)[:, order]).to(dtype))
 
-    def forward(self, blocks: list[Tensor], types: Tensor) -> list[Tensor]:
+    def forward(self, rows: Tensor, types: Tensor) -> list[Tensor]:
         """
         Args:
-            blocks: of the input irreps.
+            rows: [n_atoms, n_components * channels], blocks of the input irreps behind each other.
             types: int64 [n_atoms], element of each atom.
 
         Returns:
             Blocks of the output irreps.
         """
-        x = torch.cat(blocks, dim=1)
         outputs = torch.ops.mlip.symmetric_contraction(
-            x, types, self.factors, self.terms, self.n_outputs, self.coefficients
+            rows.view(rows.shape[0], self.n_components, self.channels),
+            types,
+            self.factors,
+            self.terms,
+            self.n_outputs,
+            self.coefficients,
         )
-        result: list[Tensor] = outputs.split(self.splits, dim=1)
+        result: list[Tensor] = list(outputs.split(self.splits, dim=1))
         return result
 
 

@@ -1,9 +1,9 @@
 """NequIP on fused operators: the same numbers as `nequip.NequIPEnergy`, in component-major layout.
 
-Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
-product and sum over neighbours, gate. The self-connection, a product with the features of the atom's type, becomes one
-matrix for each type. Radial networks can be tables (see `radial_table`), unless the cutoff
-depends on the types; in float64 they are evaluated.
+Per layer: `mlip::equivariant_linear`, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, `mlip::equivariant_linear`, `mlip::gate`. The self-connection, a product with the
+features of the atom's type, becomes one matrix for each type. Radial networks can be tables (see `radial_table`),
+unless the cutoff depends on the types; in float64 they are evaluated.
 """
 
 from typing import Any
@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.layers.element_layers import ElementLinear
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
     EquivariantLinear,
-    Gate,
     NotFusible,
-    add_blocks,
-    rows_with_ghosts,
+    e3nn_gate,
+    element_term,
+    linear_term,
 )
 from mlip_deploy.exporters.layers.radial_table import radial_table
 
@@ -139,18 +138,22 @@ class FusedNequIPLayer(nn.Module):
         norms = block.avg_num_neighbors_norm.norm_const.detach()
         self.has_norms = not first and norms.numel() > 1
         norms = norms[types] if norms.numel() > 1 else norms
-        self.register_buffer("norms", norms.unsqueeze(2))
+        self.register_buffer("norms", norms)
         rows = norms.new_zeros(0)
         if first:
             with torch.no_grad():
                 rows = block.linear_1(attributes) * norms
         self.register_buffer("rows", rows)
         factor = 1.0 if norms.numel() > 1 else float(norms)
-        self.linear_in = nn.Identity() if first else EquivariantLinear(block.linear_1, None, factor)
-        self.self_connection = ElementLinear(block.sc, attributes) if self.has_self_connection else nn.Identity()
+        self.linear_in: nn.Module = nn.Identity()
+        if not first:
+            self.linear_in = EquivariantLinear(linear_term(block.linear_1, None, factor), as_rows=True)
         self.convolution = Convolution(block.tp_scatter.tp, block.edge_mlp, table)
-        self.linear_out = EquivariantLinear(block.linear_2)
-        self.gate = Gate(original.equivariant_nonlin)
+        terms = [linear_term(block.linear_2)]
+        if self.has_self_connection:
+            terms.append(element_term(block.sc, attributes))
+        self.linear_out = EquivariantLinear(*terms)
+        self.gate = e3nn_gate(original.equivariant_nonlin)
 
     def forward(
         self,
@@ -164,17 +167,16 @@ class FusedNequIPLayer(nn.Module):
     ) -> list[Tensor]:
         types = node_types[:n_owned]
         if self.first:
-            rows = self.rows[node_types]
+            rows = self.rows.index_select(0, node_types)
         else:
-            features = self.linear_in(blocks)
+            owned = self.linear_in(blocks, types)[0]
             if self.has_norms:
-                norms = self.norms[types]
-                features = [block * norms for block in features]
-            rows = rows_with_ghosts(features, node_types.shape[0])
-        result = self.linear_out(self.convolution(rows, harmonics, distances, embedding, None, edge_index, n_owned))
+                owned = owned * self.norms.index_select(0, types)
+            rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
+        messages = self.convolution(rows, harmonics, distances, embedding, None, edge_index, n_owned)
         if self.has_self_connection:
-            result = add_blocks(result, self.self_connection(blocks, types))
-        activated: list[Tensor] = self.gate(result)
+            messages = messages + blocks
+        activated: list[Tensor] = self.gate(self.linear_out(messages, types))
         return activated
 
 

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.layers.element_layers import ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
     EquivariantLinear,
+    Gate,
+    GateChannel,
+    LinearTerm,
     NotFusible,
-    add_blocks,
-    rows_with_ghosts,
+    activations_of,
+    linear_term,
+    table_term,
     to_blocks,
 )
 from mlip_deploy.exporters.layers.radial_table import radial_table
@@ -38,8 +41,6 @@ class NequixEnergy(nn.Module):
         NotFusible: for features whose irreps are not in e3nn's order, or odd scalars.
     """
 
-    offsets: Tensor
-
     def __init__(self, model: Any, in_float64: Any | None, species: list[int], fuse: bool):
         super().__init__()
         from e3nn import o3
@@ -53,9 +54,9 @@ class NequixEnergy(nn.Module):
             layers.append(NequixLayer(layer, species if k == 0 else None, table, fuse))
         self.layers = nn.ModuleList(layers)
         self.needs_network = not all(layer.tabulated for layer in layers)
-        self.readout = EquivariantLinear(model.readout, None, float(model.scale))
         offsets = model.atom_energies[species].detach() + model.shift
-        self.register_buffer("offsets", offsets)
+        readout = linear_term(model.readout, None, float(model.scale)), table_term([offsets.reshape(-1, 1, 1)])
+        self.readout = EquivariantLinear(*readout) if fuse else PlainLinear(*readout)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
@@ -70,8 +71,8 @@ class NequixEnergy(nn.Module):
         blocks: list[Tensor] = []
         for layer in self.layers:
             blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial)
-        energies: Tensor = self.readout(blocks)[0].squeeze(2).squeeze(1)
-        return energies + self.offsets[node_types[:n_owned]], blocks[0].squeeze(1)
+        energies: Tensor = self.readout(blocks, node_types[:n_owned])[0].flatten()
+        return energies, blocks[0].squeeze(1)
 
 
 class RadialBasis(nn.Module):
@@ -132,24 +133,23 @@ class NequixLayer(nn.Module):
         self.first = species is not None
         self.tabulated = table is not None
         rows = original.linear_1.weight.new_zeros(0)
-        self.skip: nn.Module
+        linear = EquivariantLinear if fuse else PlainLinear
+        self.linear_in: nn.Module = nn.Identity()
         if species is not None:
             one_hot = torch.eye(irreps.dim, dtype=rows.dtype)[species]
             with torch.no_grad():
                 rows = original.linear_1(one_hot)
-                blocks = to_blocks(original.skip(one_hot), original.skip.irreps_out)
-            self.skip = ElementTables(blocks)
-            self.linear_in: nn.Module = nn.Identity()
+                skip = table_term(to_blocks(original.skip(one_hot), original.skip.irreps_out))
         else:
-            self.skip = EquivariantLinear(original.skip)
-            self.linear_in = EquivariantLinear(original.linear_1)
+            self.linear_in = linear(linear_term(original.linear_1), as_rows=True)
+            skip = linear_term(original.skip)
         self.register_buffer("rows", rows)
         network = RadialNetwork(original.radial_mlp)
         self.convolution = Convolution(product, network, table) if fuse else PlainConvolution(product, network)
-        self.linear_out = EquivariantLinear(original.linear_2, None, 1.0 / math.sqrt(original.avg_n_neighbors))
+        self.linear_out = linear(linear_term(original.linear_2, None, 1.0 / math.sqrt(original.avg_n_neighbors)), skip)
         self.has_norm = original.layer_norm is not None
         self.norm = RootMeanSquareNorm(original.layer_norm) if self.has_norm else nn.Identity()
-        self.gate = NequixGate(original.gate)
+        self.gate: nn.Module = nequix_gate(original.gate) if fuse else PlainGate(original.gate)
 
     def forward(
         self,
@@ -161,14 +161,15 @@ class NequixLayer(nn.Module):
         distances: Tensor,
         radial: Tensor,
     ) -> list[Tensor]:
+        types = node_types[:n_owned]
         if self.first:
-            rows = self.rows[node_types]
-            skip: list[Tensor] = self.skip(blocks, node_types[:n_owned])
+            rows = self.rows.index_select(0, node_types)
         else:
-            rows = rows_with_ghosts(self.linear_in(blocks), node_types.shape[0])
-            skip = self.skip(blocks)
+            rows = torch.ops.mlip.ghost_gather(self.linear_in(blocks, types)[0], node_types.shape[0])
         messages = self.convolution(rows, harmonics, distances, radial, None, edge_index, n_owned)
-        updated = add_blocks(self.linear_out(messages), skip)
+        if not self.first:
+            messages = messages + blocks
+        updated = self.linear_out(messages, types)
         if self.has_norm:
             updated = self.norm(updated)
         result: list[Tensor] = self.gate(updated)
@@ -195,16 +196,66 @@ class RootMeanSquareNorm(nn.Module):
         return results
 
 
-class NequixGate(nn.Module):
-    """Nequix's Gate: the last scalars, activated, multiply the channels of the other blocks."""
+def nequix_gate(original: Any) -> Gate:
+    """Nequix's Gate: the last scalars, activated, multiply the channels of the other blocks.
+
+    Raises:
+        NotFusible: for odd scalars, or scalars that are not first.
+    """
+    scalars, channels = _gate_sizes(original)
+    (function,) = original.scalars_extra.acts
+    acts = activations_of(function, scalars + sum(channels))
+    result = [GateChannel(acts[u], (0, u), None, (0, u)) for u in range(scalars)]
+    for block, n in enumerate(channels, start=1):
+        gate = len(result)
+        result += [GateChannel(acts[gate + u], (0, gate + u), (block, u), (block, u)) for u in range(n)]
+    return Gate(result)
+
+
+def _gate_sizes(original: Any) -> tuple[int, list[int]]:
+    """Scalars of the result, and channels of its other blocks."""
+    irreps = original.irreps_out.simplify()
+    if irreps[0].ir.l != 0 or irreps[0].ir.p != 1 or any(entry.ir.l == 0 for entry in irreps[1:]):
+        raise NotFusible(f"the gate of {irreps} has odd scalars, or scalars that are not first")
+    channels = [entry.mul for entry in irreps[1:]]
+    return irreps[0].mul - sum(channels), channels
+
+
+class PlainLinear(EquivariantLinear):
+    """EquivariantLinear by torch's operators, of terms whose matrices are the same for all elements."""
+
+    def __init__(self, *terms: LinearTerm, as_rows: bool = False):
+        super().__init__(*terms, as_rows=as_rows)
+
+    def forward(self, inputs: list[Tensor], types: Tensor) -> list[Tensor]:
+        """As `EquivariantLinear.forward`."""
+        results: list[Tensor] = []
+        first_value = 0
+        for block in range(len(self.blocks) // 2):
+            components, channels = self.blocks[2 * block], self.blocks[2 * block + 1]
+            total = torch.zeros([types.shape[0], components, channels], dtype=self.bias.dtype, device=self.bias.device)
+            start = 0
+            for k in range(0, len(self.products), 4):
+                n = self.products[k + 3] * self.blocks[2 * self.products[k + 1] + 1]
+                if self.products[k + 1] == block:
+                    matrix = self.matrices[0, start : start + n].view(-1, channels)
+                    total = total + torch.matmul(inputs[self.products[k]], matrix)
+                start += n
+            if self.bias.shape[0] > 0:
+                own = self.bias[:, first_value : first_value + components * channels]
+                total = total + own[types].view(-1, components, channels)
+            first_value += components * channels
+            results.append(total)
+        return [torch.cat([block.flatten(1) for block in results], dim=1)] if self.as_rows else results
+
+
+class PlainGate(nn.Module):
+    """`nequix_gate` by torch's operators."""
 
     def __init__(self, original: Any):
         super().__init__()
-        irreps = original.irreps_out.simplify()
-        if irreps[0].ir.l != 0 or irreps[0].ir.p != 1 or any(entry.ir.l == 0 for entry in irreps[1:]):
-            raise NotFusible(f"the gate of {irreps} has odd scalars, or scalars that are not first")
-        self.channels = [entry.mul for entry in irreps[1:]]
-        self.parts = [irreps[0].mul - sum(self.channels), *self.channels]
+        scalars, self.channels = _gate_sizes(original)
+        self.parts = [scalars, *self.channels]
         # Nequix divides the activation by the root of its mean square over normal numbers.
         one = torch.ones(1, dtype=torch.float64)
         (activation,) = original.scalars_extra.acts

@@ -1,8 +1,9 @@
 """SevenNet on fused operators: the same numbers as `sevennet.SevenNetEnergy`, in component-major layout.
 
-Per layer: linear maps as matrix products, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
-product and sum over neighbours, gate. Radial networks can be tables (see `radial_table`);
-in float64 they are evaluated, so that the file agrees with the original to rounding.
+Per layer: `mlip::equivariant_linear`, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
+product and sum over neighbours, `mlip::equivariant_linear` of its result and of the self-connection, `mlip::gate`.
+Radial networks can be tables (see `radial_table`); in float64 they are evaluated, so that the file agrees with the
+original to rounding.
 """
 
 import copy
@@ -15,10 +16,11 @@ from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
     EquivariantLinear,
-    Gate,
+    LinearTerm,
     NotFusible,
-    add_blocks,
-    rows_with_ghosts,
+    e3nn_gate,
+    linear_term,
+    table_term,
     to_blocks,
 )
 from mlip_deploy.exporters.layers.radial_table import radial_table
@@ -38,7 +40,7 @@ class FusedSevenNetEnergy(nn.Module):
         NotFusible: for a layer that has no fused form.
     """
 
-    modal_type: Tensor
+    node_features: Tensor
 
     def __init__(
         self, model: Any, types: list[int], dtype: torch.dtype, cutoff: float, modal_index: int, tabulate: bool
@@ -54,15 +56,21 @@ class FusedSevenNetEnergy(nn.Module):
         self.harmonics = EdgeHarmonics(self.embedding.spherical)
         first = names.index(convolutions[0])
         before_first = [modules[name] for name in names[names.index("edge_embedding") + 1 : first]]
-        self.tables = SpeciesTables(before_first, modules, types, modal_index)
-        constants = self.tables.modality
+        with torch.no_grad():
+            data = _before_first(before_first, types, modal_index)
+        constants = data["modal_attr"].reshape(-1) if "modal_attr" in data else None
+        node_features = torch.cat(
+            [block.flatten(1) for block in to_blocks(data["x"], modules[convolutions[0]].convolution.irreps_in1)], dim=1
+        )
+        self.register_buffer("node_features", node_features)
         layers: list[FusedSevenNetLayer] = []
         for name in convolutions:
             prefix = name.partition("_")[0]
             layers.append(
                 FusedSevenNetLayer(
                     {n.partition("_")[2]: modules[n] for n in names if n.startswith(f"{prefix}_")},
-                    name != convolutions[0],
+                    data["self_cont_tmp"] if name == convolutions[0] and "self_cont_tmp" in data else None,
+                    name == convolutions[0],
                     constants,
                     _tabulated(self.embedding, modules[name], cutoff, dtype) if tabulate else None,
                 )
@@ -74,11 +82,9 @@ class FusedSevenNetEnergy(nn.Module):
         for name in readout:
             if type(modules[name]).__name__ != "IrrepsLinear":
                 raise NotFusible(f"the read-out has a layer {name} ({type(modules[name]).__name__})")
-        self.readout = nn.ModuleList([_linear(modules[name], constants) for name in readout])
-        self.rescale = modules[rescale]
-        self.rescale_key: str = self.rescale.key_input
-        self.energy_key: str = self.rescale.key_output
-        self.register_buffer("modal_type", torch.tensor(modal_index))
+        terms = [_linear_term(modules[name], constants) for name in readout]
+        terms[-1] = _rescaled(terms[-1], modules[rescale], len(types), modal_index)
+        self.readout = nn.ModuleList([EquivariantLinear(term) for term in terms])
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors)[0]
@@ -94,59 +100,23 @@ class FusedSevenNetEnergy(nn.Module):
         if self.needs_network:
             cutoff = self.embedding.cutoff_function(distances).unsqueeze(-1)
             embedding = self.embedding.basis_function(distances) * cutoff
-        owned_types = node_types[:n_owned]
-        rows, self_connection = self.tables(node_types, owned_types)
+        types = node_types[:n_owned]
+        rows = self.node_features.index_select(0, node_types)
         blocks: list[Tensor] = []
         for layer in self.layers:
-            blocks = layer(blocks, rows, self_connection, harmonics, distances, embedding, edge_index, n_nodes, n_owned)
+            blocks = layer(blocks, rows, types, harmonics, distances, embedding, edge_index, n_nodes)
         features = blocks[0].squeeze(1)
         for linear in self.readout:
-            blocks = linear(blocks)
-        data: dict[str, Tensor] = {
-            self.rescale_key: blocks[0].squeeze(1),
-            "atom_type": owned_types,
-            "modal_type": self.modal_type,
-        }
-        energies: Tensor = self.rescale(data)[self.energy_key]
-        return energies.squeeze(1), features
+            blocks = linear(blocks, types)
+        return blocks[0].flatten(), features
 
 
-class SpeciesTables(nn.Module):
-    """What comes before the first convolution, as tables over the elements: features of nodes, self-connection."""
-
-    features: Tensor
-
-    def __init__(self, layers: list[Any], modules: dict[str, Any], types: list[int], modal_index: int):
-        super().__init__()
-        data = {"x": torch.tensor(types), "modal_type": torch.tensor(modal_index)}
-        with torch.no_grad():
-            for layer in layers:
-                data = layer(data)
-        self.modality: Tensor | None = data["modal_attr"].detach().reshape(-1) if "modal_attr" in data else None
-        first = next(module for name, module in modules.items() if name.endswith("_convolution"))
-        self.register_buffer("features", _rows(data["x"].detach(), first.convolution.irreps_in1))
-        blocks: list[Tensor] = []
-        if "self_cont_tmp" in data:
-            gate = next(module for name, module in modules.items() if name.endswith("_equivariant_gate"))
-            blocks = to_blocks(data["self_cont_tmp"].detach(), gate.gate.irreps_in)
-        self.blocks = nn.ModuleList([_SpeciesTable(block) for block in blocks])
-
-    def forward(self, node_types: Tensor, owned_types: Tensor) -> tuple[Tensor, list[Tensor]]:
-        blocks: list[Tensor] = []
-        for table in self.blocks:
-            blocks.append(table(owned_types))
-        return self.features[node_types], blocks
-
-
-class _SpeciesTable(nn.Module):
-    table: Tensor
-
-    def __init__(self, table: Tensor):
-        super().__init__()
-        self.register_buffer("table", table)
-
-    def forward(self, types: Tensor) -> Tensor:
-        return self.table[types]
+def _before_first(layers: list[Any], types: list[int], modal_index: int) -> dict[str, Tensor]:
+    """What SevenNet's layers before the first convolution compute for an atom of each element."""
+    data = {"x": torch.tensor(types), "modal_type": torch.tensor(modal_index)}
+    for layer in layers:
+        data = layer(data)
+    return {key: value.detach() for key, value in data.items()}
 
 
 class FusedSevenNetLayer(nn.Module):
@@ -154,18 +124,20 @@ class FusedSevenNetLayer(nn.Module):
 
     Args:
         modules: the block's layers by their names without the number.
-        has_features: False for the first block, whose input is in the species tables.
+        self_connection: in the first block of a model that has them, of each element, in e3nn's layout.
+        first: whether this is the first block, whose neighbours' features depend on their elements alone.
         constants: the one-hot modality, or None.
         table: radial table and its step; None to evaluate the radial network.
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("has_features", "has_self_connection")
+    __constants__ = ("first", "reads_features")
 
     def __init__(
         self,
         modules: dict[str, Any],
-        has_features: bool,
+        self_connection: Tensor | None,
+        first: bool,
         constants: Tensor | None,
         table: tuple[Tensor, float] | None,
     ):
@@ -181,50 +153,66 @@ class FusedSevenNetLayer(nn.Module):
         for name, module in modules.items():
             if type(module).__name__ not in known.get(name, ()):
                 raise NotFusible(f"an interaction block has a layer {name} ({type(module).__name__})")
-        self.has_features = has_features
-        self.has_self_connection = "self_connection_outro" in modules
-        self.self_connection: nn.Module = nn.Identity()
+        self.first = first
         self.linear_in: nn.Module = nn.Identity()
-        if has_features:
-            self.linear_in = _linear(modules["self_interaction_1"], constants)
-            if self.has_self_connection:
-                self.self_connection = EquivariantLinear(modules["self_connection_intro"].linear)
-        convolution = modules["convolution"]
+        if not first:
+            self.linear_in = EquivariantLinear(_linear_term(modules["self_interaction_1"], constants), as_rows=True)
+        convolution, gate = modules["convolution"], modules["equivariant_gate"].gate
         self.convolution = Convolution(convolution.convolution, convolution.weight_nn, table)
         # The sum over neighbours is divided by a constant, which the next layer's matrices take in.
-        self.linear_out = _linear(modules["self_interaction_2"], constants, 1.0 / float(convolution.denominator))
-        self.gate = Gate(modules["equivariant_gate"].gate)
+        terms = [_linear_term(modules["self_interaction_2"], constants, 1.0 / float(convolution.denominator))]
+        if self_connection is not None:
+            terms.append(table_term(to_blocks(self_connection, gate.irreps_in)))
+        self.reads_features = not first and "self_connection_outro" in modules
+        if self.reads_features:
+            terms.append(linear_term(modules["self_connection_intro"].linear))
+        self.linear_out = EquivariantLinear(*terms)
+        self.gate = e3nn_gate(gate)
 
     def forward(
         self,
         blocks: list[Tensor],
         rows: Tensor,
-        self_connection: list[Tensor],
+        types: Tensor,
         harmonics: Tensor,
         distances: Tensor,
         embedding: Tensor,
         edge_index: Tensor,
         n_nodes: int,
-        n_owned: int,
     ) -> list[Tensor]:
-        if self.has_features:
-            if self.has_self_connection:
-                self_connection = self.self_connection(blocks)
-            rows = rows_with_ghosts(self.linear_in(blocks), n_nodes)
-        blocks = self.linear_out(self.convolution(rows, harmonics, distances, embedding, None, edge_index, n_owned))
-        if self.has_self_connection:
-            blocks = add_blocks(blocks, self_connection)
-        result: list[Tensor] = self.gate(blocks)
+        if not self.first:
+            rows = torch.ops.mlip.ghost_gather(self.linear_in(blocks, types)[0], n_nodes)
+        messages = self.convolution(rows, harmonics, distances, embedding, None, edge_index, types.shape[0])
+        if self.reads_features:
+            messages = messages + blocks
+        result: list[Tensor] = self.gate(self.linear_out(messages, types))
         return result
 
 
-def _linear(module: Any, constants: Tensor | None, factor: float = 1.0) -> EquivariantLinear:
+def _linear_term(module: Any, constants: Tensor | None, factor: float = 1.0) -> LinearTerm:
     """SevenNet's IrrepsLinear, which appends the one-hot modality to its input when the model has several."""
-    return EquivariantLinear(module.linear, constants if module.num_modalities > 1 else None, factor)
+    return linear_term(module.linear, constants if module.num_modalities > 1 else None, factor)
 
 
-def _rows(x: Tensor, irreps: Any) -> Tensor:
-    return torch.cat([block.flatten(1) for block in to_blocks(x, irreps)], dim=1)
+def _rescaled(term: LinearTerm, rescale: Any, n_types: int, modal_index: int) -> LinearTerm:
+    """A linear layer to one scalar, followed by SevenNet's scale and shift of each element."""
+    unshifted = copy.deepcopy(rescale)
+    unshifted.shift.data.zero_()
+
+    def of_elements(module: Any, value: float) -> Tensor:
+        data = {
+            module.key_input: torch.full([n_types, 1], value, dtype=module.scale.dtype),
+            "atom_type": torch.arange(n_types),
+            "modal_type": torch.tensor(modal_index),
+        }
+        result: Tensor = module(data)[module.key_output].detach().reshape(n_types, 1, 1)
+        return result
+
+    scale, shift = of_elements(unshifted, 1.0), of_elements(rescale, 0.0)
+    (matrix,) = term.matrices.values()
+    same = bool((scale == scale[0]).all())
+    bias = shift + scale * term.biases[0] if term.biases else shift
+    return LinearTerm(term.inputs, term.outputs, {(0, 0): matrix * (scale[0] if same else scale)}, {0: bias})
 
 
 def _tabulated(embedding: Any, convolution: Any, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:

@@ -1,0 +1,417 @@
+// The operator `mlip::equivariant_linear`: a linear layer of all irreps, of one or more inputs, in one call.
+//
+//   equivariant_linear(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows) -> outputs
+//
+//   inputs            blocks [n_atoms, 2l+1, channels in]
+//   types             int64 [n_atoms], the element of each atom; [0] where nothing depends on it
+//   matrices          [2, n_values]: the matrices [channels in, channels out] of the products one behind the other, and
+//                     their transposes likewise. Constants, without a gradient
+//   element_matrices  [n_elements, 2, n_values]: the same of the products whose matrices depend on the element
+//   bias              [0, 0], or [1 or n_elements, sum of the blocks' values]: added to the result
+//   blocks            int[], two numbers for each block of the result: 2l+1 and channels
+//   products          int[], four numbers each: input, block, 1 if the matrix depends on the element, channels in.
+//                     Block b is the sum of its products, zero if it has none
+//   outputs           the blocks [n_atoms, 2l+1, channels]; or, as rows, one tensor [n_atoms, sum of the blocks'
+//   values]
+//
+// A matrix meets every component alike. On the CPU a kernel of ours multiplies (see equivariant_linear_kernels.h), the
+// results of several products are added up in place, and threads share the atoms. Other devices compute the same from
+// torch's own operators, which is also the reference that the tests use: `mlip::equivariant_linear_reference`.
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "operators/autograd.h"
+#include "operators/equivariant_linear/equivariant_linear_kernels.h"
+#include "operators/instruction_sets.h"
+
+namespace mlip {
+namespace {
+
+using at::Tensor;
+
+/// The integers of a call, unpacked and checked.
+struct Plan {
+  struct Block {
+    std::int64_t components, channels;
+    std::int64_t first;  ///< value in a row
+    std::int64_t size() const { return components * channels; }
+  };
+  struct Product {
+    std::int64_t input, block;
+    bool of_element;
+    std::int64_t channels_in;
+    std::int64_t first;  ///< value of the matrix among those of its kind
+  };
+  std::vector<Block> blocks;
+  std::vector<Product> products;
+  std::int64_t width = 0;  ///< values of all blocks
+
+  Plan(at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, std::int64_t n_inputs, const Tensor& types,
+       const Tensor& matrices, const Tensor& element_matrices, const Tensor& bias) {
+    TORCH_CHECK(packed_blocks.size() % 2 == 0 && packed_products.size() % 4 == 0,
+                "equivariant_linear: blocks are two numbers each and products four, found ", packed_blocks.size(),
+                " and ", packed_products.size());
+    for (std::size_t k = 0; k < packed_blocks.size(); k += 2) {
+      TORCH_CHECK(packed_blocks[k] > 0 && packed_blocks[k + 1] > 0, "equivariant_linear: a block is empty");
+      blocks.push_back({packed_blocks[k], packed_blocks[k + 1], width});
+      width += blocks.back().size();
+    }
+    std::int64_t n_values[] = {0, 0};
+    for (std::size_t k = 0; k < packed_products.size(); k += 4) {
+      const std::int64_t* row = packed_products.data() + k;
+      TORCH_CHECK(row[0] >= 0 && row[0] < n_inputs && row[1] >= 0 &&
+                      row[1] < static_cast<std::int64_t>(blocks.size()) && (row[2] == 0 || row[2] == 1) && row[3] > 0,
+                  "equivariant_linear: product ", k / 4, " does not fit ", n_inputs, " inputs and ", blocks.size(),
+                  " blocks");
+      products.push_back({row[0], row[1], row[2] == 1, row[3], n_values[row[2]]});
+      n_values[row[2]] += row[3] * blocks[row[1]].channels;
+    }
+    TORCH_CHECK(matrices.dim() == 2 && matrices.size(0) == 2 && matrices.size(1) == n_values[0],
+                "equivariant_linear: expected matrices [2, ", n_values[0], "], found ", matrices.sizes());
+    TORCH_CHECK(n_values[1] == 0 || (element_matrices.dim() == 3 && element_matrices.size(1) == 2 &&
+                                     element_matrices.size(2) == n_values[1]),
+                "equivariant_linear: expected matrices of elements [n_elements, 2, ", n_values[1], "], found ",
+                element_matrices.sizes());
+    TORCH_CHECK(bias.dim() == 2 && (bias.size(0) == 0 || bias.size(1) == width),
+                "equivariant_linear: expected a bias [0, 0] or [1 or n_elements, ", width, "], found ", bias.sizes());
+    TORCH_CHECK(types.dim() == 1 && types.scalar_type() == at::kLong,
+                "equivariant_linear: expected types int64 [n_atoms] or [0], found ", types.scalar_type(), " ",
+                types.sizes());
+  }
+
+  bool of_elements() const {
+    return std::any_of(products.begin(), products.end(), [](const Product& product) { return product.of_element; });
+  }
+
+  /// Of the gradients of the outputs. @throws c10::Error when shapes or types do not fit.
+  void check_gradients(at::TensorList gradients, bool as_rows, const Tensor& matrices) const {
+    TORCH_CHECK(gradients.size() == (as_rows ? 1 : blocks.size()) && !gradients.empty(),
+                "equivariant_linear_backward: ", gradients.size(), " gradients for ", blocks.size(), " blocks",
+                as_rows ? " as rows" : "");
+    for (std::size_t b = 0; b < gradients.size(); ++b)
+      TORCH_CHECK(gradients[b].numel() == gradients[0].size(0) * (as_rows ? width : blocks[b].size()) &&
+                      gradients[b].scalar_type() == matrices.scalar_type(),
+                  "equivariant_linear_backward: gradient ", b, " has the wrong shape or type");
+  }
+
+  void check_inputs(at::TensorList inputs, const Tensor& matrices) const {
+    TORCH_CHECK(!inputs.empty(), "equivariant_linear: no inputs");
+    for (const Tensor& input : inputs)
+      TORCH_CHECK(input.dim() == 3 && input.size(0) == inputs[0].size(0) &&
+                      input.scalar_type() == matrices.scalar_type() && input.is_floating_point(),
+                  "equivariant_linear: expected inputs [n_atoms, components, channels] of the matrices' type, found ",
+                  input.scalar_type(), " ", input.sizes());
+    for (const Product& product : products)
+      TORCH_CHECK(inputs[product.input].size(1) == blocks[product.block].components &&
+                      inputs[product.input].size(2) == product.channels_in,
+                  "equivariant_linear: input ", product.input, " is ", inputs[product.input].sizes(),
+                  ", expected [n_atoms, ", blocks[product.block].components, ", ", product.channels_in, "]");
+  }
+};
+
+// ---- reference -----------------------------------------------------------------------------------------------
+
+/// The same from torch's operators: any device, differentiable, and slow.
+std::vector<Tensor> reference(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                              const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
+                              at::IntArrayRef packed_products, bool as_rows) {
+  static const auto element_linear = c10::Dispatcher::singleton()
+                                         .findSchemaOrThrow("mlip::element_linear", "")
+                                         .typed<Tensor(const Tensor&, const Tensor&, const Tensor&)>();
+  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), types, matrices,
+                  element_matrices, bias);
+  plan.check_inputs(inputs, matrices);
+  std::vector<Tensor> sums(plan.blocks.size());
+  const auto add = [&](std::size_t block, const Tensor& term) {
+    sums[block] = sums[block].defined() ? sums[block] + term : term;
+  };
+  for (const Plan::Product& product : plan.products) {
+    const std::int64_t channels = plan.blocks[product.block].channels, n_values = product.channels_in * channels;
+    const auto matrix = [&](const Tensor& flat) {
+      return flat.narrow(-1, product.first, n_values).unflatten(-1, {product.channels_in, channels});
+    };
+    const Tensor& input = inputs[product.input];
+    add(product.block, product.of_element ? element_linear.call(input, types, matrix(element_matrices.select(1, 0)))
+                                          : at::matmul(input, matrix(matrices.select(0, 0))));
+  }
+  for (std::size_t b = 0; b < plan.blocks.size(); ++b) {
+    const Plan::Block& block = plan.blocks[b];
+    if (bias.size(0) > 0) {
+      const Tensor own = bias.narrow(1, block.first, block.size()).unflatten(1, {block.components, block.channels});
+      add(b, bias.size(0) == 1 ? own.expand({inputs[0].size(0), -1, -1}) : own.index_select(0, types));
+    }
+    if (!sums[b].defined())
+      sums[b] = at::zeros({inputs[0].size(0), block.components, block.channels}, inputs[0].options());
+  }
+  if (!as_rows) return sums;
+  for (Tensor& sum : sums) sum = sum.flatten(1);
+  return {at::cat(sums, 1)};
+}
+
+// ---- CPU -----------------------------------------------------------------------------------------------------
+
+/// Positions of the atoms of each element, where there are several elements. Checks every type: the kernels trust them.
+struct AtomsByElement {
+  std::vector<std::int64_t> first;  ///< [n_elements + 1]
+  std::vector<std::int64_t> order;  ///< [n_atoms], empty where all atoms are of one element
+
+  /// @param wanted false: nothing depends on the elements, and types are not read
+  AtomsByElement(const Tensor& types, std::int64_t n_elements, std::int64_t n_atoms, bool wanted)
+      : first(n_elements + 1, 0) {
+    if (!wanted) return;
+    TORCH_CHECK(types.size(0) == n_atoms, "equivariant_linear: ", types.size(0), " types for ", n_atoms, " atoms");
+    const std::int64_t* type = types.data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < n_atoms; ++i) {
+      TORCH_CHECK_INDEX(type[i] >= 0 && type[i] < n_elements, "equivariant_linear: type ", type[i], " is not one of ",
+                        n_elements, " elements");
+      ++first[type[i] + 1];
+    }
+    const bool several = std::count(first.begin(), first.end(), 0) < n_elements;
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    if (!several) return;
+    order.resize(n_atoms);
+    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+    for (std::int64_t i = 0; i < n_atoms; ++i) order[next[type[i]]++] = i;
+  }
+};
+
+/// What products read or write: the channels of an atom's components one behind the other.
+template <typename T>
+struct Side {
+  T* data;              ///< null where nobody wants it
+  std::int64_t stride;  ///< from atom to atom
+  std::int64_t size;    ///< values of an atom
+  bool written = false;
+};
+
+/// One pass, forward or back: every product from its side of `from` to its side of `to`.
+template <typename T>
+class Pass {
+ public:
+  Pass(const Plan& plan, bool back, const Tensor& types, const Tensor& matrices, const Tensor& element_matrices,
+       const Tensor& bias, std::int64_t n_atoms)
+      : plan_(plan),
+        back_(back),
+        n_atoms_(n_atoms),
+        of_elements_(plan.of_elements()),
+        types_(types.contiguous()),
+        matrices_(matrices.contiguous()),
+        element_matrices_(element_matrices.contiguous()),
+        bias_(bias.contiguous()),
+        elements_(types_, of_elements_ ? element_matrices_.size(0) : bias_.size(0), n_atoms,
+                  of_elements_ || bias_.size(0) > 1) {}
+
+  /// @param from, to  sides of the inputs and the blocks, or of the blocks and the inputs on the way back
+  void run(const std::vector<Side<T>>& from, const std::vector<Side<T>>& to) const {
+    std::int64_t per_atom = 1;  // multiplications
+    for (const Plan::Product& product : plan_.products)
+      per_atom += product.channels_in * plan_.blocks[product.block].size();
+    constexpr std::int64_t least_work = 1 << 18;  // less is not worth waking a thread
+    at::parallel_for(0, n_atoms_, 1 + least_work / per_atom, [&](std::int64_t begin, std::int64_t end) {
+      // Atom by atom the results stay in the cache between products; element by element the matrices do.
+      const std::int64_t some = of_elements_ ? n_atoms_ : 64;
+      for (std::int64_t first = begin; first < end; first += some)
+        run_range(from, to, first, std::min(first + some, end));
+    });
+  }
+
+ private:
+  void run_range(const std::vector<Side<T>>& from, std::vector<Side<T>> to, std::int64_t begin,
+                 std::int64_t end) const {
+    const std::int64_t* const order = elements_.order.empty() ? nullptr : elements_.order.data();
+    if (!back_ && bias_.size(0) > 0) add_bias(to, order, begin, end);
+    for (const Plan::Product& product : plan_.products) {
+      const Plan::Block& block = plan_.blocks[product.block];
+      const Side<T>& source = from[back_ ? product.block : product.input];
+      Side<T>& target = to[back_ ? product.input : product.block];
+      if (target.data == nullptr) continue;
+      RowProduct<T> rows{source.data,      source.stride,       nullptr,        target.data,   target.stride,
+                         block.components, product.channels_in, block.channels, target.written};
+      if (back_) std::swap(rows.inner, rows.columns);
+      target.written = true;
+      const auto multiply = [&](const T* matrix, std::int64_t first, std::int64_t last) {
+        rows.b = matrix + product.first;
+        if (first < last) kernels().multiply(rows, order, first, last);
+      };
+      if (!product.of_element) {
+        multiply(matrices_.const_data_ptr<T>() + (back_ ? matrices_.size(1) : 0), begin, end);
+        continue;
+      }
+      const std::int64_t n_values = element_matrices_.size(2);
+      for (std::int64_t e = 0; e < element_matrices_.size(0); ++e)
+        multiply(element_matrices_.const_data_ptr<T>() + (2 * e + back_) * n_values,
+                 std::max(begin, elements_.first[e]), std::min(end, elements_.first[e + 1]));
+    }
+    for (const Side<T>& side : to)
+      for (std::int64_t k = begin; side.data != nullptr && !side.written && k < end; ++k)
+        std::fill_n(side.data + (order != nullptr ? order[k] : k) * side.stride, side.size, T(0));
+  }
+
+  void add_bias(std::vector<Side<T>>& to, const std::int64_t* order, std::int64_t begin, std::int64_t end) const {
+    const std::int64_t* const type = types_.const_data_ptr<std::int64_t>();
+    for (std::size_t b = 0; b < to.size(); ++b) {
+      for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t atom = order != nullptr ? order[k] : k, row = bias_.size(0) > 1 ? type[atom] : 0;
+        std::copy_n(bias_.const_data_ptr<T>() + row * plan_.width + plan_.blocks[b].first, to[b].size,
+                    to[b].data + atom * to[b].stride);
+      }
+      to[b].written = true;
+    }
+  }
+
+  static const EquivariantLinearKernels<T>& kernels() { return *instruction_set().kernels<T>().equivariant_linear; }
+
+  const Plan& plan_;
+  bool back_;
+  std::int64_t n_atoms_;
+  bool of_elements_;
+  Tensor types_, matrices_, element_matrices_, bias_;
+  AtomsByElement elements_;
+};
+
+/// Of the blocks of a result, or of its gradients.
+template <typename T>
+std::vector<Side<T>> sides_of_blocks(const Plan& plan, const std::vector<Tensor>& tensors, bool as_rows) {
+  std::vector<Side<T>> sides;
+  for (std::size_t b = 0; b < plan.blocks.size(); ++b) {
+    const Plan::Block& block = plan.blocks[b];
+    sides.push_back(as_rows ? Side<T>{tensors[0].data_ptr<T>() + block.first, plan.width, block.size()}
+                            : Side<T>{tensors[b].data_ptr<T>(), block.size(), block.size()});
+  }
+  return sides;
+}
+
+std::vector<Tensor> forward_cpu(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                                const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
+                                at::IntArrayRef packed_products, bool as_rows) {
+  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), types, matrices,
+                  element_matrices, bias);
+  plan.check_inputs(inputs, matrices);
+  const std::int64_t n_atoms = inputs[0].size(0);
+  std::vector<Tensor> outputs;
+  if (as_rows) outputs.push_back(at::empty({n_atoms, plan.width}, inputs[0].options()));
+  for (std::size_t b = 0; !as_rows && b < plan.blocks.size(); ++b)
+    outputs.push_back(at::empty({n_atoms, plan.blocks[b].components, plan.blocks[b].channels}, inputs[0].options()));
+  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear", [&] {
+    std::vector<Tensor> dense;
+    std::vector<Side<scalar_t>> from;
+    for (const Tensor& input : inputs) {
+      dense.push_back(input.contiguous());
+      const std::int64_t size = input.size(1) * input.size(2);
+      from.push_back({dense.back().data_ptr<scalar_t>(), size, size});
+    }
+    Pass<scalar_t>(plan, false, types, matrices, element_matrices, bias, n_atoms)
+        .run(from, sides_of_blocks<scalar_t>(plan, outputs, as_rows));
+  });
+  return outputs;
+}
+
+/// -> gradients of the inputs whose number is in `wanted`, in its order
+/// @param input_sizes components and channels of each input
+std::vector<Tensor> backward_cpu(at::TensorList gradients, at::IntArrayRef wanted, at::IntArrayRef input_sizes,
+                                 const Tensor& types, const Tensor& matrices, const Tensor& element_matrices,
+                                 at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, bool as_rows) {
+  const std::int64_t n_inputs = static_cast<std::int64_t>(input_sizes.size()) / 2;
+  const Tensor no_bias = at::empty({0, 0}, matrices.options());
+  const Plan plan(packed_blocks, packed_products, n_inputs, types, matrices, element_matrices, no_bias);
+  plan.check_gradients(gradients, as_rows, matrices);
+  const std::int64_t n_atoms = gradients[0].size(0);
+  std::vector<Tensor> results;
+  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear_backward", [&] {
+    std::vector<Tensor> dense;
+    for (const Tensor& gradient : gradients) dense.push_back(gradient.contiguous());
+    std::vector<Side<scalar_t>> to;
+    for (std::int64_t k = 0; k < n_inputs; ++k)
+      to.push_back({nullptr, input_sizes[2 * k] * input_sizes[2 * k + 1], input_sizes[2 * k] * input_sizes[2 * k + 1]});
+    for (const std::int64_t k : wanted) {
+      results.push_back(at::empty({n_atoms, input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options()));
+      to[k].data = results.back().template data_ptr<scalar_t>();
+    }
+    Pass<scalar_t>(plan, true, types, matrices, element_matrices, no_bias, n_atoms)
+        .run(sides_of_blocks<scalar_t>(plan, dense, as_rows), to);
+  });
+  return results;
+}
+
+// ---- autograd ------------------------------------------------------------------------------------------------
+
+class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
+  struct Constants {
+    std::vector<std::int64_t> input_sizes, blocks, products;
+    bool as_rows;
+  };
+
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs,
+                                                const Tensor& types, const Tensor& matrices,
+                                                const Tensor& element_matrices, const Tensor& bias,
+                                                at::IntArrayRef blocks, at::IntArrayRef products, bool as_rows) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(forward_cpu)>();
+    std::vector<std::int64_t> sizes;
+    for (const Tensor& input : inputs)
+      for (const std::int64_t dimension : {1, 2}) sizes.push_back(input.size(dimension));
+    context->save_for_backward({types, matrices, element_matrices});
+    keep_constants<Constants>(*context, {std::move(sizes), blocks.vec(), products.vec(), as_rows});
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return op.call(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const LastDerivative only("equivariant_linear");
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::equivariant_linear_backward", "")
+                               .typed<decltype(backward_cpu)>();
+    const auto saved = context->get_saved_variables();
+    const auto& [sizes, blocks, products, as_rows] = kept_constants<Constants>(*context);
+    const std::size_t n_inputs = sizes.size() / 2;
+    std::vector<std::int64_t> wanted;
+    for (std::size_t k = 0; k < n_inputs; ++k)
+      if (context->needs_input_grad(k)) wanted.push_back(static_cast<std::int64_t>(k));
+    const auto found = op.call(gradients, wanted, sizes, saved[0], saved[1], saved[2], blocks, products, as_rows);
+    torch::autograd::variable_list results(n_inputs + n_other_arguments);
+    for (std::size_t k = 0; k < wanted.size(); ++k) results[wanted[k]] = found[k];
+    return results;
+  }
+
+ private:
+  static constexpr std::size_t n_other_arguments = 7;
+};
+
+std::vector<Tensor> forward_autograd(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                                     const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef blocks,
+                                     at::IntArrayRef products, bool as_rows) {
+  if (!matrices.is_cpu()) return reference(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
+  return EquivariantLinear::apply(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
+}
+
+}  // namespace
+}  // namespace mlip
+
+// `mlip` itself is opened in ghost_gather.cpp.
+TORCH_LIBRARY_FRAGMENT(mlip, library) {
+  library.def(
+      "equivariant_linear(Tensor[] inputs, Tensor types, Tensor matrices, Tensor element_matrices, Tensor bias, "
+      "int[] blocks, int[] products, bool as_rows) -> Tensor[]");
+  library.def(
+      "equivariant_linear_backward(Tensor[] gradients, int[] wanted, int[] input_sizes, Tensor types, "
+      "Tensor matrices, Tensor element_matrices, int[] blocks, int[] products, bool as_rows) -> Tensor[]");
+  library.def(
+      "equivariant_linear_reference(Tensor[] inputs, Tensor types, Tensor matrices, Tensor element_matrices, "
+      "Tensor bias, int[] blocks, int[] products, bool as_rows) -> Tensor[]",
+      mlip::reference);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CPU, library) {
+  library.impl("equivariant_linear", mlip::forward_cpu);
+  library.impl("equivariant_linear_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("equivariant_linear", mlip::reference); }
+
+TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("equivariant_linear", mlip::forward_autograd); }

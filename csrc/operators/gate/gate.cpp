@@ -1,0 +1,273 @@
+// The operator `mlip::gate`: activated scalars, and blocks of higher l times activated scalars, in one pass.
+//
+//   gate(inputs, pieces, factors) -> outputs, each [n_atoms, 2l+1, channels]
+//
+//   inputs    blocks [n_atoms, 2l+1, channels]
+//   pieces    int[], eight numbers for each piece, which is a range of channels of one output:
+//             activation (see Activation in gate_kernels.h), channels, input of the gates and first channel in it,
+//             input of the values (-1 for none) and first channel in it, output, first channel in it
+//   factors   float[], one for each piece
+//
+//   output[m, u] = factor * activation(gate[u]) * value[m, u],    or without the value, and one component
+//
+// Gates are scalars (l = 0). Outputs are numbered in the order in which pieces first name them, and every channel of an
+// output belongs to one piece. The CPU has kernels of its own, for the pass back too. Other devices compute the same
+// from torch's own operators, which is also the reference that the tests use: `mlip::gate_reference`.
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "operators/autograd.h"
+#include "operators/gate/gate_kernels.h"
+#include "operators/instruction_sets.h"
+
+namespace mlip {
+namespace {
+
+using at::Tensor;
+
+constexpr std::size_t numbers_of_a_piece = 8;
+
+/// The pieces, unpacked and checked against the inputs.
+struct Plan {
+  std::vector<GatePiece<double>> pieces;
+  std::vector<std::int64_t> output_components, output_channels;
+
+  Plan(at::TensorList inputs, at::IntArrayRef packed, at::ArrayRef<double> factors) {
+    TORCH_CHECK(!inputs.empty() && packed.size() == numbers_of_a_piece * factors.size() && !factors.empty(),
+                "gate: expected inputs, and pieces of eight numbers and a factor each, found ", inputs.size(),
+                " inputs, ", packed.size(), " numbers and ", factors.size(), " factors");
+    const std::int64_t n_inputs = static_cast<std::int64_t>(inputs.size());
+    for (const Tensor& input : inputs)
+      TORCH_CHECK(input.dim() == 3 && input.size(0) == inputs[0].size(0) && input.is_floating_point() &&
+                      input.scalar_type() == inputs[0].scalar_type(),
+                  "gate: expected inputs [n_atoms, components, channels] of one type, found ", input.scalar_type(), " ",
+                  input.sizes());
+    std::vector<std::int64_t> covered;  // channels of each output that have a piece
+    const std::int64_t* row = packed.data();
+    for (std::size_t p = 0; p < factors.size(); ++p, row += numbers_of_a_piece) {
+      GatePiece<double> piece{};
+      const bool fits = row[0] >= 0 && row[0] < n_activations && row[1] > 0 && row[2] >= 0 && row[2] < n_inputs &&
+                        row[3] >= 0 && row[4] >= -1 && row[4] < n_inputs && row[5] >= 0 && row[6] >= 0 &&
+                        row[6] <= static_cast<std::int64_t>(covered.size()) && row[7] >= 0 &&
+                        inputs[row[2]].size(1) == 1 && row[3] + row[1] <= inputs[row[2]].size(2) &&
+                        (row[4] < 0 || row[5] + row[1] <= inputs[row[4]].size(2));
+      TORCH_CHECK(fits, "gate: piece ", p, " does not fit the inputs");
+      piece.activation = static_cast<Activation>(row[0]);
+      piece.factor = factors[p];
+      piece.channels = row[1];
+      piece.gate = row[2];
+      piece.gate_first = row[3];
+      piece.value = row[4];
+      piece.value_first = row[5];
+      piece.output = row[6];
+      piece.output_first = row[7];
+      piece.components = piece.value < 0 ? 1 : inputs[piece.value].size(1);
+      piece.value_channels = piece.value < 0 ? 0 : inputs[piece.value].size(2);
+      if (piece.output == static_cast<std::int64_t>(covered.size())) {
+        covered.push_back(0);
+        output_channels.push_back(0);
+        output_components.push_back(piece.components);
+      }
+      TORCH_CHECK(output_components[piece.output] == piece.components, "gate: piece ", p,
+                  " has another l than the output that it belongs to");
+      covered[piece.output] += piece.channels;
+      output_channels[piece.output] = std::max(output_channels[piece.output], piece.output_first + piece.channels);
+      pieces.push_back(piece);
+    }
+    TORCH_CHECK(covered == output_channels, "gate: an output has channels of no piece, or of several");
+    for (GatePiece<double>& piece : pieces) piece.output_channels = output_channels[piece.output];
+  }
+
+  std::size_t n_outputs() const { return output_channels.size(); }
+};
+
+// ---- reference -----------------------------------------------------------------------------------------------
+
+Tensor activated(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::silu:
+      return at::silu(x);
+    case Activation::tanh:
+      return at::tanh(x);
+    case Activation::sigmoid:
+      return at::sigmoid(x);
+    case Activation::absolute:
+      return at::abs(x);
+    case Activation::shifted_softplus:
+      return at::softplus(x) - std::log(2.0);
+    case Activation::identity:
+      break;
+  }
+  return x;
+}
+
+/// The same from torch's operators: any device, differentiable, and slow.
+std::vector<Tensor> reference(at::TensorList inputs, at::IntArrayRef packed, at::ArrayRef<double> factors) {
+  const Plan plan(inputs, packed, factors);
+  std::vector<std::vector<std::pair<std::int64_t, Tensor>>> parts(plan.n_outputs());
+  for (const GatePiece<double>& piece : plan.pieces) {
+    const Tensor gate = inputs[piece.gate].narrow(2, piece.gate_first, piece.channels);
+    Tensor part = activated(piece.activation, gate) * piece.factor;
+    if (piece.value >= 0) part = part * inputs[piece.value].narrow(2, piece.value_first, piece.channels);
+    parts[piece.output].emplace_back(piece.output_first, part);
+  }
+  std::vector<Tensor> outputs;
+  for (auto& own : parts) {
+    std::sort(own.begin(), own.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<Tensor> in_order;
+    for (const auto& part : own) in_order.push_back(part.second);
+    outputs.push_back(at::cat(in_order, 2));
+  }
+  return outputs;
+}
+
+// ---- CPU -----------------------------------------------------------------------------------------------------
+
+/// Contiguous inputs and the kernels' view of them.
+template <typename T>
+struct CpuCall {
+  Plan plan;
+  std::vector<Tensor> dense;
+  std::vector<GatePiece<T>> pieces;
+  std::vector<const T*> inputs;
+  std::vector<std::int64_t> input_sizes, output_sizes;
+  std::int64_t n_atoms;
+  GateProblem<T> problem{};
+
+  CpuCall(at::TensorList inputs_, at::IntArrayRef packed, at::ArrayRef<double> factors)
+      : plan(inputs_, packed, factors), n_atoms(inputs_[0].size(0)) {
+    for (const Tensor& input : inputs_) {
+      dense.push_back(input.contiguous());
+      inputs.push_back(dense.back().template const_data_ptr<T>());
+      input_sizes.push_back(input.size(1) * input.size(2));
+    }
+    for (const GatePiece<double>& p : plan.pieces)
+      pieces.push_back({p.activation, static_cast<T>(p.factor), p.channels, p.gate, p.gate_first, p.value,
+                        p.value_first, p.output, p.output_first, p.components, p.value_channels, p.output_channels});
+    for (std::size_t k = 0; k < plan.n_outputs(); ++k)
+      output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
+    problem = {pieces.data(),
+               static_cast<std::int64_t>(pieces.size()),
+               static_cast<std::int64_t>(inputs.size()),
+               inputs.data(),
+               input_sizes.data(),
+               output_sizes.data()};
+  }
+
+  static const GateKernels<T>& kernels() { return *instruction_set().kernels<T>().gate; }
+
+  /// body(first atom, last atom + 1), few atoms at a time so that they stay in the cache from piece to piece
+  template <typename Body>
+  void for_atoms(Body&& body) const {
+    constexpr std::int64_t some = 64;  // fewer are not worth waking a thread
+    at::parallel_for(0, n_atoms, some, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t first = begin; first < end; first += some) body(first, std::min(first + some, end));
+    });
+  }
+};
+
+std::vector<Tensor> forward_cpu(at::TensorList inputs, at::IntArrayRef packed, at::ArrayRef<double> factors) {
+  std::vector<Tensor> outputs;
+  AT_DISPATCH_FLOATING_TYPES(inputs[0].scalar_type(), "gate", [&] {
+    const CpuCall<scalar_t> call(inputs, packed, factors);
+    std::vector<scalar_t*> pointers;
+    for (std::size_t k = 0; k < call.plan.n_outputs(); ++k) {
+      outputs.push_back(
+          at::empty({call.n_atoms, call.plan.output_components[k], call.plan.output_channels[k]}, inputs[0].options()));
+      pointers.push_back(outputs.back().data_ptr<scalar_t>());
+    }
+    call.for_atoms([&](std::int64_t begin, std::int64_t end) {
+      call.kernels().forward(call.problem, pointers.data(), begin, end);
+    });
+  });
+  return outputs;
+}
+
+/// -> gradients of the inputs
+std::vector<Tensor> backward_cpu(at::TensorList gradients, at::TensorList inputs, at::IntArrayRef packed,
+                                 at::ArrayRef<double> factors) {
+  std::vector<Tensor> results;
+  AT_DISPATCH_FLOATING_TYPES(inputs[0].scalar_type(), "gate_backward", [&] {
+    const CpuCall<scalar_t> call(inputs, packed, factors);
+    TORCH_CHECK(gradients.size() == call.plan.n_outputs(), "gate_backward: ", gradients.size(), " gradients for ",
+                call.plan.n_outputs(), " outputs");
+    std::vector<Tensor> dense;
+    std::vector<const scalar_t*> sources;
+    std::vector<scalar_t*> targets;
+    for (std::size_t k = 0; k < gradients.size(); ++k) {
+      TORCH_CHECK(gradients[k].numel() == call.n_atoms * call.output_sizes[k] &&
+                      gradients[k].scalar_type() == inputs[0].scalar_type(),
+                  "gate_backward: gradient ", k, " has the wrong shape or type");
+      dense.push_back(gradients[k].contiguous());
+      sources.push_back(dense.back().const_data_ptr<scalar_t>());
+    }
+    for (const Tensor& input : inputs) {
+      results.push_back(at::empty(input.sizes(), input.options()));
+      targets.push_back(results.back().data_ptr<scalar_t>());
+    }
+    call.for_atoms([&](std::int64_t begin, std::int64_t end) {
+      call.kernels().backward(call.problem, sources.data(), targets.data(), begin, end);
+    });
+  });
+  return results;
+}
+
+// ---- autograd ------------------------------------------------------------------------------------------------
+
+class Gate : public torch::autograd::Function<Gate> {
+  struct Constants {
+    std::vector<std::int64_t> pieces;
+    std::vector<double> factors;
+  };
+
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs,
+                                                at::IntArrayRef pieces, at::ArrayRef<double> factors) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate", "").typed<decltype(forward_cpu)>();
+    context->save_for_backward(inputs.vec());
+    keep_constants<Constants>(*context, {pieces.vec(), factors.vec()});
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return op.call(inputs, pieces, factors);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const LastDerivative only("gate");
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate_backward", "").typed<decltype(backward_cpu)>();
+    const auto inputs = context->get_saved_variables();
+    const auto& [pieces, factors] = kept_constants<Constants>(*context);
+    auto results = op.call(gradients, inputs, pieces, factors);
+    results.resize(inputs.size() + 2);  // pieces and factors have no gradient
+    return results;
+  }
+};
+
+std::vector<Tensor> forward_autograd(at::TensorList inputs, at::IntArrayRef pieces, at::ArrayRef<double> factors) {
+  if (inputs.empty() || !inputs[0].is_cpu()) return reference(inputs, pieces, factors);
+  return Gate::apply(inputs, pieces, factors);
+}
+
+}  // namespace
+}  // namespace mlip
+
+// `mlip` itself is opened in ghost_gather.cpp.
+TORCH_LIBRARY_FRAGMENT(mlip, library) {
+  library.def("gate(Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]");
+  library.def("gate_backward(Tensor[] gradients, Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]");
+  library.def("gate_reference(Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]", mlip::reference);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CPU, library) {
+  library.impl("gate", mlip::forward_cpu);
+  library.impl("gate_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("gate", mlip::reference); }
+
+TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("gate", mlip::forward_autograd); }
