@@ -276,6 +276,15 @@ def test_other_models(tiny, tmp_path):
     assert "model.json is not MatGL's (KeyError" in refusal(bare)
 
 
+def test_constants_that_earlier_files_have_or_lack(tiny, tmp_path):
+    def edit(state):
+        del state["model.bond_expansion.rbf.cutoff"]
+        state["element_refs.onehot"] = torch.eye(4)
+
+    found = [adapt(one).original.float64(salt()) for one in (tiny, edited(tiny, tmp_path / "old", state=edit))]
+    assert found[0].energy == found[1].energy
+
+
 def test_matgl_itself_has_no_zbl_in_tensornet(tmp_path):
     """The reason of a refusal."""
     import matgl

@@ -211,8 +211,9 @@ def _load(files: dict[str, Path], source: str, published: Published | None, trus
             missing, unexpected = potential.load_state_dict(state, strict=False)
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise MLIPError(f"'{source}': its weights do not fit its settings ({error})") from error
-    # A cache of earlier versions.
-    wrong = [*missing, *(key for key in unexpected if not key.endswith(".onehot"))]
+    # Constants follow from the settings, and files lack some; `onehot` is one that earlier versions kept.
+    weights = {key for key, _ in potential.named_parameters()}
+    wrong = [key for key in missing if key in weights] + [key for key in unexpected if not key.endswith(".onehot")]
     if wrong:
         raise MLIPError(f"'{source}': its weights do not fit its settings (missing or unknown: {', '.join(wrong)})")
     _check_numbers(potential, source)
