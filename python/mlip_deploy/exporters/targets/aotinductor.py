@@ -214,8 +214,8 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
         free_unbacked_symbols(value) for node in graph.graph.nodes if isinstance(value := node.meta.get("val"), Tensor)
     ):
         raise MLIPError(
-            f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace saw "
-            "for theirs. Export it without --backend aotinductor"
+            f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace "
+            "saw for theirs. Export it without --backend aotinductor"
         )
     # What is left of a comparison of counts with one another (n_owned <= n_nodes) holds for all graphs.
     pins = [guard for guard in shapes.guards if len(guard.expr.free_symbols) == 1]
