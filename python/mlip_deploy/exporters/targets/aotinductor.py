@@ -174,7 +174,12 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
     """The graph, and example inputs whose counts are symbols."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+    from torch.fx.experimental.symbolic_shapes import (
+        DimDynamic,
+        ShapeEnv,
+        StatelessSymbolicContext,
+        free_unbacked_symbols,
+    )
 
     _register_shapes()
     count, fixed = DimDynamic.DYNAMIC, DimDynamic.STATIC
@@ -205,6 +210,13 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
         raise MLIPError(
             f"{name} cannot be traced: {type(error).__name__}: {reason}. Export it without --backend aotinductor"
         ) from error
+    if any(
+        free_unbacked_symbols(value) for node in graph.graph.nodes if isinstance(value := node.meta.get("val"), Tensor)
+    ):
+        raise MLIPError(
+            f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace "
+            "saw for theirs. Export it without --backend aotinductor"
+        )
     # What is left of a comparison of counts with one another (n_owned <= n_nodes) holds for all graphs.
     pins = [guard for guard in shapes.guards if len(guard.expr.free_symbols) == 1]
     if pins:

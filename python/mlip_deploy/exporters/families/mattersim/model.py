@@ -150,16 +150,17 @@ class AngleSums(nn.Module):
     def forward(self, distances: Tensor, edge_vectors: Tensor, centres: Tensor, n_owned: int) -> tuple[Tensor, Tensor]:
         """The edges that form angles, int64 [n_near], and their sums [n_near, n_functions]."""
         near = torch.nonzero(distances <= self.cutoff).squeeze(1)
-        vertices = centres[near]
+        vertices = centres.index_select(0, near)
         first, second = pairs_of_edges(vertices, vertices, n_owned)
         others = first != second
         first, second = first[others], second[others]
 
-        r = distances[near].unsqueeze(1)
-        directions = edge_vectors[near] / r
-        cosine = (directions[first] * directions[second]).sum(dim=1).clamp(-self.limit, self.limit)
+        r = distances.index_select(0, near).unsqueeze(1)
+        directions = edge_vectors.index_select(0, near) / r
+        cosine = (directions.index_select(0, first) * directions.index_select(0, second)).sum(dim=1)
+        cosine = cosine.clamp(-self.limit, self.limit)
         smooth = self.smooth(r)
-        terms = (smooth * self.bessel(r))[second] * self.legendre(cosine)
+        terms = (smooth * self.bessel(r)).index_select(0, second) * self.legendre(cosine)
         sums = torch.zeros([near.size(0), terms.size(1)], dtype=terms.dtype, device=terms.device)
         return near, smooth * sums.index_add(0, first, terms)
 
@@ -191,14 +192,10 @@ class Layer(nn.Module):
         super().__init__()
         self.atom_gate = original.three_body.atom_mlp.linear
         self.angle_gate = GatedPerceptron(original.three_body.edge_gate_mlp)
-        self.to_edges, self.radial_to_edges = (
-            PairPerceptron(original.gated_mlp_edge),
-            original.edge_layer_edge.linear,
-        )
-        self.to_atoms, self.radial_to_atoms = (
-            PairPerceptron(original.gated_mlp_atom),
-            original.edge_layer_atom.linear,
-        )
+        self.to_edges = PairPerceptron(original.gated_mlp_edge)
+        self.radial_to_edges = original.edge_layer_edge.linear
+        self.to_atoms = PairPerceptron(original.gated_mlp_atom)
+        self.radial_to_atoms = original.edge_layer_atom.linear
 
     def forward(
         self, x: Tensor, everyone: Tensor, edges: Tensor, radial: Tensor, near: Tensor, sums: Tensor, edge_index: Tensor
@@ -214,11 +211,11 @@ class Layer(nn.Module):
             edge_index: int64 [2, n_edges].
         """
         centres, neighbours = edge_index[0], edge_index[1]
-        weighted = sums * torch.sigmoid(self.atom_gate(x))[centres[near]]
+        weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, centres.index_select(0, near))
         edges = edges.index_add(0, near, self.angle_gate(weighted))
 
         update = self.to_edges(x, everyone, edges, centres, neighbours)
-        edges = edges + update * self.radial_to_edges(radial)
+        edges = torch.addcmul(edges, update, self.radial_to_edges(radial))
         messages = self.to_atoms(x, everyone, edges, centres, neighbours)
         messages = messages * nn.functional.silu(self.radial_to_atoms(radial))
         return x.index_add(0, centres, messages), edges
@@ -233,48 +230,41 @@ class GatedPerceptron(nn.Module):
     def __init__(self, original: Any):
         super().__init__()
         self.first = _linear(*_first_of_both(original))
-        self.rest = AfterFirst(original)
+        self.values = nn.ModuleList(layer.linear for layer in original.g[1:])
+        self.gates = nn.ModuleList(layer.linear for layer in original.sigma[1:])
+        self.activated = hasattr(original.g[-1], "sigmoid")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = self.rest(self.first(inputs))
+        value, gate = self.first(inputs).chunk(2, dim=1)
+        for to_value, to_gate in zip(self.values, self.gates):  # noqa: B905  TorchScript knows no strict=
+            value, gate = to_value(nn.functional.silu(value)), to_gate(nn.functional.silu(gate))
+        if self.activated:
+            value = nn.functional.silu(value)
+        result: Tensor = value * torch.sigmoid(gate)
         return result
 
 
 class PairPerceptron(nn.Module):
-    """A GatedMLP whose input is the features of an edge's centre, of its neighbour and of the edge, side by side."""
+    """A GatedMLP of two layers, of the features of an edge's centre, of its neighbour and of the edge, side by side."""
+
+    of_edge: Tensor
 
     def __init__(self, original: Any):
         super().__init__()
         weight, bias = _first_of_both(original)
         centre, neighbour, edge = weight.chunk(3, dim=1)
-        self.of_centre, self.of_neighbour, self.of_edge = _linear(centre, bias), _linear(neighbour), _linear(edge)
-        self.rest = AfterFirst(original)
+        self.of_centre, self.of_neighbour = _linear(centre, bias), _linear(neighbour)
+        self.register_buffer("of_edge", edge.T.contiguous())
+        self.value, self.gate = original.g[1].linear, original.sigma[1].linear
 
     def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, centres: Tensor, neighbours: Tensor) -> Tensor:
         """Of [n_owned, channels], [n_nodes, channels], [n_edges, channels] and the edges' ends; [n_edges, channels]."""
         of_centres = self.of_centre(x).index_select(0, centres)
         of_neighbours = self.of_neighbour(everyone).index_select(0, neighbours)
-        result: Tensor = self.rest(of_centres + of_neighbours + self.of_edge(edges))
-        return result
-
-
-class AfterFirst(nn.Module):
-    """A GatedMLP after its first matrices."""
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.values = nn.ModuleList(layer.linear for layer in original.g[1:])
-        self.gates = nn.ModuleList(layer.linear for layer in original.sigma[1:])
-        self.activated = hasattr(original.g[-1], "sigmoid")
-
-    def forward(self, both: Tensor) -> Tensor:
-        """Of what the first matrices of the two perceptrons give, side by side."""
+        both = nn.functional.silu(torch.addmm(of_centres + of_neighbours, edges, self.of_edge))
         value, gate = both.chunk(2, dim=1)
-        for to_value, to_gate in zip(self.values, self.gates):  # noqa: B905  TorchScript knows no strict=
-            value, gate = to_value(nn.functional.silu(value)), to_gate(nn.functional.silu(gate))
-        if self.activated:
-            value = nn.functional.silu(value)
-        return value * torch.sigmoid(gate)
+        result: Tensor = nn.functional.silu(self.value(value)) * torch.sigmoid(self.gate(gate))
+        return result
 
 
 def _first_of_both(original: Any) -> tuple[Tensor, Tensor | None]:
