@@ -16,6 +16,8 @@ ALLOWED = {
     "operators": {"core", "gpu"},
     "operators/edge_harmonics": {"core", "gpu", "operators"},
     "operators/edge_tensor_product": {"core", "gpu", "operators"},
+    "operators/equivariant_linear": {"operators"},
+    "operators/gate": {"operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},
     "model": {"core", "gpu"},
     "lammps": {"core", "model"},

@@ -353,8 +353,8 @@ class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
     static const auto op =
         c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(forward_cpu)>();
     std::vector<std::int64_t> sizes;
-    for (const Tensor& input : inputs)
-      for (const std::int64_t dimension : {1, 2}) sizes.push_back(input.size(dimension));
+    for (const Tensor& input : inputs)  // sizes() would make the number of atoms a constant of a trace
+      for (const std::int64_t dimension : {1, 2}) sizes.push_back(input.sym_size(dimension).expect_int());
     context->save_for_backward({types, matrices, element_matrices});
     keep_constants<Constants>(*context, {std::move(sizes), blocks.vec(), products.vec(), as_rows});
     at::AutoDispatchBelowADInplaceOrView below_autograd;
