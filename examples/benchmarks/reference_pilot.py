@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.validation.reference.statistics import errors
+from mlip_deploy.reference_data.statistics import errors
 from mlip_deploy.validation.reference.suite import Reference, load, predict
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.domain.select import select_frames
     from mlip_deploy.errors import MLIPError
+    from mlip_deploy.exporters.compose import compose
     from mlip_deploy.exporters.export import export
     from mlip_deploy.exporters.module import export_module
     from mlip_deploy.openmm import MLIPForce
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "compose",
     "conform",
     "evaluate_many",
     "export",
@@ -93,6 +95,7 @@ _MODULES = {
     "Validation": "validation.run",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
+    "compose": "exporters.compose",
     "conform": "conformance.conform",
     "evaluate_many": "ase",
     "export": "exporters.export",

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -102,6 +103,7 @@ class PairMutant : public Pair {
       listed_pairs();
     knows = true;
 
+    if (is("by-step")) recall();
     if (is("minimize") && update->whichflag == 2) eng_vdwl = 0.0;
     if (is("extensive")) eng_vdwl += 1e-4 * static_cast<double>(atom->natoms) * atom->nlocal;
     if (is("offset")) eng_vdwl += 0.1 * atom->nlocal;
@@ -115,10 +117,18 @@ class PairMutant : public Pair {
   std::string fault;
   bigint started_at = 0;
   std::vector<double> strength;
-  std::set<std::pair<tagint, tagint>> known;  // pairs of the first step of a run, for "stale"
+  std::map<bigint, std::vector<double>> of_step;  // x components of the forces, for "by-step"
+  std::set<std::pair<tagint, tagint>> known;      // pairs of the first step of a run, for "stale"
   bool knows = false;
 
   bool is(const char* name) const { return fault == name; }
+
+  /// Forces of the first time that a step had this number.
+  void recall() {
+    std::vector<double>& kept = of_step[update->ntimestep];
+    for (int i = static_cast<int>(kept.size()); i < atom->nlocal; i++) kept.push_back(atom->f[i][0]);
+    for (int i = 0; i < atom->nlocal; i++) atom->f[i][0] = kept[i];
+  }
 
   void listed_pairs() {
     const int nlocal = atom->nlocal;

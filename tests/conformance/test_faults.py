@@ -101,6 +101,7 @@ MUTANTS = {
     "minimize": "second-run",
     "growth": "second-run",
     "restart": "restart",
+    "by-step": "rerun",
     "types": "types",
     "sets": "hybrid-overlay",
     "units": "units",

@@ -71,6 +71,37 @@ def test_faults_of_calculators_are_found(factory, probe):
     assert mlip_deploy.conform("ase", factory, copper(), probes=[probe]).verdicts() == {probe: "fail"}
 
 
+CRASHES = """
+import os
+import numpy as np
+from ase.calculators.emt import EMT
+
+class Crashing(EMT):
+    def calculate(self, atoms=None, *arguments, **options):
+        if np.isnan(atoms.positions).any():
+            os._exit(11)
+        super().calculate(atoms, *arguments, **options)
+"""
+
+
+def test_a_process_that_ends_is_found_when_the_same_command_runs_again(tmp_path, monkeypatch):
+    (tmp_path / "crashing.py").write_text(CRASHES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    copper().write(tmp_path / "cu.cif")
+    words = ["conform", "ase", "crashing:Crashing", "--structure", tmp_path / "cu.cif", "-o", tmp_path / "out"]
+    words += ["--probes", "translation,not-a-number"]
+    assert mlip(*words).returncode == 11
+    assert mlip(*words).returncode == 1
+    found = json.loads((tmp_path / "out" / "conformance.json").read_text())
+    (check,) = found["outcomes"][1]["checks"]
+    assert check["verdict"] == "fail"
+    stored = tmp_path / "out" / "cases" / "conform" / "not-a-number.json"
+    assert (
+        check["reason"] == f"the process ended while this probe ran, without a message. To try again, delete {stored}"
+    )
+    assert [path.name for path in stored.parent.iterdir() if path.suffix != ".json"] == []
+
+
 def test_a_sound_calculator_passes():
     probes = (
         "translation",

@@ -71,9 +71,10 @@ FLOORS = [
     {"engines", "exporters"},
     {"environment", "preparation"},
     {"simulation"},
-    {"bench"},
+    {"bench", "reference_data"},
+    {"domain"},
     {"validation"},
-    {"comparison", "conformance", "domain"},
+    {"comparison", "conformance"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validation.reference.datasets import DATA_DIR, DATASETS, Dataset, MissingDataError, fetch
-from mlip_deploy.validation.reference.readers import read_moduli, read_set, read_vacancies
+from mlip_deploy.reference_data.datasets import DATA_DIR, DATASETS, Dataset, MissingDataError, fetch
+from mlip_deploy.reference_data.readers import read_moduli, read_set, read_vacancies
 
 needs_data = pytest.mark.skipif(not os.environ.get(DATA_DIR), reason=f"{DATA_DIR} names no folder with reference data")
 

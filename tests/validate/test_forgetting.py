@@ -16,9 +16,9 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from sevenn.util import load_checkpoint
 
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.reference_data.datasets import PBE
 from mlip_deploy.validation.case import Check, Context
 from mlip_deploy.validation.reference import forgetting
-from mlip_deploy.validation.reference.datasets import PBE
 from mlip_deploy.validation.report.summary import page
 from mlip_deploy.validation.run import Validation, validate
 

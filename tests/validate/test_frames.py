@@ -4,7 +4,7 @@ import pytest
 
 from mlip_deploy.artifact.contract import EnergyFrame
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.validation.reference.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
+from mlip_deploy.reference_data.datasets import DATASETS, PBE, PBE_WITH_U, PBE_WITH_U_CORRECTED, R2SCAN
 from mlip_deploy.validation.reference.frames import Agreement, agree, differing_terms, parse_request, same_zero
 
 RAW_MODEL = EnergyFrame(functional="PBE (MPtrj)", hubbard_u="MP2020 values", corrections="none", dispersion="none")

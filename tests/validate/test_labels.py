@@ -16,10 +16,10 @@ from conftest import mlip
 
 from mlip_deploy.ase import CloseAtomsWarning, MLIPCalculator
 from mlip_deploy.close_atoms import close_atoms
+from mlip_deploy.reference_data.readers import Labelled
 from mlip_deploy.result import Result
 from mlip_deploy.validation.reference import suite
 from mlip_deploy.validation.reference.labels import relation_checks
-from mlip_deploy.validation.reference.readers import Labelled
 
 SHARED = "frames with the labels of another frame"
 FORCES = "force labels and model: 1 less the cosine between them"

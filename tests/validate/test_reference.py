@@ -16,9 +16,9 @@ from tolerances import FLOAT64_SUM
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.reference_data.datasets import DATA_DIR, PBE
+from mlip_deploy.reference_data.statistics import errors, fit_shifts, vector_errors
 from mlip_deploy.validation.case import CPU, Context, Outcome
-from mlip_deploy.validation.reference.datasets import DATA_DIR, PBE
-from mlip_deploy.validation.reference.statistics import errors, fit_shifts, vector_errors
 from mlip_deploy.validation.reference.suite import cases, energy_differences, load, neighbour_distance, predict
 
 FRAME = "functional=PBE,hubbard_u=none,corrections=none,dispersion=none"

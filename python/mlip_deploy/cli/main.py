@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "choose the frames to label among those that a guard collected",
         "mlip select 7net-0.mlip.pt frames.extxyz --n 50 -o selected.extxyz",
     ),
+    "compose": (
+        "write one artifact of several: their mean, a committee, or a difference",
+        "mlip compose committee A.mlip.pt B.mlip.pt -o committee.mlip.pt",
+    ),
     "compare": (
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",

@@ -59,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="property recipes of your own")
     add_hardware(parser)
     parser.add_argument("--sign", action=_Renamed, nargs=0, help=argparse.SUPPRESS)
-    parser.add_argument("--record", action="store_true", help="write the verdict, pass or fail, into the file")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write the verdict, pass or fail, into the file, and the domain of its reference frames",
+    )
     add_json(parser, "every outcome")
     parser.add_argument(
         "-o", "--out", required=True, type=Path, metavar="OUT", help="folder of results; run again to go on"
@@ -96,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"report: {options.out / 'report.html'}")
         if options.record:
             console.print(f"recorded in {options.file}: {validation.verdict}", markup=False)
+        if validation.domain:
+            console.print(f"domain of {options.file}: {validation.domain}", markup=False)
     if not validation.passed:
         return 1
     return ENERGIES_UNJUDGED if validation.energies_unjudged() else 0

@@ -18,11 +18,11 @@ from mlip_deploy.engines import require_engine, require_hardware
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_folder, write_text
 from mlip_deploy.progress import Progress, silent
+from mlip_deploy.reference_data.datasets import DATASETS
 from mlip_deploy.report.content import Curve
 from mlip_deploy.result import Result
 from mlip_deploy.validation.case import Context, Hardware, Outcome
 from mlip_deploy.validation.properties import cases as property_cases
-from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.suite import Reference, energy_differences, judge, load, predict
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from mlip_deploy.conformance.probe import Probe
 from mlip_deploy.conformance.probes import PROBES
 from mlip_deploy.conformance.result import Conformance
 from mlip_deploy.conformance.sources import factory, read_structure
-from mlip_deploy.conformance.trial import Target, measured_trial
+from mlip_deploy.conformance.trial import Target, Trial, measured_trial
 from mlip_deploy.engines import require_engine
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_folder, temporary_folder, write_text
 from mlip_deploy.progress import Progress, silent
+from mlip_deploy.validation.case import Outcome
 from mlip_deploy.validation.run import file_name, run_or_read
 
 RANKS = (1, 2, 4)
@@ -126,6 +128,20 @@ def _chosen(engine: str, names: Sequence[str]) -> list[Probe]:
     return [probe for probe in known.values() if probe.name in names or not names]
 
 
+def _watched(probe: Probe, trial: Trial, path: Path, key: str, _: Progress) -> Outcome:
+    """Run a probe, unless the process ended while it ran the last time: code that ASE or OpenMM calls can do that."""
+    begun = path.with_suffix(".begun")
+    if begun.exists() and begun.read_text() == key:
+        begun.unlink()
+        reason = f"the process ended while this probe ran, without a message. To try again, delete {path}"
+        return probe.crashed(trial, reason)
+    write_text(begun, key)
+    try:
+        return probe.run(trial)
+    finally:
+        begun.unlink()
+
+
 def _run(
     folder: Path,
     target: Target,
@@ -150,7 +166,7 @@ def _run(
         key = hashlib.sha256(json.dumps([depends, probe.name], sort_keys=True).encode()).hexdigest()
         path = folder / "cases" / "conform" / f"{file_name(probe.name)}.json"
         label = f"[{number}/{len(probes)}] {probe.name}"
-        stored = run_or_read(path, key, lambda progress, probe=probe: probe.run(trial), label, progress)  # type: ignore[misc]
+        stored = run_or_read(path, key, partial(_watched, probe, trial, path, key), label, progress)
         outcomes.append(stored.outcome)
         seconds[probe.name] = round(stored.seconds, 2)
     found = Conformance(

@@ -19,6 +19,9 @@ from mlip_deploy.validation.physics.tools import outcome
 Body = Callable[[Trial], Outcome]
 
 
+ANSWERS = "definition: an engine answers, or says why not"
+
+
 @dataclass(frozen=True)
 class Probe:
     name: str
@@ -37,9 +40,15 @@ class Probe:
         """Never raises for a bad potential: an engine that stops with a message has refused."""
         found: list[Outcome] = []
         stopped = attempt(self.name, lambda: found.append(self.body(trial)))
-        found.append(outcome(stopped))
+        return self._named(found[0] if found else outcome(stopped), trial)
+
+    def crashed(self, trial: Trial, reason: str) -> Outcome:
+        """Of a run that ended the process."""
+        return self._named(outcome([unmeasured(self.name, "fail", reason, source=ANSWERS)]), trial)
+
+    def _named(self, found: Outcome, trial: Trial) -> Outcome:
         named = {"suite": "conform", "case": self.name, "engine": trial.target.engine, "purpose": self.purpose}
-        return found[0].model_copy(update=named)
+        return found.model_copy(update=named)
 
 
 def probe(name: str, engines: Sequence[str] = ENGINES) -> Callable[[Body], Probe]:
@@ -55,7 +64,7 @@ def attempt(label: str, work: Callable[..., Sequence[Check] | None], *arguments:
     try:
         return list(work(*arguments) or [])
     except (LAMMPSCrashError, subprocess.TimeoutExpired) as error:
-        return [unmeasured(label, "fail", str(error), source="definition: an engine answers, or says why not")]
+        return [unmeasured(label, "fail", str(error), source=ANSWERS)]
     except (LAMMPSError, RefusedError) as error:
         return [unmeasured(label, "refused", str(error), source="definition: an error that is said is no wrong number")]
 

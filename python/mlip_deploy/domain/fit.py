@@ -27,8 +27,8 @@ from mlip_deploy.domain.uncertainty import FOLDS, MOST_FEATURES, uncertainty_of
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_file
 from mlip_deploy.progress import Progress, silent
+from mlip_deploy.reference_data.datasets import DATASETS
 from mlip_deploy.result import Array
-from mlip_deploy.validation.reference.datasets import DATASETS
 
 LEAST_ENVIRONMENTS = 20
 """of an element; fewer say nothing about what is far"""

@@ -13,9 +13,9 @@ from ase.md.langevin import Langevin
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
+from mlip_deploy.reference_data.datasets import DATASETS
+from mlip_deploy.reference_data.readers import read_set
 from mlip_deploy.result import Array
-from mlip_deploy.validation.reference.datasets import DATASETS
-from mlip_deploy.validation.reference.readers import read_set
 
 TIMESTEP = 1.0
 """fs"""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from mlip_deploy.artifact.domain_record import Uncertainty, float32_bytes
+from mlip_deploy.reference_data.statistics import fit_shifts
 from mlip_deploy.result import Array
-from mlip_deploy.validation.reference.statistics import fit_shifts
 
 FOLDS = 5
 """parts of the frames, each of which is left out once"""

@@ -202,8 +202,8 @@ class PositionGradientModel(_ModelInterface):
 
 
 @dataclass(frozen=True)
-class Adapted:
-    """A family's model behind the model interface, with what its contract must say."""
+class ServedModel:
+    """A model behind the model interface, with what its contract must say."""
 
     identity: ModelIdentity
     elements: list[str]
@@ -214,14 +214,13 @@ class Adapted:
     inputs: list[Input]
     energy_model: Callable[[torch.dtype], nn.Module]
     """Builds the energy model in a floating-point type."""
-    original: Original
     script: Callable[[nn.Module], torch.jit.ScriptModule] = torch.jit.script
     small_memory_model: Callable[[torch.dtype], nn.Module] | None = None
     """Builds the model interface from torch's operators alone, in little memory: what a TorchForce file holds."""
     extras: tuple[Output, ...] = ()
     """Columns of the energy model's method `extras`, which it then must have: values of every atom."""
     settings: tuple[Setting, ...] = ()
-    """Values at run time, which the energy model takes as its last argument and the original reads in `atoms.info`."""
+    """Values at run time, which the energy model takes as its last argument."""
     positions: Positions | None = None
     """In which cells the energy model takes positions and cell, before settings; None where it does not."""
     atomic_energies_meaningful: bool = True
@@ -274,3 +273,11 @@ class Adapted:
         if with_features and not self.settings and hasattr(energy_model, "energies_and_features"):
             return EdgeGradientModelWithFeatures(energy_model)
         return EdgeGradientModel(energy_model, False, bool(self.settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted(ServedModel):
+    """A model of a framework, which says what is right."""
+
+    original: Original
+    """It reads values of settings in `atoms.info`."""

@@ -12,11 +12,11 @@ from mlip_deploy.artifact.contract import (
     Contract,
     Dtype,
 )
-from mlip_deploy.artifact.fixtures import build_fixtures
+from mlip_deploy.artifact.fixtures import Fixtures, build_fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
-from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModelWithFeatures
+from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModelWithFeatures, ServedModel
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
@@ -33,7 +33,22 @@ def write_artifact(
     progress: Progress,
     backend: BackendKind = "torchscript",
 ) -> Contract:
-    """Script or compile `adapted`, and save it with its contract and fixtures.
+    """As `write_model`, with fixtures that the original computes now."""
+    load_operators()
+    with quiet():
+        fixtures = build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions)
+    return write_model(adapted, fixtures, output, dtype, progress, backend)
+
+
+def write_model(
+    served: ServedModel,
+    fixtures: Fixtures,
+    output: Path,
+    dtype: Dtype,
+    progress: Progress,
+    backend: BackendKind = "torchscript",
+) -> Contract:
+    """Script or compile `served`, and save it with its contract and fixtures.
 
     The file appears under its name only when it is complete.
 
@@ -41,15 +56,12 @@ def write_artifact(
         MLIPError: what the back end cannot do with this model.
     """
     load_operators()
-    contract = adapted.contract(dtype)
+    contract = served.contract(dtype)
     if backend == "aotinductor":
         contract = aotinductor.contract_of(contract)
-    with quiet():
-        fixtures = with_self_test(
-            build_fixtures(adapted.original, adapted.elements, progress, adapted.settings, adapted.positions), dtype
-        )
+    fixtures = with_self_test(fixtures, dtype)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
-        model = adapted.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
+        model = served.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
         if isinstance(model, EdgeGradientModelWithFeatures):
             contract = contract.model_copy(update={"features": _width_of_features(model.energy_model, contract)})
         for parameter in model.parameters():
@@ -60,8 +72,8 @@ def write_artifact(
             aotinductor.save(files, output, contract, fixtures, model)
             return contract
         progress(f"scripting the model in {dtype}")
-        methods = ["energies", "extras"] if adapted.extras else ["energies"]
-        frozen = torch.jit.freeze(adapted.scripted(model), preserved_attrs=methods)
+        methods = ["energies", "extras"] if served.extras else ["energies"]
+        frozen = torch.jit.freeze(served.scripted(model), preserved_attrs=methods)
     contract = _with_operators(contract, torchscript.operators_of(frozen))
     progress(f"writing {output}")
     torchscript.save(frozen, output, contract, fixtures)

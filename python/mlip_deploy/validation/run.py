@@ -71,6 +71,8 @@ class Validation(_Strict):
     outcomes: list[Outcome]
     measured: list[Outcome] = Field(default=[], exclude=True)
     """what differs from run to run, and so is not part of validation.json"""
+    domain: str | None = Field(default=None, exclude=True)
+    """of the file, in words, where a record was written with reference frames"""
 
     @property
     def passed(self) -> bool:

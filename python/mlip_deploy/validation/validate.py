@@ -8,6 +8,7 @@ from pathlib import Path
 from mlip_deploy.artifact.gate import write_validation_record
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.validation_record import REQUIRED_SUITES
+from mlip_deploy.domain.fit import fit_domain
 from mlip_deploy.engines import require_engine, require_hardware
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_file, require_folder, write_text
@@ -72,7 +73,8 @@ def validate(
     device
         Of the model: "cpu", "cuda", "cuda:N" or "auto".
     record
-        Write the verdict, pass or fail, into the file.
+        Write the verdict, pass or fail, into the file, and with it the domain: the reference frames, from which grades
+        are distances. A file keeps the domain that it has.
     progress
         Called with a line of text before each case and by the cases themselves.
 
@@ -138,8 +140,26 @@ def validate(
         recipes=Path(recipes) if recipes is not None else None,
     )
     validation = run.validate(context, suites, progress)
-    progress("writing the report")
-    write_text(Path(out) / "report.html", page(validation))
     if record:
         write_validation_record(artifact, validation.record())
+        if reference:
+            validation = validation.model_copy(update={"domain": _fit_domain(context, progress)})
+    progress("writing the report")
+    write_text(Path(out) / "report.html", page(validation))
     return validation
+
+
+def _fit_domain(context: Context, progress: Progress) -> str:
+    """Fit the domain of the file to the reference frames, unless it has one; returns in words what holds then."""
+    path = context.artifact.path
+    if context.artifact.contract.features is None:
+        return "none: the file has no features"
+    try:
+        kept = Artifact(path).domain()
+        if kept is not None:
+            fit = f"mlip domain fit {path} --frames {' '.join(context.reference)}"
+            return f"kept: {kept.describe()}. For that of the frames compared here: {fit}"
+        device, threads = context.hardware.device, context.hardware.threads
+        return fit_domain(path, context.reference, device=device, threads=threads, progress=progress).describe()
+    except MLIPError as error:
+        return f"none: {error}"

@@ -158,4 +158,26 @@ def restart(trial: Trial) -> Outcome:
     return outcome(trial.agreement("restarted", two.result, one.result))
 
 
-PROBES: tuple[Probe, ...] = (dynamics, second_run, restart)
+@probe("rerun", engines=("lammps",))
+def rerun(trial: Trial) -> Outcome:
+    """A trajectory that is read back gives the energies and forces of its positions.
+
+    20 steps at 1160 K, 20 more with the same numbers, which are dumped; `rerun` reads these back in the same process,
+    as is done to compute pressures, fluxes or another potential's energies afterwards. Its forces and atomic energies
+    are compared with those of the same positions in a new run. Steps come again here and atoms jump between them: what
+    a potential keeps by the number of the step, or expects of its last call, is wrong. The threshold is twice the
+    noise.
+    """
+    body = (
+        hot(trial)
+        + "fix nve all nve\nrun 20 post no\nreset_timestep 0\n"
+        + dump("trajectory", 10, "vx vy vz fx fy fz")
+        + "run 20 post no\nundump trajectory\nunfix nve\nthermo 10\n"
+        + dump("again", 10)
+        + "rerun trajectory.dump dump x y z\n"
+    )
+    found = trial.lammps.deck(trial.large, body)
+    return outcome(replayed(trial, "rerun", found, "again"))
+
+
+PROBES: tuple[Probe, ...] = (dynamics, second_run, restart, rerun)

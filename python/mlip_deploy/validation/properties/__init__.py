@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
+from mlip_deploy.reference_data.datasets import MissingDataError
 from mlip_deploy.report.content import Verdict
 from mlip_deploy.validation.case import Case, Check, Context, Outcome
 from mlip_deploy.validation.properties.recipe import Measurement, Recipe, Setting, UnfinishedError
-from mlip_deploy.validation.reference.datasets import MissingDataError
 
 SUITE = "properties"
 

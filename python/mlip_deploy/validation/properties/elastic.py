@@ -11,9 +11,9 @@ from ase.calculators.calculator import Calculator
 from ase.filters import FrechetCellFilter
 from ase.units import GPa
 
+from mlip_deploy.reference_data.readers import Moduli, read_moduli
 from mlip_deploy.result import VOIGT, Array
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, percent, relax
-from mlip_deploy.validation.reference.readers import Moduli, read_moduli
 
 REFERENCE = "PBE, Materials Project, de Jong et al., Sci. Data 2, 150009 (2015)"
 DEFAULT = ("mp-1265", "mp-22862", "mp-8062", "mp-1487")

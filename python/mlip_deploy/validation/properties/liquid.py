@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
+from mlip_deploy.reference_data.readers import Labelled, read_set
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
 from mlip_deploy.validation.properties.dynamics import simulate
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, UnfinishedError, of_elements
-from mlip_deploy.validation.reference.readers import Labelled, read_set
 
 REFERENCE = "PBE ab initio MD, Zuo et al., J. Phys. Chem. A 124, 731 (2020)"
 # temperature in K and the words by which the set's frames of one cell and temperature are found

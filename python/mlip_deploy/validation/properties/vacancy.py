@@ -6,9 +6,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import atomic_numbers, reference_states
 
+from mlip_deploy.reference_data.readers import read_vacancies
 from mlip_deploy.validation.properties.eos import fit
 from mlip_deploy.validation.properties.recipe import Measurement, Metric, Recipe, Setting, of_elements, relax
-from mlip_deploy.validation.reference.readers import read_vacancies
 
 REFERENCE = "PBE, Angsten et al., New J. Phys. 16, 015018 (2014)"
 KNOWN = (

@@ -13,9 +13,9 @@ import numpy as np
 from ase.units import Bohr, Hartree, Rydberg, kcal, kJ, mol
 from scipy.optimize import linear_sum_assignment
 
+from mlip_deploy.reference_data.readers import Labelled
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Check
-from mlip_deploy.validation.reference.readers import Labelled
 
 RELATED = 0.5
 """least cosine of forces or correlation of energies: that of a model half of whose answer is noise"""

@@ -16,11 +16,13 @@ from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.engines import evaluator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
+from mlip_deploy.reference_data.datasets import DATASETS
+from mlip_deploy.reference_data.readers import Labelled, read_extxyz, read_set
+from mlip_deploy.reference_data.statistics import Errors, errors, fit_shifts, vector_errors
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array, Result
 from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome, judged
 from mlip_deploy.validation.reference import forgetting
-from mlip_deploy.validation.reference.datasets import DATASETS
 from mlip_deploy.validation.reference.frames import (
     AS_IS,
     NO_FORCES,
@@ -29,8 +31,6 @@ from mlip_deploy.validation.reference.frames import (
     parse_request,
 )
 from mlip_deploy.validation.reference.labels import RELATED, relation_checks
-from mlip_deploy.validation.reference.readers import Labelled, read_extxyz, read_set
-from mlip_deploy.validation.reference.statistics import Errors, errors, fit_shifts, vector_errors
 
 SUITE = "reference"
 ENERGY_THRESHOLD = 0.043

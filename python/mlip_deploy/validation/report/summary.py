@@ -51,6 +51,7 @@ def page(validation: Validation) -> str:
             ["engine of the physics", validation.engine],
             ["elements", _elements(validation)],
             ["wanted for", validation.use or "not stated (--use)"],
+            *([["domain of the file", validation.domain]] if validation.domain else []),
             ["versions", ", ".join(f"{name} {number}" for name, number in validation.versions.items())],
         ],
     )

@@ -50,7 +50,7 @@ class Dataset:
     licence: str
     citation: str
     reader: str
-    """which function of mlip_deploy.validation.reference.readers understands it"""
+    """which function of mlip_deploy.reference_data.readers understands it"""
     energies: Mapping[str, EnergyFrame]
     """energy frame of each kind of energy in the file, by the name that `--frame` takes; the first is the one that is
     compared unless another is asked for; empty for sets without energies"""

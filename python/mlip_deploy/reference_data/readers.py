@@ -18,8 +18,8 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.units import GPa
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.reference_data.datasets import DATASETS, fetch
 from mlip_deploy.result import Array, stress_from_virial
-from mlip_deploy.validation.reference.datasets import DATASETS, fetch
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Reference data: named sets, their readers, and the statistics of errors."""
