@@ -6,6 +6,7 @@
 # make sanitize    the C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make wheel    dist/: the source distribution, and a wheel that is installed without a compiler; make test-wheel: that it is
 # make oldest-torch    the C++ tests with the oldest torch that pyproject.toml allows (900 MB)
+# make gpu-pack    build/gpu: what the first run on a machine with a GPU needs, for GPU_PYTHON=3.12 there (docs/gpu.md)
 # make test-torchforce    TorchForce files in openmmtorch, which needs 7 GB of its own
 # make test-debian-lammps    Debian 13's LAMMPS, from its packages (300 MB)
 #
@@ -24,7 +25,7 @@ SOURCES := $(shell find csrc python cmake third_party -type f -not -name '*.pyc'
 # Releases of torch that the wheel works with: make wheel TORCHES="2.13.0 2.14.1". Others than the installed one are downloaded.
 TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constraints.txt 2> /dev/null || cat constraints.txt)))
 
-.PHONY: demo test quick docs test-mace test-torchforce wheel test-wheel test-debian-lammps sanitize sanitize-address sanitize-thread oldest-torch lint build clean
+.PHONY: demo test quick docs gpu-pack test-mace test-torchforce wheel test-wheel test-debian-lammps sanitize sanitize-address sanitize-thread oldest-torch lint build clean
 
 demo: build
 	$(BIN)/python examples/demo.py
@@ -75,6 +76,13 @@ sanitize-address sanitize-thread: sanitize-%: $(VENV)/installed
 
 oldest-torch: build
 	$(BIN)/python cmake/oldest_torch.py $(VENV)/oldest-torch
+
+# Without a wheel of mlip-deploy, which is compiled there, for the torch that is there.
+GPU_PYTHON ?= 3.12
+gpu-pack: build
+	mkdir -p build
+	[ -e build/7net-0.mlip.pt ] || $(BIN)/mlip export sevennet 7net-0 -o build/7net-0.mlip.pt
+	$(BIN)/python tools/gpu/pack.py build/gpu --python $(GPU_PYTHON) --artifact build/7net-0.mlip.pt
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -27,11 +27,12 @@ using IntArray = py::array_t<std::int64_t, py::array::c_style | py::array::force
 
 using Models = std::vector<std::unique_ptr<mlip::Model>>;
 
-Models load(const std::vector<std::string>& paths, const std::string& device, int threads, bool self_test) {
+Models load(const std::vector<std::string>& paths, const std::string& device, int threads, bool self_test,
+            const std::string& precision) {
+  const mlip::ModelOptions options{
+      .device = device, .threads = threads, .self_test = self_test, .products = mlip::parse_products(precision)};
   Models models;
-  for (const auto& path : paths)
-    models.push_back(
-        std::make_unique<mlip::Model>(mlip::SealedArchive(path), mlip::ModelOptions{device, threads, self_test}));
+  for (const auto& path : paths) models.push_back(std::make_unique<mlip::Model>(mlip::SealedArchive(path), options));
   if (models.empty()) throw mlip::Error("no file to load. Name at least one");
   return models;
 }
@@ -47,8 +48,8 @@ std::vector<mlip::Model*> addresses(const Models& models) {
 class Potential {
  public:
   Potential(const std::vector<std::string>& paths, const std::string& device, int threads, const std::string& edges,
-            bool self_test, const std::string& drive)
-      : models_(load(paths, device, threads, self_test)),
+            bool self_test, const std::string& drive, const std::string& precision)
+      : models_(load(paths, device, threads, self_test, precision)),
         structure_(addresses(models_), mlip::parse_drive(drive), mlip::parse_edges_on(edges)) {}
 
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
@@ -209,18 +210,19 @@ PYBIND11_MODULE(_compiled, module) {
 
   py::class_<Potential>(module, "Potential")
       .def(py::init<const std::vector<std::string>&, const std::string&, int, const std::string&, bool,
-                    const std::string&>(),
+                    const std::string&, const std::string&>(),
            py::arg("paths"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
-           py::arg("self_test") = true, py::arg("drive") = "first",
+           py::arg("self_test") = true, py::arg("drive") = "first", py::arg("precision") = "full",
            "edges: where candidates become edges, \"host\", \"device\", or \"auto\": on the host for a CPU; self_test: "
            "evaluate the fixture that the file marks and refuse wrong results; drive: of several files, \"first\" or "
-           "\"mean\"")
+           "\"mean\"; precision: of float32 products on a GPU, \"full\" or \"tf32\"")
       .def(py::init([](const std::string& path, const std::string& device, int threads, const std::string& edges,
-                       bool self_test) {
-             return std::make_unique<Potential>(std::vector{path}, device, threads, edges, self_test, "first");
+                       bool self_test, const std::string& precision) {
+             return std::make_unique<Potential>(std::vector{path}, device, threads, edges, self_test, "first",
+                                                precision);
            }),
            py::arg("path"), py::arg("device") = "cpu", py::arg("threads") = 0, py::arg("edges") = "auto",
-           py::arg("self_test") = true)
+           py::arg("self_test") = true, py::arg("precision") = "full")
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
            py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("features") = false,

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/contract.h"
 
@@ -20,6 +21,14 @@ struct FeatureRows {
   std::int64_t n_owned;
   std::int64_t n_nodes;
   std::int64_t width;  ///< values per row
+  /// Of the owned atoms only those are here, in its order, that Exchange::lent names; n_owned and n_nodes count them.
+  bool only_lent = false;
+};
+
+/// Owned nodes whose features other ranks read.
+struct LentNodes {
+  std::vector<std::int64_t> nodes;  ///< each once
+  std::shared_ptr<void> on_device;  ///< for whoever carries rows between memories: what it made of them
 };
 
 /// Implemented by an engine shell over its own communication. All calls are collective: every rank makes
@@ -31,6 +40,9 @@ class Exchange {
   virtual void gather(const FeatureRows& rows) = 0;
   /// Add each ghost row to its owner's row (the transpose of gather).
   virtual void scatter_add(const FeatureRows& rows) = 0;
+  /// What the calls above can do with, until the engine plans anew: features in the memory of a GPU need not come to
+  /// the CPU whole. Null for an exchange that takes whole matrices alone.
+  virtual LentNodes* lent() { return nullptr; }
   /// Replace each of n values by its sum over all ranks: the same bits on every rank.
   virtual void sum(double* values, std::int64_t n) = 0;
 };

@@ -136,7 +136,7 @@ void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, do
   options.full = true;
   options.sorted = false;  // by centre is enough, and done below
   options.algorithm = VesinAutoAlgorithm;
-  options.n_threads = 1;
+  options.n_threads = n_threads_;
   options.return_shifts = true;
 
   double vesin_box[3][3];

@@ -18,6 +18,9 @@ class NeighbourList {
   ~NeighbourList();
   NeighbourList(NeighbourList&&) noexcept;
 
+  /// Search on so many threads from now on; one at first. The candidates are the same, in the same order.
+  void use_threads(int n) { n_threads_ = n; }
+
   /// Search again where the candidates may miss a pair with |r_ij| < cutoff, in either order, for these positions.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
   /// @param cell      rows are the cell vectors, Å; vectors of non-periodic directions are ignored
@@ -54,6 +57,7 @@ class NeighbourList {
 
   std::unique_ptr<Search> search_;
   Request request_;
+  int n_threads_ = 1;
   double skin_ = 0.0;             // Å
   std::vector<double> found_at_;  // [n_atoms, 3] positions of that search, Å
   CandidateEdges candidates_;

@@ -1,10 +1,10 @@
 // NVIDIA's run-time compiler, found in the process, the cache of compiled kernels, and their launch.
 #include "gpu/runtime.h"
 
-#include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -20,6 +20,7 @@
 #include "core/sha256.h"
 #include "gpu/driver.h"
 #include "gpu/shared_library.h"
+#include "gpu/torch_context.h"
 
 namespace mlip::gpu {
 namespace {
@@ -35,10 +36,17 @@ struct Compiler {
   int (*log)(void* program, char* text);
   int (*code_size)(void* program, std::size_t* size);
   int (*code)(void* program, char* bytes);
+  int (*assembly_size)(void* program, std::size_t* size);
+  int (*assembly)(void* program, char* text);
+  int (*version)(int* major, int* minor);
+  int (*n_architectures)(int* n);
+  int (*architectures)(int* numbers);
 
   Compiler() {
-    // The last one is torch's own: it needs the others, wherever pip has put them.
-    void* const library = open_first({"libnvrtc.so.13", "libnvrtc.so.12", "libcaffe2_nvrtc.so"});
+    // The first is torch's own, which needs the release that torch was built with, wherever pip has put it: another
+    // release may write code that this machine's driver does not load. It needs a driver too; without one, to compile
+    // for a GPU that is elsewhere, any release will do.
+    void* const library = open_first({"libcaffe2_nvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"});
     if (library == nullptr)
       throw Error(
           "GPU kernels: NVIDIA's run-time compiler (libnvrtc.so) is not found. It comes with the CUDA builds of torch; "
@@ -50,6 +58,32 @@ struct Compiler {
     find(library, "nvrtcGetProgramLog", log);
     find(library, "nvrtcGetCUBINSize", code_size);
     find(library, "nvrtcGetCUBIN", code);
+    find(library, "nvrtcGetPTXSize", assembly_size);
+    find(library, "nvrtcGetPTX", assembly);
+    find(library, "nvrtcVersion", version);
+    find(library, "nvrtcGetNumSupportedArchs", n_architectures);
+    find(library, "nvrtcGetSupportedArchs", architectures);
+  }
+
+  /// Such as "13.0".
+  std::string release() const {
+    int major = 0, minor = 0;
+    version(&major, &minor);
+    return std::to_string(major) + "." + std::to_string(minor);
+  }
+
+  /// What to compile for a GPU of this number, 90 of "sm_90". A GPU that is newer than the compiler runs machine code
+  /// for an older one of its generation, and otherwise assembly ("PTX"), which the driver translates.
+  std::string target(int number) const {
+    int n = 0;
+    n_architectures(&n);
+    std::vector<int> known(static_cast<std::size_t>(n));
+    architectures(known.data());
+    int newest = 0;
+    for (const int one : known)
+      if (one <= number) newest = std::max(newest, one);
+    if (newest == 0) return "sm_" + std::to_string(number);  // the compiler says what it thinks of that
+    return (newest / 10 == number / 10 ? "sm_" : "compute_") + std::to_string(newest);
   }
 };
 
@@ -100,6 +134,14 @@ std::filesystem::path cache_folder() {
   return {};
 }
 
+/// The file of the cache for a source; empty where there is no cache. Its name has the compiler's release in it: a
+/// folder may be shared by machines whose drivers do not load each other's code.
+std::filesystem::path place_of(const std::string& source, const std::string& architecture) {
+  const std::filesystem::path folder = cache_folder();
+  if (folder.empty()) return {};
+  return folder / (sha256(architecture + " " + compiler().release() + "\n" + source) + ".cubin");
+}
+
 /// The code in a file of the cache, behind its digest; none, and no file, where the two do not fit.
 std::optional<std::string> read_kept(const std::filesystem::path& kept) {
   std::ifstream file(kept, std::ios::binary);
@@ -122,7 +164,8 @@ class CudaKernel : public Kernel {
 
   void launch(std::int64_t n_blocks, int n_threads, int shared_bytes, const void* arguments) const override {
     if (n_blocks == 0) return;
-    const c10::DeviceGuard guard(device_);
+    // torch's guard would leave a new thread on device 0 without a context: it sees that the device is right already.
+    const TorchContext current(device_);
     void* stream = nullptr;
     const Driver& nvidia = *launcher().nvidia;
     nvidia.check(launcher().current_stream(device_.index(), &stream), "the look-up of torch's current stream");
@@ -143,13 +186,17 @@ class CudaRuntime : public Runtime {
     const std::lock_guard<std::mutex> lock(mutex_);
     auto& found = kernels_[{source, name, device.index()}];
     if (found) return found;
-    const c10::DeviceGuard guard(device);
+    const TorchContext current(device);
     const Driver& nvidia = *launcher().nvidia;
     // Modules live as long as the process: models come and go, and mostly come back.
     auto& module = modules_[{source, device.index()}];
     if (module == nullptr) {
-      const std::string code = compiled_or_cached(source, launcher().architecture());
-      nvidia.check(nvidia.load(&module, code.data()), "loading compiled kernels");
+      const std::string architecture = launcher().architecture();
+      void* loaded = nullptr;
+      // Code that was kept may be for another driver, on another machine with the same folder.
+      if (nvidia.load(&loaded, compiled_or_cached(source, architecture).c_str()) != 0)
+        nvidia.check(nvidia.load(&loaded, compiled_anew(source, architecture).c_str()), "loading compiled kernels");
+      module = loaded;
     }
     void* function = nullptr;
     nvidia.check(nvidia.function(&function, module, name.c_str()), "looking up a kernel");
@@ -173,23 +220,24 @@ std::string real_type(at::ScalarType type) {
 
 std::string compile(const std::string& source, const std::string& architecture) {
   const Compiler& nvrtc = compiler();
+  const std::string target = nvrtc.target(std::stoi(architecture.substr(architecture.find('_') + 1)));
+  const bool for_machine = target.starts_with("sm_");
   void* program = nullptr;
   if (nvrtc.create(&program, source.c_str(), "mlip.cu", 0, nullptr, nullptr) != 0)
     throw Error("GPU kernels: the run-time compiler did not start");
-  const std::string target = "--gpu-architecture=" + architecture;
-  const char* const options[] = {target.c_str(), "--std=c++17"};
+  const std::string target_option = "--gpu-architecture=" + target;
+  const char* const options[] = {target_option.c_str(), "--std=c++17"};
   const bool compiled = nvrtc.compile(program, 2, options) == 0;
-  std::size_t size = 0;
-  std::string result;
-  if (compiled) {
-    nvrtc.code_size(program, &size);
-    result.resize(size);
-    nvrtc.code(program, result.data());
-  } else {
-    nvrtc.log_size(program, &size);
-    result.resize(size);
-    nvrtc.log(program, result.data());
-  }
+  const auto text = [&](auto* size_of, auto* read) {
+    std::size_t size = 0;
+    size_of(program, &size);
+    std::string result(size, '\0');
+    read(program, result.data());
+    return result;
+  };
+  const std::string result = !compiled     ? text(nvrtc.log_size, nvrtc.log)
+                             : for_machine ? text(nvrtc.code_size, nvrtc.code)
+                                           : text(nvrtc.assembly_size, nvrtc.assembly);
   nvrtc.destroy(&program);
   if (!compiled)
     throw Error("GPU kernels: NVIDIA's compiler refuses them for " + architecture + ". Please report this with:\n" +
@@ -198,15 +246,21 @@ std::string compile(const std::string& source, const std::string& architecture) 
 }
 
 std::string compiled_or_cached(const std::string& source, const std::string& architecture) {
-  const std::filesystem::path folder = cache_folder();
-  if (folder.empty()) return compile(source, architecture);
-  const std::filesystem::path kept = folder / (sha256(architecture + "\n" + source) + ".cubin");
-  if (const auto code = read_kept(kept)) return *code;
+  if (const auto code = read_kept(place_of(source, architecture))) return *code;
+  return compiled_anew(source, architecture);
+}
+
+std::string compiled_anew(const std::string& source, const std::string& architecture) {
   const std::string code = compile(source, architecture);
+  const std::filesystem::path kept = place_of(source, architecture);
+  if (kept.empty()) return code;
   std::error_code ignored;
-  std::filesystem::create_directories(folder, ignored);
-  // Ranks may write at once: the file appears under its name only when it is whole.
-  const std::filesystem::path own = kept.string() + "." + std::to_string(getpid());
+  std::filesystem::create_directories(kept.parent_path(), ignored);
+  // Ranks may write at once, those on other nodes too: the file appears under its name only when it is whole.
+  std::string own = kept.string() + ".XXXXXX";
+  const int descriptor = mkstemp(own.data());
+  if (descriptor < 0) return code;
+  ::close(descriptor);
   std::ofstream file(own, std::ios::binary);
   file << sha256(code) << code;
   file.close();

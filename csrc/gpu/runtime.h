@@ -55,7 +55,8 @@ bool has_kernels(at::Device device);
 /// @throws c10::Error for types that the kernels do not have.
 std::string real_type(at::ScalarType type);
 
-/// Machine code ("cubin") of `source` for an architecture such as "sm_90".
+/// Machine code ("cubin") of `source` for an architecture such as "sm_90"; for one that the compiler does not know yet,
+/// what such a GPU runs too, which may be assembly for its driver ("PTX").
 /// @throws Error when there is no compiler, and with its words when it refuses.
 std::string compile(const std::string& source, const std::string& architecture);
 
@@ -63,5 +64,8 @@ std::string compile(const std::string& source, const std::string& architecture);
 /// code compiled again; a folder that cannot be read or written costs time, not a run.
 /// @throws Error as compile() does.
 std::string compiled_or_cached(const std::string& source, const std::string& architecture);
+
+/// The same without a look into the folder: what is kept there is replaced.
+std::string compiled_anew(const std::string& source, const std::string& architecture);
 
 }  // namespace mlip::gpu

@@ -10,10 +10,11 @@
 
 namespace mlip::gpu {
 
-/// The first of these libraries that can be loaded; null if none can.
+/// The first of these libraries that can be loaded; null if none can. Its symbols stay its own: another library in the
+/// process, such as OpenMM's, may want those of another release.
 inline void* open_first(std::initializer_list<const char*> names) {
   for (const char* name : names)
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_GLOBAL)) return library;
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
   return nullptr;
 }
 

@@ -1,5 +1,6 @@
 #include "ghost_exchange.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace mlip {
@@ -62,8 +63,19 @@ void GhostExchange::plan(const std::vector<Owner>& ghosts, const std::vector<int
               &requests_.emplace_back());
   }
   MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+  lent_ = {};
   for (Peer& peer : peers_)
-    for (int& atom : peer.lent) atom = node_of[atom];
+    for (int& atom : peer.lent) {
+      atom = node_of[atom];
+      lent_.nodes.push_back(atom);
+    }
+  std::sort(lent_.nodes.begin(), lent_.nodes.end());
+  lent_.nodes.erase(std::unique(lent_.nodes.begin(), lent_.nodes.end()), lent_.nodes.end());
+  for (Peer& peer : peers_)
+    for (const int node : peer.lent) {
+      const auto place = std::lower_bound(lent_.nodes.begin(), lent_.nodes.end(), node);
+      peer.among_lent.push_back(static_cast<int>(place - lent_.nodes.begin()));
+    }
 }
 
 /// -> where each peer's rows are in the buffer
@@ -92,7 +104,7 @@ void GhostExchange::gather(const FeatureRows& rows) {
               &requests_.emplace_back());
   for (std::size_t k = 0; k < peers_.size(); ++k) {
     char* packed = places[k];
-    for (const int node : peers_[k].lent) {
+    for (const int node : peers_[k].rows(rows)) {
       std::memcpy(packed, data + node * bytes, bytes);
       packed += bytes;
     }
@@ -119,9 +131,9 @@ void GhostExchange::scatter_add(const FeatureRows& rows) {
   // In the order of the ranks, not of arrival: the same run gives the same bits.
   for (std::size_t k = 0; k < peers_.size(); ++k) {
     if (rows.precision == Precision::float32)
-      add_rows<float>(rows, peers_[k].lent, places[k]);
+      add_rows<float>(rows, peers_[k].rows(rows), places[k]);
     else
-      add_rows<double>(rows, peers_[k].lent, places[k]);
+      add_rows<double>(rows, peers_[k].rows(rows), places[k]);
   }
   seconds_ += MPI_Wtime() - start;
 }

@@ -31,6 +31,7 @@ class GhostExchange : public Exchange {
 
   void gather(const FeatureRows& rows) override;
   void scatter_add(const FeatureRows& rows) override;
+  LentNodes* lent() override { return &lent_; }
   void sum(double* values, std::int64_t n) override;
 
   /// Wall-clock seconds in the calls above since construction, waiting for other ranks included.
@@ -42,13 +43,17 @@ class GhostExchange : public Exchange {
     int rank;
     std::int64_t first_ghost;  ///< its atoms here are ghosts first_ghost ... first_ghost + n_ghosts
     int n_ghosts;
-    std::vector<int> lent;  ///< nodes of this rank which are ghosts there
+    std::vector<int> lent;        ///< nodes of this rank which are ghosts there
+    std::vector<int> among_lent;  ///< their places among all lent nodes
+
+    const std::vector<int>& rows(const FeatureRows& of) const { return of.only_lent ? among_lent : lent; }
   };
 
   std::vector<char*> make_room(std::int64_t row_bytes);
 
   MPI_Comm world_;
   std::vector<Peer> peers_;
+  LentNodes lent_;
   std::vector<char> buffer_;  ///< rows of lent atoms, peer by peer
   std::vector<MPI_Request> requests_;
   double seconds_ = 0.0;

@@ -108,11 +108,11 @@ void PairMLIP::settings(int narg, char** arg) {
       continue;
     }
     if (keyword != "device" && keyword != "threads" && keyword != "strict" && keyword != "self_test" &&
-        keyword != "drive" && keyword != "out_freq" && keyword != "out_file")
+        keyword != "precision" && keyword != "drive" && keyword != "out_freq" && keyword != "out_file")
       error->all(FLERR,
                  "pair_style mlip: unknown keyword '{}'. Expected: pair_style mlip "
-                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [drive first|mean] "
-                 "[out_freq N] [out_file FILE] [setting NAME VALUE] ...",
+                 "[device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] "
+                 "[precision full|tf32] [drive first|mean] [out_freq N] [out_file FILE] [setting NAME VALUE] ...",
                  keyword);
     if (k + 1 == narg) error->all(FLERR, "pair_style mlip: keyword '{}' needs a value", keyword);
     if (keyword == "device") {
@@ -121,9 +121,12 @@ void PairMLIP::settings(int narg, char** arg) {
       strict_ = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
     } else if (keyword == "self_test") {
       options_.self_test = utils::logical(FLERR, arg[k + 1], false, lmp) == 1;
-    } else if (keyword == "drive") {
+    } else if (keyword == "drive" || keyword == "precision") {
       try {
-        drive_ = mlip::parse_drive(arg[k + 1]);
+        if (keyword == "drive")
+          drive_ = mlip::parse_drive(arg[k + 1]);
+        else
+          options_.products = mlip::parse_products(arg[k + 1]);
       } catch (const mlip::Error& failure) {
         error->all(FLERR, "pair_style mlip: {}", failure.what());
       }
@@ -407,12 +410,13 @@ void PairMLIP::print_setup() {
                  "  energies  {}\n"
                  "  validated {}\n"
                  "  self-test {}\n"
-                 "  device    {}{}, {} thread(s) on each of {} MPI rank(s)\n"
+                 "  device    {}{}{}, {} thread(s) on each of {} MPI rank(s)\n"
                  "  types    {}\n"
                  "{}{}",
                  contract.model_name, contract.model_family, mlip::to_string(contract.precision), model_->path(),
                  contract.producer, contract.torch_version, contract.energy_frame, validated_[0],
                  options_.self_test ? model_->self_test() : "left out (self_test no)", model_->device(),
+                 model_->device() == "cpu" ? "" : fmt::format(" (precision {})", mlip::to_string(model_->products())),
                  n_devices > 1 && comm->nprocs > 1 ? fmt::format(" on rank 0, of {} on its node", n_devices) : "",
                  mlip::model_threads(), comm->nprocs, elements, settings(0), reach(0));
   if (committee_->size() == 1) return;

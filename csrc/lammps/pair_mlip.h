@@ -1,6 +1,6 @@
 // pair_style mlip: a LAMMPS shell around mlip::Committee, of one model or of several.
 //
-//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no]
+//   pair_style mlip [device cpu|cuda|cuda:N|auto] [threads N] [strict no|yes] [self_test yes|no] [precision full|tf32]
 //                   [drive first|mean] [out_freq N] [out_file FILE] [setting NAME VALUE] ...
 //   pair_coeff * * FILE.mlip.pt ... El1 El2 ...        one element per atom type; NULL under hybrid
 //

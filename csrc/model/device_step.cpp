@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <type_traits>
 
 #include "model/backend.h"
 #include "model/domain.h"
+#include "operators/edges_by_node.h"
 
 namespace mlip {
 namespace {
@@ -26,6 +28,20 @@ at::Tensor upload(const std::vector<Value>& values, at::Device device) {
   static_assert(std::is_same_v<Value, int> || std::is_same_v<Value, std::int64_t>);
   return upload(values.data(), {static_cast<std::int64_t>(values.size())}, c10::CppTypeToScalarType<Value>::value,
                 device);
+}
+
+/// Whether edges from these candidates have owned centres in ascending order, and neighbours that are nodes.
+bool are_sound(const CandidateEdges& candidates, std::int64_t n_owned, std::int64_t n_nodes) {
+  std::int64_t last = 0;
+  for (const int centre : candidates.centres) {
+    const std::int64_t node = candidates.node_of[static_cast<std::size_t>(centre)];
+    if (node < last || node >= n_owned) return false;
+    last = node;
+  }
+  return std::all_of(candidates.neighbours.begin(), candidates.neighbours.end(), [&](int neighbour) {
+    const std::int64_t node = candidates.node_of[static_cast<std::size_t>(neighbour)];
+    return node >= 0 && node < n_nodes;
+  });
 }
 
 /// Results side by side in one tensor, so that one copy brings them all to the host.
@@ -65,8 +81,10 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
                       std::int64_t n_owned) override {
     size_ = {n_owned, static_cast<std::int64_t>(node_types.size()), -1};
     n_atoms_ = candidates.n_atoms();
+    edges_are_sound_ = are_sound(candidates, n_owned, size_.n_nodes);
     model_.guarded(size_, [&] {
       node_types_ = upload(node_types, device_);
+      given_types_ = at::Tensor();
       node_of_ = upload(candidates.node_of, device_).to(at::kLong);
       neighbours_ = upload(candidates.neighbours, device_);
       const at::Tensor first = upload(candidates.first, device_);
@@ -99,13 +117,16 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   }
 
   InPlaceStep* in_place(std::int64_t n_atoms) override {
-    model_.guarded({}, [&] { positions_ = of_atoms(n_atoms, 3); });
+    // By a copy, which the host waits for: the engine writes there on a stream of its own.
+    const std::vector<double> zeros(static_cast<std::size_t>(3 * n_atoms));
+    model_.guarded({}, [&] { positions_ = upload(zeros.data(), {n_atoms, 3}, at::kDouble, device_); });
     return this;
   }
 
   double* positions() override { return positions_.mutable_data_ptr<double>(); }
 
   double farthest_move() override {
+    if (!found_at_.defined()) return std::numeric_limits<double>::infinity();  // nothing has been searched yet
     if (positions_.numel() == 0) return 0.0;
     double squared = 0.0;
     model_.guarded(size_, [&] { squared = (positions_ - found_at_).square_().sum(1).max().item<double>(); });
@@ -148,8 +169,9 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     model_.with_backend(size_, exchange, [&](Backend& backend) {
       // Copies, since a model may write into its inputs.
       const auto inputs = [&] {
-        ModelInputs copies{node_types_.clone(), size_.n_owned, edges.index.clone(),
+        ModelInputs copies{types_of_model(), size_.n_owned, edges.index.clone(),
                            edges.vectors.to(scalar_type(contract.precision), /*non_blocking=*/false, /*copy=*/true)};
+        if (edges_are_sound_) gpu::EdgesByNode::declare_sound(copies.edge_index, size_.n_owned, size_.n_nodes);
         if (takes_positions()) {
           copies.positions = edges.owned.clone();
           copies.cell = cell_.clone();
@@ -176,7 +198,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
         check_count(found.edge_gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
         const at::Tensor g = found.edge_gradients.to(at::kDouble);
         at::Tensor forces = wanted.forces ? sum_of_forces(edges, g) : at::Tensor();
-        at::Tensor w = wanted.virial ? edges.vectors.t().matmul(g).neg() : at::Tensor();
+        at::Tensor w = wanted.virial ? total_virial(edges, g) : at::Tensor();
         if (takes_positions()) {
           check_count(found.position_gradients, 3 * size_.n_owned, "position_gradients", contract.model_name);
           check_count(found.cell_gradient, 9, "cell_gradient", contract.model_name);
@@ -199,6 +221,17 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
         result.extras.emplace_back(first, first + size_.n_owned);
       }
     model_.check_energies(result.atomic_energies);
+  }
+
+  /// A copy, since a model may write into it: the same one for as long as it does not, so that operators which put
+  /// atoms in the order of their elements do so once per search.
+  const at::Tensor& types_of_model() {
+    const bool counted = given_types_.defined() && !given_types_.is_inference();  // how often they were written
+    if (!counted || given_types_._version() != given_version_) {
+      given_types_ = node_types_.clone();
+      given_version_ = given_types_.is_inference() ? 0 : given_types_._version();
+    }
+    return given_types_;
   }
 
   /// As closest_pair. The host waits for it: one number where nothing is close.
@@ -255,6 +288,13 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     return of_nodes(3).index_add_(0, edges.index[0], g).index_add_(0, edges.index[1], g, -1);
   }
 
+  /// No matrix product: one with a result of 3 x 3 is a single tile, and one processor of a GPU would add it all up.
+  at::Tensor total_virial(const Edges& edges, const at::Tensor& g) const {
+    std::vector<at::Tensor> rows;
+    for (int a = 0; a < 3; ++a) rows.push_back(g.mul(edges.vectors.select(1, a).unsqueeze(1)).sum(0));
+    return at::stack(rows).neg_();
+  }
+
   at::Tensor atom_virials(const Edges& edges, const at::Tensor& g) const {
     const at::Tensor& r = edges.vectors;
     const at::Tensor a = rows_.narrow(0, 0, 6);
@@ -278,8 +318,11 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   at::Tensor half_radii_;  // float64 [n_elements] Å
   GraphSize size_;         // n_edges: of the last step, -1 where they are not counted yet
   std::int64_t n_atoms_ = 0;
-  at::Tensor node_types_;  // int64 [n_nodes]
-  at::Tensor node_of_;     // int64 [n_atoms]
+  bool edges_are_sound_ = false;  // whichever of the candidates they are
+  at::Tensor node_types_;         // int64 [n_nodes]
+  at::Tensor given_types_;        // a copy, for the model
+  std::int64_t given_version_ = 0;
+  at::Tensor node_of_;  // int64 [n_atoms]
   // Of a model that takes positions:
   at::Tensor owned_atoms_;  // int32 [n_owned] engine index
   at::Tensor cell_;         // float64 [3, 3] Å, rows

@@ -4,6 +4,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 namespace mlip {
 namespace {
@@ -21,6 +22,8 @@ class Relay : public Exchange {
   void sum(double* values, std::int64_t n) override {
     ask([&] { engine_.sum(values, n); });
   }
+
+  LentNodes* lent() override { return engine_.lent(); }
 
   /// On the engine's thread, until finish().
   void serve() {
@@ -65,19 +68,64 @@ class Relay : public Exchange {
 
 }  // namespace
 
-void exchange_on_this_thread(Exchange& engine, const std::function<void(Exchange&)>& body) {
-  Relay relay(engine);
+/// Does what it is given, one thing after the other.
+class ExchangeRelay::Worker {
+ public:
+  Worker() : thread_([this] { work(); }) {}
+  ~Worker() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+
+  /// @param job must not throw
+  void start(std::function<void()> job) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      job_ = std::move(job);
+    }
+    changed_.notify_one();
+  }
+
+ private:
+  void work() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return job_ || ended_; });
+      if (!job_) return;
+      const std::function<void()> job = std::exchange(job_, nullptr);
+      lock.unlock();
+      job();
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::function<void()> job_;  // empty while there is nothing to do
+  bool ended_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+ExchangeRelay::ExchangeRelay() = default;
+ExchangeRelay::~ExchangeRelay() = default;
+
+void ExchangeRelay::run(Exchange& engine, const std::function<void(Exchange&)>& body) {
+  if (!worker_) worker_ = std::make_unique<Worker>();
+  const auto relay = std::make_shared<Relay>(engine);  // the worker may be the last to let go of it
   std::exception_ptr failure;
-  std::thread worker([&] {
+  worker_->start([relay, &body, &failure] {
     try {
-      body(relay);
+      body(*relay);
     } catch (...) {
       failure = std::current_exception();
     }
-    relay.finish();
+    relay->finish();
   });
-  relay.serve();
-  worker.join();
+  relay->serve();
   if (failure) std::rethrow_exception(failure);
 }
 

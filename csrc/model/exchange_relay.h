@@ -5,13 +5,29 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "core/exchange.h"
 
 namespace mlip {
 
-/// Runs `body` on another thread, with an Exchange that any thread may call: the calls come back to this thread, which
-/// waits for them, and are carried out by `engine`. Returns when `body` has; what either throws reaches who called it.
-void exchange_on_this_thread(Exchange& engine, const std::function<void(Exchange&)>& body);
+/// A thread for the model, beside the engine's. It starts with the first run and lives as long as this object: a new
+/// one for each step would set up its pools of threads and memory anew.
+class ExchangeRelay {
+ public:
+  ExchangeRelay();
+  ~ExchangeRelay();
+  ExchangeRelay(const ExchangeRelay&) = delete;
+  ExchangeRelay& operator=(const ExchangeRelay&) = delete;
+
+  /// Runs `body` on that thread, with an Exchange that any thread may call: the calls come back to this thread, which
+  /// waits for them, and are carried out by `engine`. Returns when `body` has; what either throws reaches who called
+  /// it.
+  void run(Exchange& engine, const std::function<void(Exchange&)>& body);
+
+ private:
+  class Worker;
+  std::unique_ptr<Worker> worker_;
+};
 
 }  // namespace mlip

@@ -27,6 +27,7 @@
 #include "model/moment_exchange.h"
 #include "model/python_gil.h"
 #include "model/self_test.h"
+#include "operators/edges_by_node.h"
 
 namespace mlip {
 namespace {
@@ -114,6 +115,12 @@ class WidthProbe : public Exchange {
   std::int64_t widest = 0;
 };
 
+/// Orders of edges that operators make live for one evaluation.
+struct EdgeOrders {
+  at::Device device;
+  ~EdgeOrders() { gpu::EdgesByNode::forget(device); }
+};
+
 // OpenMP's threads do not survive a fork: a child in which a parallel loop waits for them waits for ever.
 std::atomic<bool> ran_in_threads{false};
 std::atomic<bool> lost_threads{false};
@@ -148,6 +155,9 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
   const at::Device device = find_device(
       options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
   device_ = device.str();
+  if (options.products == Products::tf32 && device.is_cpu())
+    throw Error("precision: 'tf32' is for a GPU, and the model runs on the CPU. Leave it out, or name a GPU: cuda");
+  products_ = options.products;
   backend_ = translate_errors("'" + path_ + "'", [&] {
     const gpu::TorchContext current(device);
     return contract_.backend == BackendKind::aotinductor ? load_aotinductor(path_, contract_, device)
@@ -241,16 +251,22 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
   refuse_lost_threads();
   guarded(size, [&] {
     PythonGilRelease no_gil;
-    const KeptMemory::Step kept(at::Device(device_).is_cpu());
+    const at::Device device(device_);
+    const KeptMemory::Step kept(device.is_cpu());
+    const ProductsScope products(products_);
     const auto run = [&](Exchange* active) {
+      const gpu::TorchContext current(device);  // of the relay's thread too
       ExchangeScope scope(active);
+      const EdgeOrders orders{device};
       body(*backend_);
     };
     const auto start = std::chrono::steady_clock::now();
-    if (exchange != nullptr && !at::Device(device_).is_cpu())
-      exchange_on_this_thread(*exchange, [&](Exchange& relay) { run(&relay); });
-    else
+    if (exchange != nullptr && !device.is_cpu()) {
+      if (!relay_) relay_ = std::make_unique<ExchangeRelay>();
+      relay_->run(*exchange, [&](Exchange& relay) { run(&relay); });
+    } else {
       run(exchange);
+    }
     seconds_in_backend_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   });
   if (size.n_owned > fitted_.n_atoms) fitted_ = {size.n_owned, peak_memory(at::Device(device_))};

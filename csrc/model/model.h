@@ -10,12 +10,14 @@
 #include "core/exchange.h"
 #include "core/graph.h"
 #include "core/unfolded.h"
+#include "model/float32_products.h"
 #include "model/out_of_memory.h"
 
 namespace mlip {
 
 class Backend;
 class Domain;
+class ExchangeRelay;
 class SealedArchive;
 
 struct ModelOptions {
@@ -23,6 +25,7 @@ struct ModelOptions {
   int threads = 0;             ///< CPU threads inside the model, for the whole process; 0 leaves them as they are
   bool self_test = true;       ///< evaluate the fixture that the file marks, and refuse to go on if it comes out wrong
   int process_on_node = -1;    ///< of several: "cuda" and "auto" then mean its own GPU (see device_on_node); -1: alone
+  Products products = Products::full;  ///< of float32 matrices, on a GPU; whatever the process has set
 };
 
 /// What an evaluation is to give beside atomic energies.
@@ -50,6 +53,7 @@ class Model {
   const Contract& contract() const { return contract_; }
   const std::string& path() const { return path_; }
   const std::string& device() const { return device_; }
+  Products products() const { return products_; }
   /// Of the self-test at load: "passed (1.2e-07 eV/atom, 14 ms)", or why there was none.
   const std::string& self_test() const { return self_test_; }
 
@@ -107,8 +111,10 @@ class Model {
   std::string path_;
   std::string device_;
   std::string self_test_ = "left out";
+  Products products_ = Products::full;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Domain> domain_;
+  std::unique_ptr<ExchangeRelay> relay_;
   std::string no_grades_ = "the model came without a file";
   std::vector<double> settings_;  // that the back end has
   std::int64_t exchange_bytes_ = 0;

@@ -18,9 +18,10 @@ std::string rounded(double value) {
 std::optional<std::string> explain_out_of_memory(const std::exception& failure, const std::string& device,
                                                  const GraphSize& size, const FittedStep& fitted) {
   const std::string text = failure.what();
-  // The words of torch's allocators, for CUDA and for the CPU. TorchScript keeps the words and loses the class.
+  // The words of torch's allocators, for CUDA and for the CPU, and of cuBLAS and its kin, whose own memory is often the
+  // first that a full GPU has not. TorchScript keeps the words and loses the class.
   if (text.find("out of memory") == std::string::npos && text.find("can't allocate memory") == std::string::npos &&
-      dynamic_cast<const std::bad_alloc*>(&failure) == nullptr)
+      text.find("ALLOC_FAILED") == std::string::npos && dynamic_cast<const std::bad_alloc*>(&failure) == nullptr)
     return std::nullopt;
 
   std::string message = "out of memory on " + device + " with " + std::to_string(size.n_owned) + " atoms";

@@ -106,6 +106,8 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
   // Not until all of this is done: the list may hold what the step never got.
   const bool was_prepared = std::exchange(prepared_, false);
   committee_.set_cell({cell, periodic});
+  // Meanwhile a GPU waits, and so do the processors. On the CPU a process that was forked may have lost its threads.
+  if (committee_.model(0).device() != "cpu") neighbours_.use_threads(model_threads());
   const auto n_atoms = static_cast<std::int64_t>(types.size());
   const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
   if (searched || !same_types || !was_prepared) {

@@ -33,6 +33,7 @@ struct MLIPForceDefinition {
   /// Name and default of each of the models' settings, a choice by its index: the Context has parameters of these
   /// names.
   std::vector<std::pair<std::string, double>> settings;
+  mlip::Products products = mlip::Products::full;  ///< of float32 matrices, on a GPU
   bool self_test = true;  ///< a Context refuses a model that does not compute here what its file says
   /// Whoever made the force has said whether the artifact was validated here. Not part of the XML: a System that is
   /// read from a file says it again.

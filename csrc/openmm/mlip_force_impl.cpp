@@ -132,7 +132,8 @@ std::string MLIPForceImpl::device() const {
 
 void MLIPForceImpl::load_models() {
   const MLIPForceDefinition& force = owner_.definition();
-  const mlip::ModelOptions options{device(), force.threads, force.self_test};
+  const mlip::ModelOptions options{
+      .device = device(), .threads = force.threads, .self_test = force.self_test, .products = force.products};
   std::vector<mlip::Model*> members;
   for (const ArtifactFile& file : force.files) {
     load(file, options);

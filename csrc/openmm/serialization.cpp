@@ -37,6 +37,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     node.setIntProperty("threads", definition.threads);
     node.setStringProperty("device", definition.device);
     node.setBoolProperty("selfTest", definition.self_test);
+    node.setStringProperty("precision", mlip::to_string(definition.products));
     node.setIntProperty("forceGroup", force.getForceGroup());
     node.setStringProperty("name", force.getName());
     node.setIntProperty("particles", definition.n_particles);
@@ -59,11 +60,12 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
                                     ". Install the mlip-deploy that wrote it");
     MLIPForceDefinition definition;
     definition.files.push_back(read_file(node));
-    definition.drive = read_drive(node);
+    definition.drive = read_choice(node, "drive", "first", mlip::parse_drive);
     definition.periodic = node.getBoolProperty("periodic");
     definition.threads = node.getIntProperty("threads");
     definition.device = node.getStringProperty("device");
     definition.self_test = node.getBoolProperty("selfTest", true);
+    definition.products = read_choice(node, "precision", "full", mlip::parse_products);
     definition.n_particles = node.getIntProperty("particles");
     definition.announced = node.getBoolProperty("announced", false);
     for (const auto& child : node.getChildren()) {
@@ -100,9 +102,12 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
     return file;
   }
 
-  static mlip::Drive read_drive(const OpenMM::SerializationNode& node) {
+  /// One of a few names, which files of older releases lack.
+  template <typename Choice>
+  static Choice read_choice(const OpenMM::SerializationNode& node, const char* name, const char* fallback,
+                            Choice (*parse)(const std::string&)) {
     try {
-      return mlip::parse_drive(node.getStringProperty("drive", "first"));
+      return parse(node.getStringProperty(name, fallback));
     } catch (const mlip::Error& failure) {
       throw OpenMM::OpenMMException(std::string("MLIPForce: ") + failure.what());
     }

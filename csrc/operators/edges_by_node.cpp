@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <map>
+#include <optional>
 
 namespace mlip::gpu {
 namespace {
@@ -23,14 +24,45 @@ std::tuple<at::Tensor, at::Tensor> sorted(const at::Tensor& indices) {
   return indices.to(at::kInt).sort(/*stable=*/true, 0, /*descending=*/false);
 }
 
+/// Edges and numbers of nodes, to be known again. Keeps the tensor, so that its memory holds no other edges meanwhile.
+struct Graph {
+  at::Tensor edge_index;
+  std::int64_t version, n_owned, n_nodes;
+
+  bool operator==(const Graph& other) const {
+    return n_owned == other.n_owned && n_nodes == other.n_nodes && version == other.version &&
+           edge_index.sizes() == other.edge_index.sizes() && edge_index.strides() == other.edge_index.strides() &&
+           edge_index.const_data_ptr() == other.edge_index.const_data_ptr();
+  }
+};
+
+struct Remembered {
+  struct OfDevice {
+    std::optional<Graph> sound, last;
+    std::shared_ptr<EdgesByNode> order;  // of the last
+  };
+  std::mutex mutex;
+  std::map<int, OfDevice> devices;
+
+  /// Never destroyed: at the end of the process the memory of a GPU may be gone before it.
+  static Remembered& instance() {
+    static auto* const only = new Remembered;
+    return *only;
+  }
+};
+
 }  // namespace
 
-EdgesByNode::EdgesByNode(const at::Tensor& given, std::int64_t n_owned, std::int64_t n_nodes)
-    : edge_index(given.contiguous()), given_(given), version_(version_of(given)), n_owned_(n_owned), n_nodes_(n_nodes) {
+EdgesByNode::EdgesByNode(const at::Tensor& given, std::int64_t n_owned, std::int64_t n_nodes, bool sound)
+    : edge_index(given.contiguous()), n_nodes_(n_nodes) {
   const at::Tensor centres = edge_index.select(0, 0), neighbours = edge_index.select(0, 1);
   const std::int64_t n_edges = edge_index.size(1);
   if (n_edges == 0) {
     first_of_centre = at::zeros({n_owned + 1}, edge_index.options());
+    return;
+  }
+  if (sound) {
+    first_of_centre = first_places(centres, n_owned);
     return;
   }
   // The kernels trust every index. One look from the host at all that it must know.
@@ -61,17 +93,27 @@ const EdgesByNode::Order& EdgesByNode::by_neighbour() {
 }
 
 std::shared_ptr<EdgesByNode> EdgesByNode::of(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) {
-  static std::mutex mutex;
-  static std::map<int, std::shared_ptr<EdgesByNode>> last_of_device;
-  const std::lock_guard<std::mutex> lock(mutex);
-  auto& last = last_of_device[edge_index.device().index()];
-  const auto same = [&](const EdgesByNode& other) {
-    return other.n_owned_ == n_owned && other.n_nodes_ == n_nodes && other.given_.sizes() == edge_index.sizes() &&
-           other.given_.strides() == edge_index.strides() &&
-           other.given_.const_data_ptr() == edge_index.const_data_ptr() && other.version_ == version_of(edge_index);
-  };
-  if (!last || !same(*last)) last = std::make_shared<EdgesByNode>(edge_index, n_owned, n_nodes);
-  return last;
+  const Graph graph{edge_index, version_of(edge_index), n_owned, n_nodes};
+  Remembered& remembered = Remembered::instance();
+  const std::lock_guard<std::mutex> lock(remembered.mutex);
+  auto& device = remembered.devices[edge_index.device().index()];
+  if (device.last != graph) {
+    device.order = std::make_shared<EdgesByNode>(edge_index, n_owned, n_nodes, device.sound == graph);
+    device.last = graph;
+  }
+  return device.order;
+}
+
+void EdgesByNode::declare_sound(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) {
+  Remembered& remembered = Remembered::instance();
+  const std::lock_guard<std::mutex> lock(remembered.mutex);
+  remembered.devices[edge_index.device().index()].sound = Graph{edge_index, version_of(edge_index), n_owned, n_nodes};
+}
+
+void EdgesByNode::forget(at::Device device) {
+  Remembered& remembered = Remembered::instance();
+  const std::lock_guard<std::mutex> lock(remembered.mutex);
+  remembered.devices.erase(device.index());
 }
 
 }  // namespace mlip::gpu

@@ -13,11 +13,19 @@ namespace mlip::gpu {
 class EdgesByNode {
  public:
   /// @param edge_index int64 [2, n_edges]
+  /// @param sound the caller knows that indices are in range and centres in ascending order: the host need not wait to
+  ///              see for itself
   /// @throws c10::IndexError when an edge has a centre outside [0, n_owned) or a neighbour outside [0, n_nodes)
-  EdgesByNode(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes);
+  EdgesByNode(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes, bool sound = false);
 
   /// The one for these edges: that of the last call on this device, when they are still the same.
   static std::shared_ptr<EdgesByNode> of(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes);
+
+  /// What `of` may believe of these edges, with these numbers of nodes, until `forget`.
+  static void declare_sound(const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes);
+
+  /// After an evaluation: the edges of the next one lie elsewhere, and those of the last take 28 bytes each.
+  static void forget(at::Device device);
 
   at::Tensor edge_index;       ///< contiguous
   at::Tensor first_of_centre;  ///< int64 [n_owned + 1]
@@ -33,8 +41,7 @@ class EdgesByNode {
   };
   const Order& by_neighbour();
 
-  at::Tensor given_;  ///< kept, so that its memory holds no other edges while this is remembered
-  std::int64_t version_, n_owned_, n_nodes_;
+  std::int64_t n_nodes_;
   std::mutex mutex_;
   Order by_neighbour_;
 };

@@ -5,23 +5,26 @@
 //
 // Registered here, once, in the one shared library that every engine shell links: a second registration in a
 // process would abort it.
-#include <torch/script.h>
+#include "operators/ghost_gather.h"
 
 #include "core/error.h"
-#include "core/exchange.h"
 #include "operators/exchange_holder.h"
 
 namespace mlip {
 namespace {
 
-/// A contiguous tensor as the rows that an Exchange works on.
-FeatureRows as_rows(const torch::Tensor& tensor, std::int64_t n_owned) {
+/// A contiguous tensor on the CPU as the rows that an Exchange works on.
+FeatureRows as_rows(const torch::Tensor& tensor, std::int64_t n_owned, bool only_lent = false) {
   TORCH_CHECK(tensor.scalar_type() == torch::kFloat32 || tensor.scalar_type() == torch::kFloat64,
               "ghost_gather: features must be float32 or float64");
   // A product of sizes, since reshape({n, -1}) has no answer when a rank holds no atoms.
   const std::int64_t width = c10::multiply_integers(tensor.sizes().slice(1));
-  return {tensor.data_ptr(), tensor.scalar_type() == torch::kFloat32 ? Precision::float32 : Precision::float64, n_owned,
-          tensor.size(0), width};
+  return {tensor.data_ptr(),
+          tensor.scalar_type() == torch::kFloat32 ? Precision::float32 : Precision::float64,
+          n_owned,
+          tensor.size(0),
+          width,
+          only_lent};
 }
 
 /// n rows more or fewer than x.
@@ -29,6 +32,26 @@ std::vector<std::int64_t> with_rows(const torch::Tensor& x, std::int64_t n) {
   std::vector<std::int64_t> sizes = x.sizes().vec();
   sizes[0] = n;
   return sizes;
+}
+
+/// Rows on the CPU for lent nodes and ghosts, which a GPU's copies reach without a detour.
+torch::Tensor travelling_rows(const torch::Tensor& like, std::int64_t n) {
+  return torch::empty(with_rows(like, n), like.options().device(torch::kCPU).pinned_memory(like.is_cuda()));
+}
+
+/// int64 [number of lent nodes] in the features' memory.
+const torch::Tensor& indices(LentNodes& lent, torch::Device device) {
+  if (lent.on_device) return *static_cast<torch::Tensor*>(lent.on_device.get());
+  const auto n = static_cast<std::int64_t>(lent.nodes.size());
+  const auto made = std::make_shared<torch::Tensor>(
+      torch::from_blob(lent.nodes.data(), {n}, torch::kInt64).to(device, /*non_blocking=*/false, /*copy=*/true));
+  lent.on_device = made;
+  return *made;
+}
+
+/// On the CPU an exchange works on the whole matrix in place.
+LentNodes* lent_of(Exchange& exchange, const torch::Tensor& features) {
+  return features.is_cpu() ? nullptr : exchange.lent();
 }
 
 torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
@@ -40,6 +63,7 @@ torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
                 " ghosts but the engine gave no exchange");
     return x.clone();
   }
+  if (LentNodes* const lent = lent_of(*exchange, x)) return gather_lent(x, n_nodes, *exchange, *lent);
   torch::Tensor nodes = torch::empty(with_rows(x, n_nodes), x.options().device(torch::kCPU));
   nodes.narrow(0, 0, n_owned).copy_(x);
   exchange->gather(as_rows(nodes, n_owned));
@@ -52,6 +76,8 @@ torch::Tensor gather_backward(const torch::Tensor& gradient, std::int64_t n_owne
     TORCH_CHECK(gradient.size(0) == n_owned, "ghost_gather_backward: no exchange is active");
     return gradient.clone();
   }
+  if (LentNodes* const lent = lent_of(*exchange, gradient))
+    return gather_lent_backward(gradient, n_owned, *exchange, *lent);
   // The exchange adds into the rows: never into a tensor that autograd still holds.
   torch::Tensor nodes = gradient.to(torch::kCPU).contiguous().clone();
   exchange->scatter_add(as_rows(nodes, n_owned));
@@ -94,6 +120,33 @@ torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
 }
 
 }  // namespace
+
+torch::Tensor gather_lent(const torch::Tensor& x, std::int64_t n_nodes, Exchange& exchange, LentNodes& lent) {
+  const std::int64_t n_owned = x.size(0), n_ghosts = n_nodes - n_owned;
+  const auto n_lent = static_cast<std::int64_t>(lent.nodes.size());
+  torch::Tensor rows = travelling_rows(x, n_lent + n_ghosts);
+  rows.narrow(0, 0, n_lent).copy_(x.index_select(0, indices(lent, x.device())));
+  exchange.gather(as_rows(rows, n_lent, true));
+  torch::Tensor nodes = torch::empty(with_rows(x, n_nodes), x.options());
+  nodes.narrow(0, 0, n_owned).copy_(x);
+  nodes.narrow(0, n_owned, n_ghosts).copy_(rows.narrow(0, n_lent, n_ghosts), /*non_blocking=*/true);
+  return nodes;
+}
+
+torch::Tensor gather_lent_backward(const torch::Tensor& gradient, std::int64_t n_owned, Exchange& exchange,
+                                   LentNodes& lent) {
+  const std::int64_t n_ghosts = gradient.size(0) - n_owned;
+  const auto n_lent = static_cast<std::int64_t>(lent.nodes.size());
+  torch::Tensor rows = travelling_rows(gradient, n_lent + n_ghosts);
+  rows.narrow(0, 0, n_lent).zero_();
+  rows.narrow(0, n_lent, n_ghosts).copy_(gradient.narrow(0, n_owned, n_ghosts));
+  exchange.scatter_add(as_rows(rows, n_lent, true));
+  torch::Tensor owned = gradient.narrow(0, 0, n_owned).clone();
+  // Each node once: no two additions meet.
+  return owned.index_add_(0, indices(lent, gradient.device()),
+                          rows.narrow(0, 0, n_lent).to(gradient.device(), /*non_blocking=*/true));
+}
+
 }  // namespace mlip
 
 TORCH_LIBRARY(mlip, library) {

@@ -44,6 +44,8 @@ NEGATIVE = {
     "threads not a number": ({"settings": "threads two"}, "Expected integer parameter instead of 'two'"),
     "no threads": ({"settings": "threads 0"}, "threads is 0, expected 1 or more"),
     "unknown device": ({"settings": "device tpu"}, "'tpu' is not one of cpu, cuda, cuda:N, auto"),
+    "unknown precision": ({"settings": "precision half"}, "precision: 'half' is not one of full, tf32"),
+    "TF32 on a CPU": ({"settings": "precision tf32"}, "precision: 'tf32' is for a GPU, and the model runs on the CPU"),
     # the rest of the input
     "units lj": ({"units": "lj"}, "works with 'units metal', real, si or electron, the input has 'units lj'"),
     "units cgs": ({"units": "cgs"}, "the input has 'units cgs'. Put 'units metal' at the top"),

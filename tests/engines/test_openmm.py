@@ -336,6 +336,17 @@ def unknown_device(tiny):
     context_for(tiny, ethanol(), device="tpu")
 
 
+def unknown_precision(tiny):
+    MLIPForce(tiny, ["H"], precision="half")
+
+
+def tf32_on_a_cpu(tiny):
+    system = openmm.System()
+    system.addParticle(1.0)
+    system.addForce(MLIPForce(tiny, ["H"], precision="tf32"))
+    openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+
+
 def newer_xml(tiny):
     text = openmm.XmlSerializer.serialize(MLIPForce(tiny, ["H"]))
     openmm.XmlSerializer.deserialize(text.replace('version="1"', 'version="3"'))
@@ -354,6 +365,8 @@ NEGATIVE = [
     (removed_file, "MLIPForce: .*no such file"),
     (mixed_periodicity, "periodic in all directions or in none"),
     (unknown_device, "'tpu' is not one of cpu, cuda"),
+    (unknown_precision, "precision: 'half' is not one of full, tf32"),
+    (tf32_on_a_cpu, "precision: 'tf32' is for a GPU, and the model runs on the CPU"),
     (newer_xml, "XML version is 3, this build reads up to 2"),
 ]
 

@@ -206,6 +206,21 @@ void test_neighbours() {
 }
 
 /// Steps of a simulation, with one list that keeps its candidates and a new one for each step.
+void test_neighbours_on_threads() {
+  std::vector<double> positions;
+  for (int k = 0; k < 3 * 600; ++k) positions.push_back(15.0 * std::fmod(0.618034 * (k + 1) * (k % 7 + 1), 1.0));
+  const std::array<double, 9> cell = {15, 0, 0, 3, 14, 0, -2, 1, 16};
+  mlip::NeighbourList one, several;
+  several.use_threads(3);
+  for (auto* list : {&one, &several}) list->update(positions.data(), 600, cell, {true, true, true}, 4.0);
+  expect(one.candidates().n_candidates() > 1000, "candidates were found");
+  expect(one.candidates().neighbours == several.candidates().neighbours &&
+             one.candidates().images == several.candidates().images &&
+             one.candidates().shifts == several.candidates().shifts &&
+             one.candidates().first == several.candidates().first,
+         "the same candidates on three threads as on one, in the same order");
+}
+
 void test_kept_candidates() {
   const std::array<double, 9> cell = {6, 0, 0, 1, 5, 0, -0.5, 1, 7};
   const std::array<bool, 3> periodic = {true, true, true};
@@ -384,7 +399,8 @@ void test_exchange_relay() {
   const mlip::FeatureRows wide{nullptr, mlip::Precision::float32, 0, 0, 7};
   WatchedExchange engine;
   std::thread::id of_body;
-  mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+  mlip::ExchangeRelay on_this_thread;
+  on_this_thread.run(engine, [&](mlip::Exchange& relay) {
     of_body = std::this_thread::get_id();
     relay.gather(wide);
     // As torch's backward pass on a GPU: yet another thread.
@@ -401,7 +417,8 @@ void test_exchange_relay() {
   bool reached_body = false;
   expect_error(
       [&] {
-        mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+        on_this_thread.run(engine, [&](mlip::Exchange& relay) {
+          expect(std::this_thread::get_id() == of_body, "on the same thread as before");
           try {
             relay.gather(wide);
           } catch (const mlip::Error&) {
@@ -412,8 +429,7 @@ void test_exchange_relay() {
       },
       "the line is dead");
   expect(reached_body, "the engine's error passes through the body");
-  expect_error([&] { mlip::exchange_on_this_thread(engine, [](mlip::Exchange&) { throw mlip::Error("no model"); }); },
-               "no model");
+  expect_error([&] { on_this_thread.run(engine, [](mlip::Exchange&) { throw mlip::Error("no model"); }); }, "no model");
 }
 
 }  // namespace
@@ -424,6 +440,7 @@ int main() {
   test_unfolded();
   test_moment_exchange();
   test_neighbours();
+  test_neighbours_on_threads();
   test_kept_candidates();
   test_units();
   test_sha256();

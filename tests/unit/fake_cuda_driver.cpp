@@ -1,12 +1,21 @@
-// The part of NVIDIA's driver (libcuda.so.1) that keeps a stack of current contexts, for torch_context_tests.cpp.
+// The part of NVIDIA's driver (libcuda.so.1) that keeps books, for gpu_runtime_tests.cpp: contexts, as a stack for each
+// thread, the images that it is given to load, and launches.
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace {
 
-std::vector<void*> stack;
+constexpr int no_context = 201, no_image_for_this_device = 209;  // of cuda.h
+
+thread_local std::vector<void*> stack;
 int n_retained = 0;
 int device_that_fails = -1;
+std::string refused = "(nothing)";
+std::vector<std::string> loaded;
+int n_launched = 0;
+
+int current() { return static_cast<int>(reinterpret_cast<std::intptr_t>(stack.back())); }
 
 }  // namespace
 
@@ -36,23 +45,49 @@ int cuCtxPopCurrent_v2(void** context) {
 }
 
 int cuGetErrorString(int code, const char** text) {
-  if (code != 2) return 1;
-  *text = "out of memory";
+  if (code == 2) *text = "out of memory";
+  if (code == no_context) *text = "invalid device context";
+  if (code == no_image_for_this_device) *text = "no kernel image is available for execution on the device";
   return 0;
 }
 
-// What kernels need: looked up with the rest, and not called.
-int cuDeviceGetAttribute(int*, int, int) { return 1; }
-int cuCtxGetDevice(int*) { return 1; }
-int cuModuleLoadData(void**, const void*) { return 1; }
-int cuModuleGetFunction(void**, void*, const char*) { return 1; }
+int cuCtxGetDevice(int* device) {
+  if (stack.empty()) return no_context;
+  *device = current();
+  return 0;
+}
+
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? 9 : 0;  // compute capability 9.0
+  return 0;
+}
+
+int cuModuleLoadData(void** module, const void* image) {
+  if (stack.empty()) return no_context;
+  const std::string text = static_cast<const char*>(image);
+  if (text.find(refused) != std::string::npos) return no_image_for_this_device;
+  loaded.push_back(text);
+  *module = &loaded;
+  return 0;
+}
+
+int cuModuleGetFunction(void** function, void* module, const char*) {
+  *function = module;
+  return 0;
+}
+
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**) {
-  return 1;
+  if (stack.empty()) return no_context;
+  ++n_launched;
+  return 0;
 }
 
 // For the test.
 int fake_depth() { return static_cast<int>(stack.size()); }
-int fake_current() { return stack.empty() ? 0 : static_cast<int>(reinterpret_cast<std::intptr_t>(stack.back())); }
+int fake_current() { return stack.empty() ? 0 : current(); }
 int fake_retained() { return n_retained; }
 void fake_fail(int device) { device_that_fails = device; }
+void fake_refuse(const char* part) { refused = part; }
+const char* fake_last_loaded() { return loaded.empty() ? "" : loaded.back().c_str(); }
+int fake_launched() { return n_launched; }
 }

@@ -9,6 +9,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -28,6 +29,7 @@ constexpr int shared_values = 48 * 1024 / sizeof(double);
 const char* const prelude = R"(
 #include <cmath>
 #include <cstring>
+using std::fma;
 using std::sqrt;
 struct Dimensions { unsigned x, y, z; };
 extern "C" { Dimensions threadIdx, blockIdx, blockDim; void (*emulator_meet)(); char emulator_slots[32][8]; }
@@ -208,14 +210,20 @@ struct Emulated<operator_on_gpu> {
 /// The text of the kernel that was asked for last.
 std::string last_source() { return emulator().last_source; }
 
-/// Bytes of machine code for an architecture, by NVIDIA's compiler.
-std::int64_t machine_code_size(const std::string& source, const std::string& architecture) {
-  return static_cast<std::int64_t>(mlip::gpu::compile(source, architecture).size());
+torch::Tensor bytes(const std::string& code) {
+  torch::Tensor result = torch::empty({static_cast<std::int64_t>(code.size())}, torch::kUInt8);
+  std::copy(code.begin(), code.end(), result.data_ptr<std::uint8_t>());
+  return result;
+}
+
+/// uint8, by NVIDIA's compiler for an architecture.
+torch::Tensor machine_code(const std::string& source, const std::string& architecture) {
+  return bytes(mlip::gpu::compile(source, architecture));
 }
 
 /// The same through the cache of compiled kernels.
-std::int64_t cached_machine_code_size(const std::string& source, const std::string& architecture) {
-  return static_cast<std::int64_t>(mlip::gpu::compiled_or_cached(source, architecture).size());
+torch::Tensor cached_machine_code(const std::string& source, const std::string& architecture) {
+  return bytes(mlip::gpu::compiled_or_cached(source, architecture));
 }
 
 }  // namespace
@@ -245,6 +253,6 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "Tensor coefficients) -> Tensor",
       Emulated<symmetric_contraction_backward>::run);
   library.def("last_source() -> str", last_source);
-  library.def("machine_code_size(str source, str architecture) -> int", machine_code_size);
-  library.def("cached_machine_code_size(str source, str architecture) -> int", cached_machine_code_size);
+  library.def("machine_code(str source, str architecture) -> Tensor", machine_code);
+  library.def("cached_machine_code(str source, str architecture) -> Tensor", cached_machine_code);
 }

@@ -14,6 +14,8 @@
 
 #include "core/exchange.h"
 #include "model/exchange_relay.h"
+#include "operators/ghost_gather.h"
+#include "unit/counted_operators.h"
 #include "unit/expect.h"
 
 namespace {
@@ -305,10 +307,11 @@ void test_ghosts_through_the_relay() {
   const Tensors expected =
       with_gradients([&](const Tensors& in) { return Tensors{in[0].index_select(0, owners)}; }, {x});
   ImagesOfTheFirst engine;
+  mlip::ExchangeRelay on_this_thread;
   constexpr int n_rounds = 20;
   for (int round = 0; round < n_rounds; ++round) {
     Tensor nodes, gradient;
-    mlip::exchange_on_this_thread(engine, [&](mlip::Exchange& relay) {
+    on_this_thread.run(engine, [&](mlip::Exchange& relay) {
       const mlip::ExchangeScope scope(&relay);
       const Tensor leaf = x.clone().requires_grad_();
       nodes = operator_of("ghost_gather", {n_owned + n_ghosts})({leaf})[0];
@@ -320,6 +323,86 @@ void test_ghosts_through_the_relay() {
   expect(engine.n_calls == 2 * n_rounds, "the engine communicates in both passes");
 }
 
+/// Ghosts of some owned atoms, in rows of whole matrices or of lent atoms alone.
+class LendingExchange : public mlip::Exchange {
+ public:
+  mlip::LentNodes lent_nodes{{1, 4}, nullptr};
+  std::vector<std::int64_t> owner_of_ghost = {4, 1, 4};
+  std::int64_t rows_moved = 0;
+
+  void gather(const mlip::FeatureRows& rows) override {
+    visit(rows, [](double& ghost, double& owner) { ghost = owner; });
+  }
+  void scatter_add(const mlip::FeatureRows& rows) override {
+    visit(rows, [](double& ghost, double& owner) { owner += ghost; });
+  }
+  void sum(double*, std::int64_t) override {}
+  mlip::LentNodes* lent() override { return &lent_nodes; }
+
+ private:
+  template <typename Body>
+  void visit(const mlip::FeatureRows& rows, Body&& body) {
+    rows_moved += rows.n_nodes;
+    auto* const values = static_cast<double*>(rows.data);
+    for (std::size_t k = 0; k < owner_of_ghost.size(); ++k) {
+      const std::int64_t owner = rows.only_lent ? (owner_of_ghost[k] == 4) : owner_of_ghost[k];
+      for (std::int64_t c = 0; c < rows.width; ++c)
+        body(values[(rows.n_owned + static_cast<std::int64_t>(k)) * rows.width + c], values[owner * rows.width + c]);
+    }
+  }
+};
+
+/// What a GPU's features do, on the CPU: lent rows out and ghosts' rows in, and their transpose.
+void test_lent_rows() {
+  constexpr std::int64_t n_owned = 6, n_nodes = 9;
+  LendingExchange engine;
+  const Tensor x = at::randn({n_owned, 2, 3}, at::TensorOptions(at::kDouble));
+  const Tensor gradient = at::randn({n_nodes, 2, 3}, at::TensorOptions(at::kDouble));
+  const Tensor kept = gradient.clone();
+  const Tensor owners =
+      at::cat({at::arange(n_owned), at::from_blob(engine.owner_of_ghost.data(), {3}, at::kLong).clone()});
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    const Tensor nodes = mlip::gather_lent(x, n_nodes, engine, engine.lent_nodes);
+    const Tensor home = mlip::gather_lent_backward(gradient, n_owned, engine, engine.lent_nodes);
+    expect_close({nodes, home}, {x.index_select(0, owners), at::zeros_like(x).index_add_(0, owners, gradient)},
+                 "rows of lent atoms");
+  }
+  expect(gradient.equal(kept), "autograd's gradient stays as it was");
+  expect(engine.rows_moved == 4 * (2 + 3), "no other rows reach the engine");
+
+  // A rank without atoms, and one without ghosts.
+  engine = {};
+  engine.lent_nodes.nodes.clear();
+  engine.owner_of_ghost.clear();
+  for (const std::int64_t n : {0, 2}) {
+    const Tensor own = x.narrow(0, 0, n);
+    expect_close({mlip::gather_lent(own, n, engine, engine.lent_nodes),
+                  mlip::gather_lent_backward(own, n, engine, engine.lent_nodes)},
+                 {own, own}, "nothing lent");
+  }
+}
+
+/// On a GPU the host waits for the number of atoms of each element: once for the same types.
+void test_atoms_by_element() {
+  Tensor types = at::arange(12, at::kLong).remainder(3);
+  const Tensor x = at::randn({12, 2, 4}, at::TensorOptions(at::kDouble));
+  const Tensor matrices = at::randn({3, 4, 5}, at::TensorOptions(at::kDouble));
+  const auto check = [&](const Tensor& of_types, int n_waits, const std::string& what) {
+    const Tensor expected = at::matmul(x, matrices.index_select(0, of_types));
+    const mlip::testing::CountedOperators counted;
+    const Tensors found = operator_of("element_linear", {of_types, matrices})({x});
+    expect(counted["aten::bincount"] == n_waits, what);
+    expect_close(found, {expected}, "element_linear, " + what);
+  };
+  check(types, 1, "new types are counted");
+  check(types, 0, "the same are not");
+  check(types.narrow(0, 0, 12), 0, "nor a view of them");
+  types.fill_(1);
+  check(types, 1, "others in their place are");
+  types = types.clone();
+  check(types, 1, "a copy is");
+}
+
 }  // namespace
 
 int main() {
@@ -328,5 +411,7 @@ int main() {
   test_kernels_equal_the_reference();
   test_calls_side_by_side();
   test_ghosts_through_the_relay();
+  test_lent_rows();
+  test_atoms_by_element();
   return mlip::testing::report();
 }

@@ -18,6 +18,8 @@
 #include "model/backend.h"
 #include "model/out_of_memory.h"
 #include "model/step.h"
+#include "operators/edges_by_node.h"
+#include "unit/counted_operators.h"
 #include "unit/expect.h"
 #include "unit/two_shells.h"
 
@@ -27,6 +29,7 @@ using mlip::testing::expect;
 using mlip::testing::expect_error;
 using mlip::testing::expect_near;
 
+using mlip::testing::CountedOperators;
 using mlip::testing::cutoff;
 using mlip::testing::TestModel;
 using mlip::testing::TwoShells;
@@ -240,9 +243,10 @@ void test_in_place() {
     std::vector<double> positions = structure.positions;
     mlip::StepResult found;
     int n_searches = 0;
+    expect(std::isinf(in_place->farthest_move()), structure.name + ": far before the first search");
     for (int time = 0; time < 8; ++time) {
       std::copy(positions.begin(), positions.end(), address);
-      if (time == 0 || !holds()) {
+      if (!holds()) {
         const bool is_new = list.update(positions.data(), n_atoms, structure.cell, structure.periodic, cutoff);
         expect(is_new == (time > 0), structure.name + ": the list agrees that a search is due");
         for (auto* step : {&host, &device}) step->set_candidates(list.candidates(), setup.node_types, n_atoms);
@@ -288,6 +292,94 @@ void test_what_was_not_asked_for() {
     expect(!model.backend->only_energies_wanted && virial.virial == all.virial && virial.forces.empty(),
            "the virial alone");
   }
+}
+
+/// A product [3, n_edges] by [n_edges, 3] is one tile for a GPU's matrix library: one of its processors does it all.
+void test_no_matrix_product_over_edges() {
+  const Structure structure = structures()[0];
+  TestModel model(mlip::Precision::float64);
+  mlip::StepEvaluator step(model.model, mlip::EdgesOn::device);
+  mlip::NeighbourList list;
+  const Setup setup = set_up(structure, Layout::images, list);
+  step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+  const CountedOperators counted;
+  step.evaluate(setup.positions.data(), 1.0, everything);
+  expect(counted["aten::nonzero"] == 1, "operators are counted");
+  expect(counted["aten::mm"] == 0 && counted["aten::matmul"] == 0, "the virial is no matrix product");
+}
+
+/// Notes what a model is given.
+class Watching : public TwoShells {
+ public:
+  std::weak_ptr<mlip::gpu::EdgesByNode> order;
+  std::vector<const void*> types;
+  std::vector<at::Float32MatmulPrecision> products;
+  bool writes_types = false;
+  int n_checks = -1;  // of the edges
+
+  mlip::ModelOutputs run(const mlip::ModelInputs& inputs, bool only_energies) override {
+    const std::int64_t n_nodes = inputs.node_types.size(0);
+    {
+      const CountedOperators counted;
+      order = mlip::gpu::EdgesByNode::of(inputs.edge_index, inputs.n_owned, n_nodes);
+      n_checks = counted["aten::any"];
+    }
+    expect_order(inputs.edge_index, inputs.n_owned);
+    expect(!order.expired(), "the order of edges is kept while the model runs");
+    types.push_back(inputs.node_types.const_data_ptr());
+    products.push_back(at::globalContext().float32MatmulPrecision());
+    mlip::ModelOutputs found = TwoShells::run(inputs, only_energies);
+    if (writes_types) inputs.node_types.zero_();
+    return found;
+  }
+
+ private:
+  void expect_order(const at::Tensor& edge_index, std::int64_t n_owned) const {
+    const at::Tensor counts = at::bincount(edge_index[0], {}, n_owned);
+    const at::Tensor first = order.lock()->first_of_centre;
+    expect(first.slice(0, 1).sub(first.slice(0, 0, -1)).equal(counts), "edges of each centre");
+  }
+};
+
+void test_what_a_model_is_given() {
+  const Structure structure = structures()[0];
+  auto owned = std::make_unique<Watching>();
+  Watching& backend = *owned;
+  mlip::Model model(mlip::testing::contract_of(mlip::Precision::float32), std::move(owned), "cpu");
+  expect(backend.n_checks == 1, "edges of anybody else are looked at");
+  expect(backend.order.expired(), "the order of edges is forgotten after an evaluation");
+  mlip::StepEvaluator step(model, mlip::EdgesOn::device);
+  mlip::NeighbourList list;
+  const Setup setup = set_up(structure, Layout::images, list);
+  const auto evaluate = [&] { return step.evaluate(setup.positions.data(), 1.0, {}).atomic_energies; };
+
+  step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+  backend.types.clear();
+  const std::vector<double> energies = evaluate();
+  evaluate();
+  expect(backend.n_checks == 0, "edges of a step are known to be sound: the host does not wait to see");
+  expect(backend.types[0] == backend.types[1], "types stay in their place between two searches");
+  backend.writes_types = true;
+  evaluate();
+  backend.writes_types = false;
+  expect(evaluate() == energies, "what a model writes into them is not seen again");
+
+  // A script's own choice does not reach the model, and is there again afterwards.
+  for (const char* chosen : {"medium", "high"}) {
+    at::globalContext().setFloat32MatmulPrecision(chosen);
+    const auto before = at::globalContext().float32MatmulPrecision();
+    backend.products.clear();
+    evaluate();
+    expect(backend.products.at(0) == at::Float32MatmulPrecision::HIGHEST, std::string("full precision, not ") + chosen);
+    expect(at::globalContext().float32MatmulPrecision() == before, std::string("restored: ") + chosen);
+  }
+  at::globalContext().setFloat32MatmulPrecision("highest");
+  {
+    const mlip::ProductsScope asked(mlip::Products::tf32);
+    expect(at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGH, "TF32 where asked for");
+  }
+  expect(at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST, "and there alone");
+  expect_error([] { mlip::parse_products("bf16"); }, "precision: 'bf16' is not one of full, tf32");
 }
 
 void test_virials_add_up() {
@@ -371,6 +463,9 @@ void test_out_of_memory() {
              "smaller system, or LAMMPS with MPI ranks on more nodes, which share the atoms",
          found);
   expect(mlip::explain_out_of_memory(std::bad_alloc(), "cpu", {1, 1, 0}, {}).has_value(), "std::bad_alloc");
+  expect(explain("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuda:0", {1, 1, 0}, {})
+             .starts_with("out of memory on cuda:0 with 1 atoms"),
+         "what cuBLAS says");
   expect(explain("index 3 is out of bounds", "cuda:0", {1, 1, 0}, {}) == "nothing", "another failure");
 }
 
@@ -380,6 +475,8 @@ int main() {
   test_device_equals_host();
   test_in_place();
   test_what_was_not_asked_for();
+  test_no_matrix_product_over_edges();
+  test_what_a_model_is_given();
   test_virials_add_up();
   test_errors();
   test_out_of_memory();

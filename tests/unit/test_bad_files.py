@@ -79,6 +79,8 @@ def test_message(make, message, tmp_path, tiny):
     ("options", "message"),
     [
         ({"device": "tpu"}, "'tpu' is not one of cpu, cuda, cuda:N, auto"),
+        ({"precision": "half"}, "precision: 'half' is not one of full, tf32"),
+        ({"precision": "tf32"}, "precision: 'tf32' is for a GPU, and the model runs on the CPU"),
         ({"threads": -1}, "expected a positive number, found -1"),
         pytest.param(
             {"device": "cuda"},

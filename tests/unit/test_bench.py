@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from dataclasses import asdict
+from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from ase import units
+from packaging.requirements import Requirement
 from rich.console import Console
 
 from mlip_deploy.bench import measure as bench_measure
@@ -362,3 +365,33 @@ def test_a_plot_over_size_has_a_line_for_each_contestant(tmp_path: Path, monkeyp
     assert drawn["ours"] == [(n, pytest.approx(10.0)) for n in (8, 64, 512)]
     assert drawn["theirs"] == [(n, pytest.approx(30.0)) for n in (8, 64, 512)]
     assert "<svg" in (tmp_path / "size.svg").read_text()
+
+
+class Recorder:
+    """An ASE calculator that keeps what it was given."""
+
+    implemented_properties = ("energy",)
+    frames: list[np.ndarray] = []  # noqa: RUF012
+
+    def calculate(self, atoms, properties, changes) -> None:
+        self.frames.append(atoms.positions.copy())
+
+
+def test_atoms_move_in_the_warm_up_too() -> None:
+    """Or the search for neighbours with a skin, due at the first move, would be timed as a step."""
+    Recorder.frames.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_measure.Calculator, "make", lambda self: Recorder())
+        measure(Workload("si8", "ase", 1, 1), [bench_measure.Calculator("any:thing")], pairs=1, steps=1)
+    assert len(Recorder.frames) == bench_measure.WARM_UP + 1
+    for before, after in itertools.pairwise([build_system("si8").positions, *Recorder.frames]):
+        assert (before != after).any()
+
+
+def test_cuequivariance_is_a_release_that_sevennet_takes() -> None:
+    line = ACCELERATORS["cueq"][1].removeprefix("pip install ").split()
+    wanted = [Requirement(text) for text in requires("sevenn") or []]
+    for package in map(Requirement, line):
+        (release,) = (specifier.version for specifier in package.specifier)
+        (bounds,) = (one.specifier for one in wanted if one.name == package.name and "cueq13" in str(one.marker))
+        assert release in bounds

@@ -8,8 +8,9 @@ What it cannot show: speed, and anything that only a GPU does.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import os
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mlip_deploy
+from mlip_deploy.environment.gpus import run_time_compiler
 from mlip_deploy.operators import load_operators
 
 load_operators()
@@ -27,7 +29,7 @@ EMULATED = torch.ops.mlip_gpu_emulator
 # Sums of a few hundred products of numbers of order one, in another order than the reference's.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
 # An architecture of each generation that torch 2.13 has code for.
-ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_120"]
+ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
 
 class Convolution:
@@ -235,17 +237,10 @@ def test_an_element_that_does_not_exist_is_no_number() -> None:
     assert found[1].isnan().all()
 
 
-def run_time_compiler() -> Path:
-    """The library of the package nvidia-cuda-nvrtc, which a CUDA build of torch brings."""
-    package = importlib.util.find_spec("nvidia")
-    assert package is not None, "pip install nvidia-cuda-nvrtc"
-    found = [
-        path
-        for folder in package.submodule_search_locations or []
-        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*"))
-    ]
-    assert found, "pip install nvidia-cuda-nvrtc"
-    return found[0]
+def machine_code(source: str, architecture: str, cached: bool = False) -> bytes:
+    ctypes.CDLL(str(run_time_compiler()))  # found again by its name
+    compiled = EMULATED.cached_machine_code if cached else EMULATED.machine_code
+    return bytes(compiled(source, architecture).tolist())
 
 
 def sources(dtype: torch.dtype) -> list[str]:
@@ -265,11 +260,10 @@ def sources(dtype: torch.dtype) -> list[str]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
-    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)  # found again by its name
     texts = {*sources(torch.float32), *sources(torch.float64)}
     assert len(texts) == 8
     for text in texts:
-        assert EMULATED.machine_code_size(text, architecture) > 1000
+        assert len(machine_code(text, architecture)) > 1000
 
 
 # What OpenMM's CUDA platform puts before a source of the language that its platforms share.
@@ -285,7 +279,6 @@ typedef long long mm_long;
 
 @pytest.mark.parametrize("precision", ["float4", "double4", "mixed"])
 def test_nvidias_compiler_takes_the_kernels_for_openmm(precision: str) -> None:
-    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
     source = (Path(__file__).parents[2] / "csrc/openmm/platform_arrays.cpp").read_text()
     found = re.search(r'kernels = R"\((.*?)\)";', source, re.DOTALL)
     assert found
@@ -296,26 +289,68 @@ def test_nvidias_compiler_takes_the_kernels_for_openmm(precision: str) -> None:
     lines = [f"#define {name} {value}" for name, value in defines.items()]
     real4 = "double4" if precision == "double4" else "float4"
     text = "\n".join([OPENMM_CUDA, *lines, f"typedef {real4} real4;", found[1]])
-    assert EMULATED.machine_code_size(text, "sm_90") > 1000
+    assert len(machine_code(text, "sm_90")) > 1000
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "one bit"])
 def test_a_damaged_cache_is_compiled_again(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = 'extern "C" __global__ void f(int* x) { *x = 1; }'
-    size = EMULATED.machine_code_size(text, "sm_80")
-    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    code = machine_code(text, "sm_80")
+    assert machine_code(text, "sm_80", cached=True) == code
     (kept,) = tmp_path.rglob("*.cubin")
     whole = kept.read_bytes()
     changed = bytearray(whole)
     changed[len(whole) // 2] ^= 1
     kept.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "one bit": bytes(changed)}[damage])
-    assert EMULATED.cached_machine_code_size(text, "sm_80") == size
+    assert machine_code(text, "sm_80", cached=True) == code
     assert kept.read_bytes() == whole
 
 
+def test_the_cache_is_written_beside_a_process_of_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers on several nodes share a home, and their processes have the same small numbers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = 'extern "C" __global__ void f(int* x) { *x = 2; }'
+    machine_code(text, "sm_80", cached=True)
+    (kept,) = tmp_path.rglob("*.cubin")
+    kept.unlink()
+    kept.with_name(f"{kept.name}.{os.getpid()}").mkdir()  # the other's
+    machine_code(text, "sm_80", cached=True)
+    assert kept.is_file()
+
+
+def test_gpus_that_the_compiler_does_not_know_yet() -> None:
+    """Of the same generation as one that it knows: machine code for that. Of a new one: assembly for the driver."""
+    text = 'extern "C" __global__ void f(int* x) { *x = 1; }'
+    assert machine_code(text, "sm_129").startswith(b"\x7fELF")
+    assert b".version" in machine_code(text, "sm_999")[:2000]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_float32_kernels_compute_in_float32(dtype: torch.dtype) -> None:
+    """GPUs for workstations do float64 at a 64th of the rate. The harmonics, once per edge, are meant to be in it."""
+    convolutions = sources(dtype)[:2]
+    for text in convolutions:
+        wide = re.findall(r"\.f64\b", machine_code(text, "sm_999").decode())
+        assert bool(wide) == (dtype == torch.float64)
+
+
+def test_registers_of_the_kernels_are_printed() -> None:
+    """By the command that docs/gpu.md quotes; none of the float32 kernels needs more than a GPU has."""
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/gpu/registers.py"))
+    text, *_ = sources(torch.float32)
+    found = tool["registers"](tool["Compiler"]().remarks(text, "sm_90"))
+    blocks = range(3)
+    assert {*found} == {
+        "convolution_to_edges",
+        *(f"convolution_{block}" for block in blocks),
+        *(f"convolution_to_features_{block}" for block in blocks),
+    }
+    assert all(16 <= used <= 255 and spilled == 0 for used, spilled in found.values())
+
+
 def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:
-    ctypes.CDLL(str(run_time_compiler()), mode=ctypes.RTLD_GLOBAL)
     with pytest.raises(RuntimeError, match=r"refuses them for sm_80(.|\n)*expected"):
-        EMULATED.machine_code_size("int x = ;", "sm_80")
+        machine_code("int x = ;", "sm_80")

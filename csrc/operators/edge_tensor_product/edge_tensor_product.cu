@@ -4,7 +4,8 @@
 // edge_tensor_product_gpu.cpp writes:
 //
 //   real            float or double
-//   n_features, n_harmonics, n_weights, n_blocks, n_slots; tabulated
+//   n_features, n_harmonics, n_weights, n_blocks; tabulated
+//   inverse_step, inverse_step_rest    1/Å, of the table: rounded, and what the rounding left out
 //   Block<B>        a block of node features [n1][channels]; the paths [first_path, last_path) read it
 //   Path<P>         sizes and offsets of a path, and its Clebsch-Gordan sums, one line for each coefficient that is
 //                   not zero:
@@ -14,7 +15,9 @@
 //
 // A lane of a warp holds one channel, a warp 32 channels of one block: a "slot". Sums over neighbours stay in
 // registers: the pass forward has a warp for each centre and slot, the gradient of the features one for each neighbour
-// and slot, over edges sorted by neighbour. What an edge gets (gradients of its harmonics and its distance) is summed
+// and slot, over edges sorted by neighbour. Each block has kernels of its own, which a block with few sums then runs
+// with few registers, and warps are numbered slot by slot: those that run at a time read the same columns of the table.
+// What an edge gets (gradients of its harmonics and its distance) is summed
 // over the channels of all blocks by one warp. So nothing is stored per edge that is not an input or a result, there is
 // no atomic operation, and results do not depend on the order in which warps run.
 
@@ -27,6 +30,7 @@ constexpr int warp_size = 32;
 __device__ __forceinline__ long long warp_index() {
   return (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
 }
+__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % warp_size); }
 
 /// The value in all lanes becomes its sum over the lanes.
 __device__ __forceinline__ real sum_of_lanes(real value) {
@@ -43,12 +47,12 @@ struct Radial {
   __device__ __forceinline__ Radial(const EdgeTensorProductArguments& a, long long edge) : s(0) {
     const real* const radial = static_cast<const real*>(a.radial);
     if constexpr (tabulated) {
-      // In double: the interval's number can be several hundred, and the position is a difference.
-      const double position = static_cast<double>(__ldg(radial + edge)) * a.inverse_step;
+      const real distance = __ldg(radial + edge), position = distance * inverse_step;
       // Clamped before it is an integer. What is not a number falls into the first interval, and `s` stays what it is.
-      const double last = static_cast<double>(a.n_intervals - 1);
+      const real last = static_cast<real>(a.n_intervals - 1);
       const long long interval = position > 0 ? static_cast<long long>(position < last ? position : last) : 0;
-      s = static_cast<real>(position - static_cast<double>(interval));
+      // One rounding only, after the difference: the interval's number can be several hundred.
+      s = fma(distance, inverse_step, -static_cast<real>(interval)) + distance * inverse_step_rest;
       row = static_cast<const real*>(a.table) + interval * 6 * n_weights;
     } else {
       row = radial + edge * n_weights;
@@ -118,24 +122,24 @@ __device__ __forceinline__ void store(const EdgeTensorProductArguments& a, long 
 }
 
 template <int B>
-__device__ __forceinline__ void convolve(const EdgeTensorProductArguments& a, long long centre, int slot, int lane) {
-  if constexpr (B < n_blocks) {
-    using This = Block<B>;
-    if (slot >= This::n_slots) return convolve<B + 1>(a, centre, slot - This::n_slots, lane);
-    const int u = slot * warp_size + lane;
-    if (u >= This::channels) return;
-    real sums[This::n_sums] = {};
-    const long long end = a.first_of_centre[centre + 1];
-    for (long long position = a.first_of_centre[centre]; position < end; ++position) {
-      const long long edge = a.centre_order ? a.centre_order[position] : position;
-      real x[This::n1], y[n_harmonics];
-      load(static_cast<const real*>(a.features) + a.neighbours[edge] * n_features + This::features + u, This::channels,
-           x);
-      load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
-      add_messages<This::first_path, This::last_path>(Radial(a, edge), u, x, y, sums);
-    }
-    store<This::first_path, This::last_path>(a, centre, u, sums);
+__device__ __forceinline__ void convolve(const EdgeTensorProductArguments& a) {
+  using This = Block<B>;
+  const long long warp = warp_index();
+  if (warp >= a.n_owned * This::n_slots) return;
+  const long long centre = warp % a.n_owned;
+  const int u = static_cast<int>(warp / a.n_owned) * warp_size + lane_index();
+  if (u >= This::channels) return;
+  real sums[This::n_sums] = {};
+  const long long end = a.first_of_centre[centre + 1];
+  for (long long position = a.first_of_centre[centre]; position < end; ++position) {
+    const long long edge = a.centre_order ? a.centre_order[position] : position;
+    real x[This::n1], y[n_harmonics];
+    load(static_cast<const real*>(a.features) + a.neighbours[edge] * n_features + This::features + u, This::channels,
+         x);
+    load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
+    add_messages<This::first_path, This::last_path>(Radial(a, edge), u, x, y, sums);
   }
+  store<This::first_path, This::last_path>(a, centre, u, sums);
 }
 
 // ---- gradient of the features --------------------------------------------------------------------------------
@@ -156,25 +160,24 @@ __device__ __forceinline__ void add_to_features(const EdgeTensorProductArguments
 }
 
 template <int B>
-__device__ __forceinline__ void gather_gradients(const EdgeTensorProductArguments& a, long long node, int slot,
-                                                 int lane) {
-  if constexpr (B < n_blocks) {
-    using This = Block<B>;
-    if (slot >= This::n_slots) return gather_gradients<B + 1>(a, node, slot - This::n_slots, lane);
-    const int u = slot * warp_size + lane;
-    if (u >= This::channels) return;
-    real gx[This::n1] = {};
-    const long long end = a.first_of_neighbour[node + 1];
-    for (long long position = a.first_of_neighbour[node]; position < end; ++position) {
-      const long long edge = a.neighbour_order[position];
-      real y[n_harmonics];
-      load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
-      add_to_features<This::first_path, This::last_path>(a, Radial(a, edge), a.centres[edge], u, y, gx);
-    }
-    real* const target = static_cast<real*>(a.features_gradient) + node * n_features + This::features + u;
-#pragma unroll
-    for (int m1 = 0; m1 < This::n1; ++m1) target[m1 * This::channels] = gx[m1];
+__device__ __forceinline__ void gather_gradients(const EdgeTensorProductArguments& a) {
+  using This = Block<B>;
+  const long long warp = warp_index();
+  if (warp >= a.n_nodes * This::n_slots) return;
+  const long long node = warp % a.n_nodes;
+  const int u = static_cast<int>(warp / a.n_nodes) * warp_size + lane_index();
+  if (u >= This::channels) return;
+  real gx[This::n1] = {};
+  const long long end = a.first_of_neighbour[node + 1];
+  for (long long position = a.first_of_neighbour[node]; position < end; ++position) {
+    const long long edge = a.neighbour_order[position];
+    real y[n_harmonics];
+    load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
+    add_to_features<This::first_path, This::last_path>(a, Radial(a, edge), a.centres[edge], u, y, gx);
   }
+  real* const target = static_cast<real*>(a.features_gradient) + node * n_features + This::features + u;
+#pragma unroll
+  for (int m1 = 0; m1 < This::n1; ++m1) target[m1 * This::channels] = gx[m1];
 }
 
 // ---- gradients of an edge's harmonics and radial weights ------------------------------------------------------
@@ -220,22 +223,13 @@ __device__ __forceinline__ void add_blocks_to_edge(const EdgeTensorProductArgume
 
 }  // namespace
 
-extern "C" __global__ void convolution(const EdgeTensorProductArguments a) {
-  const long long warp = warp_index();
-  if (warp < a.n_owned * n_slots)
-    convolve<0>(a, warp / n_slots, static_cast<int>(warp % n_slots), static_cast<int>(threadIdx.x % warp_size));
-}
-
-extern "C" __global__ void convolution_to_features(const EdgeTensorProductArguments a) {
-  const long long warp = warp_index();
-  if (warp < a.n_nodes * n_slots)
-    gather_gradients<0>(a, warp / n_slots, static_cast<int>(warp % n_slots), static_cast<int>(threadIdx.x % warp_size));
-}
+// The host adds the kernels of each block B: convolution_B calls convolve<B>, convolution_to_features_B calls
+// gather_gradients<B>.
 
 extern "C" __global__ void convolution_to_edges(const EdgeTensorProductArguments a) {
   const long long edge = warp_index();
   if (edge >= a.n_edges) return;
-  const int lane = static_cast<int>(threadIdx.x % warp_size);
+  const int lane = lane_index();
   real y[n_harmonics], gy[n_harmonics] = {}, slope_sum = 0;
   load(static_cast<const real*>(a.harmonics) + edge * n_harmonics, 1, y);
   add_blocks_to_edge<0>(a, Radial(a, edge), edge, lane, y, gy, slope_sum);
@@ -246,6 +240,6 @@ extern "C" __global__ void convolution_to_edges(const EdgeTensorProductArguments
   }
   if constexpr (tabulated) {
     const real total = sum_of_lanes(slope_sum);
-    if (lane == 0) static_cast<real*>(a.radial_gradient)[edge] = total * static_cast<real>(a.inverse_step);
+    if (lane == 0) static_cast<real*>(a.radial_gradient)[edge] = total * inverse_step;
   }
 }

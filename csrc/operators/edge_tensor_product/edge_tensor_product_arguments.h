@@ -8,7 +8,6 @@ constexpr int most_outputs = 16;
 /// Pointers to device memory; `void` stands for the type of the model, float or double.
 struct EdgeTensorProductArguments {
   long long n_owned, n_nodes, n_edges, n_intervals;
-  double inverse_step;                  ///< 1/Å; of the table
   const long long* centres;             ///< [n_edges] node index
   const long long* neighbours;          ///< [n_edges] node index
   const long long* first_of_centre;     ///< [n_owned + 1] centre i has edges centre_order[first[i]] ... [first[i + 1])

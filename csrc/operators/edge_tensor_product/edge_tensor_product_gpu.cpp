@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -28,6 +29,14 @@ struct Description {
   bool tabulated;
   at::ScalarType type;
   const double* coefficients;  ///< [n1, n2, n3] of each path, one after the other
+  double step;                 ///< Å, of the table
+
+  /// In hexadecimal, which is exact.
+  std::string number(double value) const {
+    char text[40];
+    std::snprintf(text, sizeof text, type == at::kFloat ? "%af" : "%a", value);
+    return std::string("real(") + text + ")";
+  }
 };
 
 /// A block of node features and the numbers of the paths that read it.
@@ -70,9 +79,7 @@ std::string sums(const Description& description, const EdgeTensorProductPlan::Pa
     for (std::int64_t m2 = 0; m2 < path.n2(); ++m2)
       for (std::int64_t m3 = 0; m3 < path.n3(); ++m3, ++c) {
         if (*c == 0.0) continue;
-        char value[40];  // hexadecimal: exact
-        std::snprintf(value, sizeof value, description.type == at::kFloat ? "%af" : "%a", *c);
-        text += "    " + line(m1, m2, m3, std::string("real(") + value + ")") + ";\n";
+        text += "    " + line(m1, m2, m3, description.number(*c)) + ";\n";
       }
   return text + "  }\n";
 }
@@ -82,15 +89,18 @@ std::string element(const char* array, std::int64_t index) {
 }
 
 /// The text that edge_tensor_product.cu is compiled behind.
-std::string describe(const Description& description, const std::vector<FeatureBlock>& blocks, std::int64_t n_slots) {
+std::string describe(const Description& description, const std::vector<FeatureBlock>& blocks) {
   const EdgeTensorProductPlan& plan = description.plan;
   std::string text = real_type(description.type);
   text += "namespace {\n";
   text += std::string("constexpr bool tabulated = ") + (description.tabulated ? "true" : "false") + ";\n";
   text += "constexpr int n_features = " + std::to_string(description.n_features) +
           ", n_harmonics = " + std::to_string(description.n_harmonics) +
-          ", n_weights = " + std::to_string(plan.n_weights) + ", n_blocks = " + std::to_string(blocks.size()) +
-          ", n_slots = " + std::to_string(n_slots) + ";\n";
+          ", n_weights = " + std::to_string(plan.n_weights) + ", n_blocks = " + std::to_string(blocks.size()) + ";\n";
+  const double inverse_step = description.tabulated ? 1.0 / description.step : 0.0;
+  const double rounded = description.type == at::kFloat ? static_cast<float>(inverse_step) : inverse_step;
+  text += "constexpr real inverse_step = " + description.number(rounded) +
+          ", inverse_step_rest = " + description.number(inverse_step - rounded) + ";\n";
   text += "template <int B> struct Block;\ntemplate <int P> struct Path;\n";
   std::size_t n_described = 0;
   for (std::size_t b = 0; b < blocks.size(); ++b) {
@@ -128,10 +138,42 @@ std::string describe(const Description& description, const std::vector<FeatureBl
   return text + "}  // namespace\n";
 }
 
+/// The text that it is compiled before: kernels of each block.
+std::string kernels(std::size_t n_blocks) {
+  std::string text;
+  for (std::size_t b = 0; b < n_blocks; ++b) {
+    const std::string number = std::to_string(b);
+    const auto kernel = [&](const std::string& name, const std::string& body) {
+      text += "extern \"C\" __global__ void " + name + "_" + number + "(const EdgeTensorProductArguments a) { " + body +
+              "<" + number + ">(a); }\n";
+    };
+    kernel("convolution", "convolve");
+    kernel("convolution_to_features", "gather_gradients");
+  }
+  return text;
+}
+
+/// Which columns of a matrix are written.
+class Coverage {
+ public:
+  explicit Coverage(std::int64_t n_columns) : written_(static_cast<std::size_t>(n_columns)) {}
+  void add(std::int64_t first, std::int64_t n) { std::fill_n(written_.begin() + first, n, true); }
+  bool whole() const { return std::count(written_.begin(), written_.end(), false) == 0; }
+
+ private:
+  std::vector<bool> written_;
+};
+
 /// The kernels of one convolution.
 struct Convolution {
-  std::int64_t n_slots = 0;
-  std::shared_ptr<const Kernel> forward, to_features, to_edges;
+  struct Block {
+    std::int64_t n_slots;
+    std::shared_ptr<const Kernel> forward, to_features;
+  };
+  std::vector<Block> blocks;
+  std::shared_ptr<const Kernel> to_edges;
+  bool all_features, all_weights;  ///< each is read by a path
+  std::vector<bool> all_channels;  ///< of each output: each has a path that adds to it
 };
 
 /// Kernels by what they were compiled from. The coefficients lie on the device: reading them at every call would make
@@ -139,28 +181,41 @@ struct Convolution {
 class Convolutions {
  public:
   Convolution find(const EdgeTensorProductPlan& plan, at::IntArrayRef paths, const Tensor& features,
-                   const Tensor& harmonics, const Tensor& coefficients, bool tabulated) {
+                   const Tensor& harmonics, const Tensor& coefficients, bool tabulated, double step) {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::erase_if(known_, [](const Known& known) { return known.coefficients.expired(); });
     for (const Known& known : known_)
       if (known.coefficients._unsafe_get_target() == coefficients.storage().unsafeGetStorageImpl() &&
           known.offset == coefficients.storage_offset() && known.paths == paths && known.tabulated == tabulated &&
-          known.n_features == features.size(1) && known.n_harmonics == harmonics.size(1))
+          known.step == step && known.n_features == features.size(1) && known.n_harmonics == harmonics.size(1))
         return known.convolution;
     const Tensor values = coefficients.to(at::kCPU, at::kDouble).contiguous();
     const std::vector<FeatureBlock> blocks = feature_blocks(plan);
-    Convolution made;
-    for (const FeatureBlock& block : blocks) made.n_slots += block.n_slots();
     const std::string source = edge_tensor_product_arguments_text +
                                describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
-                                         values.const_data_ptr<double>()},
-                                        blocks, made.n_slots) +
-                               edge_tensor_product_text;
-    made.forward = runtime().kernel(source, "convolution", features.device());
-    made.to_features = runtime().kernel(source, "convolution_to_features", features.device());
-    made.to_edges = runtime().kernel(source, "convolution_to_edges", features.device());
+                                         values.const_data_ptr<double>(), step},
+                                        blocks) +
+                               edge_tensor_product_text + kernels(blocks.size());
+    const auto kernel = [&](const std::string& name) { return runtime().kernel(source, name, features.device()); };
+    Convolution made;
+    Coverage of_features(features.size(1)), of_weights(plan.n_weights);
+    std::vector<Coverage> of_outputs(plan.output_channels.begin(), plan.output_channels.end());
+    for (const FeatureBlock& block : blocks) {
+      const std::string number = std::to_string(made.blocks.size());
+      made.blocks.push_back(
+          {block.n_slots(), kernel("convolution_" + number), kernel("convolution_to_features_" + number)});
+      of_features.add(block.features, block.n1 * block.channels);
+    }
+    for (const auto& path : plan.paths) {
+      of_weights.add(path.weights, path.channels);
+      of_outputs[static_cast<std::size_t>(path.output)].add(path.output_offset, path.channels);
+    }
+    made.to_edges = kernel("convolution_to_edges");
+    made.all_features = of_features.whole();
+    made.all_weights = of_weights.whole();
+    for (const Coverage& output : of_outputs) made.all_channels.push_back(output.whole());
     known_.push_back({coefficients.storage().getWeakStorageImpl(), coefficients.storage_offset(), paths.vec(),
-                      tabulated, features.size(1), harmonics.size(1), made});
+                      tabulated, step, features.size(1), harmonics.size(1), made});
     return made;
   }
 
@@ -170,6 +225,7 @@ class Convolutions {
     std::int64_t offset;
     std::vector<std::int64_t> paths;
     bool tabulated;
+    double step;
     std::int64_t n_features, n_harmonics;
     Convolution convolution;
   };
@@ -197,14 +253,13 @@ struct Call {
                 " outputs, at most ", most_outputs, " on a GPU");
     edges = EdgesByNode::of(edge_index, n_owned, features.size(0));
     static Convolutions convolutions;
-    convolution = convolutions.find(plan, paths, features, harmonics, coefficients, table.numel() > 0);
+    convolution = convolutions.find(plan, paths, features, harmonics, coefficients, table.numel() > 0, step);
 
     const std::int64_t n_edges = edge_index.size(1);
     arguments.n_owned = n_owned;
     arguments.n_nodes = features.size(0);
     arguments.n_edges = n_edges;
     arguments.n_intervals = table.size(0);
-    arguments.inverse_step = 1.0 / step;
     arguments.centres = indices(edges->edge_index);
     arguments.neighbours = arguments.centres + n_edges;
     arguments.first_of_centre = indices(edges->first_of_centre);
@@ -225,6 +280,12 @@ struct Call {
   }
 };
 
+/// A tensor for kernels to write; zeros where they leave something out: channels to which no path adds, features that
+/// no path reads, weights that no path has.
+Tensor room(at::IntArrayRef sizes, const Tensor& like, bool all_written) {
+  return all_written ? at::empty(sizes, like.options()) : at::zeros(sizes, like.options());
+}
+
 }  // namespace
 
 std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
@@ -234,12 +295,11 @@ std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& ha
   Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < call.plan.output_channels.size(); ++k) {
-    // Zeros: there may be channels to which no path adds.
-    outputs.push_back(
-        at::zeros({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features.options()));
+    outputs.push_back(room({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features,
+                           call.convolution.all_channels[k]));
     call.arguments.outputs[k] = outputs.back().mutable_data_ptr();
   }
-  call.launch(*call.convolution.forward, n_owned * call.convolution.n_slots);
+  for (const auto& block : call.convolution.blocks) call.launch(*block.forward, n_owned * block.n_slots);
   return outputs;
 }
 
@@ -257,10 +317,11 @@ std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList g
     dense.push_back(gradients[k].contiguous());
     call.arguments.output_gradients[k] = dense.back().const_data_ptr();
   }
-  // Zeros where a kernel may leave something out: features that no path reads, weights that no path has.
-  Tensor features_gradient = at::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
+  const Convolution& convolution = call.convolution;
+  Tensor features_gradient =
+      room(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features, convolution.all_features);
   Tensor harmonics_gradient = at::empty(harmonics.sizes(), harmonics.options());
-  Tensor radial_gradient = at::zeros(radial.sizes(), radial.options());
+  Tensor radial_gradient = room(radial.sizes(), radial, convolution.all_weights || table.numel() > 0);
   call.arguments.features_gradient = features_gradient.mutable_data_ptr();
   call.arguments.harmonics_gradient = harmonics_gradient.mutable_data_ptr();
   call.arguments.radial_gradient = radial_gradient.mutable_data_ptr();
@@ -268,7 +329,8 @@ std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList g
   if (features_wanted) {
     call.arguments.first_of_neighbour = Call::indices(call.edges->first_of_neighbour());
     call.arguments.neighbour_order = Call::indices(call.edges->neighbour_order());
-    call.launch(*call.convolution.to_features, call.arguments.n_nodes * call.convolution.n_slots);
+    for (const auto& block : call.convolution.blocks)
+      call.launch(*block.to_features, call.arguments.n_nodes * block.n_slots);
   }
   return {features_gradient, harmonics_gradient, radial_gradient};
 }

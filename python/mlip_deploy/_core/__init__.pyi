@@ -9,7 +9,13 @@ EV_IN_KCAL_PER_MOL: float
 class Potential:
     @overload
     def __init__(
-        self, path: str, device: str = "cpu", threads: int = 0, edges: str = "auto", self_test: bool = True
+        self,
+        path: str,
+        device: str = "cpu",
+        threads: int = 0,
+        edges: str = "auto",
+        self_test: bool = True,
+        precision: str = "full",
     ) -> None: ...
     @overload
     def __init__(
@@ -20,6 +26,7 @@ class Potential:
         edges: str = "auto",
         self_test: bool = True,
         drive: str = "first",
+        precision: str = "full",
     ) -> None: ...
     def compute(
         self,

@@ -7,7 +7,7 @@ another program on the machine.
 ENGINES = ("ase", "lammps", "openmm")
 """What can be measured."""
 ACCELERATORS = {
-    "cueq": ("cuequivariance_torch", "pip install cuequivariance-torch cuequivariance-ops-torch-cu13"),
+    "cueq": ("cuequivariance_torch", "pip install cuequivariance-torch==0.9.1 cuequivariance-ops-torch-cu13==0.9.1"),
     "flash": ("flashTP_e3nn", "pip install git+https://github.com/SNU-ARC/flashTP"),
     "oeq": ("openequivariance", "pip install openequivariance"),
 }

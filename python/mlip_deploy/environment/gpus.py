@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+
+from mlip_deploy.errors import MLIPError
 
 
 def driver() -> str | None:
@@ -23,3 +26,19 @@ def gpus() -> list[str]:
             f"CUDA {torch.version.cuda})"
         )
     return found
+
+
+def run_time_compiler() -> Path:
+    """NVIDIA's compiler library, of the package nvidia-cuda-nvrtc: a CUDA build of torch brings it.
+
+    Raises
+    ------
+    MLIPError
+        Where it is not installed.
+    """
+    package = importlib.util.find_spec("nvidia")
+    folders = package.submodule_search_locations if package else None
+    for folder in folders or []:
+        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*")):
+            return path
+    raise MLIPError("NVIDIA's run-time compiler is not installed. Type: pip install nvidia-cuda-nvrtc")

@@ -181,7 +181,7 @@ def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 FEATURES = "energies_and_features"
 """A module's optional method."""
 
-OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test", "grade")
+OPTIONS = ("path", "topology", "atoms", "periodic", "device", "threads", "embed", "self_test", "grade", "precision")
 """of the engines' Python classes, which take settings by their names, too"""
 
 
