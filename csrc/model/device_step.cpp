@@ -9,9 +9,9 @@
 #include <string>
 #include <type_traits>
 
+#include "gpu/edges_by_node.h"
 #include "model/backend.h"
 #include "model/domain.h"
-#include "operators/edges_by_node.h"
 
 namespace mlip {
 namespace {

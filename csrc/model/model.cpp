@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/sealed_archive.h"
 #include "core/torch_errors.h"
+#include "gpu/edges_by_node.h"
 #include "gpu/torch_context.h"
 #include "model/backend.h"
 #include "model/domain.h"
@@ -27,7 +28,6 @@
 #include "model/moment_exchange.h"
 #include "model/python_gil.h"
 #include "model/self_test.h"
-#include "operators/edges_by_node.h"
 
 namespace mlip {
 namespace {

@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "core/neighbours.h"
+#include "gpu/edges_by_node.h"
 #include "model/backend.h"
 #include "model/out_of_memory.h"
 #include "model/step.h"
-#include "operators/edges_by_node.h"
 #include "unit/counted_operators.h"
 #include "unit/expect.h"
 #include "unit/two_shells.h"

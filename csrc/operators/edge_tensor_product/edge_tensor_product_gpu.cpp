@@ -9,10 +9,10 @@
 #include <mutex>
 #include <string>
 
+#include "gpu/edges_by_node.h"
 #include "gpu/runtime.h"
 #include "operators/edge_tensor_product/edge_tensor_product_arguments.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
-#include "operators/edges_by_node.h"
 #include "operators/gpu.h"
 
 namespace mlip::gpu {

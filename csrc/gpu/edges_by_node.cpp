@@ -1,4 +1,4 @@
-#include "operators/edges_by_node.h"
+#include "gpu/edges_by_node.h"
 
 #include <ATen/ATen.h>
 
@@ -72,8 +72,7 @@ EdgesByNode::EdgesByNode(const at::Tensor& given, std::int64_t n_owned, std::int
           .to(at::kCPU);
   const std::int64_t* const fact = facts.const_data_ptr<std::int64_t>();
   TORCH_CHECK_INDEX(fact[0] >= 0 && fact[1] < n_owned && fact[2] >= 0 && fact[3] < n_nodes,
-                    "edge_tensor_product: an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ",
-                    n_nodes, ")");
+                    "an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ", n_nodes, ")");
   if (fact[4] == 0) {
     first_of_centre = first_places(centres, n_owned);
   } else {
