@@ -375,6 +375,16 @@ def test_a_charge_that_leaves_no_electrons(double, tmp_path):
             run(deck, tmp_path, ranks=ranks)
 
 
+def test_a_fixed_charge_that_a_lone_atom_cannot_have(tmp_path):
+    path = export(
+        "so3lr", "so3lr", tmp_path / "cation.mlip.pt", dtype="float64", elements=["H", "O"], fix={"charge": 9}
+    )
+    names = [structure.name for structure in Artifact(path).fixtures().structures]
+    assert "single atom" not in names
+    assert {"sheared crystal", "molecule without periodicity"} <= set(names)
+    assert_passes(path, ["ase"], [1])
+
+
 def test_a_pickle_needs_trust(tmp_path):
     source = saved(tmp_path, so3lr_model())
     message = refusal(source)

@@ -16,6 +16,7 @@ from ase.data import atomic_numbers, covalent_radii
 from pydantic import BaseModel, ConfigDict
 
 from mlip_deploy.artifact.contract import Positions, Setting
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.result import Array, Result, voigt_to_tensor
 
@@ -128,6 +129,8 @@ class Original:
     one of `accelerators` or none. For speed: as truth it may be too coarse."""
     accelerators: tuple[str, ...] = ()
     """of mlip_deploy.bench.frameworks, those that the calculator can be set up with"""
+    accepts: Callable[[Atoms], bool] = lambda atoms: True
+    """Whether the model takes a structure with the settings in its `info`; what it refuses is no fixture."""
 
 
 def example_settings(settings: Sequence[Setting], k: int) -> dict[str, float | int | str]:
@@ -156,6 +159,8 @@ def build_fixtures(
     for k, (name, atoms) in enumerate(structures(elements, positions, composition)):
         given = example_settings(settings, k if len(atoms) > 1 else 0)
         atoms.info.update(given)
+        if not original.accepts(atoms):
+            continue
         progress(f"fixture {name} ({len(atoms)} atoms)")
         if not rotation_symmetric and atoms.pbc.any():
             atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
@@ -183,6 +188,8 @@ def build_fixtures(
                 settings=given,
             )
         )
+    if not noise:
+        raise MLIPError(f"{original.package} accepts no reference structure with these settings")
     return Fixtures(
         reference=original.package,
         isolated_atom_noise=_isolated_atom_noise(original, elements, example_settings(settings, 0), positions),
@@ -242,7 +249,8 @@ def _isolated_atom_noise(
         Atoms([symbol], positions=[[0.1, 0.2, 0.3]], cell=cell, pbc=cell is not None, info=settings)
         for symbol in sample
     ]
-    return max(abs(original.float32(one).energy - original.float64(one).energy) for one in atoms)
+    accepted = filter(original.accepts, atoms)
+    return max((abs(original.float32(one).energy - original.float64(one).energy) for one in accepted), default=0.0)
 
 
 CLOSEST = 1.8

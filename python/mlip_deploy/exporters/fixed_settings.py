@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from ase import Atoms
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from mlip_deploy.artifact.contract import Input, Setting
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import Adapted
-from mlip_deploy.result import Result
+
+Answer = TypeVar("Answer")
 
 
 def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Adapted:
@@ -32,13 +34,13 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
     numbers = [setting.number(values.get(setting.name, setting.examples()[0])) for setting in adapted.settings]
     free = [k for k, setting in enumerate(adapted.settings) if setting.name not in values]
 
-    def with_values(evaluate: Callable[[Atoms], Result]) -> Callable[[Atoms], Result]:
-        def evaluate_fixed(atoms: Atoms) -> Result:
+    def with_values(of: Callable[[Atoms], Answer]) -> Callable[[Atoms], Answer]:
+        def of_fixed(atoms: Atoms) -> Answer:
             atoms = atoms.copy()
             atoms.info.update(values)
-            return evaluate(atoms)
+            return of(atoms)
 
-        return evaluate_fixed
+        return of_fixed
 
     original = adapted.original
     return replace(
@@ -46,7 +48,12 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
         inputs=[*adapted.inputs, *(_input(known[name], value) for name, value in values.items())],
         settings=tuple(adapted.settings[k] for k in free),
         energy_model=lambda dtype: FixedSettings(adapted.energy_model(dtype), numbers, free),
-        original=replace(original, float64=with_values(original.float64), float32=with_values(original.float32)),
+        original=replace(
+            original,
+            float64=with_values(original.float64),
+            float32=with_values(original.float32),
+            accepts=with_values(original.accepts),
+        ),
     )
 
 

@@ -96,6 +96,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
             float64=_original(model, torch.float64),
             float32=_original(model, torch.float32),
             calculator=lambda dtype, device, accelerator: _calculator(model, dtype, device),
+            accepts=lambda atoms: bool(atoms.numbers.sum() > atoms.info["charge"]),  # electrons are left
         ),
     )
 
