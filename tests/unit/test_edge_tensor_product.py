@@ -18,8 +18,6 @@ from e3nn import o3  # noqa: E402
 
 from mlip_deploy.exporters.layers.equivariant import (  # noqa: E402
     EdgeTensorProduct,
-    EquivariantLinear,
-    Gate,
     NotFusible,
     pack_tensor_product,
     to_blocks,
@@ -277,34 +275,6 @@ def test_other_connection_modes_are_not_fused() -> None:
     tp = o3.FullyConnectedTensorProduct("3x0e", "2x0e", "3x0e")
     with pytest.raises(NotFusible, match="uvw"):
         pack_tensor_product(tp)
-
-
-def test_linear_equals_e3nn() -> None:
-    layer = o3.Linear("5x0e+3x1o+2x2e+4x0e", "6x0e+2x1o", biases=[True, False])
-    layer.bias.data.normal_()
-    x = torch.randn(7, layer.irreps_in.dim)
-    constant = x[0, -4:]
-    x = torch.cat([x[:, :-4], constant.expand(7, 4)], dim=1)
-    fused = EquivariantLinear(layer, constants=constant)
-    blocks = to_blocks(x[:, :-4], layer.irreps_in[:-1])
-    for a, b in zip(fused(blocks), to_blocks(layer(x), layer.irreps_out), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=FLOAT64)
-
-
-def test_gate_equals_e3nn() -> None:
-    from e3nn.nn import Gate as E3nnGate
-
-    silu, tanh = torch.nn.functional.silu, torch.tanh
-    for gate in (
-        E3nnGate("7x0e", [silu], "5x0e", [silu], "3x1e+2x2e"),
-        E3nnGate("3x0o+7x0e", [tanh, silu], "5x0e", [silu], "3x1o+2x2e"),
-        E3nnGate("7x0e", [silu], "", [], ""),
-    ):
-        x = torch.randn(4, gate.irreps_in.dim)
-        blocks = Gate(gate)(to_blocks(x, gate.irreps_in))
-        truth = gate(x)
-        joined = torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1)
-        torch.testing.assert_close(joined, truth, rtol=0, atol=FLOAT64)
 
 
 @pytest.mark.parametrize(("dtype", "value_tolerance", "slope_tolerance"), RADIAL_TABLES)
