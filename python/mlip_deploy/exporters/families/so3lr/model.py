@@ -66,6 +66,9 @@ class SO3LREnergy(nn.Module):
         n_nodes = node_types.shape[0]
         owned_types = node_types[:n_owned]
         counts = self.embedding.count(owned_types)
+        # One atom with one edge is no system, but what a file is tried with when it is loaded.
+        if not (bool(counts.sum() == 1.0) and edge_index.shape[1] == 1):
+            self.embedding.refuse_no_electrons(counts, settings[0])
         rows = self.embedding(counts, settings[0])
 
         distances = edge_vectors.square().sum(dim=1).sqrt()
@@ -119,6 +122,15 @@ class Embedding(nn.Module):
         counts: Tensor = torch.ops.mlip.sum_over_atoms(one_hot)
         return counts
 
+    def refuse_no_electrons(self, counts: Tensor, charge: Tensor) -> None:
+        """Raises RuntimeError for a charge of the system that leaves it none; arguments as of `forward`."""
+        electrons = (counts * self.numbers).sum() - charge
+        if bool(electrons < 0.5):
+            raise RuntimeError(
+                f"a charge of {int(charge)} leaves {int(electrons)} electrons in the system. Set the total charge of "
+                "all its atoms"
+            )
+
     def forward(self, counts: Tensor, charge: Tensor) -> Tensor:
         """Features of each element [n_elements, n_features].
 
@@ -126,12 +138,6 @@ class Embedding(nn.Module):
             counts: from `count`.
             charge: of the system, e.
         """
-        electrons = (counts * self.numbers).sum() - charge
-        if bool(electrons < 0.5):
-            raise RuntimeError(
-                f"a charge of {int(charge)} leaves {int(electrons)} electrons in the system. Set the total charge of "
-                "all its atoms"
-            )
         sign = (charge < 0.0).to(torch.int64)
         weights = nn.functional.softplus((self.queries * self.keys[sign]).sum(dim=1) / self.root)
         total = (weights * counts.to(weights.dtype)).sum() + 1e-6
