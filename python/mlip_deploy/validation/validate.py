@@ -140,12 +140,14 @@ def validate(
         recipes=Path(recipes) if recipes is not None else None,
     )
     validation = run.validate(context, suites, progress)
+    progress("writing the report")
+    report = Path(out) / "report.html"
+    write_text(report, page(validation))
     if record:
         write_validation_record(artifact, validation.record())
         if reference:
             validation = validation.model_copy(update={"domain": _fit_domain(context, progress)})
-    progress("writing the report")
-    write_text(Path(out) / "report.html", page(validation))
+            write_text(report, page(validation))
     return validation
 
 
