@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from models import mattersim_checkpoint
-from passes import assert_passes
+from passes import assert_equals_the_original, assert_passes
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL
 
 if find_spec("mattersim") is None:
@@ -23,7 +23,6 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mattersim import adapter
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
-from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL, write_torchforce
 from mlip_deploy.operators import load_operators
 
@@ -43,21 +42,6 @@ def salt(shape=(1, 1, 1)):
     atoms = bulk("NaCl", "rocksalt", a=5.4, cubic=True).repeat(shape)
     atoms.rattle(0.1, seed=3)
     return atoms
-
-
-def assert_equals_the_original(adapted, atoms, signal=FORCE_SIGNAL):
-    """Atomic energies and forces in float64, as TorchScript, without the way through a file."""
-    truth = adapted.original.float64(atoms)
-    model = adapted.scripted(adapted.energy_model(torch.float64).eval())
-    types, edges, vectors = graph(atoms, adapted.elements, adapted.cutoff, torch.float64)
-    vectors.requires_grad_(True)
-    energies = model(types, len(atoms), edges, vectors)
-    np.testing.assert_allclose(energies.detach(), truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
-    (gradient,) = torch.autograd.grad(energies.sum(), vectors)
-    forces = torch.zeros(len(atoms), 3, dtype=torch.float64)
-    forces = forces.index_add(0, edges[0], gradient).index_add(0, edges[1], -gradient)
-    np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64_SUM)
-    assert np.abs(truth.forces).max() >= signal
 
 
 def test_float64_in_every_engine(tiny, tmp_path):
