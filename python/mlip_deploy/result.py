@@ -70,8 +70,12 @@ CENTROID = ((0, 3, 4), (6, 1, 5), (7, 8, 2))
 
 def stress_from_virial(virial: Array, volume: float) -> Array:
     """Stress -W/V in Voigt order from the virial W = -Σ r ⊗ dE/dr (eV, [3, 3])."""
-    symmetric = 0.5 * (virial + virial.T)
-    return np.array([-symmetric[a, b] / volume for a, b in VOIGT])
+    return -tensor_to_voigt(virial) / volume
+
+
+def tensor_to_voigt(tensor: Array) -> Array:
+    """The symmetric part of a tensor [3, 3] in Voigt order, [6]."""
+    return np.array([0.5 * (tensor[a, b] + tensor[b, a]) for a, b in VOIGT])
 
 
 def stresses_from_virials(atom_virials: Array, volume: float) -> Array:

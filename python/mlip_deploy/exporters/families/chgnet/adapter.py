@@ -26,7 +26,7 @@ from mlip_deploy.exporters.families.chgnet.plain import CHGNetEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import quiet
-from mlip_deploy.result import VOIGT, Result
+from mlip_deploy.result import Result, tensor_to_voigt
 
 CITATION = (
     "Deng, B.; Zhong, P.; Jun, K.; Riebesell, J.; Han, K.; Bartel, C. J.; Ceder, G. CHGNet as a pretrained universal "
@@ -161,7 +161,7 @@ def _original(model: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:
         stress = None
         if "s" in found:
             tensor = found["s"][0].detach().numpy().astype(float) / GPA
-            stress = np.array([0.5 * (tensor[a, b] + tensor[b, a]) for a, b in VOIGT])
+            stress = tensor_to_voigt(tensor)
         return Result(
             energy=float(energies.sum()),
             atomic_energies=energies,

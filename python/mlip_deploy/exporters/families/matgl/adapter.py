@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.units import GPa
@@ -30,7 +29,7 @@ from mlip_deploy.exporters.families.matgl.model import TensorNetEnergy
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import default_dtype, no_log, quiet
-from mlip_deploy.result import VOIGT, Result
+from mlip_deploy.result import Result, tensor_to_voigt
 
 CITATION = (
     "Ko, T. W.; et al. Materials Graph Library (MatGL), an open-source graph deep learning library for materials "
@@ -328,7 +327,7 @@ def _original(potential: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:
             energy=float(total.detach().double() + of_elements.sum()),
             atomic_energies=atomic_energies.numpy(),
             forces=forces.detach().double().numpy(),
-            stress=np.array([0.5 * (tensor[a, b] + tensor[b, a]) for a, b in VOIGT]) if atoms.pbc.all() else None,
+            stress=tensor_to_voigt(tensor) if atoms.pbc.all() else None,
         )
 
     return evaluate
