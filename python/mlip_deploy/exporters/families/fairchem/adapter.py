@@ -214,11 +214,12 @@ def _refuse_unknown(model: Any, source: str) -> None:
 
 def _elements(n_elements: int, task: EnergyTask) -> list[str]:
     """Those of the embedding; without those whose reference is zero, which fairchem's data do not have."""
-    numbers = range(1, min(n_elements, len(chemical_symbols)))
     references = task.references
-    if references is not None:
-        numbers = [z for z in numbers if z < len(references) and references[z] != 0.0]  # type: ignore[assignment]
-    return [chemical_symbols[z] for z in numbers]
+    return [
+        chemical_symbols[z]
+        for z in range(1, min(n_elements, len(chemical_symbols)))
+        if references is None or (z < len(references) and references[z] != 0.0)
+    ]
 
 
 def _calculator(path: Path, dataset: str, dtype: str, device: str) -> Any:

@@ -9,11 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,13 +17,19 @@ from ase import Atoms
 from torch import Tensor
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.empty_packages import EmptyPackages
 from mlip_deploy.exporters.families.fairchem.checkpoint import Checkpoint
 from mlip_deploy.exporters.settings import default_dtype, quiet
 
-PACKAGE = "fairchem"
-EMPTY = ("fairchem", "fairchem.core", "fairchem.core.datasets", "fairchem.core.units.mlip_unit")
 UNIT = "fairchem.core.units.mlip_unit.mlip_unit"
 """Its OutputSpec and Task are named by the module of the backbone, which uses them for its calculator alone."""
+PACKAGES = EmptyPackages(
+    "fairchem",
+    "fairchem.core",
+    "fairchem.core.datasets",
+    "fairchem.core.units.mlip_unit",
+    stand_ins={UNIT: {"OutputSpec": object, "Task": object}},
+)
 INFERENCE = {
     "always_use_pbc": False,
     "activation_checkpointing": False,
@@ -38,37 +40,12 @@ INFERENCE = {
 }
 """what fairchem's own calculator sets, whatever the checkpoint says"""
 
-_modules: dict[str, types.ModuleType] = {}
-
 
 @contextlib.contextmanager
 def fairchem() -> Iterator[None]:
-    """While it is open, `fairchem` is what this module makes of it. What was imported before is put back afterwards."""
-    before = _taken_out()
-    sys.modules.update(_modules or _empty_packages())
-    try:
-        with quiet():
-            yield
-    finally:
-        _modules.update(_taken_out())
-        sys.modules.update(before)
-
-
-def _taken_out() -> dict[str, types.ModuleType]:
-    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
-    return {name: sys.modules.pop(name) for name in names}
-
-
-def _empty_packages() -> dict[str, types.ModuleType]:
-    spec = importlib.util.find_spec(PACKAGE)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = next(path for path in map(Path, spec.submodule_search_locations) if path.joinpath("core").is_dir())
-    made = {name: types.ModuleType(name) for name in (*EMPTY, UNIT)}
-    for name in EMPTY:
-        made[name].__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
-    vars(made[UNIT]).update(OutputSpec=object, Task=object)
-    return made
+    """While it is open, `fairchem` is its models alone."""
+    with PACKAGES.in_place(), quiet():
+        yield
 
 
 def build_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:

@@ -7,9 +7,6 @@ modules that hold the model need neither: they are imported behind empty package
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-import types
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,32 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlip_deploy.exporters.empty_packages import EmptyPackages
 from mlip_deploy.exporters.families.nequix.checkpoint import Checkpoint, load_weights
 from mlip_deploy.exporters.settings import default_dtype
 
-PACKAGES = ("nequix", "nequix.torch_impl")
+PACKAGES = EmptyPackages("nequix", "nequix.torch_impl")
 
 
 @cache
 def model_class() -> Any:
     """`nequix.torch_impl.model.NequixTorch`."""
-    spec = importlib.util.find_spec(PACKAGES[0])
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == PACKAGES[0]}
-    for name in before:
-        del sys.modules[name]
-    try:
-        for name in PACKAGES:
-            empty = types.ModuleType(name)
-            empty.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
-            sys.modules[name] = empty
+    with PACKAGES.in_place():
         return importlib.import_module("nequix.torch_impl.model").NequixTorch
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGES[0]]:
-            del sys.modules[name]
-        sys.modules.update(before)
 
 
 def build_model(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> Any:
