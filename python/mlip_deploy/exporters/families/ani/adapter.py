@@ -26,6 +26,7 @@ from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.ani.model import ANIEnergy
 from mlip_deploy.exporters.families.ani.neurochem import build_model, find_files
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import unknown_source
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import VOIGT, Result
@@ -144,8 +145,7 @@ def _load(source: str, options: ExportOptions) -> tuple[Any, str, str, Published
         return _stored(path, options.trust_checkpoint), path.stem, file_sha256(path), None
     name = source.removeprefix("ani-")
     if name not in PUBLISHED:
-        kind = "no such model file" if path.suffix or "/" in source else "neither a file nor an ANI model"
-        raise MLIPError(f"'{source}': {kind}. Known models: {', '.join(PUBLISHED)}")
+        raise unknown_source(source, "an ANI model", PUBLISHED)
     path = _download(name)
     return _stored(path, False), f"ani-{name}", file_sha256(path), PUBLISHED[name]
 

@@ -30,6 +30,7 @@ from mlip_deploy.exporters.families.mace.fused import FusedMACEEnergy
 from mlip_deploy.exporters.families.mace.inputs import SETTINGS, settings_of
 from mlip_deploy.exporters.families.mace.plain import INTERACTIONS, MACEEnergy
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import downloading, unknown_source
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity, script
 from mlip_deploy.exporters.settings import default_dtype, no_log, quiet
@@ -143,18 +144,12 @@ def _locate(source: str) -> tuple[Path, str]:
 
     names = [*foundations.mace_mp_urls, *(f"off-{size}" for size in foundations.mace_off_urls)]
     if source not in names:
-        kind = "no such model file" if path.suffix or "/" in source else "neither a file nor a MACE foundation model"
-        raise MLIPError(f"'{source}': {kind}. Known models: {', '.join(names)}")
+        raise unknown_source(source, "a MACE foundation model", names)
     size = source.removeprefix("off-")
     url = foundations.mace_mp_urls[source] if size == source else foundations.mace_off_urls[size]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return Path(foundations.download_mace_mp_checkpoint(source if size == source else url)), source
-    except Exception as error:
-        raise MLIPError(
-            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
-            f"download {url}, copy it here and give the file in place of the name"
-        ) from error
+    with downloading(source, url), contextlib.redirect_stdout(io.StringIO()):
+        found = foundations.download_mace_mp_checkpoint(source if size == source else url)
+    return Path(found), source
 
 
 def _load(path: Path, trust: bool) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pooch
 import torch
 from ase import Atoms
@@ -28,9 +27,10 @@ from mlip_deploy.exporters.cells import closed_cell
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.mattersim.model import MatterSimEnergy
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import downloading, unknown_source
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import default_dtype, quiet
-from mlip_deploy.result import VOIGT, Result
+from mlip_deploy.result import Result, tensor_to_voigt
 
 CITATION = (
     "Yang, H.; et al. MatterSim: a deep learning atomistic model across elements, temperatures and pressures. "
@@ -109,12 +109,7 @@ def _locate(source: str) -> tuple[Path, str, bool]:
     if not path.is_file():
         name = source.lower().removesuffix(".pth")
         if name not in PUBLISHED:
-            kind = (
-                "no such model file"
-                if path.suffix == ".pth" or "/" in source
-                else "neither a file nor a MatterSim model"
-            )
-            raise MLIPError(f"'{source}': {kind}. Known models: {', '.join(PUBLISHED)}")
+            raise unknown_source(source, "a MatterSim model", PUBLISHED, ".pth")
         path = _download(PUBLISHED[name])
     blob = _git_blob(path)
     same = [name for name, published in PUBLISHED.items() if published.git_blob == blob]
@@ -130,14 +125,8 @@ def _download(published: Published) -> Path:
     url = f"https://github.com/microsoft/mattersim/raw/{COMMIT}/pretrained_models/{published.file}"
     path = CACHE.expanduser() / published.file
     if not path.is_file():
-        try:
-            with quiet():
-                pooch.retrieve(url, None, fname=published.file, path=path.parent)
-        except Exception as error:
-            raise MLIPError(
-                f"'{published.file}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a "
-                f"connection download {url}, copy it here and give the file in place of the name"
-            ) from error
+        with downloading(published.file, url), quiet():
+            pooch.retrieve(url, None, fname=published.file, path=path.parent)
     if _git_blob(path) != published.git_blob:
         raise MLIPError(f"'{path}' is not the published file, which is at {url}. Delete it, or give it another name")
     return path
@@ -213,7 +202,7 @@ def _original(model: Any, dtype: torch.dtype) -> Callable[[Atoms], Result]:
             energy=float(energies.sum()),
             atomic_energies=energies,
             forces=found["forces"].detach().numpy().astype(float),
-            stress=np.array([0.5 * (tensor[a, b] + tensor[b, a]) for a, b in VOIGT]) if atoms.pbc.all() else None,
+            stress=tensor_to_voigt(tensor) if atoms.pbc.all() else None,
         )
 
     return evaluate

@@ -26,6 +26,7 @@ from mlip_deploy.exporters.families.nequip.allegro import use_batched_contracter
 from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
 from mlip_deploy.exporters.families.nequip.state import nequip_settings
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import downloading
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity, script
 from mlip_deploy.result import VOIGT, Result
@@ -92,18 +93,12 @@ def _download(source: str, address: str, trust: bool) -> Path:
             f"'{source}' is downloaded as a NequIP package, which carries the model's Python code: it is to be trusted "
             "like a program. If you trust its authors, add: --trust-checkpoint"
         )
-    try:
-        with nequip_settings():
-            from nequip.model.saved_models.load_utils import _get_model_file_path
+    page = f"https://www.nequip.net/models/{address.removeprefix(SITE)}"
+    with downloading(source, f"the package from {page}"), nequip_settings():
+        from nequip.model.saved_models.load_utils import _get_model_file_path
 
-            with _get_model_file_path(address) as path:
-                return Path(path)
-    except Exception as error:
-        page = f"https://www.nequip.net/models/{address.removeprefix(SITE)}"
-        raise MLIPError(
-            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
-            f"download the package from {page}, copy it here and give the file in place of the name"
-        ) from error
+        with _get_model_file_path(address) as path:
+            return Path(path)
 
 
 def _adapt_file(path: Path, options: ExportOptions) -> Adapted:

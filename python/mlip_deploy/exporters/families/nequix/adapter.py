@@ -27,6 +27,7 @@ from mlip_deploy.exporters.families.nequix.checkpoint import Checkpoint, read_ch
 from mlip_deploy.exporters.families.nequix.framework import build_model, evaluate
 from mlip_deploy.exporters.families.nequix.model import NequixEnergy
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import downloading, unknown_source
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible, script
 from mlip_deploy.exporters.settings import default_dtype, quiet
@@ -136,20 +137,13 @@ def _locate(source: str) -> tuple[Path, str, Published | None]:
         return path, f"nequix-{same[0]}" if same else path.stem, PUBLISHED[same[0]] if same else None
     name = source.removeprefix("nequix-")
     if name not in PUBLISHED:
-        kind = "no such model file" if path.suffix or "/" in source else "neither a file nor a Nequix model"
-        raise MLIPError(f"'{source}': {kind}. Known models: {', '.join(PUBLISHED)}")
+        raise unknown_source(source, "a Nequix model", PUBLISHED)
     published = PUBLISHED[name]
     file = f"nequix-{name}.nqx"
     url = f"https://github.com/atomicarchitects/nequix/raw/{published.commit}/models/{file}"
     known_hash = None if published.sha256 is None else f"sha256:{published.sha256}"
-    try:
-        with quiet():
-            found = pooch.retrieve(url, known_hash, fname=file, path=CACHE.expanduser())
-    except Exception as error:
-        raise MLIPError(
-            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
-            f"download {url}, copy it here and give the file in place of the name"
-        ) from error
+    with downloading(source, url), quiet():
+        found = pooch.retrieve(url, known_hash, fname=file, path=CACHE.expanduser())
     return Path(found), f"nequix-{name}", published
 
 

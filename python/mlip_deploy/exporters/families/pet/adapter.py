@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
@@ -24,9 +23,10 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.pet.checkpoint import build_model, energies_of, scales_and_offsets
 from mlip_deploy.exporters.families.pet.model import PETEnergy
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
+from mlip_deploy.exporters.families.sources import downloading, unknown_source
 from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted
 from mlip_deploy.exporters.settings import quiet
-from mlip_deploy.result import VOIGT, Result
+from mlip_deploy.result import Result, tensor_to_voigt
 
 REPOSITORY = "lab-cosmo/upet"
 """on the Hugging Face hub, where upet looks for its models"""
@@ -152,20 +152,12 @@ def _locate(source: str) -> tuple[Path, str, Published | None]:
             for its_size, its_versions in one.versions.items()
             for its_version in its_versions
         ]
-        kind = "no such model file" if path.suffix == ".ckpt" or "/" in source else "neither a file nor a PET model"
-        raise MLIPError(f"'{source}': {kind}. Known models: {', '.join(names)}")
+        raise unknown_source(source, "a PET model", names, ".ckpt")
     file = f"{name}-v{version or versions[0]}"
-    try:
+    with downloading(source, f"https://huggingface.co/{REPOSITORY}/resolve/main/models/{file}.ckpt"), quiet():
         from huggingface_hub import hf_hub_download
 
-        with quiet():
-            found = hf_hub_download(repo_id=REPOSITORY, subfolder="models", filename=f"{file}.ckpt")
-    except Exception as error:
-        raise MLIPError(
-            f"'{source}' could not be downloaded ({type(error).__name__}: {error}). On a machine with a connection "
-            f"download https://huggingface.co/{REPOSITORY}/resolve/main/models/{file}.ckpt, copy it here and give the "
-            "file in place of the name"
-        ) from error
+        found = hf_hub_download(repo_id=REPOSITORY, subfolder="models", filename=f"{file}.ckpt")
     return Path(found), file, published
 
 
@@ -215,12 +207,11 @@ def _original(model_in: Callable[[torch.dtype], PET], target: str, dtype: torch.
             for of, slope in zip((positions, strain), slopes, strict=True)
         )
         energies = found.detach().double().numpy()
-        stress = 0.5 * (virial + virial.T) / atoms.get_volume() if atoms.pbc.all() else None
         return Result(
             energy=float(energies.sum()),
             atomic_energies=energies,
             forces=-gradient,
-            stress=None if stress is None else np.array([stress[a, b] for a, b in VOIGT]),
+            stress=tensor_to_voigt(virial) / atoms.get_volume() if atoms.pbc.all() else None,
         )
 
     return evaluate

@@ -20,6 +20,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions, keep_elements
 from mlip_deploy.exporters.families.so3lr.model import SO3LREnergy
+from mlip_deploy.exporters.families.sources import unknown_source
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.result import VOIGT, Result
@@ -110,8 +111,7 @@ def _load(source: str, trust: bool) -> tuple[Any, str, Path]:
         path = Path(so3krates_torch.__path__[0], "pretrained", "so3lr", "so3lr.model")
         return load_checkpoint(path, trust=True), NAME, path
     if not path.is_file():
-        kind = "no such model file" if path.suffix or "/" in source else "neither a file nor an SO3LR model"
-        raise MLIPError(f"'{source}': {kind}. Known models: {NAME}")
+        raise unknown_source(source, "an SO3LR model", [NAME])
     return load_checkpoint(path, trust), path.stem, path
 
 
