@@ -21,7 +21,6 @@ from mlip_deploy.exporters.interface import ServedModel
 from mlip_deploy.exporters.settings import quiet
 from mlip_deploy.exporters.write import write_model
 from mlip_deploy.files import require_file
-from mlip_deploy.operators import load_operators
 from mlip_deploy.progress import Progress, silent
 from mlip_deploy.result import Array
 
@@ -77,8 +76,6 @@ def compose(
         _require_member(artifact)
     _require_one_kind(artifacts, composition)
     weights = [1.0, -1.0] if composition == "difference" else [1.0 / len(artifacts)] * len(artifacts)
-    progress("loading torch")
-    load_operators()
     served = _served(composition, artifacts, weights)
     fixtures = _fixtures(served.identity.name, artifacts, weights)
     return write_model(served, fixtures, output, artifacts[0].contract.dtype, progress)
