@@ -73,7 +73,7 @@ def pin(wheel: Path, output: Path) -> Path:
         (info,) = tree.glob("mlip_deploy/lib/build_info.json")
         text = file.read_text()
         for name, requirement in pins(json.loads(info.read_text())).items():
-            text, found = re.subn(rf"(?m)^Requires-Dist: {name}\b.*$", f"Requires-Dist: {requirement}", text)
+            text, found = re.subn(rf"(?m)^Requires-Dist: {name}(?![\w.-]).*$", f"Requires-Dist: {requirement}", text)
             assert found == 1, f"{name} is not one line of {file.name}"
         file.write_text(text)
         run(sys.executable, "-m", "wheel", "pack", "-d", output, tree)
