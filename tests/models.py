@@ -341,6 +341,33 @@ def tiny_fairchem_checkpoint(
     return path
 
 
+def orb_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """An Orb v3 of two layers with few channels and random weights, saved as orb-models' finetuning does.
+
+    Args:
+        changes: of the architecture, as `pretrained.orb_v3_conservative_architecture` takes them.
+    """
+    import sys
+    from types import SimpleNamespace
+    from unittest.mock import patch
+
+    with patch.dict(sys.modules, {"cached_path": SimpleNamespace(cached_path=None)}):  # downloads
+        from orb_models.forcefield.pretrained import orb_v3_conservative_architecture
+
+    settings: dict[str, Any] = {"latent_dim": 16, "base_mlp_hidden_dim": 32, "head_mlp_hidden_dim": 16}
+    settings |= {"num_message_passing_steps": 2} | changes
+    torch.manual_seed(seed)
+    model = orb_v3_conservative_architecture(device="cpu", **settings)
+    with torch.no_grad():
+        # large enough that atoms differ, and forces are of the order of 1 eV/Å
+        for name, parameter in model.named_parameters():
+            if ".mlp.NN-" in name and name.endswith("weight"):
+                parameter.mul_(2.0)
+        model.heads["energy"].normalizer.bn.running_var.fill_(4.0)
+    torch.save(model.state_dict(), path)
+    return path
+
+
 def matgl_potential(path: Path, seed: int = 0, potential: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A potential of MatGL's TensorNet of two layers with few channels and random weights, as MatGL saves it.
 

@@ -194,7 +194,7 @@ def test_a_file_that_is_wrong_in_large_systems_is_red(fixtures, in_ase, tmp_path
 
 
 def test_means_over_the_system_are_red_without_ranks(in_ase, fixtures, tmp_path):
-    """The energy of the system is that of the sound file, and a supercell obeys it."""
+    """The energy of the system is that of the sound file, which adds up."""
     energy = ShiftedByMean(LocalEnergy(CUTOFF))
     path = toy_models.write(tmp_path / "mutant.mlip.pt", energy, "local", "float64", CUTOFF, fixtures)
     found = red(run(path, tmp_path, ["physics"]))

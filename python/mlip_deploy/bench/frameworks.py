@@ -80,6 +80,7 @@ def framework_runner(framework: Framework, device: str) -> Callable[[Atoms], Any
         member=int(inputs["member"]) if "member" in inputs else None,
         fuse=False,
         trust_checkpoint=framework.trust_checkpoint,
+        fix=inputs,
     )
     original = FAMILIES[family].adapt(framework.source, options).original
     if device == "cpu" and framework.accelerator is None:

@@ -237,6 +237,13 @@ FAMILIES = {
             "TensorNet-PES-MatPES-PBE-2025.2 or TensorNet-PES-MatPES-r2SCAN-2025.2, each also with -m, or the folder "
             "of a TensorNet potential",
         ),
+        # Without its requirements: an older dm-tree, and a package for downloads.
+        Family(
+            "orb",
+            "orb_models",
+            "pip install orb-models==0.5.5 --no-deps && pip install dm-tree scipy",
+            "orb-v3-conservative-inf-omat, -20-omat, -inf-mpa, -20-mpa or -omol, or a checkpoint file (*.ckpt)",
+        ),
     ]
 }
 

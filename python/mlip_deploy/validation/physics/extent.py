@@ -71,10 +71,14 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
         if name in found
     }
     gap = context.artifact.contract.interaction_range + MARGIN
-    pairs = [_twice(atoms, gap) for atoms in bodies.values()]
+    pairs = [_beside(atoms, atoms, gap) for atoms in bodies.values()]
+    # A mean over the system is the same for two equal bodies.
+    stretched = {name: _stretched(atoms) for name, atoms in bodies.items() if not atoms.pbc.any()}
+    unlike = [_beside(bodies[name], other, gap) for name, other in stretched.items()]
     many = found["sheared crystal"]
     large = enlarged(many)
-    frames = [crystal, *(crystal.repeat(repeat) for repeat in REPEATS), many, large, *bodies.values(), *pairs]
+    frames = [crystal, *(crystal.repeat(repeat) for repeat in REPEATS), many, large]
+    frames += [*bodies.values(), *pairs, *stretched.values(), *unlike]
     progress(f"{len(frames)} structures")
     results = evaluate(context, frames)
     base, replicas = results[0], results[1 : 1 + len(REPEATS)]
@@ -92,9 +96,18 @@ def _extensivity(context: Context, progress: Progress) -> Outcome:
     checks += copies_agree(bounds(context, [of_many]), label, of_many, of_large, n_copies)
     if context.engine == "lammps":
         checks += _ranks(context, large, of_large, progress)
-    alone = results[: len(bodies)]
-    for name, one, both in zip(bodies, alone, results[-len(pairs) :], strict=True):
+    alone = dict(zip(bodies, results, strict=False))
+    for (name, one), both in zip(alone.items(), results[len(bodies) :], strict=False):
         checks += copies_agree(bounds(context, [one]), f"two, {gap:.3g} Å apart: {name}", one, both, 2)
+    of_unlike = results[2 * len(bodies) :]
+    for name, other, both in zip(stretched, of_unlike, of_unlike[len(stretched) :], strict=False):
+        one = alone[name]
+        limits = bounds(context, [one, other])
+        energy = abs(both.energy - one.energy - other.energy) / len(both.forces)
+        forces = largest(both.forces - np.concatenate([one.forces, other.forces]))
+        label = f"two unlike ones, {gap:.3g} Å apart: {name}"
+        checks.append(judged(f"{label}: energy", energy, 2 * limits.energy_per_atom, "eV/atom", TWICE + limits.remark))
+        checks.append(judged(f"{label}: forces", forces, 2 * limits.forces, "eV/Å", TWICE + limits.remark))
     return outcome(checks)
 
 
@@ -123,17 +136,24 @@ def _parts(context: Context, progress: Progress) -> Outcome:
     return outcome([parts_with_ghosts(context.artifact, atoms)])
 
 
-def _twice(atoms: Atoms, gap: float) -> Atoms:
-    """The body and a copy of it beside it, along the third direction, which is not periodic."""
-    copy = atoms.copy()
+def _beside(atoms: Atoms, other: Atoms, gap: float) -> Atoms:
+    """A body and another one beside it, along the third direction, which is not periodic."""
     direction = np.array([0.0, 0.0, 1.0])
     if atoms.pbc.any():
         direction = np.cross(atoms.cell.array[0], atoms.cell.array[1])
         direction /= np.linalg.norm(direction)
-    copy.positions += direction * (np.ptp(atoms.positions @ direction) + gap)
+    moved = other.copy()
+    moved.positions += direction * (np.max(atoms.positions @ direction) - np.min(other.positions @ direction) + gap)
     both: Atoms = atoms.copy()
-    both.extend(copy)
+    both.extend(moved)
     return both
+
+
+def _stretched(atoms: Atoms) -> Atoms:
+    """The same atoms, 5 % farther apart."""
+    other: Atoms = atoms.copy()
+    other.positions *= 1.05
+    return other
 
 
 def _zigzag(symbols: list[str], length: float) -> Atoms:
@@ -153,6 +173,9 @@ def _locality(context: Context, progress: Progress) -> Outcome:
     if context.artifact.contract.positions:
         return not_applicable("the model sees the positions of all atoms, and is meant to feel them from afar")
     reach = context.artifact.contract.interaction_range
+    why = "the contract's interaction range is too short"
+    if context.artifact.contract.collectives:
+        why = "the model sums over all atoms, so that each feels every other one"
     chain = _zigzag(tested_elements(context)[:2], 2.0 * reach + 4.0)
     moved = chain.copy()
     moved.positions[0] += (0.1, 0.25, -0.15)
@@ -168,7 +191,7 @@ def _locality(context: Context, progress: Progress) -> Outcome:
             2 * limits.forces,
             "eV/Å",
             TWICE + limits.remark,
-            "the contract's interaction range is too short",
+            why,
         ),
     ]
     noise = 2 * limits.forces
@@ -181,7 +204,7 @@ def _locality(context: Context, progress: Progress) -> Outcome:
                 2 * max(limits.atomic_energies, lone_atom_bound(context)),
                 "eV",
                 TWICE + limits.remark,
-                "the contract's interaction range is too short",
+                why,
             )
         )
     felt_at_all = float(change[1]) >= 10.0 * noise
