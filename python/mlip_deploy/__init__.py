@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.ase import MLIPCalculator, evaluate_many
+    from mlip_deploy.atlas.datasheet import datasheet
+    from mlip_deploy.atlas.evidence import Sheet
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.conformance.conform import conform
@@ -56,6 +58,7 @@ __all__ = [
     "Result",
     "Run",
     "Setting",
+    "Sheet",
     "Validation",
     "ValidationRecordWarning",
     "__version__",
@@ -63,6 +66,7 @@ __all__ = [
     "compare",
     "compose",
     "conform",
+    "datasheet",
     "evaluate_many",
     "export",
     "export_module",
@@ -90,6 +94,7 @@ _MODULES = {
     "prepare": "preparation.prepare",
     "Result": "result",
     "Run": "simulation.content",
+    "Sheet": "atlas.evidence",
     "run": "simulation.run",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",
@@ -97,6 +102,7 @@ _MODULES = {
     "compare": "comparison.compare",
     "compose": "exporters.compose",
     "conform": "conformance.conform",
+    "datasheet": "atlas.datasheet",
     "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",

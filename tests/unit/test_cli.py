@@ -25,6 +25,7 @@ COMMANDS = [
     "domain",
     "select",
     "compare",
+    "datasheet",
     "conform",
     "prepare",
     "run",
