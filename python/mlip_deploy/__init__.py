@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from mlip_deploy.artifact.gate import ValidationRecordWarning
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.ase import MLIPCalculator, evaluate_many
-    from mlip_deploy.atlas.datasheet import datasheet
-    from mlip_deploy.atlas.evidence import Sheet
     from mlip_deploy.comparison.compare import compare
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.conformance.conform import conform
     from mlip_deploy.conformance.result import Conformance
+    from mlip_deploy.datasheets.atlas import atlas
+    from mlip_deploy.datasheets.datasheet import datasheet
+    from mlip_deploy.datasheets.evidence import Atlas, Sheet
     from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.domain.select import select_frames
     from mlip_deploy.errors import MLIPError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Atlas",
     "Comparison",
     "Conformance",
     "Contract",
@@ -62,6 +64,7 @@ __all__ = [
     "Validation",
     "ValidationRecordWarning",
     "__version__",
+    "atlas",
     "check",
     "compare",
     "compose",
@@ -79,6 +82,7 @@ __all__ = [
 
 _MODULES = {
     "Artifact": "artifact.reader",
+    "Atlas": "datasheets.evidence",
     "Comparison": "validation.fidelity",
     "Conformance": "conformance.result",
     "Contract": "artifact.contract",
@@ -94,15 +98,16 @@ _MODULES = {
     "prepare": "preparation.prepare",
     "Result": "result",
     "Run": "simulation.content",
-    "Sheet": "atlas.evidence",
+    "Sheet": "datasheets.evidence",
     "run": "simulation.run",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",
+    "atlas": "datasheets.atlas",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
     "compose": "exporters.compose",
     "conform": "conformance.conform",
-    "datasheet": "atlas.datasheet",
+    "datasheet": "datasheets.datasheet",
     "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",

@@ -76,6 +76,7 @@ def options_of(name: str) -> set[str]:
         ("validate", {"file", "sign", "json"}, {"path"}),
         ("compare", {"json"}, set()),
         ("datasheet", {"json"}, set()),
+        ("atlas", {"json"}, set()),
         ("prepare", set(), set()),
         ("run", {*options_of("prepare"), "json"}, {"prepared"}),
     ],

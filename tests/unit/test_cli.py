@@ -26,6 +26,7 @@ COMMANDS = [
     "select",
     "compare",
     "datasheet",
+    "atlas",
     "conform",
     "prepare",
     "run",

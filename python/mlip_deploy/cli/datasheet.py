@@ -13,7 +13,7 @@ from mlip_deploy.cli.console import STANDARD_OUTPUT, console, progress_line, req
 from mlip_deploy.cli.options import add_device, add_json, comma_separated
 
 if TYPE_CHECKING:
-    from mlip_deploy.atlas.evidence import Sheet
+    from mlip_deploy.datasheets.evidence import Sheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(sheet: Sheet) -> None:
-    from mlip_deploy.atlas.questions import QUESTIONS
-    from mlip_deploy.atlas.sheet_page import shown
+    from mlip_deploy.datasheets.questions import QUESTIONS
+    from mlip_deploy.datasheets.sheet_page import shown
 
     for question, text in QUESTIONS.items():
         table = Table(box=None, pad_edge=False, title=f"{question}. {text}", title_justify="left")

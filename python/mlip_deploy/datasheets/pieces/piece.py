@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.atlas.evidence import Found, Number
+from mlip_deploy.datasheets.evidence import Found, Number
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.statistics import bootstrap, share_interval

@@ -19,15 +19,15 @@ from pydantic import ValidationError
 import mlip_deploy
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.artifact.validation_record import VERSIONED, release
-from mlip_deploy.atlas.evidence import Evidence, Identity, Sheet, Stored
-from mlip_deploy.atlas.pieces import PIECES
-from mlip_deploy.atlas.pieces.piece import NotApplicableError, Piece, Subject, require_elements
-from mlip_deploy.atlas.sheet_page import page
 from mlip_deploy.bench.report import machine
+from mlip_deploy.datasheets.evidence import Evidence, Identity, Sheet, Stored
+from mlip_deploy.datasheets.pieces import PIECES
+from mlip_deploy.datasheets.pieces.piece import NotApplicableError, Piece, Subject, require_elements
+from mlip_deploy.datasheets.sheet_page import page
 from mlip_deploy.engines import require_hardware
 from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.files import require_folder, write_text
-from mlip_deploy.progress import Progress, silent
+from mlip_deploy.progress import Progress, after, silent
 from mlip_deploy.validation.case import Hardware
 
 QUICK = 60
@@ -79,14 +79,23 @@ def datasheet(
     """
     chosen = chosen_pieces(pieces, quick)
     require_hardware(threads, device)
-    artifact, out = Artifact(path), Path(out)
     require_folder(out)
+    return _sheet(Path(path), Path(out), chosen, Hardware(threads, device), progress)
+
+
+def assemble(path: str | Path, out: str | Path, *, threads: int = 1, device: str = "cpu") -> Sheet:
+    """The datasheet of what is stored already, with its page."""
+    return _sheet(Path(path), Path(out), [], Hardware(threads, device), silent)
+
+
+def _sheet(path: Path, out: Path, chosen: Sequence[Piece], hardware: Hardware, progress: Progress) -> Sheet:
+    """Measure the chosen pieces that are not stored, and write everything."""
+    artifact = Artifact(path)
     identity = identity_of(artifact)
-    hardware = Hardware(threads, device)
     versions = {"mlip-deploy": mlip_deploy.__version__, **{name: release(name) for name in VERSIONED}}
     left = sum(piece.seconds for piece in chosen)
     pace: list[tuple[float, float]] = []  # expected and measured seconds of what was measured
-    evidence: dict[str, Evidence] = {}
+    evidence: list[Evidence] = []
     for piece in PIECES.values():
         file = out / "pieces" / f"{piece.name}.json"
         key = _key(piece, identity, hardware, versions)
@@ -97,21 +106,15 @@ def datasheet(
             if stored is None or stored.status == "missing":
                 progress(label)
                 subject = Subject(artifact, out / "work" / piece.name, hardware)
-                stored = _measure(piece, subject, _after(label, progress))
+                stored = _measure(piece, subject, after(label, progress))
                 pace.append((piece.seconds, stored.seconds))
                 write_text(file, Stored(key=key, evidence=stored).model_dump_json(indent=1) + "\n")
             else:
                 progress(f"{label} (stored)")
         if stored is None:
             stored = _without(piece, f"not measured yet. Type: mlip datasheet {path} --pieces {piece.name} -o {out}")
-        evidence[piece.name] = stored
-    sheet = Sheet(
-        identity=identity,
-        machine=machine(),
-        versions=versions,
-        threads=threads,
-        evidence=list(evidence.values()),
-    )
+        evidence.append(stored)
+    sheet = Sheet(identity=identity, machine=machine(), versions=versions, threads=hardware.threads, evidence=evidence)
     write_text(out / "datasheet.json", sheet.model_dump_json(indent=1) + "\n")
     write_text(out / "datasheet.html", page(sheet))
     return sheet
@@ -183,10 +186,6 @@ def _measure(piece: Piece, subject: Subject, progress: Progress) -> Evidence:
 def _cpu_seconds() -> float:
     """Of this process and of those that it started and that have ended."""
     return sum(os.times()[:4])
-
-
-def _after(label: str, progress: Progress) -> Progress:
-    return lambda message: progress(f"{label}: {message}")
 
 
 def _require_no_settings(piece: Piece, subject: Subject) -> None:

@@ -9,8 +9,8 @@ from ase.build import bulk, molecule
 from mlip_deploy.artifact.contract import ENERGY_AND_FORCES
 from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.atlas.evidence import Found
-from mlip_deploy.atlas.pieces.piece import NotApplicableError, Piece, Subject, mean, number
+from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces.piece import NotApplicableError, Piece, Subject, mean, number
 from mlip_deploy.progress import Progress
 from mlip_deploy.validation.properties.recipe import relax
 

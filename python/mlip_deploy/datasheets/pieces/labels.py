@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlip_deploy.atlas.evidence import Number
-from mlip_deploy.atlas.pieces.piece import ENGINE, NotApplicableError, Subject
+from mlip_deploy.datasheets.evidence import Number
+from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Subject
 from mlip_deploy.engines import evaluator
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.readers import read_set

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-from mlip_deploy.atlas.evidence import Found
-from mlip_deploy.atlas.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, number, run_case
 from mlip_deploy.bench.measure import Workload, compare, in_process, measure, peak_memory_per_atom
 from mlip_deploy.bench.report import machine
 from mlip_deploy.bench.systems import build_system
+from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, number, run_case
 from mlip_deploy.engines import missing
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
@@ -16,78 +17,110 @@ from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.fidelity import RANKS, check
 from mlip_deploy.validation.physics import dynamics, extent
 
-SYSTEMS = {"si": (64, 512, 1000, 4096), "water": (192, 648, 1029, 3000)}
-"""atoms; of a model without silicon, water"""
-ABOUT_1000 = 2
-"""which of them stands for a simulation of 1000 atoms"""
+SYSTEMS = {"silicon": ("si", (64, 512, 1000, 4096)), "water": ("water", (192, 648, 1029, 3000))}
+"""name and atoms; the first that a model knows is measured at each size, water also beside silicon at the second"""
+SECOND, THIRD = 1, 2
+"""the third stands for a simulation of 1000 atoms"""
 TIMESTEP = 1.0  # fs
 SAMPLES = 3
 SHARE_OF_MEMORY = 0.5
 """of the machine's, that a measurement may take"""
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one costs."""
+
+    material: str
+    atoms: int
+    microseconds: float
+    """per atom"""
+    kilobytes: float
+    """per atom"""
+
+
 def _cost(subject: Subject, progress: Progress) -> Found:
-    kind = next(
-        (kind for kind in SYSTEMS if set(build_system(f"{kind}{SYSTEMS[kind][0]}").symbols) <= subject.elements), None
-    )
-    if kind is None:
-        raise NotApplicableError("elements: the model knows neither silicon nor water")
-    path, (threads, device) = str(subject.artifact.path), subject.hardware
-    threads = max(1, threads)
-    sizes: list[int] = []
-    microseconds: list[float] = []
-    kilobytes: list[float] = []
-    left_out: list[str] = []
-    for size in SYSTEMS[kind]:
-        case = Workload(f"{kind}{size}", ENGINE, threads, 1, device)
-        if kilobytes and 1000.0 * kilobytes[-1] * size > SHARE_OF_MEMORY * _memory():
-            left_out.append(f"{size} atoms: {1e-6 * kilobytes[-1] * size:.0f} GB of memory would be needed")
-            continue
-        progress(f"{size} atoms, memory")
-        memory = in_process(peak_memory_per_atom, case, path)
-        if memory is None:
-            left_out.append(f"{size} atoms: out of memory")
-            continue
-        progress(f"{size} atoms, time")
-        (summary,) = compare(case, in_process(measure, case, [path], SAMPLES, 1))["results"]
-        milliseconds = summary["cpu_ms_per_step"] if threads == 1 and device == "cpu" else summary["ms_per_step"]
-        sizes.append(size)
-        microseconds.append(1000.0 * milliseconds / size)
-        kilobytes.append(memory / 1000.0)
-    if not sizes:
-        raise MLIPError("; ".join(left_out))
-    numbers = [
-        number(f"time per atom and step, {what}", microseconds[sizes.index(size)], "µs", "low", size)
-        for what, size in zip(("smallest", "middle", "1000 atoms", "largest"), SYSTEMS[kind], strict=True)
-        if size in sizes and what != "1000 atoms"
+    known = [
+        material
+        for material, (system, sizes) in SYSTEMS.items()
+        if subject.elements.issuperset(build_system(f"{system}{sizes[0]}").symbols)
     ]
-    about = SYSTEMS[kind][ABOUT_1000]
-    if about in sizes:
-        step = 1e-6 * microseconds[sizes.index(about)] * 1000  # s, of 1000 atoms
-        numbers.append(
-            number(f"1000 atoms, steps of {TIMESTEP:g} fs", 86400.0 / step * TIMESTEP * 1e-6, "ns/day", "high", about)
-        )
-    numbers.append(number("memory per atom", kilobytes[-1], "kB", "low", sizes[-1]))
-    clock = "CPU time" if threads == 1 and device == "cpu" else "time"
+    if not known:
+        raise NotApplicableError("elements: the model knows neither silicon nor water")
+    steps: list[Step] = []
+    left_out: list[str] = []
+    for material in known:
+        sizes = SYSTEMS[material][1]
+        for size in sizes if material == known[0] else [sizes[SECOND]]:
+            if steps and 1000.0 * steps[-1].kilobytes * size > SHARE_OF_MEMORY * _memory():
+                left_out.append(f"{material}, {size} atoms: {1e-6 * steps[-1].kilobytes * size:.0f} GB would be needed")
+            elif step := _step(subject, material, size, progress):
+                steps.append(step)
+            else:
+                left_out.append(f"{material}, {size} atoms: out of memory")
+    if not steps:
+        raise MLIPError("; ".join(left_out))
+    main = [step for step in steps if step.material == known[0]]
+    third = SYSTEMS[known[0]][1][THIRD]
+    numbers = [
+        number(f"time per atom and step, {step.material}, {step.atoms} atoms", step.microseconds, "µs", "low")
+        for step in steps
+        if step.atoms != third
+    ]
+    for one in main:
+        if one.atoms == third:
+            nanoseconds = 86400.0 / (1e-6 * one.microseconds * 1000) * TIMESTEP * 1e-6
+            what = f"1000 atoms of {one.material} in steps of {TIMESTEP:g} fs"
+            numbers.append(number(what, nanoseconds, "ns/day", "high"))
+    numbers.append(number(f"memory per atom, {main[-1].material}", main[-1].kilobytes, "kB", "low", main[-1].atoms))
     found = machine()
     return Found(
-        said=f"{clock} of {microseconds[-1]:.3g} µs per atom and step",
+        said=f"{main[-1].microseconds:.3g} µs of {_clock(subject)} per atom and step of {main[-1].material}",
         numbers=numbers,
         curves=[
             Curve(
                 title="Cost of a step",
                 x_label="atoms",
                 y_label="µs per atom and step",
-                series=[Series(label=kind, x=[float(size) for size in sizes], y=microseconds)],
+                series=[
+                    Series(
+                        label=main[0].material,
+                        x=[float(step.atoms) for step in main],
+                        y=[step.microseconds for step in main],
+                    )
+                ],
                 logarithmic=True,
             )
         ],
         notes=[
-            f"{clock}, median of {SAMPLES} steps on {threads} thread(s), {device}: {found['processor']} "
-            f"({found['instruction_set']}, {found['cores']} cores); {'silicon' if kind == 'si' else 'water'}",
+            f"{_clock(subject)}, median of {SAMPLES} steps: {found['processor']} ({found['instruction_set']}, "
+            f"{found['cores']} cores)",
             *(f"not measured, {words}" for words in left_out),
         ],
     )
+
+
+def _step(subject: Subject, material: str, size: int, progress: Progress) -> Step | None:
+    """None where memory does not suffice."""
+    path, (threads, device) = str(subject.artifact.path), subject.hardware
+    case = Workload(f"{SYSTEMS[material][0]}{size}", ENGINE, max(1, threads), 1, device)
+    progress(f"{material}, {size} atoms")
+    memory = in_process(peak_memory_per_atom, case, path)
+    if memory is None:
+        return None
+    (summary,) = compare(case, in_process(measure, case, [path], SAMPLES, 1))["results"]
+    milliseconds = summary["cpu_ms_per_step"] if _is_one_thread(subject) else summary["ms_per_step"]
+    return Step(material, size, 1000.0 * milliseconds / size, memory / 1000.0)
+
+
+def _is_one_thread(subject: Subject) -> bool:
+    """Then its CPU time is what other programs on the machine do not change."""
+    return subject.hardware.threads <= 1 and subject.hardware.device == "cpu"
+
+
+def _clock(subject: Subject) -> str:
+    threads, device = subject.hardware
+    return "CPU time on one thread" if _is_one_thread(subject) else f"time on {max(1, threads)} thread(s), {device},"
 
 
 def _memory() -> float:
@@ -166,7 +199,7 @@ PIECES = [
     Piece(
         name="cost",
         question=5,
-        measures="one step at four sizes, through the ASE calculator (mlip bench)",
+        measures="one step of silicon at four sizes and of water, through the ASE calculator (mlip bench)",
         not_tested="GPUs, several nodes; larger systems",
         measure=_cost,
         seconds=60,

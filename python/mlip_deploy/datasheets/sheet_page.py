@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlip_deploy.atlas.evidence import Evidence, Number, Sheet
-from mlip_deploy.atlas.questions import QUESTIONS
+from mlip_deploy.datasheets.evidence import Evidence, Number, Sheet
+from mlip_deploy.datasheets.questions import QUESTIONS
 from mlip_deploy.report.page import Page
 
 MOST_PLOTS = 4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlip_deploy.atlas.pieces import data, definition, long_range, new_physics, quality, scale
-from mlip_deploy.atlas.pieces.piece import Piece
+from mlip_deploy.datasheets.pieces import data, definition, long_range, new_physics, quality, scale
+from mlip_deploy.datasheets.pieces.piece import Piece
 
 PIECES: dict[str, Piece] = {
     piece.name: piece

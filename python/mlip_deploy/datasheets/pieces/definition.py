@@ -8,10 +8,10 @@ from ase.collections import dcdft
 from ase.eos import birchmurnaghan
 from ase.units import GPa
 
-from mlip_deploy.atlas.evidence import Found, Number
-from mlip_deploy.atlas.pieces.labels import mlearn_forces, relative_error
-from mlip_deploy.atlas.pieces.piece import Piece, Subject, mean, median, number, run_case, share
 from mlip_deploy.close_atoms import close_atoms
+from mlip_deploy.datasheets.evidence import Found, Number
+from mlip_deploy.datasheets.pieces.labels import mlearn_forces, relative_error
+from mlip_deploy.datasheets.pieces.piece import Piece, Subject, mean, median, number, run_case, share
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.readers import Labelled, read_set

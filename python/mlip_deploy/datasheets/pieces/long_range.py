@@ -6,8 +6,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import s22
 
-from mlip_deploy.atlas.evidence import Found
-from mlip_deploy.atlas.pieces.piece import Piece, Subject, mean, number, run_case
+from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces.piece import Piece, Subject, mean, number, run_case
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.physics import extent

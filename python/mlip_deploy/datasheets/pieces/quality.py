@@ -8,10 +8,10 @@ import numpy as np
 
 from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.atlas.evidence import Found
-from mlip_deploy.atlas.pieces.labels import MLEARN, mlearn_forces, relative_error, slope
-from mlip_deploy.atlas.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, mean, number, share
 from mlip_deploy.conformance.conform import conform
+from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces.labels import MLEARN, mlearn_forces, relative_error, slope
+from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, mean, number, share
 from mlip_deploy.domain.fit import LARGE_ERROR, fit_domain
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_folder

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlip_deploy.atlas.evidence import Found
-from mlip_deploy.atlas.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, mean, median
+from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, mean, median
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.datasets import DATASETS
