@@ -27,7 +27,7 @@ COLUMNS = {
     "phonons": ("highest frequency",),
     "vacancy": ("vacancy formation",),
     "surface": ("(111)",),
-    "liquid": ("∫",),
+    "liquid": ("first peak",),
     "grades": ("AUROC",),
 }
 SILICON, WATER = "time per atom and step, silicon, 512 atoms", "time per atom and step, water, 648 atoms"
@@ -39,6 +39,8 @@ TRADES = (
 """cost against error, each in one plot"""
 OVERLAID = ("interactions", "ions", "cost", "liquid", "phonons", "reach")
 """pieces whose curves are drawn for all models together"""
+OF_DATA = 2
+"""the question to which models together say something"""
 MISSING, NOT_APPLICABLE = "missing", "–"
 
 
@@ -60,7 +62,7 @@ def page(atlas: Atlas) -> str:
         reasons,
     )
     out.heading("Which model for which job")
-    out.table(["what matters", "best", "value", "unit", "not told from it", "of"], _leaders(atlas))
+    out.table(["what matters", "best", "value", "unit", "not told from it", "models"], _leaders(atlas))
     out.paragraph(
         "Best: among the models that have the number. Not told from it: the 95 % intervals overlap. The processor and "
         "the licence may matter more than either."
@@ -69,13 +71,14 @@ def page(atlas: Atlas) -> str:
     columns = _columns(atlas)
     headings = [f"{one.quantity} / {one.unit}" if one.unit else one.quantity for one in columns]
     out.sortable(
-        ["model", "energies compare with", "licence", "elements", *headings],
+        ["model", "energies compare with", "licence", "elements", "file / MB", *headings],
         [
             [
                 name(sheet),
                 sheet.identity.energy_frame,
                 sheet.identity.licence,
                 str(len(sheet.identity.elements)),
+                f"{sheet.identity.megabytes:.1f}",
                 *(_cell(sheet, column.quantity) for column in columns),
             ]
             for sheet in atlas.sheets
@@ -93,8 +96,9 @@ def page(atlas: Atlas) -> str:
         out.curves(overlaid)
     for question, text in QUESTIONS.items():
         _question(out, atlas, question, text)
-    _relatives(out, atlas)
-    _flags(out, atlas)
+        if question == OF_DATA:
+            _relatives(out, atlas)
+            _flags(out, atlas)
     if absent:
         out.heading("Missing evidence")
         out.table(["model", "piece", "reason"], [[model, one.piece, one.reason] for model, one in absent])
@@ -119,7 +123,8 @@ def page(atlas: Atlas) -> str:
         f"{sheet.threads} thread(s)"
         for sheet in atlas.sheets
     )
-    out.paragraph(f"Measured on {'; '.join(processors)}.")
+    several = " Times of different machines must not be compared." if len(processors) > 1 else ""
+    out.paragraph(f"Measured on {'; '.join(processors)}.{several}")
     return out.html()
 
 
@@ -285,7 +290,7 @@ def _relatives(out: Page, atlas: Atlas) -> None:
 def _flags(out: Page, atlas: Atlas) -> None:
     if not atlas.flags:
         return
-    out.heading("Labels to look at")
+    out.subheading("Labels to look at")
     out.paragraph(
         "Labels from which all models with energies for them are far, at least three times their median distance, "
         "while they agree with each other within a third of it. A reason to look, not a proof."

@@ -63,7 +63,7 @@ def _question(out: Page, sheet: Sheet, question: int) -> None:
     out.paragraph(verdict(sheet, question))
     rows = [_row(one.piece, number) for one in evidence if one.found for number in one.found.numbers]
     if rows:
-        out.table(["piece", "quantity", "value", "95 %", "unit", "of"], rows)
+        out.table(["piece", "quantity", "value", "95 %", "unit", "n"], rows)
     out.curves([curve for one in evidence if one.found for curve in one.found.curves[:MOST_PLOTS]])
     for one in evidence:
         if one.found:

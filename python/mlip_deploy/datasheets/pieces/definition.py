@@ -11,7 +11,16 @@ from ase.units import GPa
 from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.datasheets.evidence import Found, Number
 from mlip_deploy.datasheets.pieces.labels import mlearn_forces, relative_error
-from mlip_deploy.datasheets.pieces.piece import Piece, Subject, mean, median, number, run_case, share
+from mlip_deploy.datasheets.pieces.piece import (
+    NotApplicableError,
+    Piece,
+    Subject,
+    mean,
+    median,
+    number,
+    run_case,
+    share,
+)
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.readers import Labelled, read_set
@@ -81,7 +90,7 @@ def _compositions(subject: Subject, progress: Progress) -> Found:
     drawn = [crystals[k] for k in order if len(crystals[k].atoms) <= MOST_ATOMS]
     drawn = [one for one in drawn if known.issuperset(one.atoms.get_chemical_symbols())][:COMPOSITIONS]
     if not drawn:
-        raise MLIPError("no crystal of the set wbm is made of the model's elements")
+        raise NotApplicableError("elements: no crystal of the set wbm is made of the model's")
     lost = []
     for k, crystal in enumerate(drawn, start=1):
         progress(f"{k} of {len(drawn)} ({crystal.name})")
@@ -127,7 +136,7 @@ COMPRESSED = 0.8
 def _compression(subject: Subject, progress: Progress) -> Found:
     symbols = [symbol for symbol in dcdft.names if symbol in subject.elements]
     if not symbols:
-        raise MLIPError("the model knows none of the elements of the Δ project")
+        raise NotApplicableError("elements: the model knows none of the Δ project's")
     calculator = subject.setting(progress).calculator()
     label, model, details, left_out = [], [], [], []
     for symbol in symbols:

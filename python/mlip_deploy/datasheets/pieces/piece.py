@@ -18,7 +18,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.reference_data.statistics import bootstrap, share_interval
 from mlip_deploy.result import Array
-from mlip_deploy.validation.case import Case, Context, Hardware, Outcome
+from mlip_deploy.validation.case import Case, Check, Context, Hardware, Outcome
 from mlip_deploy.validation.properties.recipe import Setting
 
 ENGINE = "ase"
@@ -84,18 +84,31 @@ def run_case(cases: Sequence[Case], name: str, context: Context, progress: Progr
 
     Raises
     ------
-    NotApplicableError
-        With the suite's reason.
     MLIPError
-        The case had no number.
+        As `require_numbers`.
     """
     (case,) = [case for case in cases if case.name == name]
     outcome = case.run(context, progress)
-    if all(check.value is None for check in outcome.checks):
-        reasons = "; ".join(dict.fromkeys(check.reason for check in outcome.checks if check.reason))
-        not_applicable = all(check.verdict == "not-applicable" for check in outcome.checks)
-        raise (NotApplicableError if not_applicable else MLIPError)(reasons or f"{name} measured nothing")
+    require_numbers(outcome.checks)
     return outcome
+
+
+def require_numbers(checks: Sequence[Check]) -> None:
+    """Find out that something was measured.
+
+    Raises
+    ------
+    NotApplicableError
+        Nothing applies, for the reasons of the checks.
+    MLIPError
+        Nothing was measured, for their reasons.
+    """
+    if any(check.value is not None for check in checks):
+        return
+    reasons = "; ".join(dict.fromkeys(check.reason for check in checks if check.reason)) or "nothing was measured"
+    if all(check.verdict == "not-applicable" for check in checks):
+        raise NotApplicableError(reasons)
+    raise MLIPError(reasons)
 
 
 def share(quantity: str, successes: int, n: int, sampled: bool = False) -> Number:

@@ -11,7 +11,16 @@ from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.conformance.conform import conform
 from mlip_deploy.datasheets.evidence import Found
 from mlip_deploy.datasheets.pieces.labels import MLEARN, mlearn_forces, relative_error, slope
-from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Piece, Subject, mean, number, share
+from mlip_deploy.datasheets.pieces.piece import (
+    ENGINE,
+    NotApplicableError,
+    Piece,
+    Subject,
+    mean,
+    number,
+    require_numbers,
+    share,
+)
 from mlip_deploy.domain.fit import LARGE_ERROR, fit_domain
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_folder
@@ -50,20 +59,18 @@ def _recipe(recipe: str, what: str, subject: Subject, progress: Progress) -> Fou
     chosen = [case for case in property_cases(context) if case.name == recipe or case.name.startswith(f"{recipe}-")]
     outcomes = [case.run(context, progress) for case in chosen]
     checks = [check for outcome in outcomes for check in outcome.checks]
-    if all(check.value is None for check in checks):
-        kind = NotApplicableError if all(c.verdict == "not-applicable" for c in checks) else MLIPError
-        raise kind("; ".join(dict.fromkeys(check.reason for check in checks if check.reason)))
+    require_numbers(checks)
     numbers, details = [], []
-    by_metric: dict[tuple[str, str], list[float]] = {}
+    by_metric: dict[tuple[str, str, bool], list[float]] = {}
     for check in checks:
         if check.value is None:
             continue
         material, _, quantity = check.quantity.partition(": ")
-        by_metric.setdefault((quantity, check.unit), []).append(check.value)
+        by_metric.setdefault((quantity, check.unit, check.threshold is not None), []).append(check.value)
         details.append(number(f"{material}: {quantity}", check.value, check.unit))
-    for (quantity, unit), values in by_metric.items():
-        off = np.abs(values)
-        numbers.append(mean(f"{quantity}, mean size" if len(off) > 1 else quantity, off, unit))
+    for (quantity, unit, is_judged), values in by_metric.items():
+        found = mean(f"{quantity}, mean size", np.abs(values), unit)
+        numbers.append(found if is_judged else found.model_copy(update={"better": None}))
     judged = [check for check in checks if check.verdict in ("pass", "fail")]
     passed = sum(check.verdict == "pass" for check in judged)
     return Found(
