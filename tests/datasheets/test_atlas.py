@@ -23,9 +23,9 @@ def test_the_front_is_what_no_other_beats() -> None:
 
 def test_leaders_and_those_that_are_not_told_from_them() -> None:
     html = page(atlas_records.atlas())
-    row = f'<td>{atlas_records.ERROR}</td><td>exact</td><td class="number">0.1</td><td>eV/Å</td><td>neither</td>'
+    row = f"<td>dynamics</td><td>exact</td><td>0.1 eV/Å</td><td>neither</td><td>{atlas_records.ERROR}</td>"
     assert row in html  # the intervals of "exact" and "neither" overlap, that of "fast" is apart
-    row = f'<td>{atlas_records.COST}</td><td>fast</td><td class="number">10</td><td>µs</td><td>–</td>'
+    row = f"<td>long runs</td><td>fast</td><td>10 µs</td><td>–</td><td>{atlas_records.COST}</td>"
     assert row in html
     assert html.count("nobody looked") == 3 * (len(PIECES) - 2), "missing evidence is shown as missing"
     assert "the process ended" in html

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from mlip_deploy.datasheets.evidence import Atlas, Number, Sheet
 from mlip_deploy.datasheets.questions import QUESTIONS
@@ -11,25 +13,31 @@ from mlip_deploy.datasheets.sheet_page import shown, verdict
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.report.page import Page
 
-COLUMNS = {
-    # piece: quantities with a column of their own in the table of all models, by their beginnings
-    "elements": ("elements that pass",),
-    "compositions": ("compositions that survive",),
-    "crystals": ("energy of crystals in the model's frame", "energy of crystals after a shift of each element, mean"),
-    "interactions": ("interaction of molecules at",),
-    "reach": ("a displacement is felt",),
-    "ions": ("force of ammonium on chloride over the Coulomb force, 8",),
-    "cost": ("time per atom and step, silicon, 512", "time per atom and step, water, 648", "1000 atoms", "memory"),
-    "drift": ("drift",),
-    "forces": ("force component", "slope of forces"),
-    "eos": ("equilibrium volume",),
-    "elastic": ("shear modulus",),
-    "phonons": ("highest frequency",),
-    "vacancy": ("vacancy formation",),
-    "surface": ("(111)",),
-    "liquid": ("first peak",),
-    "grades": ("AUROC",),
-}
+COLUMNS = (
+    # job, piece, beginning of the quantity: what has a column in the table of all models
+    ("any element", "elements", "elements that pass"),
+    ("unknown compositions, hot", "compositions", "compositions that survive"),
+    ("energies of crystals, in its frame", "crystals", "energy of crystals in the model's frame"),
+    ("energies of crystals", "crystals", "energy of crystals after a shift of each element, mean"),
+    ("high pressure", "compression", "energy of compression to"),
+    ("dynamics", "forces", "force component"),
+    ("softening", "forces", "slope of forces"),
+    ("densities", "eos", "equilibrium volume"),
+    ("stiffness", "elastic", "shear modulus"),
+    ("vibrations", "phonons", "highest frequency"),
+    ("vacancies", "vacancy", "vacancy formation"),
+    ("surfaces", "surface", "(111)"),
+    ("liquids", "liquid", "first peak"),
+    ("molecules beside each other", "interactions", "interaction of molecules at"),
+    ("long range", "reach", "a displacement is felt"),
+    ("ions", "ions", "force of ammonium on chloride over the Coulomb force, 8"),
+    ("small systems", "cost", "time per atom and step, silicon, 64"),
+    ("long runs", "cost", "time per atom and step, silicon, 512"),
+    ("long runs of water", "cost", "time per atom and step, water, 648"),
+    ("large systems", "cost", "memory per atom, silicon"),
+    ("conserved energy", "drift", "drift"),
+    ("to know where it errs", "grades", "AUROC"),
+)
 SILICON, WATER = "time per atom and step, silicon, 512 atoms", "time per atom and step, water, 648 atoms"
 TRADES = (
     (SILICON, "energy of crystals after a shift of each element, mean absolute error"),
@@ -62,11 +70,14 @@ def page(atlas: Atlas) -> str:
         reasons,
     )
     out.heading("Which model for which job")
-    out.table(["what matters", "best", "value", "unit", "not told from it", "models"], _leaders(atlas))
-    out.paragraph(
-        "Best: among the models that have the number. Not told from it: the 95 % intervals overlap. The processor and "
-        "the licence may matter more than either."
-    )
+    leaders = _leaders(atlas)
+    if leaders:
+        with out.folded("the best of each number", is_open=True):
+            out.table(["job", "best", "value", "not told from it", "by", "models"], leaders)
+        out.paragraph(
+            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap. The elements "
+            "that it knows, its functional and its licence may matter more."
+        )
     out.heading("All models")
     columns = _columns(atlas)
     headings = [f"{one.quantity} / {one.unit}" if one.unit else one.quantity for one in columns]
@@ -79,7 +90,7 @@ def page(atlas: Atlas) -> str:
                 sheet.identity.licence,
                 str(len(sheet.identity.elements)),
                 f"{sheet.identity.megabytes:.1f}",
-                *(_cell(sheet, column.quantity) for column in columns),
+                *(_cell(sheet, column) for column in columns),
             ]
             for sheet in atlas.sheets
         ],
@@ -143,27 +154,36 @@ def _numbers(sheet: Sheet, question: int | None = None) -> dict[str, Number]:
     }
 
 
-def _columns(atlas: Atlas) -> list[Number]:
-    """One number of each column, of the first model that has it."""
-    found: dict[str, Number] = {}
-    for piece, beginnings in COLUMNS.items():
-        for beginning in beginnings:
-            for sheet in atlas.sheets:
-                for evidence in sheet.evidence:
-                    if evidence.piece == piece and evidence.found:
-                        for number in evidence.found.numbers:
-                            if number.quantity.startswith(beginning):
-                                found.setdefault(number.quantity, number)
+@dataclass(frozen=True)
+class Column:
+    """Of the table of all models."""
+
+    job: str
+    piece: str
+    quantity: str
+    unit: str
+    better: Literal["low", "high"] | None
+
+
+def _columns(atlas: Atlas) -> list[Column]:
+    """Those for which some model has a number."""
+    found: dict[str, Column] = {}
+    for job, piece, beginning in COLUMNS:
+        for sheet in atlas.sheets:
+            for evidence in sheet.evidence:
+                if evidence.piece == piece and evidence.found:
+                    for one in evidence.found.numbers:
+                        if one.quantity.startswith(beginning):
+                            found.setdefault(one.quantity, Column(job, piece, one.quantity, one.unit, one.better))
     return list(found.values())
 
 
-def _cell(sheet: Sheet, quantity: str) -> str:
+def _cell(sheet: Sheet, column: Column) -> str:
     """A number, or why there is none."""
-    if number := _numbers(sheet).get(quantity):
+    if number := _numbers(sheet).get(column.quantity):
         return shown(number.value)
-    piece = next((p for p, starts in COLUMNS.items() if any(quantity.startswith(start) for start in starts)), "")
-    status = next((evidence.status for evidence in sheet.evidence if evidence.piece == piece), "missing")
-    return MISSING if status == "missing" else NOT_APPLICABLE
+    is_missing = any(evidence.piece == column.piece and evidence.status == "missing" for evidence in sheet.evidence)
+    return MISSING if is_missing else NOT_APPLICABLE
 
 
 def _leaders(atlas: Atlas) -> list[list[str]]:
@@ -176,8 +196,8 @@ def _leaders(atlas: Atlas) -> list[list[str]]:
         sign = 1.0 if column.better == "low" else -1.0
         best_name, best = min(having, key=lambda pair: sign * pair[1].value)
         alike = [other for other, number in having if other != best_name and _overlap(best, number)]
-        value = shown(best.value)
-        rows.append([column.quantity, best_name, value, column.unit, ", ".join(alike) or "–", str(len(having))])
+        value = f"{shown(best.value)} {column.unit}".rstrip()
+        rows.append([column.job, best_name, value, ", ".join(alike) or "–", column.quantity, str(len(having))])
     return rows
 
 

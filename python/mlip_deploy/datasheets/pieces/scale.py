@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlip_deploy.bench.measure import Workload, compare, in_process, measure, peak_memory_per_atom
 from mlip_deploy.bench.report import machine
@@ -14,13 +16,14 @@ from mlip_deploy.engines import missing
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
+from mlip_deploy.validation.case import Hardware
 from mlip_deploy.validation.fidelity import RANKS, check
 from mlip_deploy.validation.physics import dynamics, extent
 
 SYSTEMS = {"silicon": ("si", (64, 512, 1000, 4096)), "water": ("water", (192, 648, 1029, 3000))}
-"""name and atoms; the first that a model knows is measured at each size, water also beside silicon at the second"""
+"""name and atoms; the first that a model knows is measured at each size, another one at the second"""
 SECOND, THIRD = 1, 2
-"""the third stands for a simulation of 1000 atoms"""
+"""memory is measured at the second; the third stands for a simulation of 1000 atoms"""
 TIMESTEP = 1.0  # fs
 SAMPLES = 3
 SHARE_OF_MEMORY = 0.5
@@ -28,15 +31,16 @@ SHARE_OF_MEMORY = 0.5
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one costs."""
+class Size:
+    """A system to be measured."""
 
     material: str
     atoms: int
-    microseconds: float
-    """per atom"""
-    kilobytes: float
-    """per atom"""
+
+    def case(self, hardware: Hardware) -> Workload:
+        """As `mlip bench` takes it."""
+        system = f"{SYSTEMS[self.material][0]}{self.atoms}"
+        return Workload(system, ENGINE, max(1, hardware.threads), 1, hardware.device)
 
 
 def _cost(subject: Subject, progress: Progress) -> Found:
@@ -47,46 +51,46 @@ def _cost(subject: Subject, progress: Progress) -> Found:
     ]
     if not known:
         raise NotApplicableError("elements: the model knows neither silicon nor water")
-    steps: list[Step] = []
-    left_out: list[str] = []
-    for material in known:
-        sizes = SYSTEMS[material][1]
-        for size in sizes if material == known[0] else [sizes[SECOND]]:
-            if steps and 1000.0 * steps[-1].kilobytes * size > SHARE_OF_MEMORY * _memory():
-                left_out.append(f"{material}, {size} atoms: {1e-6 * steps[-1].kilobytes * size:.0f} GB would be needed")
-            elif step := _step(subject, material, size, progress):
-                steps.append(step)
-            else:
-                left_out.append(f"{material}, {size} atoms: out of memory")
-    if not steps:
-        raise MLIPError("; ".join(left_out))
-    main = [step for step in steps if step.material == known[0]]
-    third = SYSTEMS[known[0]][1][THIRD]
+    main = [Size(known[0], atoms) for atoms in SYSTEMS[known[0]][1]]
+    others = [Size(material, SYSTEMS[material][1][SECOND]) for material in known[1:]]
+    path, hardware = str(subject.artifact.path), subject.hardware
+    progress(f"memory of {main[SECOND].atoms} atoms")
+    memory = in_process(peak_memory_per_atom, main[SECOND].case(hardware), path)
+    if memory is None:
+        raise MLIPError(f"{main[SECOND].atoms} atoms of {known[0]} do not fit into the memory")
+    measured = [size for size in main + others if memory * size.atoms <= SHARE_OF_MEMORY * _memory()]
+    cases = [size.case(hardware) for size in measured]
+    summaries = in_process(_summaries, cases, path, progress=progress)
+    clock = "cpu_ms_per_step" if _is_one_thread(subject) else "ms_per_step"
+    times = {
+        size: 1000.0 * summary[clock] / size.atoms  # µs
+        for size, summary in zip(measured, summaries, strict=True)
+        if not summary["out_of_memory"]
+    }
     numbers = [
-        number(f"time per atom and step, {step.material}, {step.atoms} atoms", step.microseconds, "µs", "low")
-        for step in steps
-        if step.atoms != third
+        number(f"time per atom and step, {size.material}, {size.atoms} atoms", time, "µs", "low")
+        for size, time in times.items()
+        if size != main[THIRD]
     ]
-    for one in main:
-        if one.atoms == third:
-            nanoseconds = 86400.0 / (1e-6 * one.microseconds * 1000) * TIMESTEP * 1e-6
-            what = f"1000 atoms of {one.material} in steps of {TIMESTEP:g} fs"
-            numbers.append(number(what, nanoseconds, "ns/day", "high"))
-    numbers.append(number(f"memory per atom, {main[-1].material}", main[-1].kilobytes, "kB", "low", main[-1].atoms))
-    found = machine()
+    if main[THIRD] in times:
+        nanoseconds = 86400.0 / (1e-6 * times[main[THIRD]] * 1000) * TIMESTEP * 1e-6
+        numbers.append(number(f"1000 atoms of {known[0]} in steps of {TIMESTEP:g} fs", nanoseconds, "ns/day", "high"))
+    numbers.append(number(f"memory per atom, {known[0]}", memory / 1000.0, "kB", "low", main[SECOND].atoms))
+    found, largest = machine(), [size for size in main if size in times][-1]
+    left_out = [size for size in main + others if size not in times]
     return Found(
-        said=f"{main[-1].microseconds:.3g} µs of {_clock(subject)} per atom and step of {main[-1].material}",
+        said=f"{times[largest]:.3g} µs of {_clock(subject)} per atom and step of {largest.atoms} atoms of {known[0]}",
         numbers=numbers,
         curves=[
             Curve(
-                title="Cost of a step",
+                title=f"Cost of a step of {known[0]}",
                 x_label="atoms",
                 y_label="µs per atom and step",
                 series=[
                     Series(
-                        label=main[0].material,
-                        x=[float(step.atoms) for step in main],
-                        y=[step.microseconds for step in main],
+                        label="",
+                        x=[float(size.atoms) for size in main if size in times],
+                        y=[times[size] for size in main if size in times],
                     )
                 ],
                 logarithmic=True,
@@ -95,22 +99,21 @@ def _cost(subject: Subject, progress: Progress) -> Found:
         notes=[
             f"{_clock(subject)}, median of {SAMPLES} steps: {found['processor']} ({found['instruction_set']}, "
             f"{found['cores']} cores)",
-            *(f"not measured, {words}" for words in left_out),
+            *(
+                f"no memory, {1e-9 * memory * one.atoms:.1f} GB: {one.atoms} atoms of {one.material}"
+                for one in left_out
+            ),
         ],
     )
 
 
-def _step(subject: Subject, material: str, size: int, progress: Progress) -> Step | None:
-    """None where memory does not suffice."""
-    path, (threads, device) = str(subject.artifact.path), subject.hardware
-    case = Workload(f"{SYSTEMS[material][0]}{size}", ENGINE, max(1, threads), 1, device)
-    progress(f"{material}, {size} atoms")
-    memory = in_process(peak_memory_per_atom, case, path)
-    if memory is None:
-        return None
-    (summary,) = compare(case, in_process(measure, case, [path], SAMPLES, 1))["results"]
-    milliseconds = summary["cpu_ms_per_step"] if _is_one_thread(subject) else summary["ms_per_step"]
-    return Step(material, size, 1000.0 * milliseconds / size, memory / 1000.0)
+def _summaries(cases: Sequence[Workload], path: str, *, progress: Progress) -> list[dict[str, Any]]:
+    """Of one file in each case, one after the other."""
+    found = []
+    for case in cases:
+        progress(f"time of {case.system}")
+        found += compare(case, measure(case, [path], SAMPLES, 1))["results"]
+    return found
 
 
 def _is_one_thread(subject: Subject) -> bool:
