@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mlip_deploy.comparison.content import ModelComparison
     from mlip_deploy.conformance.conform import conform
     from mlip_deploy.conformance.result import Conformance
+    from mlip_deploy.datasheets.atlas import atlas
+    from mlip_deploy.datasheets.datasheet import datasheet
+    from mlip_deploy.datasheets.evidence import Atlas, Sheet
     from mlip_deploy.domain.fit import fit_domain
     from mlip_deploy.domain.select import select_frames
     from mlip_deploy.errors import MLIPError
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Atlas",
     "Comparison",
     "Conformance",
     "Contract",
@@ -56,13 +60,16 @@ __all__ = [
     "Result",
     "Run",
     "Setting",
+    "Sheet",
     "Validation",
     "ValidationRecordWarning",
     "__version__",
+    "atlas",
     "check",
     "compare",
     "compose",
     "conform",
+    "datasheet",
     "evaluate_many",
     "export",
     "export_module",
@@ -75,6 +82,7 @@ __all__ = [
 
 _MODULES = {
     "Artifact": "artifact.reader",
+    "Atlas": "datasheets.evidence",
     "Comparison": "validation.fidelity",
     "Conformance": "conformance.result",
     "Contract": "artifact.contract",
@@ -90,13 +98,16 @@ _MODULES = {
     "prepare": "preparation.prepare",
     "Result": "result",
     "Run": "simulation.content",
+    "Sheet": "datasheets.evidence",
     "run": "simulation.run",
     "ValidationRecordWarning": "artifact.gate",
     "Validation": "validation.run",
+    "atlas": "datasheets.atlas",
     "check": "validation.fidelity",
     "compare": "comparison.compare",
     "compose": "exporters.compose",
     "conform": "conformance.conform",
+    "datasheet": "datasheets.datasheet",
     "evaluate_many": "ase",
     "export": "exporters.export",
     "export_module": "exporters.module",

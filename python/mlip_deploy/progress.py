@@ -10,3 +10,8 @@ Progress = Callable[[str], None]
 
 def silent(message: str) -> None:
     """Say nothing."""
+
+
+def after(label: str, progress: Progress) -> Progress:
+    """The same with a label before each line, such as "[2/5] phonons"."""
+    return lambda message: progress(f"{label}: {message}")

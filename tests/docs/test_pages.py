@@ -37,7 +37,7 @@ ELSEWHERE = {
     "validate.md": "validate/test_validate_page.py",
 }
 """Pages whose code other tests run."""
-ONLY_PARSED = {"conform.md", "export.md"}
+ONLY_PARSED = {"atlas.md", "conform.md", "export.md"}
 """Pages of commands that take long, or other models: test_commands_are_taken reads them."""
 CHECK = "mlip check model.mlip.pt"
 """What the page start.md runs already is left out of other pages, to save time."""

@@ -75,6 +75,8 @@ def options_of(name: str) -> set[str]:
         ("check", {"file", "json"}, {"path", "shuffled_ids"}),
         ("validate", {"file", "sign", "json"}, {"path"}),
         ("compare", {"json"}, set()),
+        ("datasheet", {"json"}, set()),
+        ("atlas", {"json"}, set()),
         ("prepare", set(), set()),
         ("run", {*options_of("prepare"), "json"}, {"prepared"}),
     ],

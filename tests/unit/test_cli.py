@@ -25,6 +25,8 @@ COMMANDS = [
     "domain",
     "select",
     "compare",
+    "datasheet",
+    "atlas",
     "conform",
     "prepare",
     "run",

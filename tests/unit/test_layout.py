@@ -77,6 +77,7 @@ FLOORS = [
     {"domain"},
     {"validation"},
     {"comparison", "conformance"},
+    {"datasheets"},
     {"cli"},
 ]
 """Modules and packages of mlip_deploy, the ground floor first. What stands above may import what stands below."""

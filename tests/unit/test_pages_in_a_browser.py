@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 
+import atlas_records
 import pytest
 from ase.io import write
 from conftest import EXAMPLES
@@ -13,6 +14,8 @@ from mlip_deploy.comparison.audit import Flag
 from mlip_deploy.comparison.content import ModelComparison, Row
 from mlip_deploy.comparison.cross import CrossPrediction, Disagreement
 from mlip_deploy.comparison.page import page as comparison_page
+from mlip_deploy.datasheets.atlas_page import page as atlas_page
+from mlip_deploy.datasheets.sheet_page import page as sheet_page
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.validation.case import Outcome, judged, unmeasured
 from mlip_deploy.validation.fidelity import Comparison, FidelityReport
@@ -103,7 +106,22 @@ def of_the_demo(a_run, tmp_path):
     return (tmp_path / "report.html").read_text()
 
 
-PAGES = {"run": of_a_run, "validation": of_a_validation, "comparison": of_a_comparison, "demo": of_the_demo}
+def of_a_datasheet(a_run, tmp_path):
+    return sheet_page(atlas_records.sheet("fast", LONG))
+
+
+def of_an_atlas(a_run, tmp_path):
+    return atlas_page(atlas_records.atlas(LONG))
+
+
+PAGES = {
+    "datasheet": of_a_datasheet,
+    "atlas": of_an_atlas,
+    "run": of_a_run,
+    "validation": of_a_validation,
+    "comparison": of_a_comparison,
+    "demo": of_the_demo,
+}
 
 
 @pytest.mark.parametrize("kind", PAGES)
@@ -139,6 +157,32 @@ def test_a_search_leaves_the_rows_that_match(browser, tmp_path):
     assert page.locator(".hits").inner_text() == "1 of 30 rows"
     box.fill("")
     assert rows.locator("visible=true").count() == 30
+    page.close()
+
+
+def test_a_table_is_sorted_by_its_headings_and_keeps_what_has_the_elements(browser, tmp_path):
+    (tmp_path / "page.html").write_text(of_an_atlas(None, tmp_path))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+
+    def models():
+        rows = page.locator(".sortable tbody tr").locator("visible=true")
+        return [row.split("\t")[0] for row in rows.all_inner_texts()]
+
+    cost = page.locator(".sortable th button", has_text="µs")
+    cost.click()
+    assert models() == ["fast", "exact", "neither"]
+    cost.click()
+    assert models() == ["neither", "exact", "fast"]
+    page.locator(".sortable th button", has_text="model").first.click()
+    assert models() == ["exact", "fast", "neither"]
+    elements, words = page.locator(".sortable input").all()
+    elements.fill("Si Fe")
+    assert models() == ["exact"]
+    assert page.locator(".sortable .hits").inner_text() == "1 of 3 rows"
+    elements.fill("Si")
+    words.fill("NEITHER")
+    assert models() == ["neither"]
     page.close()
 
 

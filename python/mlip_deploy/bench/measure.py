@@ -26,6 +26,7 @@ from mlip_deploy.bench.systems import build_system
 from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_folder
+from mlip_deploy.progress import Progress
 from mlip_deploy.signals import unwind_on_signals
 
 WARM_UP = 2
@@ -243,19 +244,26 @@ def peak_memory_per_atom(case: Workload, contestant: Contestant) -> float | None
     return (peak_memory(device) - before) / len(atoms)
 
 
-def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_process(function: Callable[..., Any], *arguments: Any, progress: Progress | None = None) -> Any:
     """Call in a fresh process, which ends with the call, whatever ends it.
+
+    Args:
+        progress: called here with each line that the function gives to its keyword `progress` there.
 
     Raises:
         MLIPError: if the process died, besides what the function raises.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, arguments))
+    process = context.Process(target=_answer, args=(sender, function, arguments, progress is not None))
     process.start()
     sender.close()
     try:
-        returned, value = receiver.recv()
+        kind, value = receiver.recv()
+        while kind == "said":
+            assert progress is not None
+            progress(value)
+            kind, value = receiver.recv()
     except EOFError:
         process.join()
         raise MLIPError(f"a process of the measurement ended with status {process.exitcode}") from None
@@ -264,18 +272,19 @@ def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
         process.join()
         raise
     process.join()
-    if not returned:
+    if kind == "raised":
         raise value
     return value
 
 
-def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], reports: bool) -> None:
     unwind_on_signals()
+    keywords = {"progress": lambda message: sender.send(("said", message))} if reports else {}
     with sender:
         try:
-            answer = True, function(*arguments)
+            answer = "returned", function(*arguments, **keywords)
         except Exception as error:
-            answer = False, error
+            answer = "raised", error
         sender.send(answer)
 
 

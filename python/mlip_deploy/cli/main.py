@@ -42,6 +42,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "put several artifacts side by side: references, properties, cross-prediction, label audit",
         "mlip compare A.mlip.pt B.mlip.pt --reference wbm -o comparison/",
     ),
+    "datasheet": (
+        "measure what a model says to six open questions on foundation models, on one page",
+        "mlip datasheet 7net-0.mlip.pt -o sheet/",
+    ),
+    "atlas": (
+        "write the datasheets of several models, and one page across them",
+        "mlip atlas A.mlip.pt B.mlip.pt -o atlas/",
+    ),
     "conform": (
         "probe any potential inside its engine, whoever made it; exit 1 when a probe fails",
         'mlip conform lammps --structure si.cif --commands "pair_style sw; pair_coeff * * Si.sw Si"',

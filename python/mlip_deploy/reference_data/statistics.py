@@ -1,12 +1,13 @@
-"""Errors of predictions against labels, and the fit of one energy per element."""
+"""Errors of predictions against labels, their intervals, and the fit of one energy per element."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mlip_deploy.result import Array
 
@@ -68,3 +69,36 @@ def fit_shifts(symbols: Sequence[Sequence[str]], difference: Array) -> dict[str,
     sizes = counts.sum(axis=1, keepdims=True)
     solution = np.linalg.lstsq(counts / sizes, difference / sizes[:, 0], rcond=None)[0]
     return dict(zip(elements, solution.tolist(), strict=True))
+
+
+RESAMPLES = 1000
+SEED = 20
+COVERED = 0.95
+"""of an interval"""
+Z = 1.959964
+"""standard deviations of a normal distribution on each side of its middle that hold so much"""
+
+
+def bootstrap(n: int, statistic: Callable[[npt.NDArray[np.int64]], float]) -> tuple[float, float] | None:
+    """The interval that holds a statistic of n samples with 95 %, by drawing samples anew (percentiles).
+
+    Args:
+        statistic: (indices [n] of the samples, with repetitions) -> value. NaN where such a sample says nothing.
+
+    Returns:
+        None for less than three samples.
+    """
+    if n < 3:
+        return None
+    random = np.random.default_rng(SEED)
+    values = [statistic(random.integers(n, size=n)) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile(values, [0.5 - COVERED / 2, 0.5 + COVERED / 2])
+    return float(low), float(high)
+
+
+def share_interval(successes: int, n: int) -> tuple[float, float]:
+    """The interval that holds a share with 95 %: E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)."""
+    share = successes / n
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * float(np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -43,11 +43,15 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 .caption { color: var(--quiet); font-size: .92rem; margin: 1rem 0 0; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { white-space: nowrap; }
+th button { font: inherit; color: inherit; background: none; border: none; padding: 0; cursor: pointer;
+  text-align: inherit; white-space: normal; min-width: 6rem; }
+th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 td { min-width: 4rem; overflow-wrap: normal; }
 td.long { min-width: min(13rem, 50vw); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .pass, .refused { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; }
-.expected-fail, .open { color: var(--open); } .not-applicable, .not-tested, .not-supported { color: var(--quiet); }
+.expected-fail, .open { color: var(--open); }
+.not-applicable, .not-tested, .not-supported, .missing { color: var(--quiet); }
 details { border: 1px solid var(--line); border-radius: .3rem; margin: .6rem 0; padding: 0 .8rem; }
 summary { cursor: pointer; padding: .5rem 0; }
 summary .count, .hits { color: var(--quiet); font-size: .9rem; margin-left: .5rem; }
@@ -67,14 +71,27 @@ pre { background: var(--back); padding: .8rem; margin: .5rem 0; overflow-x: auto
 """
 
 SCRIPT = """
-for (const box of document.querySelectorAll("input[type=search]")) {
-  const rows = box.closest("details").querySelectorAll("tbody tr"), hits = box.nextElementSibling;
-  box.addEventListener("input", () => {
-    const words = box.value.toLowerCase().split(/\\s+/);
-    for (const row of rows) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+for (const part of document.querySelectorAll("details, .sortable")) {
+  const boxes = [...part.querySelectorAll(":scope > input")], rows = part.querySelectorAll("tbody tr");
+  const has = (row, box) => box.value.split(/\\s+/).filter(Boolean).every(word => box.name === "elements"
+    ? row.dataset.elements.split(" ").includes(word) : row.textContent.toLowerCase().includes(word.toLowerCase()));
+  for (const box of boxes) box.addEventListener("input", () => {
+    for (const row of rows) row.hidden = !boxes.every(box => has(row, box));
     const shown = [...rows].filter(row => !row.hidden).length;
-    hits.textContent = box.value ? `${shown} of ${rows.length} rows` : "";
+    part.querySelector(".hits").textContent = boxes.some(box => box.value) ? `${shown} of ${rows.length} rows` : "";
   });
+}
+for (const table of document.querySelectorAll(".sortable table")) {
+  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
+    const up = head.ariaSort !== "ascending";
+    for (const other of heads) other.ariaSort = other === head ? (up ? "ascending" : "descending") : null;
+    const text = row => row.cells[column].textContent, value = row => parseFloat(text(row));
+    const numeric = [...body.rows].some(row => !isNaN(value(row)));
+    body.append(...[...body.rows].sort((a, b) => numeric
+      ? isNaN(value(a)) - isNaN(value(b)) || (value(a) - value(b)) * (up ? 1 : -1)  // what is missing stays last
+      : text(a).localeCompare(text(b)) * (up ? 1 : -1)));
+  }));
 }
 // on paper everything is open
 const closed = new Set();
@@ -83,9 +100,10 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => { for (const part of closed) part.open = false; closed.clear(); });
 """
-"""Searches folded tables, row by row, and opens what is folded where the page is printed."""
+"""Searches folded tables, row by row, sorts and filters, and opens what is folded where the page is printed."""
 
 SEARCH = '<input type="search" placeholder="search" aria-label="search the rows"><span class="hits"></span>'
+ELEMENTS = '<input type="search" name="elements" placeholder="elements: Fe O" aria-label="elements to be known"> '
 LONG_TABLE = 12
 """Tables of more rows are folded."""
 LONG_TEXT = 60
@@ -187,6 +205,31 @@ class Page:
             self._parts.append(f'<p class="caption">{_escape(caption)}</p>')
         self._parts.append(f'<div class="scroll"><table>{heads}<tbody>{body}</tbody></table></div>')
 
+    def sortable(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], elements: Sequence[Sequence[str]]
+    ) -> None:
+        """A table that a click on a heading sorts, with one box that searches and one that keeps what has elements.
+
+        Parameters
+        ----------
+        headings
+            Of the columns.
+        rows
+            Texts; a number may be followed by others. What is no number in a column of numbers stays last.
+        elements
+            Chemical symbols of each row.
+        """
+        head = "".join(f'<th><button type="button">{_escape(text)}</button></th>' for text in headings)
+        body = "".join(
+            f'<tr data-elements="{" ".join(symbols)}">'
+            f"{''.join(_cell(text, _is_number(text.partition(' ')[0])) for text in row)}</tr>"
+            for row, symbols in zip(rows, elements, strict=True)
+        )
+        self._parts.append(
+            f'<div class="sortable">{ELEMENTS}{SEARCH}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div></div>"
+        )
+
     def figure(self, figure: Figure, caption: str) -> None:
         """The same bytes for the same figure: no date, and names inside the SVG that do not change."""
         from matplotlib import rc_context
@@ -221,6 +264,8 @@ class Page:
 
 
 VERDICTS: tuple[Verdict, ...] = ("pass", "fail", "expected-fail", "not-applicable", "not-tested")
+FEW_POINTS = 10
+"""Up to so many are drawn large."""
 MANY_POINTS = 2000
 """More than this are drawn as pixels, which keeps a page small."""
 
@@ -228,7 +273,14 @@ MANY_POINTS = 2000
 def _draw(axes: Axes, curve: Curve) -> None:
     for series in curve.series:
         if series.style == "points":
-            axes.plot(series.x, series.y, ".", ms=3, label=series.label, rasterized=len(series.x) > MANY_POINTS)
+            axes.plot(
+                series.x,
+                series.y,
+                ".",
+                ms=3 if len(series.x) > FEW_POINTS else 9,
+                label=series.label,
+                rasterized=len(series.x) > MANY_POINTS,
+            )
         elif series.style == "reference":
             axes.plot(series.x, series.y, "--", lw=1.0, color="#6b7483", label=series.label)
         else:
@@ -274,7 +326,7 @@ def _coloured(text: str) -> str:
 def _cell(text: str, number: bool, tag: str = "td") -> str:
     if number:
         kind = "number"
-    elif text in get_args(Verdict) and tag == "td":
+    elif text in (*get_args(Verdict), "missing") and tag == "td":
         kind = text
     else:
         kind = "long" if len(text) > LONG_TEXT else ""

@@ -1,0 +1,325 @@
+"""The page of an atlas, written from its record alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlip_deploy.datasheets.evidence import Atlas, Number, Sheet
+from mlip_deploy.datasheets.questions import QUESTIONS
+from mlip_deploy.datasheets.sheet_page import shown, verdict
+from mlip_deploy.report.content import Curve, Series
+from mlip_deploy.report.page import Page
+
+COLUMNS = (
+    # job, piece, beginning of the quantity: what has a column in the table of all models
+    ("any element", "elements", "elements that pass"),
+    ("unknown compositions, hot", "compositions", "compositions that survive"),
+    ("energies of crystals, in its frame", "crystals", "energy of crystals in the model's frame"),
+    ("energies of crystals", "crystals", "energy of crystals after a shift of each element, mean"),
+    ("high pressure", "compression", "energy of compression to"),
+    ("dynamics", "forces", "force component"),
+    ("softening", "forces", "slope of forces"),
+    ("densities", "eos", "equilibrium volume"),
+    ("stiffness", "elastic", "shear modulus"),
+    ("vibrations", "phonons", "highest frequency"),
+    ("vacancies", "vacancy", "vacancy formation"),
+    ("surfaces", "surface", "(111)"),
+    ("liquids", "liquid", "first peak"),
+    ("molecules beside each other", "interactions", "interaction of molecules at"),
+    ("long range", "reach", "a displacement is felt"),
+    ("ions", "ions", "force of ammonium on chloride over the Coulomb force, 8"),
+    ("small systems", "cost", "time per atom and step, silicon, 64"),
+    ("long runs", "cost", "time per atom and step, silicon, 512"),
+    ("long runs of water", "cost", "time per atom and step, water, 648"),
+    ("large systems", "cost", "memory per atom, silicon"),
+    ("conserved energy", "drift", "drift"),
+    ("to know where it errs", "grades", "AUROC"),
+)
+SILICON, WATER = "time per atom and step, silicon, 512 atoms", "time per atom and step, water, 648 atoms"
+TRADES = (
+    (SILICON, "energy of crystals after a shift of each element, mean absolute error"),
+    (SILICON, "force component, mean absolute error"),
+    (WATER, "interaction of molecules at their equilibrium, mean absolute error"),
+)
+"""cost against error, each in one plot"""
+OVERLAID = ("interactions", "ions", "cost", "liquid", "phonons", "reach")
+"""pieces whose curves are drawn for all models together"""
+OF_DATA = 2
+"""the question to which models together say something"""
+MISSING, NOT_APPLICABLE = "missing", "–"
+
+
+def page(atlas: Atlas) -> str:
+    """The atlas as one HTML page."""
+    names = [name(sheet) for sheet in atlas.sheets]
+    out = Page(
+        f"Atlas of {len(names)} models",
+        "Six open questions on foundation models (arXiv:2606.07327), answered for each with what was measured. There "
+        "is no composite score: choose by the numbers that your use needs. Energies are compared with labels in each "
+        "model's own frame, or after one shift for each element; never with those of another model.",
+    )
+    absent = [(name(s), e) for s in atlas.sheets for e in s.evidence if e.status == "missing"]
+    pieces = sum(len(sheet.evidence) for sheet in atlas.sheets)
+    reasons = [f"{file}: {reason}" for file, reason in atlas.failures.items()]
+    out.verdict(
+        f"{pieces - len(absent)} of {pieces} pieces of evidence are there or do not apply; {len(absent)} are missing",
+        "open" if reasons else "neutral",
+        reasons,
+    )
+    out.heading("Which model for which job")
+    leaders = _leaders(atlas)
+    if leaders:
+        with out.folded("the best of each number", is_open=True):
+            out.table(["job", "best", "value", "not told from it", "by", "models"], leaders)
+        out.paragraph(
+            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap. The elements "
+            "that it knows, its functional and its licence may matter more."
+        )
+    out.heading("All models")
+    columns = _columns(atlas)
+    headings = [f"{one.quantity} / {one.unit}" if one.unit else one.quantity for one in columns]
+    out.sortable(
+        ["model", "energies compare with", "licence", "elements", "file / MB", *headings],
+        [
+            [
+                name(sheet),
+                sheet.identity.energy_frame,
+                sheet.identity.licence,
+                str(len(sheet.identity.elements)),
+                f"{sheet.identity.megabytes:.1f}",
+                *(_cell(sheet, column) for column in columns),
+            ]
+            for sheet in atlas.sheets
+        ],
+        [sheet.identity.elements for sheet in atlas.sheets],
+    )
+    trades = [plot for cost, error in TRADES if (plot := _trade(atlas, cost, error))]
+    if trades:
+        out.heading("Accuracy against cost")
+        out.paragraph("On the Pareto front no other model is both faster and more accurate. Lower left is better.")
+        out.curves(trades)
+    overlaid = _overlaid(atlas)
+    if overlaid:
+        out.heading("Curves")
+        out.curves(overlaid)
+    for question, text in QUESTIONS.items():
+        _question(out, atlas, question, text)
+        if question == OF_DATA:
+            _relatives(out, atlas)
+            _flags(out, atlas)
+    if absent:
+        out.heading("Missing evidence")
+        out.table(["model", "piece", "reason"], [[model, one.piece, one.reason] for model, one in absent])
+    out.heading("Models")
+    out.table(
+        ["model", "file", "energies compare with", "citation", "minutes", "of CPU time", "datasheet"],
+        [
+            [
+                model,
+                f"{sheet.identity.file}, {sheet.identity.content_sha256[:12]}…",
+                sheet.identity.energy_frame,
+                sheet.identity.citation,
+                *(f"{minutes:.0f}" for minutes in sheet.minutes),
+                f"{model}/datasheet.html",
+            ]
+            for model, sheet in zip(names, atlas.sheets, strict=True)
+        ],
+        caption="models",
+    )
+    processors = dict.fromkeys(
+        f"{sheet.machine['processor']} ({sheet.machine['instruction_set']}, {sheet.machine['cores']} cores), "
+        f"{sheet.threads} thread(s)"
+        for sheet in atlas.sheets
+    )
+    several = " Times of different machines must not be compared." if len(processors) > 1 else ""
+    out.paragraph(f"Measured on {'; '.join(processors)}.{several}")
+    return out.html()
+
+
+def name(sheet: Sheet) -> str:
+    """Of the file, without its suffix: two files may hold one model with other settings."""
+    return re.sub(r"\.mlip\.pt2?$", "", sheet.identity.file)
+
+
+def _numbers(sheet: Sheet, question: int | None = None) -> dict[str, Number]:
+    """By quantity."""
+    return {
+        number.quantity: number
+        for evidence in sheet.evidence
+        if evidence.found and question in (None, evidence.question)
+        for number in evidence.found.numbers
+    }
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of the table of all models."""
+
+    job: str
+    piece: str
+    quantity: str
+    unit: str
+    better: Literal["low", "high"] | None
+
+
+def _columns(atlas: Atlas) -> list[Column]:
+    """Those for which some model has a number."""
+    found: dict[str, Column] = {}
+    for job, piece, beginning in COLUMNS:
+        for sheet in atlas.sheets:
+            for evidence in sheet.evidence:
+                if evidence.piece == piece and evidence.found:
+                    for one in evidence.found.numbers:
+                        if one.quantity.startswith(beginning):
+                            found.setdefault(one.quantity, Column(job, piece, one.quantity, one.unit, one.better))
+    return list(found.values())
+
+
+def _cell(sheet: Sheet, column: Column) -> str:
+    """A number, or why there is none."""
+    if number := _numbers(sheet).get(column.quantity):
+        return shown(number.value)
+    is_missing = any(evidence.piece == column.piece and evidence.status == "missing" for evidence in sheet.evidence)
+    return MISSING if is_missing else NOT_APPLICABLE
+
+
+def _leaders(atlas: Atlas) -> list[list[str]]:
+    """For each column in which one end is better: who is there."""
+    rows = []
+    for column in _columns(atlas):
+        if column.better is None:
+            continue
+        having = [(name(s), found) for s in atlas.sheets if (found := _numbers(s).get(column.quantity))]
+        sign = 1.0 if column.better == "low" else -1.0
+        best_name, best = min(having, key=lambda pair: sign * pair[1].value)
+        alike = [other for other, number in having if other != best_name and _overlap(best, number)]
+        value = f"{shown(best.value)} {column.unit}".rstrip()
+        rows.append([column.job, best_name, value, ", ".join(alike) or "–", column.quantity, str(len(having))])
+    return rows
+
+
+def _overlap(a: Number, b: Number) -> bool:
+    """Whether intervals have a number in common; equal numbers, where there are none."""
+    first, second = (n.interval or (n.value, n.value) for n in (a, b))
+    return first[0] <= second[1] and second[0] <= first[1]
+
+
+def _trade(atlas: Atlas, cost: str, error: str) -> Curve | None:
+    """Each model as a point, and the front."""
+    points = {
+        name(sheet): (numbers[cost].value, numbers[error].value)
+        for sheet in atlas.sheets
+        if cost in (numbers := _numbers(sheet)) and error in numbers
+    }
+    if len(points) < 2:
+        return None
+    (unit_x, unit_y) = (
+        next(numbers[q].unit for s in atlas.sheets if q in (numbers := _numbers(s))) for q in (cost, error)
+    )
+    front = pareto(list(points.values()))
+    series = [Series(label=model, x=[x], y=[y], style="points") for model, (x, y) in points.items()]
+    on_front = Series(label="Pareto front", x=[x for x, _ in front], y=[y for _, y in front], style="reference")
+    return Curve(
+        title=f"{error.partition(',')[0]} against {cost.partition(', ')[2]}",
+        x_label=f"time per atom and step / {unit_x}",
+        y_label=f"error / {unit_y}",
+        series=[*series, on_front],
+        logarithmic=True,
+    )
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other is below in both, by the first number."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not front or y < front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _overlaid(atlas: Atlas) -> list[Curve]:
+    """Curves of one title in one plot, each by its model; what is the same for all, such as a reference, once."""
+    groups: dict[tuple[str, str], list[tuple[str, Curve]]] = {}
+    for piece in OVERLAID:
+        for sheet in atlas.sheets:
+            for evidence in sheet.evidence:
+                if evidence.piece == piece and evidence.found:
+                    for curve in evidence.found.curves:
+                        groups.setdefault((piece, curve.title), []).append((name(sheet), curve))
+    plots = []
+    for members in groups.values():
+        if len(members) < 2:
+            continue
+        shared = [one for one in members[0][1].series if all(one in curve.series for _, curve in members)]  # of a label
+        series = [
+            one.model_copy(update={"label": model if len(curve.series) - len(shared) == 1 else f"{model}: {one.label}"})
+            for model, curve in members
+            for one in curve.series
+            if one not in shared
+        ]
+        known = [one.model_copy(update={"style": "reference"}) for one in shared]
+        plots.append(members[0][1].model_copy(update={"series": [*series, *known]}))
+    return plots
+
+
+def _question(out: Page, atlas: Atlas, question: int, text: str) -> None:
+    """What each model says to it, and every number side by side."""
+    out.heading(f"{question}. {text}")
+    out.items([f"{name(sheet)}: {verdict(sheet, question)}" for sheet in atlas.sheets])
+    quantities = {q: number for sheet in atlas.sheets for q, number in _numbers(sheet, question).items()}
+    if not quantities:
+        return
+    of_models = [_numbers(sheet, question) for sheet in atlas.sheets]
+    with out.folded("every number, with 95 % intervals"):
+        out.table(
+            ["quantity", "unit", *(name(sheet) for sheet in atlas.sheets)],
+            [
+                [quantity, number.unit, *(_with_interval(numbers.get(quantity)) for numbers in of_models)]
+                for quantity, number in quantities.items()
+            ],
+        )
+
+
+def _with_interval(number: Number | None) -> str:
+    if number is None:
+        return NOT_APPLICABLE
+    if number.interval is None:
+        return shown(number.value)
+    low, high = (shown(value) for value in number.interval)
+    return f"{shown(number.value)} ({low} to {high})"
+
+
+def _relatives(out: Page, atlas: Atlas) -> None:
+    """Models of one architecture on other data, each where the others go."""
+    for family in atlas.relatives:
+        out.subheading(f"Models of {family.family}, each on what the others sampled")
+        if family.reason:
+            out.paragraph(f"Missing: {family.reason}")
+            continue
+        out.table(
+            ["predicts \\ sampled by", *family.models],
+            [[model, *(shown(v) for v in row)] for model, row in zip(family.models, family.forces, strict=True)],
+            caption=f"force components, mean absolute difference / eV/Å, {family.structures} structures at 600 K "
+            "(after Niblett et al., arXiv:2409.05590); no label is involved",
+        )
+
+
+def _flags(out: Page, atlas: Atlas) -> None:
+    if not atlas.flags:
+        return
+    out.subheading("Labels to look at")
+    out.paragraph(
+        "Labels from which all models with energies for them are far, at least three times their median distance, "
+        "while they agree with each other within a third of it. A reason to look, not a proof."
+    )
+    out.table(
+        ["set", "structure", "label to nearest model / eV/atom", "between models / eV/atom"],
+        [
+            [flag.reference, flag.frame, shown(flag.label_against_models), shown(flag.models_among_themselves)]
+            for flag in atlas.flags
+        ],
+        caption="labels",
+    )

@@ -1,0 +1,204 @@
+"""Datasheets: numbers that are known beforehand, evidence that is missing, runs that go on."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator, all_changes
+from tolerances import FLOAT64_SUM
+from toy_models import ELEMENTS
+
+import mlip_deploy
+from mlip_deploy.cli.main import main
+from mlip_deploy.datasheets import datasheet as sheets
+from mlip_deploy.datasheets.evidence import Found, Sheet
+from mlip_deploy.datasheets.pieces import PIECES
+from mlip_deploy.datasheets.pieces.labels import Forces, relative_error, slope
+from mlip_deploy.datasheets.pieces.piece import Piece, number
+from mlip_deploy.datasheets.sheet_page import page
+from mlip_deploy.errors import MLIPError
+from mlip_deploy.reference_data.statistics import bootstrap, share_interval
+from mlip_deploy.validation.physics.extent import COULOMB
+
+MEASURED = ["elements", "reach", "carries", "drift"]
+"""pieces that take no data and little time"""
+
+
+@pytest.fixture(scope="module")
+def out(toy_local: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sheet by the command."""
+    out = tmp_path_factory.mktemp("sheet")
+    words = ["datasheet", toy_local, "--pieces", ",".join(MEASURED), "-o", out, "--json", out / "copy.json"]
+    assert main([str(word) for word in words]) == 0
+    return out
+
+
+def read(out: Path) -> Sheet:
+    return Sheet.model_validate_json((out / "datasheet.json").read_text())
+
+
+def test_a_sheet_holds_what_was_measured_and_names_what_was_not(out: Path) -> None:
+    sheet = read(out)
+    assert (out / "copy.json").read_text() == (out / "datasheet.json").read_text()
+    evidence = {one.piece: one for one in sheet.evidence}
+    assert list(evidence) == list(PIECES)
+    assert {name for name, one in evidence.items() if one.status == "measured"} == set(MEASURED)
+    assert {one.question for one in sheet.evidence} == {1, 2, 3, 4, 5, 6}
+    assert all(one.found is None and "--pieces" in one.reason for one in sheet.evidence if one.piece not in MEASURED)
+    share = evidence["elements"].found.numbers[0]
+    assert (share.value, share.n) == (1.0, len(ELEMENTS))
+    reach = evidence["reach"].found.numbers[0]
+    assert 3.9 < reach.value <= 2 * 3.9  # a local model of this cutoff: forces reach twice as far
+    assert evidence["drift"].found.numbers[0].value < 1.0
+    assert sheet.identity.elements == ELEMENTS
+    assert sheet.machine["processor"]
+
+
+def test_the_page_is_written_from_the_json_alone(out: Path) -> None:
+    html = (out / "datasheet.html").read_text()
+    assert page(read(out)) == html
+    assert "3 of its 3 elements pass" in html
+    assert "not measured yet" in html
+    assert len(html) < 3e6
+
+
+@pytest.fixture
+def two_pieces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One piece that is good, and one that breaks the first time; which were measured, in their order."""
+    measured: list[str] = []
+
+    def good(subject, progress):
+        measured.append("good")
+        return Found(said="all is good", numbers=[number("goodness", 1.0)])
+
+    def bad(subject, progress):
+        measured.append("bad")
+        if measured.count("bad") == 1:
+            raise ZeroDivisionError("by nothing")
+        return Found(said="mended", numbers=[])
+
+    pieces = [Piece(name, 1, "", "", run, seconds=1) for name, run in (("good", good), ("bad", bad))]
+    monkeypatch.setattr(sheets, "PIECES", {piece.name: piece for piece in pieces})
+    return measured
+
+
+def test_a_failure_is_missing_evidence_and_is_tried_again(
+    two_pieces: list[str], toy_local: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    sheet = mlip_deploy.datasheet(toy_local, out=tmp_path, progress=lines.append)
+    assert lines == ["[1/2] good", "[2/2] bad (about 0 s left)"]
+    good, bad = sheet.evidence
+    assert good.status == "measured"
+    assert (bad.status, bad.reason, bad.found) == ("missing", "ZeroDivisionError: by nothing", None)
+    again = mlip_deploy.datasheet(toy_local, out=tmp_path)
+    assert again.evidence[0] == good
+    assert again.evidence[1].status == "measured"
+    assert two_pieces == ["good", "bad", "bad"]
+
+
+def test_evidence_of_another_file_is_not_taken(
+    two_pieces: list[str], toy_local: Path, toy_halo: Path, tmp_path: Path
+) -> None:
+    mlip_deploy.datasheet(toy_local, out=tmp_path, pieces=["good"])
+    mlip_deploy.datasheet(toy_halo, out=tmp_path, pieces=["good"])
+    assert two_pieces == ["good", "good"]
+
+
+def test_what_a_model_cannot_do_is_not_applicable(toy_local: Path, tmp_path: Path) -> None:
+    sheet = mlip_deploy.datasheet(toy_local, out=tmp_path, pieces=["ions", "charge", "grades"])
+    reasons = {one.piece: one.reason for one in sheet.evidence if one.status == "not-applicable"}
+    assert reasons == {
+        "ions": "elements: the model does not know H, N",
+        "charge": "elements: the model does not know H, N, O",
+        "grades": "the file has no features, on which grades live",
+    }
+
+
+def test_missing_data_are_missing_evidence(toy_local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pooch
+
+    monkeypatch.setenv("MLIP_DATA_DIR", str(tmp_path))
+
+    def no_network(**_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(pooch, "retrieve", no_network)
+    sheet = mlip_deploy.datasheet(toy_local, out=tmp_path / "sheet", pieces=["crystals"])
+    (evidence,) = [one for one in sheet.evidence if one.piece == "crystals"]
+    assert evidence.status == "missing"
+    assert f"the set 'wbm' is neither in MLIP_DATA_DIR={tmp_path}" in evidence.reason
+
+
+def test_wrong_input_is_named(toy_local: Path, tmp_path: Path) -> None:
+    with pytest.raises(MLIPError, match="--pieces elments: 'elments' is not one of elements, pairs, "):
+        mlip_deploy.datasheet(toy_local, out=tmp_path, pieces=["elments"])
+    with pytest.raises(MLIPError, match="--quick leaves nothing of --pieces compositions"):
+        mlip_deploy.datasheet(toy_local, out=tmp_path, pieces=["compositions"], quick=True)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- numbers that are known -----------------------------------------------------------------------------------------
+
+
+def test_softening_and_errors_of_forces() -> None:
+    random = np.random.default_rng(1)
+    structures = [Forces("Si", "all", label, 0.8 * label) for label in (random.normal(size=(4, 3)) for _ in range(10))]
+    found, off = slope("slope", structures), relative_error("error", structures)
+    assert found.value == pytest.approx(0.8, abs=FLOAT64_SUM)
+    assert found.interval == pytest.approx((0.8, 0.8), abs=FLOAT64_SUM)
+    assert off.value == pytest.approx(0.2, abs=FLOAT64_SUM)
+    still = [Forces("Si", "all", np.zeros((4, 3)), np.ones((4, 3)))]
+    assert slope("slope", still) is None
+    assert relative_error("error", still) is None
+
+
+def test_intervals() -> None:
+    values = np.random.default_rng(3).normal(size=400)
+    low, high = bootstrap(400, lambda k: float(values[k].mean()))
+    expected = 1.96 * values.std() / 20
+    assert (values.mean() - low, high - values.mean()) == pytest.approx((expected, expected), rel=0.1)
+    assert bootstrap(2, lambda k: 0.0) is None
+    assert share_interval(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # Wilson's, by hand
+    assert share_interval(5, 5)[1] == 1.0
+
+
+class Charges(Calculator):
+    """The Coulomb law between the first atom and the last one."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        forces, apart = np.zeros((len(atoms), 3)), atoms.positions[-1] - atoms.positions[0]
+        distance = np.linalg.norm(apart)
+        forces[-1] = -COULOMB * apart / distance**3
+        self.results = {"energy": -COULOMB / distance, "forces": forces}
+
+
+class Nothing(Calculator):
+    """No energy."""
+
+    implemented_properties = ["energy"]  # noqa: RUF012
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        self.results = {"energy": 0.0}
+
+
+def measured(piece: str, calculator: Calculator) -> dict[str, float]:
+    subject = SimpleNamespace(setting=lambda progress: SimpleNamespace(calculator=lambda: calculator))
+    found = PIECES[piece].measure(subject, lambda message: None)
+    return {one.quantity: one.value for one in found.numbers}
+
+
+def test_ions_that_obey_the_coulomb_law() -> None:
+    found = measured("ions", Charges())
+    assert list(found.values()) == pytest.approx([1.0, 1.0, 1.0], abs=FLOAT64_SUM)
+
+
+def test_molecules_that_feel_nothing() -> None:
+    """7.3 kcal/mol is the mean interaction of S22 (Jurecka et al., Phys. Chem. Chem. Phys. 8, 1985, 2006)."""
+    found = measured("interactions", Nothing())
+    assert found["interaction of molecules at their equilibrium, mean absolute error"] == pytest.approx(7.3, abs=0.1)
+    assert found["interaction that is left 1.5 and 2 times as far apart, of what should be"] == 0.0
