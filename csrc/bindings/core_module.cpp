@@ -55,7 +55,7 @@ class Potential {
   py::dict compute(const DoubleArray& positions, const IntArray& types, const DoubleArray& cell,
                    const std::array<bool, 3>& periodic, bool with_extras, bool with_atom_virials,
                    bool with_centroid_virials, const mlip::GivenSettings& given, bool with_forces, bool with_features,
-                   bool with_grades, bool with_deviation) {
+                   bool with_grades, bool with_deviation, bool with_uncertainties) {
     const std::vector<std::vector<double>> settings = values_of(given);
     mlip::StepRequest wanted;
     wanted.forces = wanted.virial = with_forces;
@@ -64,6 +64,7 @@ class Potential {
     wanted.extras = with_extras;
     wanted.features = with_features;
     wanted.grades = with_grades;
+    wanted.uncertainties = with_uncertainties;
     wanted.close_pair = !close_pair_reported_;
     const mlip::Structure structure = checked(positions, types, cell, periodic);
     const std::int64_t n_atoms = structure.n_atoms();
@@ -92,6 +93,11 @@ class Potential {
     }
     if (wanted.features) result["features"] = of_atoms(step.features, model().contract().features);
     if (wanted.grades) result["grades"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.grades.data());
+    if (wanted.uncertainties) {
+      result["energy_uncertainty"] = step.energy_uncertainty;
+      result["energies_uncertainty"] =
+          py::array_t<double>(static_cast<py::ssize_t>(n_atoms), step.uncertainties.data());
+    }
     if (with_deviation) {
       result["deviation"] = py::array_t<double>(static_cast<py::ssize_t>(n_atoms), deviation.of_atoms.data());
       result["deviation_summary"] = deviation.summary;
@@ -226,9 +232,10 @@ PYBIND11_MODULE(_compiled, module) {
       .def("compute", &Potential::compute, py::arg("positions"), py::arg("types"), py::arg("cell"), py::arg("periodic"),
            py::arg("extras") = false, py::arg("atom_virials") = false, py::arg("centroid_virials") = false,
            py::arg("settings") = mlip::GivenSettings(), py::arg("forces") = true, py::arg("features") = false,
-           py::arg("grades") = false, py::arg("deviation") = false,
+           py::arg("grades") = false, py::arg("deviation") = false, py::arg("uncertainties") = false,
            "settings: (name, number or choice) of each that is not at its default; forces: and the virial, "
-           "without them, features and grades an evaluation costs a third; deviation: how far apart the members of a "
+           "without them, features, grades and uncertainties an evaluation costs a third; deviation: how far apart the "
+           "members of a "
            "committee are -> mlip_deploy.result.Evaluation")
       .def("compute_many", &Potential::compute_many, py::arg("structures"), py::arg("settings") = mlip::GivenSettings(),
            py::arg("counted_from") = 0,
@@ -237,6 +244,7 @@ PYBIND11_MODULE(_compiled, module) {
            "[mlip_deploy.result.Evaluation], where the virial is its symmetric part")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("no_grades", [](const Potential& self) { return self.model().no_grades(); })
+      .def_property_readonly("no_uncertainties", [](const Potential& self) { return self.model().no_uncertainties(); })
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })
       .def_property_readonly("device", [](const Potential& self) { return self.model().device(); });
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "core/base64.h"
 #include "core/error.h"
 
 namespace mlip {
@@ -36,6 +37,18 @@ class Arrays {
   std::size_t next_;
 };
 
+/// The factor of an "uncertainty" in the line: a scale in eV, and a matrix.
+std::vector<double> read_factor(const nlohmann::json& uncertainty, std::int64_t n_features) {
+  const std::string matrix = from_base64(uncertainty.at("matrix").get<std::string>());
+  const auto scale = uncertainty.at("scale").get<double>();
+  Arrays arrays(matrix, 0);
+  const std::vector<float> values = arrays.take(n_features * n_features);
+  if (!arrays.at_end() || !(scale > 0.0)) throw std::out_of_range("its numbers for uncertainties make no sense");
+  std::vector<double> factor;
+  for (const float value : values) factor.push_back(scale * value);
+  return factor;
+}
+
 }  // namespace
 
 DomainRecord parse_domain_record(const std::string& bytes, const std::string& source) {
@@ -64,10 +77,10 @@ DomainRecord parse_domain_record(const std::string& bytes, const std::string& so
       of.points = arrays.take(of.n_points * (of.n_axes + 1));
     }
     if (!arrays.at_end()) throw std::out_of_range("it goes on after its arrays");
+    if (const json& uncertainty = head.at("uncertainty"); !uncertainty.is_null())
+      record.uncertainty_factor = read_factor(uncertainty, record.n_features);
     return record;
-  } catch (const json::exception& error) {
-    throw Error(source + ": the record of its domain cannot be read (" + error.what() + cure);
-  } catch (const std::out_of_range& error) {
+  } catch (const std::exception& error) {  // of JSON, base64 and what is thrown above
     throw Error(source + ": the record of its domain cannot be read (" + error.what() + cure);
   }
 }

@@ -2,7 +2,8 @@
 // that enter the read-out. What grades are computed from (model/domain.h).
 //
 // It is the record `mlip/domain`, which python/mlip_deploy/artifact/domain_record.py writes: a line of JSON, then the
-// arrays that the line tells of, float32, little-endian, one after the other.
+// arrays that the line tells of, float32, little-endian, one after the other. The factor of uncertainties stands in the
+// line, in base64.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,9 @@ struct DomainRecord {
   std::string content_sha256;             ///< of the file that it belongs to
   std::int64_t n_features = 0;            ///< as in that file's contract
   std::vector<DomainOfElement> elements;  ///< those with reference environments
+  /// [n_features, n_features] eV, of a domain that was fitted to frames with energies, else empty: an energy is
+  /// uncertain by |factor · features|, with the features of an atom, or summed over the atoms of a structure
+  std::vector<double> uncertainty_factor;
 };
 
 /// @param source names the file in messages. @throws Error for bytes that are not a domain of schema 1.

@@ -75,8 +75,10 @@ struct Evaluation {
   std::vector<double> cell_gradient;       ///< [3, 3] eV/Å
   /// Of each axis a, [n_edges, 3]: m_ij,a. eV; with Model::evaluate_moments only.
   std::array<std::vector<double>, 3> edge_moments;
-  std::vector<double> features;  ///< [n_owned, the contract's features], if they were asked for
-  std::vector<double> grades;    ///< [n_owned] likewise
+  std::vector<double> features;       ///< [n_owned, the contract's features], if they were asked for
+  std::vector<double> grades;         ///< [n_owned] likewise
+  std::vector<double> uncertainties;  ///< [n_owned] eV, likewise
+  double energy_uncertainty = 0.0;    ///< eV, of the atoms of all ranks, with the uncertainties
 };
 
 /// Edges to be looked at again at each step, between two searches for neighbours.

@@ -38,8 +38,8 @@ FixMLIPGuard::~FixMLIPGuard() { memory->destroy(array_atom); }
 
 void FixMLIPGuard::parse(int narg, char** arg) {
   const char* const usage =
-      "fix ID group mlip/guard N [grade G] [deviation D] [action warn|stop] [dump FILE] [max M] [spacing X] "
-      "[restart FILE]";
+      "fix ID group mlip/guard N [grade G] [deviation D] [uncertainty U] [action warn|stop] [dump FILE] [max M] "
+      "[spacing X] [restart FILE]";
   if (narg < 4) error->all(FLERR, "fix mlip/guard: expected '{}'", usage);
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
   if (nevery < 1) error->all(FLERR, "fix mlip/guard: N is {}, expected 1 or more steps", nevery);
@@ -187,7 +187,10 @@ void FixMLIPGuard::find_worst() {
   MPI_Allreduce(&mine, &worst, 1, MPI_DOUBLE_INT, MPI_MAXLOC, world);
   MPI_Allreduce(MPI_IN_PLACE, largest.data(), static_cast<int>(largest.size()), MPI_DOUBLE, MPI_MAX, world);
   MPI_Allreduce(MPI_IN_PLACE, &n_above, 1, MPI_DOUBLE, MPI_SUM, world);
-  summary_ = {worst.ratio, largest[0], largest[1], n_above, 0.0, static_cast<double>(n_frames_)};
+  summary_ = {worst.ratio, largest[0],
+              largest[1],  n_above,
+              0.0,         static_cast<double>(n_frames_),
+              largest[2],  pair_->energy_uncertainty()};
   worst_of_run_ = std::max(worst_of_run_, worst.ratio);
   if (worst.ratio <= 1.0) return;
 
@@ -207,7 +210,7 @@ std::string FixMLIPGuard::describe(int i, const Quantity& quantity, double value
   const auto others = static_cast<bigint>(summary_[above]) - 1;
   const std::string near = pair_->surroundings(i);
   return fmt::format(
-      "fix mlip/guard, step {}: atom {} has a {} of {:.3g}, above {:g}{}. {}The model may not know such an "
+      "fix mlip/guard, step {}: atom {} has {} of {:.3g}, above {:g}{}. {}The model may not know such an "
       "environment, "
       "so that energy and forces may be wrong from here on{}",
       update->ntimestep, pair_->name_of_atom(i), quantity.name, value, quantity.threshold,
@@ -271,7 +274,11 @@ bool FixMLIPGuard::is_new(const std::vector<double>& rows, int columns) {
 
 void FixMLIPGuard::write(const std::vector<double>& rows, int columns) {
   const double length = pair_->units().length_in_angstrom;
-  const double force = pair_->units().energy_in_ev / length;
+  const double energy = pair_->units().energy_in_ev;
+  const double force = energy / length;
+  const auto in_ev = [&](Quantity::Unit unit) {
+    return unit == Quantity::Unit::force ? force : unit == Quantity::Unit::energy ? energy : 1.0;
+  };
   std::vector<const double*> atoms;
   for (std::size_t k = 0; k < rows.size() / columns; ++k) atoms.push_back(rows.data() + k * columns);
   std::sort(atoms.begin(), atoms.end(), [](const double* a, const double* b) { return a[0] < b[0]; });
@@ -292,8 +299,7 @@ void FixMLIPGuard::write(const std::vector<double>& rows, int columns) {
       dump_ << fmt::format(" {:.10f}", length * (row[5 + axis] - domain->boxlo[axis]));
     for (int axis = 0; axis < 3; ++axis) dump_ << fmt::format(" {:.8f}", force * row[8 + axis]);
     for (std::size_t q = 0; q < quantities_.size(); ++q)
-      if (quantities_[q].guarded())
-        dump_ << fmt::format(" {:.8f}", row[11 + q] * (quantities_[q].is_force ? force : 1.0));
+      if (quantities_[q].guarded()) dump_ << fmt::format(" {:.8f}", row[11 + q] * in_ev(quantities_[q].unit));
     dump_ << " " << static_cast<tagint>(row[0]) << "\n";
   }
   dump_ << std::flush;

@@ -1,17 +1,21 @@
 // fix mlip/guard: says when a running simulation comes where the models of pair_style mlip may not know what they
 // compute.
 //
-//   fix ID group mlip/guard N [grade G] [deviation D] [action warn|stop] [dump FILE] [max M] [spacing X] [restart FILE]
+//   fix ID group mlip/guard N [grade G] [deviation D] [uncertainty U] [action warn|stop] [dump FILE] [max M] [spacing
+//   X]
+//                             [restart FILE]
 //
-// Every N steps it compares the grade of each atom of the group with G, and the deviation of the force on it over the
-// members of a committee with D (LAMMPS's unit of force). Above one of them, a message names the worst atom and what is
-// near; its frame is appended to FILE in extended XYZ (Å, eV), at most M frames, each with an atom that has moved by X
-// (LAMMPS's unit of length) since the last one; `action stop` then writes a restart file and ends LAMMPS.
+// Every N steps it compares the grade of each atom of the group with G, the deviation of the force on it over the
+// members of a committee with D (LAMMPS's unit of force), and the uncertainty of its energy with U (LAMMPS's unit of
+// energy). Above one of them, a message names the worst atom and what is near; its frame is appended to FILE in
+// extended XYZ (Å, eV), at most M frames, each with an atom that has moved by X (LAMMPS's unit of length) since the
+// last one; `action stop` then writes a restart file and ends LAMMPS.
 //
 // scalar f_ID      the largest value divided by its threshold, of the last check; above 1 is an alarm
 // vector f_ID[k]   1: the largest grade, 2: the largest deviation, 3: atoms above, 4: id of the worst of them or 0,
-//                  5: frames written
-// per atom f_ID[k] 1: grade, 2: deviation; 0 where it is not guarded
+//                  5: frames written, 6: the largest uncertainty of an atom, 7: the uncertainty of the energy of all
+//                  atoms, in the group or not
+// per atom f_ID[k] 1: grade, 2: deviation, 3: uncertainty; 0 where it is not guarded
 #pragma once
 
 #include <array>
@@ -49,12 +53,22 @@ class FixMLIPGuard : public Fix {
   /// What may be guarded, each atom's value against a threshold.
   struct Quantity {
     const char* keyword;
-    const char* name;        ///< for messages
-    bool is_force;           ///< in LAMMPS's unit of force; else without unit
+    const char* name;  ///< for messages
+    enum class Unit { none, force, energy } unit;
     double threshold = 0.0;  ///< 0: not guarded
     bool guarded() const { return threshold > 0.0; }
   };
-  enum Summary { ratio, largest_grade, largest_deviation, above, worst_id, frames, n_summary };
+  enum Summary {
+    ratio,
+    largest_grade,
+    largest_deviation,
+    above,
+    worst_id,
+    frames,
+    largest_uncertainty,
+    energy_uncertainty,
+    n_summary
+  };
 
   void parse(int narg, char** arg);
   void open_dump();
@@ -73,7 +87,9 @@ class FixMLIPGuard : public Fix {
   [[noreturn]] void stop();
 
   class PairMLIP* pair_ = nullptr;
-  std::vector<Quantity> quantities_{{"grade", "grade", false}, {"deviation", "force deviation", true}};
+  std::vector<Quantity> quantities_{{"grade", "a grade", Quantity::Unit::none},
+                                    {"deviation", "a force deviation", Quantity::Unit::force},
+                                    {"uncertainty", "an energy uncertainty", Quantity::Unit::energy}};
   bool stops_ = false;
   std::string restart_name_ = "mlip_guard.restart";
 

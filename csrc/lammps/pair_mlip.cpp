@@ -63,9 +63,11 @@ PairMLIP::PairMLIP(LAMMPS* lmp) : Pair(lmp) {
   comm_forward = 3;  // rank, index and type of a ghost's owner
   comm_reverse = 3;  // a member's forces on ghosts
   // compute pair sums over ranks: [1] edges, [2] seconds in the models since the run began; of the last step that had
-  // them, which rank 0 alone contributes, [3] the largest grade, [4] to [9] the columns of model_devi.out
-  nextra = 9;
+  // them, which rank 0 alone contributes, [3] the largest grade, [4] to [9] the columns of model_devi.out, [10] the
+  // uncertainty of the energy
+  nextra = 10;
   grade_.name = "grade";
+  uncertainty_.name = "uncertainty";
   deviation_.name = "deviation";
   pvector = new double[nextra]{};
 }
@@ -472,13 +474,16 @@ void* PairMLIP::extract_peratom(const char* name, int& columns) {
   columns = 0;
   Extra* extra = find_extra(name);
   if (extra == nullptr) return nullptr;
-  if (extra == &grade_ && !model_->no_grades().empty()) error->all(FLERR, "pair_style mlip: {}", model_->no_grades());
+  if (extra == &grade_ || extra == &uncertainty_)
+    if (const std::string reason = why_not(extra->name); !reason.empty())
+      error->all(FLERR, "pair_style mlip: {}", reason);
   extra->asked_for = true;
   return extra->of_atom.data();
 }
 
 PairMLIP::Extra* PairMLIP::find_extra(const std::string& name) {
   if (committee_ && name == grade_.name) return &grade_;
+  if (committee_ && name == uncertainty_.name) return &uncertainty_;
   if (committee_ && committee_->size() > 1 && name == deviation_.name) return &deviation_;
   for (auto& extra : extras_)
     if (extra.name == name) return &extra;

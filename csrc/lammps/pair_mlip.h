@@ -49,8 +49,8 @@ class PairMLIP : public Pair {
   double memory_usage() override;
   /// "<extra>_flag": set by fix pair before a step whose values it wants.
   void* extract(const char* name, int& dimension) override;
-  /// The model's extra outputs by name, "grade", and "deviation" of a committee, for fix pair: [nlocal], null for a
-  /// name that the model does not have.
+  /// The model's extra outputs by name, "grade", "uncertainty", and "deviation" of a committee, for fix pair: [nlocal],
+  /// null for a name that the model does not have.
   void* extract_peratom(const char* name, int& columns) override;
 
   int pack_forward_comm(int n, int* list, double* buffer, int pbc_flag, int* pbc) override;
@@ -60,13 +60,15 @@ class PairMLIP : public Pair {
 
   // For fix mlip/guard.
 
-  /// Why there is none of a quantity, "grade" or "deviation"; "" where there is.
+  /// Why there is none of a quantity, "grade", "uncertainty" or "deviation"; "" where there is.
   std::string why_not(const std::string& quantity) const;
   /// At the next evaluation. On every rank.
   void want(const std::string& quantity) { find_extra(quantity)->wanted_next = true; }
-  /// [nlocal] of the last evaluation that was to give it; a deviation in LAMMPS's unit of force; 0 for atoms that the
-  /// models do not see.
+  /// [nlocal] of the last evaluation that was to give it; a deviation in LAMMPS's unit of force, an uncertainty in that
+  /// of energy; 0 for atoms that the models do not see.
   const std::vector<double>& values_of(const std::string& quantity) { return find_extra(quantity)->of_atom; }
+  /// Of the energy of all atoms, in LAMMPS's unit; of the last evaluation that was to give uncertainties.
+  double energy_uncertainty() const { return energy_uncertainty_; }
   /// What the last evaluation gave to LAMMPS: [nlocal, 3], LAMMPS's unit of force. Collective.
   std::vector<double> model_forces();
   /// "37 (Si)"
@@ -179,7 +181,9 @@ class PairMLIP : public Pair {
   };
   std::vector<Extra> extras_;  // of the first model
   Extra grade_;                // likewise
-  Extra deviation_;            // of a committee, in LAMMPS's unit of force
+  Extra uncertainty_;          // likewise, of each atom's energy alone, in LAMMPS's unit of energy
+  double energy_uncertainty_ = 0.0;
+  Extra deviation_;  // of a committee, in LAMMPS's unit of force
   Extra* find_extra(const std::string& name);
 
   mlip::Drive drive_ = mlip::Drive::first;

@@ -159,6 +159,7 @@ mlip::StepRequest PairMLIP::wanted() {
   request.close_pair = !close_pair_reported_;
   request.extras = std::any_of(extras_.begin(), extras_.end(), [](const Extra& extra) { return extra.wanted(); });
   request.grades = grade_.wanted();
+  request.uncertainties = uncertainty_.wanted();
   return request;
 }
 
@@ -209,7 +210,7 @@ void PairMLIP::compute(int eflag, int vflag) {
   for (std::size_t member = 0; member < committee_->n_driving(); ++member) accumulate(member);
   keep_extras(step_->result());
   if (deviation) find_deviations();
-  grade_.wanted_next = deviation_.wanted_next = false;
+  grade_.wanted_next = uncertainty_.wanted_next = deviation_.wanted_next = false;
   seconds_total_ += seconds_since(start);
   ++n_evaluations_;
   pvector[0] = static_cast<double>(step_->result().n_edges);
@@ -273,6 +274,12 @@ void PairMLIP::keep_extras(const mlip::StepResult& result) {
       extra.of_atom[nodes_of(0).atoms[node]] = of_node[node];
   };
   for (std::size_t k = 0; k < result.extras.size(); ++k) assign(extras_[k], result.extras[k]);
+  if (uncertainty_.wanted()) {
+    assign(uncertainty_, result.uncertainties);
+    for (double& value : uncertainty_.of_atom) value /= units_.energy_in_ev;
+    energy_uncertainty_ = result.energy_uncertainty / units_.energy_in_ev;
+    pvector[9] = comm->me == 0 ? energy_uncertainty_ : 0.0;
+  }
   if (!grade_.wanted()) return;
   assign(grade_, result.grades);
   const double largest = *std::max_element(grade_.of_atom.begin(), grade_.of_atom.end());

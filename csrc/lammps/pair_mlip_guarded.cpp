@@ -12,6 +12,7 @@ using namespace LAMMPS_NS;
 
 std::string PairMLIP::why_not(const std::string& quantity) const {
   if (quantity == grade_.name) return model_->no_grades();
+  if (quantity == uncertainty_.name) return model_->no_uncertainties();
   if (committee_->size() > 1) return "";
   return "one model does not deviate. Name several files: pair_coeff * * a.mlip.pt b.mlip.pt El1 El2 ...";
 }

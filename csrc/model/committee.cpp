@@ -138,7 +138,8 @@ void Committee::evaluate(const double* positions, double length_in_angstrom, con
   for (std::size_t member = 0; member < (deviation ? size() : n_driving()); ++member) {
     StepRequest request = member < n_driving() ? wanted : StepRequest{};
     if (deviation) request.forces = request.virial = true;
-    if (member > 0) request.extras = request.close_pair = request.features = request.grades = false;
+    if (member > 0)
+      request.extras = request.close_pair = request.features = request.grades = request.uncertainties = false;
     of_member(member, [&] { step(member).evaluate(positions, length_in_angstrom, request, exchange); });
   }
 }

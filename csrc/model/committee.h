@@ -79,8 +79,8 @@ class Committee {
   void set_cell(const Cell& cell);
 
   /// Those that drive as `wanted` says; then, with `deviation`, forces and virials of all. Results are those of
-  /// `step(member)`. Arguments as for StepEvaluator::evaluate; extra outputs, features, grades and the close pair
-  /// are the first's.
+  /// `step(member)`. Arguments as for StepEvaluator::evaluate; extra outputs, features, grades, uncertainties
+  /// and the close pair are the first's.
   /// @throws Error that names the member's file where there are several.
   void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted, bool deviation,
                 Exchange* exchange = nullptr);

@@ -166,6 +166,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     if (wanted.close_pair) result.close_pair = closest_pair_of(edges);
     std::vector<double> virial;
     std::vector<double> extras;
+    std::vector<double> sum_of_features;
     model_.with_backend(size_, exchange, [&](Backend& backend) {
       // Copies, since a model may write into its inputs.
       const auto inputs = [&] {
@@ -189,11 +190,15 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
                     contract.model_name);
         download.add(values.t(), extras);
       }
-      if (wanted.features || wanted.grades)
+      if (of_model.of_features())
         check_count(found.features, size_.n_owned * contract.features, "features", contract.model_name);
       if (wanted.features) download.add(found.features, result.features);
       if (wanted.grades)
         download.add(model_.domain().grades(found.features, node_types_.narrow(0, 0, size_.n_owned)), result.grades);
+      if (wanted.uncertainties) {
+        download.add(model_.domain().uncertainties(found.features), result.uncertainties);
+        download.add(found.features.sum(0, false, at::kDouble), sum_of_features);
+      }
       if (wanted.gradients()) {
         check_count(found.edge_gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
         const at::Tensor g = found.edge_gradients.to(at::kDouble);
@@ -215,6 +220,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
       download.finish();
     });
     if (wanted.virial) std::copy(virial.begin(), virial.end(), result.virial.begin());
+    if (wanted.uncertainties) result.energy_uncertainty = model_.domain().energy_uncertainty(sum_of_features, exchange);
     if (wanted.extras)
       for (std::size_t k = 0; k < contract.extras.size(); ++k) {
         const auto first = extras.begin() + static_cast<std::ptrdiff_t>(k) * size_.n_owned;

@@ -3,13 +3,16 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "model/backend.h"
 
 namespace mlip {
 
-Domain::Domain(const DomainRecord& record, const Contract& contract, at::Device device) {
+Domain::Domain(const DomainRecord& record, const Contract& contract, at::Device device)
+    : factor_(record.uncertainty_factor) {
   for (const DomainOfElement& of : record.elements) {
     const auto tensor = [&](const std::vector<float>& values, at::IntArrayRef sizes) {
       return at::from_blob(const_cast<float*>(values.data()), sizes, at::kFloat)
@@ -20,6 +23,11 @@ Domain::Domain(const DomainRecord& record, const Contract& contract, at::Device 
                          tensor(of.axes, {of.n_axes, record.n_features}), tensor(of.scales, {of.n_axes + 1}),
                          points.t().contiguous(), points.square().sum(1)});
   }
+  if (factor_.empty()) return;
+  factor_of_atoms_ = at::from_blob(factor_.data(), {record.n_features, record.n_features}, at::kDouble)
+                         .t()
+                         .to(device, scalar_type(contract.precision), /*non_blocking=*/false, /*copy=*/true)
+                         .contiguous();
 }
 
 at::Tensor Domain::grades(const at::Tensor& features, const at::Tensor& types) const {
@@ -36,6 +44,22 @@ at::Tensor Domain::grades(const at::Tensor& features, const at::Tensor& types) c
     grades.index_copy_(0, atoms, squared.clamp_min_(0.0).sqrt_().div_(of.distance));
   }
   return grades;
+}
+
+at::Tensor Domain::uncertainties(const at::Tensor& features) const {
+  const c10::NoGradGuard no_grad;
+  return features.matmul(factor_of_atoms_).square_().sum(1).sqrt_();
+}
+
+double Domain::energy_uncertainty(std::vector<double> features, Exchange* exchange) const {
+  const auto n = static_cast<std::int64_t>(features.size());
+  if (exchange != nullptr) exchange->sum(features.data(), n);
+  double squared = 0.0;
+  for (std::int64_t row = 0; row < n; ++row) {
+    const double along = std::inner_product(features.begin(), features.end(), factor_.begin() + row * n, 0.0);
+    squared += along * along;
+  }
+  return std::sqrt(squared);
 }
 
 }  // namespace mlip

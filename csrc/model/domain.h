@@ -1,4 +1,5 @@
-// Grades: how far atoms are from the environments that a model has been shown to know (core/domain_record.h).
+// Grades: how far atoms are from the environments that a model has been shown to know, and uncertainties of energies,
+// calibrated with labels (core/domain_record.h).
 //
 // The same tensor operations on every device and for every engine, in the type of the features.
 #pragma once
@@ -10,6 +11,7 @@
 
 #include "core/contract.h"
 #include "core/domain_record.h"
+#include "core/exchange.h"
 
 namespace mlip {
 
@@ -24,6 +26,16 @@ class Domain {
   ///         outside; infinity for an element without reference environments
   at::Tensor grades(const at::Tensor& features, const at::Tensor& types) const;
 
+  // Where the domain was fitted to frames with energies:
+
+  /// @return [n] eV, of the energy of each atom alone: these do not add up
+  at::Tensor uncertainties(const at::Tensor& features) const;
+  /// Of the energy of a whole structure.
+  /// @param features summed over the owned atoms, float64 [the contract's features]
+  /// @param exchange sums them over all ranks; null: there is one
+  /// @return eV
+  double energy_uncertainty(std::vector<double> features, Exchange* exchange) const;
+
  private:
   /// DomainOfElement in tensors; points transposed, with their squares.
   struct OfElement {
@@ -33,6 +45,8 @@ class Domain {
   };
 
   std::vector<OfElement> elements_;
+  std::vector<double> factor_;  // DomainRecord::uncertainty_factor
+  at::Tensor factor_of_atoms_;  // the same, transposed, in the type of the features
 };
 
 }  // namespace mlip

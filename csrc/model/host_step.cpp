@@ -11,8 +11,7 @@ class HostStep : public GraphStep {
                 StepResult& result) override {
     begin(positions, length_in_angstrom, wanted, result);
     model_.evaluate(graph_, evaluation_, exchange, wanted.of_model());
-    result.features = evaluation_.features;
-    result.grades = evaluation_.grades;
+    take_features(evaluation_, result);
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);
     sum_gradients(graph_, evaluation_, wanted, result);
     if (!wanted.centroid_virials) return;
@@ -54,6 +53,13 @@ void GraphStep::begin(const double* positions, double length_in_angstrom, const 
     for (int axis = 0; axis < 3; ++axis)
       graph_.positions[3 * k + axis] = length_in_angstrom * positions[3 * owned_atoms_[k] + axis];
   if (wanted.close_pair) result.close_pair = closest_pair(graph_, half_radii_);
+}
+
+void take_features(const Evaluation& evaluation, StepResult& result) {
+  result.features = evaluation.features;
+  result.grades = evaluation.grades;
+  result.uncertainties = evaluation.uncertainties;
+  result.energy_uncertainty = evaluation.energy_uncertainty;
 }
 
 void sum_gradients(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result) {

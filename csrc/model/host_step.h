@@ -34,6 +34,9 @@ class GraphStep : public StepImplementation {
   std::vector<int> owned_atoms_;  // [n_owned] engine index, for a model that takes positions
 };
 
+/// What comes of the features of atoms, as far as it was asked for.
+void take_features(const Evaluation& evaluation, StepResult& result);
+
 /// The sums that `wanted` asks for, centroid virials apart.
 void sum_gradients(const Graph& graph, const Evaluation& evaluation, const StepRequest& wanted, StepResult& result);
 

@@ -191,8 +191,15 @@ void Model::read_domain(const SealedArchive& archive) {
     const auto record = mlip::read_domain(archive, contract_);
     guarded({}, [&] { domain_ = std::make_unique<Domain>(record, contract_, at::Device(device_)); });
     no_grades_.clear();
+    no_uncertainties_ =
+        record.uncertainty_factor.empty()
+            ? contract_.model_name +
+                  " has no uncertainties of energies, which its domain needs labels for: 20 frames or more with "
+                  "energies, for a model of at most 512 features. Type: mlip domain fit " +
+                  path_ + " --frames LABELLED.extxyz"
+            : "";
   } catch (const Error& failure) {
-    no_grades_ = failure.what();
+    no_grades_ = no_uncertainties_ = failure.what();
   }
 }
 
@@ -274,7 +281,9 @@ void Model::with_backend(const GraphSize& size, Exchange* exchange, const std::f
 
 void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange, const EvaluationRequest& wanted) {
   check_request(wanted);
-  for (auto* values : {&result.edge_gradients, &result.features, &result.grades}) values->clear();
+  for (auto* values : {&result.edge_gradients, &result.features, &result.grades, &result.uncertainties})
+    values->clear();
+  std::vector<double> sum_of_features;
   with_backend(graph.size(), exchange, [&](Backend& backend) {
     const ModelOutputs found = backend.run(make_inputs(graph, at::Device(device_), contract_), wanted.only_energies());
     const auto copy = [&](const at::Tensor& tensor, std::int64_t expected, const char* name, std::vector<double>& out) {
@@ -286,19 +295,25 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
       copy(found.position_gradients, 3 * graph.n_owned, "position_gradients", result.position_gradients);
       copy(found.cell_gradient, 9, "cell_gradient", result.cell_gradient);
     }
-    if (wanted.features || wanted.grades)
+    if (wanted.of_features())
       check_count(found.features, graph.n_owned * contract_.features, "features", contract_.model_name);
     if (wanted.features) copy(found.features, graph.n_owned * contract_.features, "features", result.features);
+    if (wanted.uncertainties) {
+      copy(domain_->uncertainties(found.features), graph.n_owned, "uncertainties", result.uncertainties);
+      copy(found.features.sum(0, false, at::kDouble), contract_.features, "summed features", sum_of_features);
+    }
     if (!wanted.grades) return;
     const at::Tensor types = view(graph.node_types).narrow(0, 0, graph.n_owned).to(at::Device(device_));
     copy(domain_->grades(found.features, types), graph.n_owned, "grades", result.grades);
   });
+  result.energy_uncertainty = wanted.uncertainties ? domain_->energy_uncertainty(sum_of_features, exchange) : 0.0;
   check_energies(result.atomic_energies);
 }
 
 void Model::check_request(const EvaluationRequest& wanted) const {
   if (wanted.features && contract_.features == 0) throw Error(no_features(contract_));
   if (wanted.grades && !domain_) throw Error(no_grades_);
+  if (wanted.uncertainties && !no_uncertainties_.empty()) throw Error(no_uncertainties_);
 }
 
 void Model::evaluate_moments(const UnfoldedGraph& unfolded, Evaluation& result, Exchange* exchange) {

@@ -33,8 +33,10 @@ struct EvaluationRequest {
   bool gradients = true;
   bool features = false;
   bool grades = false;
+  bool uncertainties = false;  ///< of energies
 
-  bool only_energies() const { return !gradients && !features && !grades; }
+  bool of_features() const { return features || grades || uncertainties; }
+  bool only_energies() const { return !gradients && !of_features(); }
 };
 
 class Model {
@@ -67,7 +69,8 @@ class Model {
   ///                 collectives; must be passed on every rank, with or without atoms
   /// @param wanted   what is not stays empty. Without any of it the backward pass is left out if the back end can
   ///                 (TorchScript, with the method `energies` of python/mlip_deploy/exporters/interface.py)
-  /// @throws Error, also for energies that are not finite, and for features or grades that the file cannot give.
+  /// @throws Error, also for energies that are not finite, and for features, grades or uncertainties that the file
+  ///         cannot give.
   void evaluate(const Graph& graph, Evaluation& result, Exchange* exchange = nullptr,
                 const EvaluationRequest& wanted = {});
 
@@ -82,6 +85,8 @@ class Model {
 
   /// Why there are no grades: the line to type is in it. "" where there are.
   const std::string& no_grades() const { return no_grades_; }
+  /// Likewise, of energies.
+  const std::string& no_uncertainties() const { return no_uncertainties_; }
 
   /// Bytes per atom of the widest features that the model exchanges; 0 for a model that exchanges nothing.
   std::int64_t exchange_bytes() const { return exchange_bytes_; }
@@ -95,7 +100,7 @@ class Model {
   void guarded(const GraphSize& size, const std::function<void()>& body);
   /// `guarded`, with the exchange in place, Python's lock released and the clock running.
   void with_backend(const GraphSize& size, Exchange* exchange, const std::function<void(Backend&)>& body);
-  /// @throws Error for features or grades that the file cannot give.
+  /// @throws Error for features, grades or uncertainties that the file cannot give.
   void check_request(const EvaluationRequest& wanted) const;
   /// Where there are grades.
   const Domain& domain() const { return *domain_; }
@@ -116,6 +121,7 @@ class Model {
   std::unique_ptr<Domain> domain_;
   std::unique_ptr<ExchangeRelay> relay_;
   std::string no_grades_ = "the model came without a file";
+  std::string no_uncertainties_ = no_grades_;
   std::vector<double> settings_;  // that the back end has
   std::int64_t exchange_bytes_ = 0;
   double seconds_in_backend_ = 0.0;

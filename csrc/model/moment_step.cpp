@@ -25,10 +25,11 @@ class MomentStep : public GraphStep {
     for (const int atom : atom_of_node_)
       for (int axis = 0; axis < 3; ++axis) homes.push_back(length_in_angstrom * positions[3 * atom + axis]);
     unfolded_.build(graph_, homes, hops_);
-    if (wanted.features || wanted.grades) {
-      model_.evaluate(graph_, evaluation_, exchange, {false, wanted.features, wanted.grades});
-      result.features = evaluation_.features;
-      result.grades = evaluation_.grades;
+    EvaluationRequest of_atoms = wanted.of_model();
+    of_atoms.gradients = false;
+    if (of_atoms.of_features()) {
+      model_.evaluate(graph_, evaluation_, exchange, of_atoms);
+      take_features(evaluation_, result);
     }
     model_.evaluate_moments(unfolded_, evaluation_, exchange);
     if (wanted.extras) model_.evaluate_extras(graph_, result.extras, exchange);

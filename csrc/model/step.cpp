@@ -16,7 +16,8 @@ void StepResult::clear() {
   close_pair = {};
   virial = {};
   centroid_virials_inexact.clear();
-  for (auto* values : {&atomic_energies, &forces, &atom_virials, &centroid_virials, &features, &grades})
+  energy_uncertainty = 0.0;
+  for (auto* values : {&atomic_energies, &forces, &atom_virials, &centroid_virials, &features, &grades, &uncertainties})
     values->clear();
   extras.clear();
 }

@@ -26,12 +26,13 @@ struct StepRequest {
   bool atom_virials = false;
   bool centroid_virials = false;  ///< with messages a step then costs about three
   bool extras = false;
-  bool features = false;  ///< with them, or grades, a back end takes its whole step
+  bool features = false;  ///< with them, grades or uncertainties a back end takes its whole step
   bool grades = false;
-  bool close_pair = false;  ///< atoms on top of each other; it costs no backward pass
+  bool uncertainties = false;  ///< of energies
+  bool close_pair = false;     ///< atoms on top of each other; it costs no backward pass
 
   bool gradients() const { return forces || virial || atom_virials || centroid_virials; }
-  EvaluationRequest of_model() const { return {gradients(), features, grades}; }
+  EvaluationRequest of_model() const { return {gradients(), features, grades, uncertainties}; }
 };
 
 /// In float64. What was not asked for is empty, or zero. Signs as in graph.h.
@@ -47,6 +48,8 @@ struct StepResult {
   std::vector<std::vector<double>> extras;  ///< of each of the contract's extras, [n_owned] in its own unit
   std::vector<double> features;             ///< [n_owned, the contract's features], of what enters the read-out
   std::vector<double> grades;               ///< [n_owned]: how far from the model's domain (model/domain.h)
+  std::vector<double> uncertainties;        ///< [n_owned] eV, of each atom's energy alone (likewise)
+  double energy_uncertainty = 0.0;          ///< eV, of the energy of all atoms, those of other ranks too
 
   /// Back to nothing; buffers keep their capacity.
   void clear();

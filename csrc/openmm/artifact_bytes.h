@@ -1,4 +1,4 @@
-// The bytes of an artifact: their text form in XML, and a file to load embedded ones from.
+// The bytes of an artifact, and a file to load embedded ones from.
 #pragma once
 
 #include <string>
@@ -7,11 +7,6 @@ namespace mlip_openmm {
 
 /// All bytes of a file. @throws mlip::Error when it cannot be read.
 std::string read_bytes(const std::string& path);
-
-/// Base64 (RFC 4648) with padding and no line breaks.
-std::string to_base64(const std::string& bytes);
-/// @throws mlip::Error for a character outside the alphabet or a wrong length.
-std::string from_base64(const std::string& text);
 
 /// Bytes as a file of the system's temporary folder, for as long as the object lives.
 class TemporaryFile {

@@ -16,8 +16,12 @@ std::vector<double> MLIPForce::grades(OpenMM::Context& context) const {
   return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).grades(getContextImpl(context));
 }
 
-void MLIPForce::require_grades(OpenMM::Context& context) const {
-  dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).require_grades();
+Uncertainty MLIPForce::uncertainty(OpenMM::Context& context) const {
+  return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).uncertainty(getContextImpl(context));
+}
+
+std::string MLIPForce::why_not(OpenMM::Context& context, const std::string& quantity) const {
+  return dynamic_cast<MLIPForceImpl&>(getImplInContext(context)).why_not(quantity);
 }
 
 OpenMM::ForceImpl* MLIPForce::createImpl() const { return new MLIPForceImpl(*this); }

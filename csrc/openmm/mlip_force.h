@@ -20,6 +20,12 @@ struct ArtifactFile {
   std::shared_ptr<const std::string> embedded;
 };
 
+/// How uncertain energies are, calibrated with labels (model/domain.h), eV.
+struct Uncertainty {
+  double of_energy = 0.0;        ///< of all atoms together
+  std::vector<double> of_atoms;  ///< [atoms that the model sees] of each one's energy alone
+};
+
 /// Everything that an MLIPForce is, apart from the force group and the name that every Force has.
 struct MLIPForceDefinition {
   std::vector<ArtifactFile> files;         ///< at least one; several are a committee
@@ -60,8 +66,10 @@ class MLIPForce : public OpenMM::Force {
   /// (model/domain.h).
   /// @throws OpenMMException where the artifact has no domain
   std::vector<double> grades(OpenMM::Context& context) const;
-  /// @throws OpenMMException that says why `grades` would give none, for a Context without positions too.
-  void require_grades(OpenMM::Context& context) const;
+  /// Likewise. @throws OpenMMException where the artifact has none
+  Uncertainty uncertainty(OpenMM::Context& context) const;
+  /// @param quantity "grade" or "uncertainty" @return why a Context has none; "" where it has
+  std::string why_not(OpenMM::Context& context, const std::string& quantity) const;
 
  protected:
   OpenMM::ForceImpl* createImpl() const override;

@@ -229,25 +229,39 @@ mlip::Deviation MLIPForceImpl::deviation(OpenMM::ContextImpl& context) {
   });
 }
 
-void MLIPForceImpl::require_grades() const {
-  if (const std::string& reason = models_.front()->no_grades(); !reason.empty()) throw OpenMM::OpenMMException(reason);
+std::string MLIPForceImpl::why_not(const std::string& quantity) const {
+  const mlip::Model& model = *models_.front();
+  return quantity == "grade" ? model.no_grades() : model.no_uncertainties();
 }
 
 std::vector<double> MLIPForceImpl::grades(OpenMM::ContextImpl& context) {
   return as_openmm_errors([&] {
     mlip::StepRequest request = wanted(false);
     request.grades = true;
-    if (in_place_ != nullptr) {
-      arrays_->write_positions(in_place_->positions());
-      evaluate_in_place(context, request);
-    } else {
-      std::vector<Vec3> positions;
-      context.getPositions(positions);
-      set_positions(positions);
-      evaluate(context, request);
-    }
-    return result_->grades;
+    return evaluate_now(context, request).grades;
   });
+}
+
+Uncertainty MLIPForceImpl::uncertainty(OpenMM::ContextImpl& context) {
+  return as_openmm_errors([&] {
+    mlip::StepRequest request = wanted(false);
+    request.uncertainties = true;
+    const mlip::StepResult& found = evaluate_now(context, request);
+    return Uncertainty{found.energy_uncertainty, found.uncertainties};
+  });
+}
+
+const mlip::StepResult& MLIPForceImpl::evaluate_now(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
+  if (in_place_ != nullptr) {
+    arrays_->write_positions(in_place_->positions());
+    evaluate_in_place(context, wanted);
+  } else {
+    std::vector<Vec3> positions;
+    context.getPositions(positions);
+    set_positions(positions);
+    evaluate(context, wanted);
+  }
+  return *result_;
 }
 
 void MLIPForceImpl::set_positions(const std::vector<Vec3>& positions) {

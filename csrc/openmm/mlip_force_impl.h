@@ -44,9 +44,10 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
 
   /// As MLIPForce::deviation.
   mlip::Deviation deviation(OpenMM::ContextImpl& context);
-  /// Of the Context's positions, [n_atoms].
+  // Likewise, of the Context's positions.
   std::vector<double> grades(OpenMM::ContextImpl& context);
-  void require_grades() const;
+  Uncertainty uncertainty(OpenMM::ContextImpl& context);
+  std::string why_not(const std::string& quantity) const;
 
  private:
   void check_atoms(int n_particles);
@@ -72,6 +73,8 @@ class MLIPForceImpl : public OpenMM::CustomCPPForceImpl {
   /// Of what `step` returns, which takes the time of models and becomes `result_`. @return kJ/mol
   double energy_of(const std::function<const mlip::StepResult&()>& step);
   mlip::StepRequest wanted(bool include_forces) const;
+  /// An evaluation of the Context's positions outside of OpenMM's steps. @return as result_
+  const mlip::StepResult& evaluate_now(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted);
   /// Warn, the first time, of atoms on top of each other.
   void report(const mlip::ClosePair& pair);
 

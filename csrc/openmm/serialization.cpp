@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "artifact_bytes.h"
+#include "core/base64.h"
 #include "core/error.h"
 #include "core/sha256.h"
 #include "mlip_force.h"
@@ -91,7 +92,7 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
   static void write_file(const ArtifactFile& file, OpenMM::SerializationNode& node) {
     node.setStringProperty("path", file.path);
     node.setStringProperty("sha256", file.sha256);
-    if (file.embedded) node.createChildNode("Artifact").setStringProperty("base64", to_base64(*file.embedded));
+    if (file.embedded) node.createChildNode("Artifact").setStringProperty("base64", mlip::to_base64(*file.embedded));
   }
 
   static ArtifactFile read_file(const OpenMM::SerializationNode& node) {
@@ -115,14 +116,13 @@ class MLIPForceProxy : public OpenMM::SerializationProxy {
 
   static std::string embedded_bytes(const OpenMM::SerializationNode& node, const std::string& expected) {
     try {
-      std::string bytes = from_base64(node.getStringProperty("base64"));
+      std::string bytes = mlip::from_base64(node.getStringProperty("base64"));
       const std::string found = mlip::sha256(bytes);
-      if (found != expected)
-        throw mlip::Error("the embedded artifact is damaged: its SHA-256 is " + found + ", expected " + expected +
-                          ". Write the XML anew");
+      if (found != expected) throw mlip::Error("its SHA-256 is " + found + ", expected " + expected);
       return bytes;
     } catch (const mlip::Error& failure) {
-      throw OpenMM::OpenMMException(std::string("MLIPForce: ") + failure.what());
+      throw OpenMM::OpenMMException(std::string("MLIPForce: the embedded artifact is damaged: ") + failure.what() +
+                                    ". Write the XML anew");
     }
   }
 };
@@ -178,6 +178,21 @@ extern "C" const char* mlip_openmm_grades(OpenMM::Force* force, OpenMM::Context*
   });
 }
 
-extern "C" const char* mlip_openmm_no_grades(OpenMM::Force* force, OpenMM::Context* context) {
-  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) { of_force.require_grades(*context); });
+/// @param of_energy eV
+/// @param of_atoms  [atoms that the model sees] eV
+extern "C" const char* mlip_openmm_uncertainty(OpenMM::Force* force, OpenMM::Context* context, double* of_energy,
+                                               double* of_atoms) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const mlip_openmm::Uncertainty found = of_force.uncertainty(*context);
+    *of_energy = found.of_energy;
+    std::copy(found.of_atoms.begin(), found.of_atoms.end(), of_atoms);
+  });
+}
+
+/// @param quantity "grade" or "uncertainty"
+extern "C" const char* mlip_openmm_why_not(OpenMM::Force* force, OpenMM::Context* context, const char* quantity) {
+  return reason_of_failure(force, [&](const mlip_openmm::MLIPForce& of_force) {
+    const std::string reason = of_force.why_not(*context, quantity);
+    if (!reason.empty()) throw OpenMM::OpenMMException(reason);
+  });
 }

@@ -126,7 +126,6 @@ class MLIPCalculator(Calculator):
         paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
         self._arguments = ([one.resolve() for one in paths], device, threads, self_test, drive, grade, precision)
         self._with_grade = grade
-        self._factor: Array | None = None  # of uncertainties
         self._forces_asked = False  # of the last atoms
         self.artifacts = [Artifact(one) for one in paths]
         self._require_settings(settings, "MLIPCalculator")
@@ -145,12 +144,10 @@ class MLIPCalculator(Calculator):
             self.implemented_properties += OF_COMMITTEE
         if not self.potential.no_grades:
             self.implemented_properties.append(GRADE)
-            domain = self.artifact.domain()
-            self._factor = domain.uncertainty.factor() if domain and domain.uncertainty else None
-            if self._factor is not None:
-                self.implemented_properties += UNCERTAINTIES
         elif grade:
             raise MLIPError(self.potential.no_grades)
+        if not self.potential.no_uncertainties:
+            self.implemented_properties += UNCERTAINTIES
         driving = self.artifacts if drive == "mean" else self.artifacts[:1]
         if not all(artifact.contract.atomic_energies_meaningful for artifact in driving):
             self.implemented_properties.remove("energies")
@@ -297,9 +294,9 @@ class MLIPCalculator(Calculator):
             atom_virials="stresses" in wanted,
             centroid_virials=virials,
             forces=with_forces,
-            features=with_uncertainty,
             grades=with_grade,
             deviation=deviation,
+            uncertainties=with_uncertainty,
         )
         self._evaluated_settings = settings
         if "close_pair" in values:
@@ -317,7 +314,7 @@ class MLIPCalculator(Calculator):
         if with_grade:
             self.results[GRADE] = values["grades"]
         if with_uncertainty:
-            self._add_uncertainties(values["features"])
+            self.results |= {name: values[name] for name in UNCERTAINTIES}  # type: ignore[literal-required]
         if with_forces and has_volume:
             self.results["stress"] = stress_from_virial(values["virial"], system.get_volume())
         if "stresses" in wanted:
@@ -354,12 +351,6 @@ class MLIPCalculator(Calculator):
             )
         return results
 
-    def _add_uncertainties(self, features: Array) -> None:
-        assert self._factor is not None  # or ASE knows of no such property
-        of_atoms = features @ self._factor.T
-        self.results["energy_uncertainty"] = float(np.linalg.norm(of_atoms.sum(axis=0)))
-        self.results["energies_uncertainty"] = np.linalg.norm(of_atoms, axis=1)
-
     def _add_heat_flux(self, system: Atoms, values: Evaluation) -> None:
         if reason := values["centroid_virials_inexact"]:
             name = self.contract.model.name
@@ -388,6 +379,9 @@ class MLIPGuard:
         Threshold of the grade of any atom, for a file with a domain.
     deviation
         Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
+    uncertainty
+        Threshold of the calibrated uncertainty of any atom's energy, eV, for a file with a domain that was fitted to
+        frames with energies.
     action
         "warn", or "stop", which raises GuardError out of `dynamics.run`.
     dump
@@ -400,8 +394,8 @@ class MLIPGuard:
     Raises
     ------
     MLIPError
-        For atoms without an MLIPCalculator, a grade without a domain, a deviation without a committee, and what cannot
-        be used as it is given.
+        For atoms without an MLIPCalculator, a grade without a domain, an uncertainty without calibration, a
+        deviation without a committee, and what cannot be used as it is given.
 
     Warns
     -----
@@ -419,6 +413,7 @@ class MLIPGuard:
         dump: str | Path | None = None,
         max: int = 200,
         spacing: float = 0.5,
+        uncertainty: float | None = None,
     ):
         self._dynamics = dynamics
         calculator = dynamics.atoms.calc
@@ -426,12 +421,15 @@ class MLIPGuard:
             raise MLIPError("MLIPGuard: the atoms have no MLIPCalculator. Type: atoms.calc = MLIPCalculator(path)")
         if grade is not None and calculator.potential.no_grades:
             raise MLIPError(f"MLIPGuard: grade is guarded, but {calculator.potential.no_grades}")
+        if uncertainty is not None and calculator.potential.no_uncertainties:
+            raise MLIPError(f"MLIPGuard: uncertainty is guarded, but {calculator.potential.no_uncertainties}")
         if deviation is not None and len(calculator.artifacts) == 1:
             raise MLIPError(
                 "MLIPGuard: deviation is guarded, but one model does not deviate. Type: "
                 "atoms.calc = MLIPCalculator([a, b, c])"
             )
-        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
+        thresholds = {"grade": grade, "deviation": deviation, "uncertainty": uncertainty}
+        self._guard = Guard(thresholds, action, dump, max, spacing)
         dynamics.attach(self, interval=every)
 
     @property
@@ -442,7 +440,8 @@ class MLIPGuard:
     def __call__(self) -> None:
         """Look at the atoms now, as the dynamics does every `every` steps."""
         atoms = self._dynamics.atoms
-        values = {name: atoms.calc.get_property(name, atoms) for name in self._guard.thresholds}
+        properties = {"uncertainty": "energies_uncertainty"}
+        values = {name: atoms.calc.get_property(properties.get(name, name), atoms) for name in self._guard.thresholds}
         self._guard.check(self._dynamics.nsteps, atoms, values, atoms.get_forces())
 
 

@@ -19,8 +19,8 @@ from ase.io import write
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array
 
-UNITS = {"deviation": " eV/Å"}
-NAMES = {"grade": "grade", "deviation": "force deviation"}
+UNITS = {"deviation": " eV/Å", "uncertainty": " eV"}
+NAMES = {"grade": "a grade", "deviation": "a force deviation", "uncertainty": "an energy uncertainty"}
 N_NEAR = 4
 
 
@@ -49,7 +49,8 @@ class Guard:
     Parameters
     ----------
     thresholds
-        Of each guarded quantity: "grade", and "deviation" in eV/Å; None for one that is not guarded.
+        Of each guarded quantity: "grade", "deviation" in eV/Å, "uncertainty" of an atom's energy in eV; None for one
+        that is not guarded.
     action
         "warn" or "stop".
     dump
@@ -153,7 +154,7 @@ class Guard:
         near = ", ".join(f"{ids[k]} ({atoms.symbols[k]}) at {distances[k]:.2f} Å" for k in order)
         others = f"; {n_above - 1} more atom(s) above" if n_above > 1 else ""
         text = (
-            f"MLIPGuard, step {step}: atom {ids[worst]} ({atoms.symbols[worst]}) has a {NAMES[name]} of "
+            f"MLIPGuard, step {step}: atom {ids[worst]} ({atoms.symbols[worst]}) has {NAMES[name]} of "
             f"{values[name][worst]:.3g}{UNITS.get(name, '')}, above {limits[name]:g}{others}. "
         )
         text += f"Near it: {near}. " if near else ""

@@ -39,8 +39,10 @@ _library.mlip_openmm_deviation.restype = ctypes.c_char_p
 _library.mlip_openmm_deviation.argtypes = [ctypes.c_void_p] * 4
 _library.mlip_openmm_grades.restype = ctypes.c_char_p
 _library.mlip_openmm_grades.argtypes = [ctypes.c_void_p] * 3
-_library.mlip_openmm_no_grades.restype = ctypes.c_char_p
-_library.mlip_openmm_no_grades.argtypes = [ctypes.c_void_p] * 2
+_library.mlip_openmm_uncertainty.restype = ctypes.c_char_p
+_library.mlip_openmm_uncertainty.argtypes = [ctypes.c_void_p] * 4
+_library.mlip_openmm_why_not.restype = ctypes.c_char_p
+_library.mlip_openmm_why_not.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Deviation:
     summary: Array
     """[6], a line of DeePMD-kit's model_devi.out: the largest, smallest and mean deviation of virial components (eV per
     atom), then those of forces (eV/Å)"""
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How uncertain energies are, calibrated with labels (docs/trust.md)."""
+
+    of_energy: float
+    """eV, of the energy of all atoms together"""
+    of_atoms: Array
+    """[n] eV, of each atom's energy alone, in the order of `MLIPForce.atoms`: these do not add up"""
 
 
 class MLIPForce(openmm.Force):  # type: ignore[misc]
@@ -196,9 +208,7 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         of_atoms = np.zeros(len(self.elements))
         summary = np.zeros(6)
         pointers = [int(self.this), int(context.this), of_atoms.ctypes.data, summary.ctypes.data]
-        failure = _library.mlip_openmm_deviation(*pointers)
-        if failure:
-            raise MLIPError(failure.decode(errors="replace"))
+        _require_success(_library.mlip_openmm_deviation(*pointers))
         return Deviation(of_atoms, summary)
 
     @property
@@ -266,9 +276,9 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
         """
         return float(_library.mlip_openmm_seconds_in_models())
 
-    def no_grades(self, context: openmm.Context) -> str:
-        """Why there are no grades in a Context, with the line to type; "" where there are."""
-        reason = _library.mlip_openmm_no_grades(int(self.this), int(context.this))
+    def why_not(self, quantity: str, context: openmm.Context) -> str:
+        """Why a Context has no "grade" or "uncertainty", with the line to type; "" where it has."""
+        reason = _library.mlip_openmm_why_not(int(self.this), int(context.this), quantity.encode())
         return reason.decode(errors="replace") if reason else ""
 
     def grades(self, context: openmm.Context) -> Array:
@@ -287,13 +297,35 @@ class MLIPForce(openmm.Force):  # type: ignore[misc]
             For an artifact without a domain, with the line to type, and for a Context of another System.
         """
         grades = np.empty(len(self.elements))
-        failure = _library.mlip_openmm_grades(int(self.this), int(context.this), grades.ctypes.data)
-        if failure:
-            raise MLIPError(failure.decode(errors="replace"))
+        _require_success(_library.mlip_openmm_grades(int(self.this), int(context.this), grades.ctypes.data))
         return grades
+
+    def uncertainty(self, context: openmm.Context) -> Uncertainty:
+        """How uncertain the energy is, and that of each atom. This takes one evaluation of the model.
+
+        Parameters
+        ----------
+        context
+            As for `grades`.
+
+        Raises
+        ------
+        MLIPError
+            For an artifact whose domain was fitted without energies, with the line to type, and for a Context of
+            another System.
+        """
+        of_energy, of_atoms = np.empty(1), np.empty(len(self.elements))
+        pointers = [int(self.this), int(context.this), of_energy.ctypes.data, of_atoms.ctypes.data]
+        _require_success(_library.mlip_openmm_uncertainty(*pointers))
+        return Uncertainty(float(of_energy[0]), of_atoms)
 
     def _definition(self) -> ElementTree.Element:
         return ElementTree.fromstring(openmm.XmlSerializer.serialize(self))
+
+
+def _require_success(failure: bytes | None) -> None:
+    if failure:
+        raise MLIPError(failure.decode(errors="replace"))
 
 
 class MLIPGuard:
@@ -312,6 +344,9 @@ class MLIPGuard:
         Threshold of the grade of any atom, for a file with a domain.
     deviation
         Threshold of the standard deviation of the force on any atom over the committee, eV/Å.
+    uncertainty
+        Threshold of the calibrated uncertainty of any atom's energy, eV, for a file with a domain that was fitted to
+        frames with energies.
     action
         "warn", or "stop", which raises GuardError out of `simulation.step`.
     dump
@@ -326,8 +361,8 @@ class MLIPGuard:
     Raises
     ------
     MLIPError
-        For a System without an MLIPForce, or with several, a grade without a domain, a deviation without a committee,
-        and what cannot be used as it is given.
+        For a System without an MLIPForce, or with several, a grade without a domain, an uncertainty without
+        calibration, a deviation without a committee, and what cannot be used as it is given.
 
     Warns
     -----
@@ -346,13 +381,15 @@ class MLIPGuard:
         max: int = 200,
         spacing: float = 0.5,
         restart: str | Path = "mlip_guard.xml",
+        uncertainty: float | None = None,
     ):
         forces = [force for force in simulation.system.getForces() if MLIPForce.is_mlip_force(force)]
         if len(forces) != 1:
             raise MLIPError(f"MLIPGuard: the System has {len(forces)} MLIPForces, expected one")
         self._force = MLIPForce.cast(forces[0])
-        if grade is not None and (reason := self._force.no_grades(simulation.context)):
-            raise MLIPError(f"MLIPGuard: grade is guarded, but {reason}")
+        for quantity, threshold in (("grade", grade), ("uncertainty", uncertainty)):
+            if threshold is not None and (reason := self._force.why_not(quantity, simulation.context)):
+                raise MLIPError(f"MLIPGuard: {quantity} is guarded, but {reason}")
         if deviation is not None and len(self._force.paths) == 1:
             raise MLIPError(
                 "MLIPGuard: deviation is guarded, but one model does not deviate. Type: MLIPForce([a, b, c], topology)"
@@ -360,7 +397,8 @@ class MLIPGuard:
         self._elements, self._atoms = self._force.elements, self._force.atoms
         self._every = every
         self._restart = Path(restart)
-        self._guard = Guard({"grade": grade, "deviation": deviation}, action, dump, max, spacing)
+        thresholds = {"grade": grade, "deviation": deviation, "uncertainty": uncertainty}
+        self._guard = Guard(thresholds, action, dump, max, spacing)
         simulation.reporters.append(self)
 
     @property
@@ -384,6 +422,8 @@ class MLIPGuard:
             values["grade"] = self._force.grades(simulation.context)
         if "deviation" in self._guard.thresholds:
             values["deviation"] = self._force.deviation(simulation.context).of_atoms
+        if "uncertainty" in self._guard.thresholds:
+            values["uncertainty"] = self._force.uncertainty(simulation.context).of_atoms
         try:
             self._guard.check(simulation.currentStep, atoms, values, ids=self._atoms)
         except GuardError:

@@ -53,6 +53,10 @@ class Evaluation(_Evaluation, total=False):
     """[n, the contract's features], of what enters the model's read-out; likewise"""
     grades: Array
     """[n] how far each atom is from the model's domain (docs/trust.md): above 1 is outside; likewise"""
+    energy_uncertainty: float
+    """eV, calibrated with labels (docs/trust.md); likewise, with the next"""
+    energies_uncertainty: Array
+    """[n] eV, of each atom's energy alone"""
     centroid_virials_inexact: str
     """there with them: why only their sum is exact, not each as a heat flux needs it; "" where each is"""
     deviation: Array

@@ -148,10 +148,20 @@ def test_every_kind_of_step(edges, beside, graded):
     atoms = crystal(0.15, 33)
     types = Artifact(path).contract.types_of(atoms.get_chemical_symbols())
     given = (atoms.positions, types, atoms.cell.array, [True] * 3)
-    found = _core.Potential(str(path), edges=edges).compute(*given, features=True, grades=True, **beside)
+    wanted = {"features": True, "grades": True, "uncertainties": True}
+    found = _core.Potential(str(path), edges=edges).compute(*given, **wanted, **beside)
     expected = expected_grades(path, found["features"], atoms.get_chemical_symbols())
     np.testing.assert_allclose(found["features"], features_of(path, atoms), atol=FEATURES_FLOAT64)
     np.testing.assert_allclose(found["grades"], expected, rtol=GRADES_FLOAT64)
+    of_structure, of_atoms = uncertainties(path, atoms)
+    assert found["energy_uncertainty"] == pytest.approx(of_structure, rel=GRADES_FLOAT64)
+    np.testing.assert_allclose(found["energies_uncertainty"], of_atoms, rtol=GRADES_FLOAT64)
+
+
+def uncertainties(path, atoms: Atoms) -> tuple[float, np.ndarray]:
+    """ASE's, which `test_uncertainties_of_energies` holds against the formula."""
+    calculator = MLIPCalculator(path)
+    return calculator.get_property("energy_uncertainty", atoms), calculator.get_property("energies_uncertainty", atoms)
 
 
 def test_openmm(graded):
@@ -168,6 +178,9 @@ def test_openmm(graded):
     moved = MLIPCalculator(path).get_property("grade", atoms)
     assert np.abs(moved - expected).max() > 0.1
     np.testing.assert_allclose(force.grades(context), moved, rtol=GRADES_FLOAT64)
+    found, (of_structure, of_atoms) = force.uncertainty(context), uncertainties(path, atoms)
+    assert found.of_energy == pytest.approx(of_structure, rel=GRADES_FLOAT64)
+    np.testing.assert_allclose(found.of_atoms, of_atoms, rtol=GRADES_FLOAT64)
     with pytest.raises(MLIPError, match="This Force is not present in the Context"):
         MLIPForce(path, atoms.get_chemical_symbols(), periodic=True).grades(context)
 
@@ -179,13 +192,14 @@ mass * 20
 pair_style mlip
 pair_coeff * * {path} {elements}
 fix grades all pair 1 mlip grade 1
+{more}
 compute extra all pair mlip
 compute largest all reduce max f_grades
 thermo_style custom step c_extra[3] c_largest
-dump grades all custom 1 grades.dump id f_grades
+dump grades all custom 1 grades.dump id {columns}
 dump_modify grades sort id format float %.17g
 run 0
-print "largest $(c_extra[3]:%.17g) $(c_largest:%.17g)"
+print "found $(c_extra[3]:%.17g) $(c_largest:%.17g) $(c_extra[10]:%.17g)"
 """
 
 
@@ -194,13 +208,17 @@ def test_lammps(graded, ranks, tmp_path):
     path, _ = graded
     atoms = crystal(0.15, 12, repeat=2)
     frame = write_data(atoms, tmp_path / "data")
-    output = run(DECK.format(path=path, elements=" ".join(frame.elements)), tmp_path, ranks=ranks)
-    expected = MLIPCalculator(path).get_property("grade", atoms)
-    rows = (tmp_path / "grades.dump").read_text().split("f_grades")[1].split("\n", 1)[1]
-    found = np.array([row.split() for row in rows.splitlines()], dtype=float)[:, 1]
-    np.testing.assert_allclose(found, expected, rtol=GRADES_FLOAT64)
-    largest = re.search(r"^largest (.*)$", output, flags=re.MULTILINE).group(1).split()
-    np.testing.assert_allclose(np.array(largest, dtype=float), expected.max(), rtol=GRADES_FLOAT64)
+    more = {"more": "fix uncertain all pair 1 mlip uncertainty 1", "columns": "f_grades f_uncertain"}
+    output = run(DECK.format(path=path, elements=" ".join(frame.elements), **more), tmp_path, ranks=ranks)
+    grades = MLIPCalculator(path).get_property("grade", atoms)
+    of_structure, of_atoms = uncertainties(path, atoms)
+    rows = (tmp_path / "grades.dump").read_text().split("f_uncertain")[1].split("\n", 1)[1]
+    found = np.array([row.split() for row in rows.splitlines()], dtype=float)[:, 1:]
+    np.testing.assert_allclose(found, np.stack([grades, of_atoms], axis=1), rtol=GRADES_FLOAT64)
+    printed = re.search(r"^found (.*)$", output, flags=re.MULTILINE).group(1).split()
+    np.testing.assert_allclose(
+        np.array(printed, dtype=float), [grades.max(), grades.max(), of_structure], rtol=GRADES_FLOAT64
+    )
 
 
 def test_page(graded, tmp_path):
@@ -306,7 +324,7 @@ def refused(path, words: str, directory) -> None:
         MLIPForce.cast(system.getForce(0)).grades(context)
     frame = write_data(atoms, directory / "data")
     with pytest.raises(LAMMPSError, match=words) as failure:
-        run(DECK.format(path=path, elements=" ".join(frame.elements)), directory)
+        run(DECK.format(path=path, elements=" ".join(frame.elements), more="", columns="f_grades"), directory)
     assert "Step" not in str(failure.value)
 
 
@@ -334,6 +352,12 @@ def test_the_domain_of_another_model(graded, artifacts, tmp_path):
         (lambda record: record.replace(b'"schema":"1.0"', b'"schema":"2.0"'), "it is of another schema"),
         (lambda record: record.replace(b'"distance":', b'"distance":-'), "its numbers for Cl make no sense"),
         (lambda record: b"no domain at all", "parse error"),
+        (lambda record: record.replace(b'"scale":', b'"scale":-'), "its numbers for uncertainties make no sense"),
+        (
+            lambda record: record.replace(b'"matrix":"', b'"matrix":"AAAA'),
+            "its numbers for uncertainties make no sense",
+        ),
+        (lambda record: record.replace(b'"matrix":"', b'"matrix":"****'), "character 0 is not base64"),
     ],
 )
 def test_a_record_that_cannot_be_read(damage, words, graded, tmp_path):
@@ -392,6 +416,8 @@ def test_the_command(tiny, tmp_path):
     head = Artifact(out).domain()
     assert head.sources == ["sampled Cl4Na4 at 200 K"]
     assert (head.frames, head.shown, head.uncertainty) == (12, None, None)
+    reason = MLIPCalculator(out).potential.no_uncertainties
+    assert "has no uncertainties of energies, which its domain needs labels for: 20 frames or more" in reason
     done = mlip("domain", "fit", out, "--frames", tmp_path / "absent.extxyz")
     assert done.returncode == 2
     assert "is neither a file nor a reference set" in done.stderr

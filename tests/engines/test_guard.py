@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import units
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
@@ -40,9 +41,13 @@ def members(tiny, toy_halo):
 
 @pytest.fixture(scope="module")
 def known(tiny, tmp_path_factory):
-    """The tiny SevenNet with a domain of crystals."""
+    """The tiny SevenNet with a domain of crystals, whose energies have errors."""
     path = tmp_path_factory.mktemp("guard") / "known.mlip.pt"
-    mlip_deploy.fit_domain(tiny, [[rocksalt((2, 1, 1), amplitude=0.04, seed=seed) for seed in range(20)]], output=path)
+    frames = [rocksalt((2, 1, 1), amplitude=0.04, seed=seed) for seed in range(20)]
+    for atoms, error in zip(frames, np.random.default_rng(0).normal(size=len(frames)), strict=True):
+        energy = ase_engine.evaluate(tiny, atoms).energy + error
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    mlip_deploy.fit_domain(tiny, [frames], output=path)
     return path
 
 
@@ -201,22 +206,29 @@ def test_a_melt_stops_where_the_domain_of_its_crystal_ends(known, tmp_path):
     assert float(message.group(4)) == pytest.approx(grades.max(), rel=1e-2)
 
 
-def test_grade_and_deviation_together(known, toy_halo, tmp_path):
-    """Each against its own threshold: the larger ratio makes the message. The style may stand under hybrid."""
+def test_all_quantities_together(known, toy_halo, tmp_path):
+    """Each against its own threshold: the largest ratio makes the message. The style may stand under hybrid."""
     atoms = rocksalt(amplitude=0.2)
-    grade = MLIPCalculator(known).get_property("grade", atoms).max()
+    calculator = MLIPCalculator(known)
+    grade = calculator.get_property("grade", atoms).max()
+    of_atoms = calculator.get_property("energies_uncertainty", atoms)
+    of_structure = calculator.get_property("energy_uncertainty", atoms)
     deviation = deviations([known, toy_halo], atoms)[0].max()
-    values = 'run 0\nprint "guard $(f_guard:%.17g) $(f_guard[1]:%.17g) $(f_guard[2]:%.17g)"\n'
+    values = 'run 0\nprint "guard $(f_guard:%.17g) $(f_guard[1]:%.17g) $(f_guard[2]:%.17g) $(f_guard[6]:%.17g) '
+    values += '$(f_guard[7]:%.17g)"\n'
     values += "thermo_style custom step pe\nunfix guard"
     body = f"thermo_style custom step pe f_guard\n{values}"
-    deck = guarded(atoms, 0.5 * deviation, f"grade {grade / 3:.17g}", body)
+    words = f"grade {grade / 3:.17g} uncertainty {of_atoms.max() / 4:.17g} dump frames.extxyz"
+    deck = guarded(atoms, 0.5 * deviation, words, body)
     hybrid = "pair_style hybrid/overlay mlip out_freq 0 zero 3\n"
     hybrid += "pair_coeff * * mlip {model} {elements}\npair_coeff * * zero"
     found = run_guarded(replace(deck, pair=hybrid), [known, toy_halo], tmp_path, 2)
     assert isinstance(found, Outcome), found
     printed = [float(value) for value in re.search(r"^guard (.*)$", found.log, re.MULTILINE).group(1).split()]
-    np.testing.assert_allclose(printed, [3.0, grade, deviation], rtol=1e-6)
-    assert "has a grade of " in found.log
+    np.testing.assert_allclose(printed, [4.0, grade, deviation, of_atoms.max(), of_structure], rtol=1e-6)
+    assert f"has an energy uncertainty of {of_atoms.max():.3g}, above" in found.log
+    (frame,) = read(tmp_path / "frames.extxyz", ":")
+    np.testing.assert_allclose(frame.arrays["uncertainty"], of_atoms, rtol=1e-6, atol=WRITTEN)
 
 
 def test_partitions_have_their_own_frames(members, tmp_path):
@@ -229,6 +241,7 @@ REFUSED = {
     "one model": ("2 deviation 0.3", 1, "deviation is guarded, but one model does not deviate. Name several files"),
     "no threshold": ("2", 2, "nothing is guarded. Give a threshold: fix guard all mlip/guard 2 grade 1.5"),
     "no domain": ("2 grade 1.5", 1, "grade is guarded, but tiny has no grades, since its file has no domain. Type: "),
+    "no calibration": ("2 uncertainty 0.1", 1, "uncertainty is guarded, but tiny has no grades, since its file has no"),
     "a threshold of zero": ("2 deviation 0", 2, "deviation is 0, expected a number above 0"),
     "an unknown keyword": ("2 depth 0.3", 2, "unknown keyword 'depth'. Expected: fix ID group mlip/guard N"),
     "an unknown action": ("2 deviation 0.3 action halt", 2, "action 'halt' is neither warn nor stop"),
@@ -303,15 +316,23 @@ def test_ase_grades(known, tiny):
     atoms.calc = MLIPCalculator(known)
     dynamics = VelocityVerlet(atoms, 1 * units.fs)
     guard = MLIPGuard(dynamics, 1, grade=1.5)
-    with pytest.warns(
-        GuardWarning, match=rf"atom {expected.argmax()} \(\w+\) has a grade of {expected.max():.3g}, above 1.5"
+    uncertain = MLIPGuard(dynamics, 1, uncertainty=1e-6)
+    with (
+        pytest.warns(
+            GuardWarning, match=rf"atom {expected.argmax()} \(\w+\) has a grade of {expected.max():.3g}, above 1.5"
+        ),
+        pytest.warns(GuardWarning, match=r"has an energy uncertainty of \S+ eV, above 1e-06"),
     ):
         dynamics.run(1)
     assert guard.checks[0].worst["grade"] == expected.max()
+    of_atoms = MLIPCalculator(known).get_property("energies_uncertainty", rocksalt(amplitude=0.2))
+    assert uncertain.checks[0].worst["uncertainty"] == of_atoms.max()
     assert guard.checks[0].n_above == np.sum(expected > 1.5)
     atoms.calc = MLIPCalculator(tiny)
     with pytest.raises(MLIPError, match="grade is guarded, but tiny has no grades, since its file has no domain"):
         MLIPGuard(dynamics, 1, grade=1.5)
+    with pytest.raises(MLIPError, match="uncertainty is guarded, but tiny has no grades, since its file has no domain"):
+        MLIPGuard(dynamics, 1, uncertainty=0.1)
 
 
 def test_ase_optimiser_stops(members, tmp_path):
@@ -380,7 +401,7 @@ def test_openmm_stops(members, tmp_path):
 
 def test_openmm_grades(known):
     simulation = simulation_of([known], openmm_rocksalt())
-    guard = OpenMMGuard(simulation, 1, grade=1.5)
+    guard = OpenMMGuard(simulation, 1, grade=1.5, uncertainty=1e9)
     with pytest.warns(GuardWarning, match=r"MLIPGuard, step 1: atom \d \((Na|Cl)\) has a grade of"):
         simulation.step(1)
     atoms = openmm_rocksalt()
@@ -388,12 +409,16 @@ def test_openmm_grades(known):
     atoms.positions = 10 * state.getPositions(asNumpy=True)._value
     grades = MLIPCalculator(known).get_property("grade", atoms)
     assert guard.checks[0].worst["grade"] == pytest.approx(grades.max(), rel=GRADES_FLOAT64)
+    of_atoms = MLIPCalculator(known).get_property("energies_uncertainty", atoms)
+    assert guard.checks[0].worst["uncertainty"] == pytest.approx(of_atoms.max(), rel=GRADES_FLOAT64)
 
 
 def test_openmm_refuses(tiny, tmp_path):
     simulation = simulation_of([tiny], openmm_rocksalt())
     with pytest.raises(MLIPError, match="grade is guarded, but tiny has no grades, since its file has no domain"):
         OpenMMGuard(simulation, 2, grade=1.5)
+    with pytest.raises(MLIPError, match="uncertainty is guarded, but tiny has no grades, since its file has no domain"):
+        OpenMMGuard(simulation, 2, uncertainty=0.1)
     with pytest.raises(MLIPError, match="one model does not deviate"):
         OpenMMGuard(simulation, 2, deviation=0.3)
     assert not simulation.reporters

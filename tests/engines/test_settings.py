@@ -349,6 +349,10 @@ class ChargesToo(ChargedAtoms):
         charge = self.electronegativity[node_types[:n_owned]] + settings[0]
         return torch.stack([charge, 2.0 * charge], dim=1)
 
+    def energies_and_features(self, node_types, n_owned: int, edge_index, edge_vectors, settings):
+        energies = self.forward(node_types, n_owned, edge_index, edge_vectors, settings)
+        return energies, self.extras(node_types, n_owned, edge_index, edge_vectors, settings)
+
 
 @pytest.fixture
 def adapted(monkeypatch, tmp_path):
@@ -360,7 +364,15 @@ def adapted(monkeypatch, tmp_path):
     return found[0]
 
 
-def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
+def features_of(path, **settings):
+    atoms = rocksalt()
+    calculator = MLIPCalculator(path)
+    types = calculator.contract.types_of(atoms.get_chemical_symbols())
+    place = atoms.positions, types, atoms.cell.array, [True] * 3
+    return calculator.potential.compute(*place, settings=list(settings.items()), features=True)["features"]
+
+
+def test_settings_beside_outputs_and_features_of_atoms(adapted, tmp_path):
     path = tmp_path / "extras.mlip.pt"
     outputs = tuple(Output(name=name, unit="e", scope="atom") for name in ("charges", "doubled"))
     model = ChargesToo([0.9, -0.7], 4.0)
@@ -370,6 +382,12 @@ def test_settings_beside_outputs_of_atoms(adapted, tmp_path):
     found = calculator.get_property("doubled", atoms)
     np.testing.assert_allclose(found, np.where(atoms.symbols == "Na", 5.8, 2.6), rtol=1e-6)
     assert calculator.get_property("energy", atoms) == pytest.approx(energy(export(tmp_path / "x.mlip.pt"), charge=2))
+    assert calculator.contract.features == 2
+    np.testing.assert_allclose(features_of(path, charge=2)[:, 1], found, rtol=1e-6)
+    fixed = tmp_path / "fixed.mlip.pt"
+    of_energies = replace(of_both, extras=())
+    write_artifact(fix_settings(of_energies, {"charge": 2, "task": "plain"}), fixed, "float64", silent)
+    np.testing.assert_allclose(features_of(fixed), features_of(path, charge=2), rtol=1e-6)
 
 
 def test_settings_are_baked_in(adapted, charged, tmp_path):

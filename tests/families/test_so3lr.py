@@ -24,6 +24,7 @@ if find_spec("so3krates_torch") is None:
         allow_module_level=True,
     )
 
+import mlip_deploy
 from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
@@ -154,12 +155,15 @@ def test_each_term(published, system, fuse):
     record(blocks, expected)
     # the model adds to this block's result in place, after the hook
     original.atomic_energy_output_block.energy_shifts.data.zero_()
+    read_out = []
+    original.atomic_energy_output_block.register_forward_pre_hook(lambda module, given: read_out.extend(given[:1]))
     with default_dtype(torch.float64):
         total = original(adapter._batch(atoms, original))["node_energy"]
 
     ours = FAMILIES["so3lr"].adapt("so3lr", ExportOptions(fuse=fuse)).energy_model(torch.float64)
     record({name: getattr(ours, name) for name in blocks}, found)
-    energies = ours(*inputs(atoms, published))
+    energies, features = ours.energies_and_features(*inputs(atoms, published))
+    torch.testing.assert_close(features, read_out[0], rtol=RELATIVE, atol=RELATIVE)
     for name, value in expected.items():
         scale = float(value.abs().max())
         assert scale > 1e-3, name
@@ -168,6 +172,22 @@ def test_each_term(published, system, fuse):
     shifts = model.atomic_energy_output_block.energy_shifts.detach().double()[torch.tensor(atoms.numbers) - 1]
     torch.testing.assert_close(energies, total.squeeze(1) + shifts, rtol=0, atol=FLOAT64_SUM)
     assert float(found["charges"].sum()) == pytest.approx(atoms.info["charge"], abs=1e-12)
+
+
+def test_a_domain_of_frames_with_their_charges(double, tmp_path):
+    """Features depend on the charge, which each frame brings."""
+    frames = [acetate() for _ in range(10)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+    path = tmp_path / "known.mlip.pt"
+    mlip_deploy.fit_domain(double, [frames], output=path)
+    atoms = frames[0]
+    known = MLIPCalculator(path).get_property("grade", atoms)
+    atoms.info["charge"] = 2
+    assert MLIPCalculator(path).get_property("grade", atoms).max() > 2.0 * known.max()
+    del atoms.info["charge"]
+    with pytest.raises(MLIPError, match="needs its setting 'charge'"):
+        mlip_deploy.fit_domain(double, [frames], output=path)
 
 
 def record(blocks, results):

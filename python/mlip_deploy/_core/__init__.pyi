@@ -42,6 +42,7 @@ class Potential:
         features: bool = False,
         grades: bool = False,
         deviation: bool = False,
+        uncertainties: bool = False,
     ) -> Evaluation: ...
     def compute_many(
         self,
@@ -52,6 +53,8 @@ class Potential:
     def timings(self) -> tuple[float, float]: ...
     @property
     def no_grades(self) -> str: ...
+    @property
+    def no_uncertainties(self) -> str: ...
     @property
     def self_test(self) -> str: ...
     @property

@@ -1,13 +1,11 @@
 """The domain of an artifact: which environments of atoms its model has been shown to know.
 
 The record `mlip/domain` is a line of JSON, then the arrays of `ElementArrays` of each element, float32, little-endian,
-one after the other. csrc/core/domain_record.h reads the same, but for uncertainties, and says what the numbers mean.
+one after the other. csrc/core/domain_record.h reads the same, and says what the numbers mean.
 """
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,16 +71,8 @@ class Uncertainty(_Strict):
     within_two: float
     """below twice the uncertainty; 0.95"""
     matrix: str
-    """float32, little-endian, in base64: see `factor`"""
-
-    def factor(self) -> Array:
-        """[n_features, n_features] eV: an energy is uncertain by |factor · features|.
-
-        The features are those of an atom, or summed over the atoms of a structure.
-        """
-        values = np.frombuffer(base64.b64decode(self.matrix), dtype="<f4").astype(float)
-        n = math.isqrt(len(values))
-        return self.scale * values.reshape(n, n)
+    """[n_features, n_features] float32, little-endian, in base64: an energy is uncertain by |scale · matrix · features|
+    with the features of an atom, or summed over those of a structure"""
 
     def describe(self) -> str:
         """In words."""

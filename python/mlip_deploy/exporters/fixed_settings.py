@@ -47,7 +47,7 @@ def fix_settings(adapted: Adapted, given: Mapping[str, float | int | str]) -> Ad
         adapted,
         inputs=[*adapted.inputs, *(_input(known[name], value) for name, value in values.items())],
         settings=tuple(adapted.settings[k] for k in free),
-        energy_model=lambda dtype: FixedSettings(adapted.energy_model(dtype), numbers, free),
+        energy_model=lambda dtype: with_fixed(adapted.energy_model(dtype), numbers, free),
         original=replace(
             original,
             float64=with_values(original.float64),
@@ -77,6 +77,12 @@ def _input(setting: Setting, value: float | int | str) -> Input:
     return Input(name=setting.name, choices=setting.choices or [str(value)], value=str(value))
 
 
+def with_fixed(model: nn.Module, values: list[float], free: list[int]) -> nn.Module:
+    """See FixedSettings."""
+    has_features = hasattr(model, "energies_and_features")
+    return (FixedSettingsWithFeatures if has_features else FixedSettings)(model, values, free)
+
+
 class FixedSettings(nn.Module):
     """An energy model of which some settings, or all, have values.
 
@@ -104,8 +110,32 @@ class FixedSettings(nn.Module):
         settings: Tensor | None = None,
     ) -> Tensor:
         """As the model's, with the free settings alone, in their order; None where there are none."""
+        values = self.all_settings(edge_vectors, settings)
+        energies: Tensor = self.model(node_types, n_owned, edge_index, edge_vectors, values)
+        return energies
+
+    def all_settings(self, edge_vectors: Tensor, settings: Tensor | None) -> Tensor:
+        """Of the model, in the type of the vectors."""
         values = self.values.to(edge_vectors.dtype)
         if settings is not None:
             values = values.index_copy(0, self.free, settings)
-        energies: Tensor = self.model(node_types, n_owned, edge_index, edge_vectors, values)
-        return energies
+        return values
+
+
+class FixedSettingsWithFeatures(FixedSettings):
+    """Of a model with features."""
+
+    def energies_and_features(
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As the model's, with the free settings alone."""
+        values = self.all_settings(edge_vectors, settings)
+        found: tuple[Tensor, Tensor] = self.model.energies_and_features(  # type: ignore[operator]
+            node_types, n_owned, edge_index, edge_vectors, values
+        )
+        return found

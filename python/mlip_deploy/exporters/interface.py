@@ -164,9 +164,14 @@ class EdgeGradientModelWithFeatures(EdgeGradientModel):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As EdgeGradientModel.forward, and the features."""
         edge_vectors = edge_vectors.detach().requires_grad_(True)
-        energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
-            node_types, n_owned, edge_index, edge_vectors
-        )
+        if self.takes_settings:
+            energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
+                node_types, n_owned, edge_index, edge_vectors, given(settings)
+            )
+        else:
+            energies, features = self.energy_model.energies_and_features(  # type: ignore[operator]
+                node_types, n_owned, edge_index, edge_vectors
+            )
         return energies.detach(), gradients(energies, [edge_vectors])[0], features.detach()
 
 
@@ -270,9 +275,10 @@ class ServedModel:
         energy_model = self.energy_model(dtype)
         if self.positions:
             return PositionGradientModel(energy_model, True, bool(self.settings))
-        if with_features and not self.settings and hasattr(energy_model, "energies_and_features"):
-            return EdgeGradientModelWithFeatures(energy_model)
-        return EdgeGradientModel(energy_model, False, bool(self.settings))
+        of_edges = EdgeGradientModel
+        if with_features and hasattr(energy_model, "energies_and_features"):
+            of_edges = EdgeGradientModelWithFeatures
+        return of_edges(energy_model, False, bool(self.settings))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ def export_module(
         `forward(node_types, n_owned, edge_index, edge_vectors) -> atomic energies [n_owned]` in eV, with the
         arguments of `EdgeGradientModel.forward` (vectors in Å), in code that the back end compiles. It computes in
         the type of `edge_vectors`: its parameters and floating-point buffers are converted. With a method
-        `energies_and_features`, of the same arguments and without settings, that returns (energies, features
+        `energies_and_features`, of the same arguments and without positions, that returns (energies, features
         [n_owned, n_features]) the file can give grades (docs/trust.md).
     output
         File to write, `*.mlip.pt`, or `*.mlip.pt2` for aotinductor.
@@ -263,8 +263,8 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> No
         for value in moved.values():
             value.requires_grad_(True)
         energies = _call(_in_type(module, dtype), label, types, len(atoms), edges, vectors, **others)
-        if hasattr(module, FEATURES) and not others:
-            _examine_features(_in_type(module, dtype), energies, types, edges, vectors)
+        if hasattr(module, FEATURES) and not inputs.positions:
+            _examine_features(_in_type(module, dtype), energies, types, edges, vectors, *others.values())
         if edges.shape[1] == 0:
             continue
         found: list[Tensor] = []
@@ -288,10 +288,15 @@ def _examine(module: nn.Module, label: str, atoms: Atoms, inputs: _Inputs) -> No
         _examine_images(module, label, atoms, inputs)
 
 
-def _examine_features(module: nn.Module, energies: Tensor, types: Tensor, edges: Tensor, vectors: Tensor) -> None:
+def _examine_features(
+    module: nn.Module, energies: Tensor, types: Tensor, edges: Tensor, vectors: Tensor, *settings: Tensor
+) -> None:
     """The method gives forward's energies, and as many features of each owned atom as of any other."""
     n_owned = energies.shape[0]
-    found = getattr(module, FEATURES)(types, n_owned, edges, vectors)
+    try:
+        found = getattr(module, FEATURES)(types, n_owned, edges, vectors, *settings)
+    except TypeError as error:
+        raise MLIPError(f"{_place(module)}: {FEATURES} takes other arguments than forward ({error})") from error
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Tensor) for one in found)):
         raise MLIPError(
             f"{_place(module)}: {FEATURES} returned a {type(found).__name__}, expected (energies, features)"

@@ -92,8 +92,10 @@ def _width_of_features(energy_model: nn.Module, contract: Contract) -> int:
     """Of two atoms at half the cutoff."""
     vector = torch.tensor([[0.5 * contract.cutoff, 0.0, 0.0]], dtype=TORCH_DTYPE[contract.dtype])
     types, edges = torch.tensor([0, 0]), torch.tensor([[0, 1], [1, 0]])
+    settings = [setting.number(setting.examples()[0]) for setting in contract.settings]
+    others = [torch.tensor(settings, dtype=vector.dtype)] if settings else []
     features: Tensor = energy_model.energies_and_features(  # type: ignore[operator]
-        types, 2, edges, torch.cat([vector, -vector])
+        types, 2, edges, torch.cat([vector, -vector]), *others
     )[1]
     return features.shape[1]
 

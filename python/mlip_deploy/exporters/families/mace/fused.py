@@ -84,20 +84,18 @@ class FusedMACEEnergy(nn.Module):
         edge_vectors: Tensor,
         settings: Tensor | None = None,
     ) -> Tensor:
-        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors, settings)[0]
         return energies
 
     def energies_and_features(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
-        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
-        return found
-
-    def evaluate(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Energies and features, as above."""
+        """The features are the scalars of every layer that has a read-out."""
         # MACE's edge vector points from the neighbour to the centre.
         distances, harmonics = self.harmonics(-edge_vectors)
         radial, cutoff = distances, torch.ones_like(distances)

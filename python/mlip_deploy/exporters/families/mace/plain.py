@@ -261,20 +261,18 @@ class MACEEnergy(nn.Module):
         edge_vectors: Tensor,
         settings: Tensor | None = None,
     ) -> Tensor:
-        energies: Tensor = self.evaluate(node_types, n_owned, edge_index, edge_vectors, settings)[0]
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors, settings)[0]
         return energies
 
     def energies_and_features(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
+        self,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        settings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Of a model without settings. The features are the scalars of every layer that has a read-out."""
-        found: tuple[Tensor, Tensor] = self.evaluate(node_types, n_owned, edge_index, edge_vectors, None)
-        return found
-
-    def evaluate(
-        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Energies and features, as above."""
+        """The features are the scalars of every layer that has a read-out."""
         # A rank may have no atoms, which MACE's product block cannot take: a last node without edges is dropped again.
         padded = torch.nn.functional.pad(node_types, [0, 1])
         one_hot = torch.nn.functional.one_hot(padded, self.n_elements).to(edge_vectors.dtype)

@@ -63,6 +63,13 @@ class SO3LREnergy(nn.Module):
     def forward(
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
     ) -> Tensor:
+        energies: Tensor = self.energies_and_features(node_types, n_owned, edge_index, edge_vectors, settings)[0]
+        return energies
+
+    def energies_and_features(
+        self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor, settings: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features are the invariant ones of the last layer: of energy, charge and volume."""
         n_nodes = node_types.shape[0]
         owned_types = node_types[:n_owned]
         counts = self.embedding.count(owned_types)
@@ -86,8 +93,7 @@ class SO3LREnergy(nn.Module):
         centres, neighbours = edge_index[0], edge_index[1]
         energies = energies + self.electrostatics(everyone[:, 0], n_owned, centres, neighbours, distances)
         energies = energies + self.dispersion(everyone[:, 1], node_types, n_owned, centres, neighbours, distances)
-        total: Tensor = energies.to(torch.float64) + self.shifts[owned_types]
-        return total
+        return energies.to(torch.float64) + self.shifts[owned_types], features
 
 
 class Embedding(nn.Module):
