@@ -1,9 +1,8 @@
 // fix mlip/guard: says when a running simulation comes where the models of pair_style mlip may not know what they
 // compute.
 //
-//   fix ID group mlip/guard N [grade G] [deviation D] [uncertainty U] [action warn|stop] [dump FILE] [max M] [spacing
-//   X]
-//                             [restart FILE]
+//   fix ID group mlip/guard N [grade G] [deviation D] [uncertainty U] [action warn|stop] [dump FILE] [max M]
+//                             [spacing X] [restart FILE]
 //
 // Every N steps it compares the grade of each atom of the group with G, the deviation of the force on it over the
 // members of a committee with D (LAMMPS's unit of force), and the uncertainty of its energy with U (LAMMPS's unit of

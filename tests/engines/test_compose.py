@@ -1,7 +1,12 @@
 """One artifact of several: against its members, in every engine, on several ranks."""
 
+import re
+import shutil
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
 import toy_models
 from ase.build import bulk
 from conftest import mlip
@@ -72,6 +77,25 @@ def test_what_the_file_says(composed, members):
     assert contract.elements == Artifact(members[0]).contract.elements
     assert [output.name for output in contract.outputs][2:] == ["energy_std"]
     assert Artifact(composed["difference"]).contract.energy_frame == toy_models.NO_FRAME  # what is in both is gone
+
+
+def test_what_members_share_is_computed_once(tiny, tmp_path):
+    """Two files of one network under two names: the composed one calls its operators as often as each of them does."""
+    other, path = shutil.copy(tiny, tmp_path / "other.mlip.pt"), tmp_path / "committee.mlip.pt"
+    mlip_deploy.compose("committee", [tiny, other], path)
+    for method in ("forward", "energies", "extras"):
+        assert operators_called(path, method) == operators_called(tiny, "forward")
+    assert path.stat().st_size < 1.1 * tiny.stat().st_size
+    *found, spread = results(path, salt(), "energy_std")
+    for value, expected in zip(found, results(tiny, salt()), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=0, atol=FLOAT64_SUM)
+    assert spread.max() == 0.0
+
+
+def operators_called(path, method):
+    graph = str(getattr(torch.jit.load(path), method).inlined_graph)
+    assert "mlip::edge_tensor_product" in graph
+    return Counter(re.findall(r"mlip::\w+", graph))
 
 
 def local(path, elements, frame=toy_models.NO_FRAME, dtype="float64"):

@@ -20,6 +20,7 @@ from mace_models import mace_model
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 from vesin import NeighborList
 
+import mlip_deploy
 from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact, file_sha256
 from mlip_deploy.ase import MLIPCalculator
@@ -241,6 +242,22 @@ def artifact(saved, tmp_path_factory):
         return path
 
     return export
+
+
+def test_two_heads_in_one_file_share_their_layers(artifact, saved, tmp_path):
+    """The composed file calls mlip's operators as often as that of one head."""
+    name = "three layers, two heads"
+    heads = [tmp_path / "first.mlip.pt", artifact(name, "float64")]
+    export("mace", saved(name), heads[0], dtype="float64", trust_checkpoint=True, head=HEADS[0])
+    path = tmp_path / "both.mlip.pt"
+    mlip_deploy.compose("difference", heads, path)
+    of_one, of_both = (re.findall(r"mlip::\w+", str(torch.jit.load(one).inlined_graph)) for one in (heads[0], path))
+    assert len(of_one) > 3
+    assert sorted(of_both) == sorted(of_one)
+    atoms = structures()[0]
+    first, second, both = (MLIPCalculator(one).get_property("forces", atoms) for one in (*heads, path))
+    assert np.abs(first - second).max() > FORCE_SIGNAL
+    np.testing.assert_allclose(both, first - second, rtol=0, atol=FLOAT64_SUM)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_domain_of_frames_with_their_charges(double, tmp_path):
     atoms.info["charge"] = 2
     assert MLIPCalculator(path).get_property("grade", atoms).max() > 2.0 * known.max()
     del atoms.info["charge"]
-    with pytest.raises(MLIPError, match="needs its setting 'charge'"):
+    with pytest.raises(MLIPError, match="frame 1: so3lr needs its setting 'charge'"):
         mlip_deploy.fit_domain(double, [frames], output=path)
 
 

@@ -168,12 +168,20 @@ def environments_of(calculator: MLIPCalculator, frames: Sequence[Frame], progres
             raise MLIPError(
                 f"{frame.name}: {', '.join(strange)} is not an element of {contract.model.name}. Leave such frames out"
             )
+        settings = contract.given_settings(atoms.info)
+        for setting in contract.settings:
+            if setting.default is None and setting.name not in settings:
+                raise MLIPError(
+                    f"{frame.name}: {contract.model.name} needs its setting '{setting.name}' ({setting.describe()}), "
+                    f"which every frame brings. Give it in atoms.info, or in the second line of each frame in extended "
+                    f"XYZ: {setting.name}={setting.examples()[0]}"
+                )
         found = calculator.potential.compute(
             atoms.positions,
             contract.types_of(atoms.get_chemical_symbols()),
             atoms.cell.array,
             atoms.pbc.tolist(),
-            settings=list(contract.given_settings(atoms.info).items()),
+            settings=list(settings.items()),
             forces=frame.forces is not None,
             features=True,
         )

@@ -5,6 +5,7 @@ together from those of the members, which the original frameworks computed.
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,7 +19,7 @@ from mlip_deploy.artifact.fixtures import Fixtures, Noise, Structure
 from mlip_deploy.artifact.reader import SUFFIX, Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import ServedModel
-from mlip_deploy.exporters.settings import quiet
+from mlip_deploy.exporters.settings import quiet, torchs_own_functions
 from mlip_deploy.exporters.write import write_model
 from mlip_deploy.files import require_file
 from mlip_deploy.progress import Progress, silent
@@ -34,7 +35,8 @@ def compose(
 ) -> Contract:
     """Write one artifact of several that are of one kind.
 
-    Every engine runs it like any other file, on any number of ranks: in one simulation, with one neighbour list.
+    Every engine runs it like any other file, on any number of ranks: in one simulation, with one neighbour list. What
+    members compute alike, such as the layers below two heads of one model, is computed once.
 
     Parameters
     ----------
@@ -131,7 +133,8 @@ def _served(composition: Composition, artifacts: Sequence[Artifact], weights: Se
                 Member(torch.jit.load(str(artifact.path)), weight, elements, contract, cutoff)  # type: ignore[no-untyped-call]
                 for artifact, contract, weight in zip(artifacts, contracts, weights, strict=True)
             ]
-        return CommitteeEnergy(members) if composition == "committee" else ComposedEnergy(members)
+        composed = CommitteeEnergy(members) if composition == "committee" else ComposedEnergy(members)
+        return _merged(composed)
 
     return ServedModel(
         identity=ModelIdentity(
@@ -152,6 +155,22 @@ def _served(composition: Composition, artifacts: Sequence[Artifact], weights: Se
         atomic_energies_meaningful=all(contract.atomic_energies_meaningful for contract in contracts),
         inversion_symmetric=inversion if known else None,
     )
+
+
+def _merged(model: nn.Module) -> nn.Module:
+    """What members compute alike, such as the layers that two heads share, is computed once.
+
+    Freezing merges equal operations on equal values. It has to be done before the interface asks for gradients with
+    respect to the edge vectors: that writes to them, and nothing that reads them would be merged.
+    """
+    methods = ["extras"] if hasattr(model, "extras") else []
+    buffer = io.BytesIO()  # torch takes a frozen module for a part of another one only when it has been loaded
+    with quiet(), torchs_own_functions():
+        frozen = torch.jit.freeze(torch.jit.script(model.eval()), preserved_attrs=methods)
+        torch.jit.save(frozen, buffer)
+        buffer.seek(0)
+        merged: nn.Module = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+    return merged
 
 
 def _difference_of_frames(first: Contract, second: Contract) -> EnergyFrame:
@@ -210,6 +229,7 @@ class ComposedEnergy(nn.Module):
 class CommitteeEnergy(ComposedEnergy):
     """The mean of the members, and their spread."""
 
+    @torch.jit.export
     def extras(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         energies = self.of_members(node_types, n_owned, edge_index, edge_vectors) * len(self.members)
         return energies.std(dim=0, correction=0).unsqueeze(1)
