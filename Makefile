@@ -104,7 +104,7 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
 	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
-	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch mattersim orb-models \
+	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch mattersim orb-models torchmd-net \
 	  'fairchem-core; python_version >= "3.11"' 'matgl; python_version >= "3.11"'
 	touch $@
 

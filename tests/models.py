@@ -341,6 +341,42 @@ def tiny_fairchem_checkpoint(
     return path
 
 
+def torchmdnet_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """A TensorNet of TorchMD-Net of one layer with few channels and random weights, as its training stores it.
+
+    Args:
+        changes: of the hyperparameters.
+    """
+    import importlib
+
+    from mlip_deploy.exporters.families.torchmdnet.framework import torchmdnet
+
+    settings: dict[str, Any] = {"model": "tensornet", "precision": 32, "embedding_dimension": 16, "num_layers": 1}
+    settings |= {"num_rbf": 8, "rbf_type": "expnorm", "trainable_rbf": False, "activation": "silu", "max_z": 20}
+    settings |= {"cutoff_lower": 0.0, "cutoff_upper": 4.5, "max_num_neighbors": 64, "atom_filter": -1}
+    settings |= {"equivariance_invariance_group": "O(3)", "output_model": "Scalar", "reduce_op": "add"}
+    settings |= {"derivative": True, "prior_model": "Atomref", "prior_args": {"max_z": 20}} | changes
+    torch.manual_seed(seed)
+    with torchmdnet():
+        model = importlib.import_module("torchmdnet.models.model").create_model(dict(settings))
+    with torch.no_grad():
+        # large enough that forces are of the order of 1 eV/Å, with skew and symmetric parts like those of unit matrices
+        if settings["model"] == "tensornet":
+            tensornet = model.representation_model
+            for part, scale in zip(tensornet.tensor_embedding.linears_tensor, (4.0, 16.0, 60.0), strict=True):
+                part.weight.mul_(scale)
+            for layer in tensornet.layers:
+                for part in layer.linears_tensor:
+                    part.weight.mul_(3.0)
+        model.std.fill_(5.0)
+        for prior in model.prior_model or ():
+            if hasattr(prior, "atomref"):
+                prior.atomref.weight.copy_(-1.5 - 0.7 * torch.arange(20.0).unsqueeze(1))
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 0, "state_dict": state, "hyper_parameters": settings}, path)
+    return path
+
+
 def orb_checkpoint(path: Path, seed: int = 0, **changes: Any) -> Path:
     """An Orb v3 of two layers with few channels and random weights, saved as orb-models' finetuning does.
 

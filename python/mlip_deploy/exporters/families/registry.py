@@ -237,6 +237,13 @@ FAMILIES = {
             "TensorNet-PES-MatPES-PBE-2025.2 or TensorNet-PES-MatPES-r2SCAN-2025.2, each also with -m, or the folder "
             "of a TensorNet potential",
         ),
+        # Without its requirements: a newer setuptools than others allow, and kernels for GPUs.
+        Family(
+            "torchmdnet",
+            "torchmdnet",
+            "pip install torchmd-net --no-deps && pip install h5py lightning torch-geometric tqdm",
+            "a checkpoint file of a TensorNet (*.ckpt)",
+        ),
         # Without its requirements: an older dm-tree, and a package for downloads.
         Family(
             "orb",

@@ -1,0 +1,1 @@
+"""TensorNet of TorchMD-Net."""
