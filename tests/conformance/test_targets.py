@@ -132,6 +132,19 @@ def water(topology, charge=0.0):
     return system
 
 
+class Rounded(EMT):
+    """Energies in float32, of electrons too: 0.03 eV is the next one."""
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        self.results["energy"] = float(np.float32(self.results["energy"] - 3e5))
+
+
+def test_energies_in_float32_have_the_noise_of_their_rounding():
+    found = mlip_deploy.conform("ase", Rounded, copper(), probes=["extensivity"])
+    assert found.noise["energy_per_atom"] == 0.5 * 2.0**-5 / 4
+
+
 def in_a_field(topology):
     return water(topology, charge=1e4)
 
@@ -158,7 +171,7 @@ def forgetful(topology):
 
 
 def test_systems_of_openmm():
-    probes = ("translation", "rotation", "permutation", "forces", "nve", "context")
+    probes = ("translation", "rotation", "permutation", "forces", "nve", "context", "not-a-number")
     sound = mlip_deploy.conform("openmm", water, molecule("H2O"), probes=probes)
     assert set(sound.verdicts().values()) == {"pass"}, sound.verdicts()
     wrong = mlip_deploy.conform("openmm", in_a_field, molecule("H2O"), probes=["translation", "rotation", "forces"])

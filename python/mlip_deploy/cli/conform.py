@@ -37,7 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ranks", type=counts, default=[1, 2, 4], metavar="1,2,4", help="to compare (LAMMPS); default: 1,2,4"
     )
-    parser.add_argument("--probes", type=comma_separated, default=[], metavar="NAMES", help="to run; default: all")
+    parser.add_argument(
+        "--probes", type=comma_separated, default=[], metavar="NAMES", help="to run; default: the short ones"
+    )
+    parser.add_argument("--thorough", action="store_true", help="also the long ones")
     add_json(parser, "every outcome")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="folder of results; run again to go on")
 
@@ -58,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
             elements=options.elements,
             ranks=options.ranks,
             probes=options.probes,
+            thorough=options.thorough,
             out=options.out,
             progress=progress,
         )

@@ -25,6 +25,7 @@ class ASETarget:
     """
 
     engine = "ase"
+    energy_unit = 1.0
 
     def __init__(self, factory: Callable[[], Calculator], name: str, elements: Sequence[str] = ()):
         self.factory, self.name = factory, name

@@ -46,6 +46,7 @@ def conform(
     elements: Sequence[str] = (),
     ranks: Sequence[int] = RANKS,
     probes: Sequence[str] = (),
+    thorough: bool = False,
     out: str | Path | None = None,
     progress: Progress = silent,
 ) -> Conformance:
@@ -70,7 +71,9 @@ def conform(
     ranks
         MPI ranks to compare, LAMMPS.
     probes
-        Names of the probes to run; all when empty.
+        Names of the probes to run; when empty, all short ones.
+    thorough
+        Also run the long probes.
     out
         Folder for every outcome and a report; run again to go on.
     progress
@@ -87,7 +90,7 @@ def conform(
         For wrong input: an engine, probe or file that is not there, or a structure that the potential cannot run.
     """
     require_engine(engine)
-    chosen = _chosen(engine, probes)
+    chosen = _chosen(engine, probes, thorough)
     if out is not None:
         require_folder(out)
     atoms, types = (structure, []) if isinstance(structure, Atoms) else read_structure(structure)
@@ -120,12 +123,12 @@ def _target(engine: str, potential: str | Callable[..., Any], types: Sequence[st
     return OpenMMTarget(*factory(potential), types)
 
 
-def _chosen(engine: str, names: Sequence[str]) -> list[Probe]:
+def _chosen(engine: str, names: Sequence[str], thorough: bool) -> list[Probe]:
     known = {probe.name: probe for probe in PROBES if engine in probe.engines}
     absent = [name for name in names if name not in known]
     if absent:
         raise MLIPError(f"'{absent[0]}' is not one of the probes for {engine}: {', '.join(known)}")
-    return [probe for probe in known.values() if probe.name in names or not names]
+    return [p for p in known.values() if p.name in names or (not names and (thorough or not p.thorough))]
 
 
 def _watched(probe: Probe, trial: Trial, path: Path, key: str, _: Progress) -> Outcome:

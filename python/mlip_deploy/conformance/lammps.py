@@ -210,6 +210,7 @@ class LAMMPSTarget:
             raise MLIPError(f"units {self.commands_given.units}: the probes know {', '.join(UNITS)}")
         self.units = self.commands_given.units
         self.scale = UNITS[self.units]
+        self.energy_unit = 1.0 / self.scale.energy
         self.atomic_energies = True
         self.before_box = "".join(f"{line}\n" for line in self.commands_given.before(units=self.units).before_box)
         self._session: Session | None = None

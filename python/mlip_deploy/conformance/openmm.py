@@ -29,6 +29,7 @@ class OpenMMTarget:
     """
 
     engine = "openmm"
+    energy_unit = _core.EV_IN_KJ_PER_MOL
 
     def __init__(self, factory: Callable[[Topology], openmm.System], name: str, elements: Sequence[str] = ()):
         self.factory, self.name = factory, name

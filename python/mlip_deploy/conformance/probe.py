@@ -30,6 +30,8 @@ class Probe:
     """what it does, why it matters, and its threshold with the source"""
     body: Body
     engines: Sequence[str] = ENGINES
+    thorough: bool = False
+    """whether it is long, and runs when it is asked for"""
 
     @property
     def purpose(self) -> str:
@@ -51,9 +53,9 @@ class Probe:
         return found.model_copy(update=named)
 
 
-def probe(name: str, engines: Sequence[str] = ENGINES) -> Callable[[Body], Probe]:
+def probe(name: str, engines: Sequence[str] = ENGINES, thorough: bool = False) -> Callable[[Body], Probe]:
     """Make a probe of a function, which says in its docstring what it does, why, and with which threshold."""
-    return lambda body: Probe(name, " ".join((inspect.getdoc(body) or "").split()), body, engines)
+    return lambda body: Probe(name, " ".join((inspect.getdoc(body) or "").split()), body, engines, thorough)
 
 
 def attempt(label: str, work: Callable[..., Sequence[Check] | None], *arguments: Any) -> list[Check]:

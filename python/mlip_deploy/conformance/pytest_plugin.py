@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mlip-structure", metavar="FILE", help="a structure that the potential can run")
     group.addoption("--mlip-reference", metavar="ase:MODULE:FACTORY", help="the original, to compare with")
     group.addoption("--mlip-ranks", metavar="1,2", default="1,2", help="MPI ranks to compare (LAMMPS)")
+    group.addoption("--mlip-thorough", action="store_true", help="also the long probes")
 
 
 @pytest.hookimpl(trylast=True)
@@ -44,7 +45,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from mlip_deploy.conformance.probes import PROBES
 
     collector = _Probes.from_parent(session, name="mlip conform", nodeid=f"mlip-conform-{engine}")
-    names = [probe.name for probe in PROBES if engine in probe.engines]
+    thorough = config.getoption("--mlip-thorough")
+    names = [probe.name for probe in PROBES if engine in probe.engines and (thorough or not probe.thorough)]
     items.extend(_Probe.from_parent(collector, name=name) for name in names)
 
 
@@ -67,6 +69,7 @@ class _Probes(pytest.Collector):
                 option("--mlip-structure"),
                 reference=option("--mlip-reference"),
                 ranks=[int(word) for word in option("--mlip-ranks").split(",")],
+                thorough=option("--mlip-thorough"),
             )
             self.outcomes = {outcome.case: outcome for outcome in found.outcomes}
         return self.outcomes[name]

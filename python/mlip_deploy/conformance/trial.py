@@ -28,6 +28,8 @@ class Target(Protocol):
     """for the reader: "sw", "module:factory" """
     engine: str
     """lammps, openmm or ase"""
+    energy_unit: float
+    """of the engine, in which it gets energies, for an eV"""
     elements: Sequence[str]
     """that the structures may have"""
 
@@ -175,12 +177,14 @@ def measured_trial(target: Target, atoms: Atoms, **further: Any) -> Trial:
         raise MLIPError("the energy or a force of the structure is not a finite number. Give one near equilibrium")
     translated, pairs = others[: SAMPLES + 1], others[SAMPLES + 1 :]
     noise = _noise(first, translated, translated)
+    steps = float32_rounding(target.energy_unit * np.array([result.energy for result in [first, *others]]))
+    rounding = Tolerance(steps / target.energy_unit / len(atoms), 0.0, 0.0, 0.0)
     found = Trial(
         target=target,
         atoms=atoms,
         base=first,
         translated=noise,
-        noise=_larger(noise, _noise(first, pairs[::2], pairs[1::2])),
+        noise=_larger(rounding, _larger(noise, _noise(first, pairs[::2], pairs[1::2]))),
         **further,
     )
     if largest(first.forces) < SIGNAL:
@@ -189,6 +193,14 @@ def measured_trial(target: Target, atoms: Atoms, **further: Any) -> Trial:
             "Give a structure in which the atoms feel each other"
         )
     return found
+
+
+def float32_rounding(energies: Array) -> float:
+    """Largest rounding of energies that are float32 numbers, which a few samples of them may not show; else zero."""
+    rounded = energies.astype(np.float32)
+    if np.any(np.abs(rounded - energies) > ROUNDING * np.abs(energies)):
+        return 0.0
+    return 0.5 * float(np.spacing(np.abs(rounded).max()))
 
 
 def _noise(middle: Result, ups: Sequence[Result], downs: Sequence[Result]) -> Tolerance:

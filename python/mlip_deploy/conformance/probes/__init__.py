@@ -8,6 +8,7 @@ from mlip_deploy.conformance.probes import (
     dynamics,
     extent,
     lammps_commands,
+    lammps_ensembles,
     lammps_outputs,
     lammps_parallel,
     lammps_runs,
@@ -25,4 +26,5 @@ PROBES: tuple[Probe, ...] = (
     *lammps_parallel.PROBES,
     *lammps_runs.PROBES,
     *lammps_commands.PROBES,
+    *lammps_ensembles.PROBES,
 )

@@ -1,4 +1,4 @@
-"""What a calculator of ASE and a Context of OpenMM keep from one structure to the next."""
+"""What a calculator of ASE and a Context of OpenMM keep from one structure to the next, and positions that are none."""
 
 from __future__ import annotations
 
@@ -63,12 +63,13 @@ def calculator_reuse(trial: Trial) -> Outcome:
     return outcome(checks)
 
 
-@probe("not-a-number", engines=("ase",))
+@probe("not-a-number", engines=("ase", "openmm"))
 def not_a_number(trial: Trial) -> Outcome:
     """A position that is not a number gives an error, or numbers that are none either.
 
     A run that blew up hands such positions to the potential. One that leaves the atom out, or clips it to a cell, goes
-    on with an energy that looks right. The threshold is a definition.
+    on with an energy that looks right. LAMMPS itself refuses such positions, whatever the style. The threshold is a
+    definition.
     """
     broken = trial.atoms.copy()
     broken.positions[0, 1] = np.nan
