@@ -8,6 +8,7 @@ Its weights are random, since no weights come with mace-torch; speed does not de
     mlip bench mace.mlip.pt --against mace-plain.mlip.pt --systems si64 --pairs 3 --steps 1
 
 `mace_model.py mace.model agnesi`: blocks of later foundation models (density normalisation, Agnesi transform, 6 Å).
+With the word `first`: no self-connection in the first layer, which symmetrix requires.
 """
 
 import sys
@@ -19,8 +20,13 @@ from mace import modules  # before e3nn, whose 0.4.4 cannot be imported with tor
 from e3nn import o3  # isort: skip
 
 ELEMENTS = (8, 14)
-LATER = sys.argv[2:] == ["agnesi"]
-BLOCK = modules.interaction_classes[f"RealAgnostic{'Density' if LATER else ''}ResidualInteractionBlock"]
+LATER, FIRST = "agnesi" in sys.argv[2:], "first" in sys.argv[2:]
+
+
+def block(residual: str) -> type:
+    """Class of a layer, with or without a self-connection."""
+    return modules.interaction_classes[f"RealAgnostic{'Density' if LATER else ''}{residual}InteractionBlock"]
+
 
 torch.manual_seed(0)
 model = modules.ScaleShiftMACE(
@@ -28,8 +34,8 @@ model = modules.ScaleShiftMACE(
     num_bessel=8,
     num_polynomial_cutoff=5,
     max_ell=3,
-    interaction_cls=BLOCK,
-    interaction_cls_first=BLOCK,
+    interaction_cls=block("Residual"),
+    interaction_cls_first=block("" if FIRST else "Residual"),
     num_interactions=2,
     num_elements=len(ELEMENTS),
     hidden_irreps=o3.Irreps("128x0e+128x1o"),

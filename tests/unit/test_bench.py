@@ -112,9 +112,9 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
             assert len(result["wall"]) == 2
             assert min(result["wall"]) > 0
             assert result["share_outside_model"] > 0
-    first, second = report["records"][0]["results"]
-    cpu = [b / a for a, b in zip(first["cpu"], second["cpu"], strict=True)]
-    assert second["ratios"] == pytest.approx(cpu)
+        first, second = record["results"]
+        cpu = [b / a for a, b in zip(first["cpu"], second["cpu"], strict=True)]
+        assert second["ratios"] == pytest.approx(cpu)
     assert report["rooflines"][0]["operations"]["convolution"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "katom-step/s" in capsys.readouterr().out

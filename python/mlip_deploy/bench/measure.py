@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -210,8 +210,8 @@ def _fits(function: Callable[..., Any], *arguments: Any) -> bool:
 def compare(case: Workload, measurements: list[Measurement]) -> dict[str, Any]:
     """Summaries, and beside each but the first the ratio of each pair of samples: how many times faster the first is.
 
-    On one thread of a CPU, in ASE, both run in this process and CPU seconds are compared, which other programs on the
-    machine do not change; otherwise wall-clock seconds.
+    On one thread of a CPU the CPU seconds of the process are compared, which other programs on the machine change
+    little; otherwise wall-clock seconds.
     """
     first = measurements[0]
     results = [first.summary()]
@@ -370,10 +370,12 @@ def _moved(atoms: Atoms, random: np.random.Generator) -> Atoms:
 # ---- LAMMPS -------------------------------------------------------------------------------------------------------
 
 # Loads each model anew for each sample, so that several can take turns in one LAMMPS process; only `run` is timed.
+# Many styles of message-passing models need the map of atom ids.
 LAMMPS_HEAD = """\
 units metal
 boundary p p p
 atom_style atomic
+atom_modify map yes
 read_data data.lammps
 velocity all create 300.0 4928459
 timestep 0.001
@@ -392,17 +394,25 @@ LAMMPS_STYLE = """\
 pair_style mlip device {device} threads {threads}
 pair_coeff * * "{path}" {elements}"""
 LOOP_TIME = re.compile(r"Loop time of (\S+) on ")
+CPU_USE = re.compile(r"^(\S+)% CPU use with 1 MPI task", flags=re.MULTILINE)
 OUTSIDE = re.compile(r"outside the model .*?\((\S+) %\)")
+
+
+class LAMMPSSample(NamedTuple):
+    """Of one style in one run."""
+
+    wall: float
+    """s per step"""
+    cpu: float | None
+    """CPU-s per step, summed over threads; None for several ranks"""
+    outside: float | None
+    """time outside the model over the time in the model, which other styles do not tell"""
 
 
 def lammps_samples(
     atoms: Atoms, styles: list[str | WithGrades | PairStyle], threads: int, ranks: int, steps: int, device: str = "cpu"
-) -> list[tuple[float, float | None]]:
-    """Run artifacts and other styles one after another in one LAMMPS.
-
-    Returns:
-        for each, s per step and the time outside the model over the time in the model, which other styles do not tell.
-    """
+) -> list[LAMMPSSample]:
+    """Run artifacts and other styles one after another in one LAMMPS, and measure each."""
     from mlip_deploy.engines.lammps import run
     from mlip_deploy.engines.lammps_files import link_model, write_data
 
@@ -426,11 +436,13 @@ def lammps_samples(
                 steps=steps,
             )
         output = run(script, directory, ranks=ranks)
-    samples: list[tuple[float, float | None]] = []
+    samples: list[LAMMPSSample] = []
     for one, said in zip(styles, re.split(r"^mlip_sample$", output, flags=re.MULTILINE)[1:], strict=False):
         seconds, outside = LOOP_TIME.search(said), None if isinstance(one, PairStyle) else OUTSIDE.search(said)
         if seconds:
-            samples.append((float(seconds[1]) / steps, 0.01 * float(outside[1]) if outside else None))
+            wall, use = float(seconds[1]) / steps, CPU_USE.search(said)
+            cpu = 0.01 * float(use[1]) * wall if use else None
+            samples.append(LAMMPSSample(wall, cpu, 0.01 * float(outside[1]) if outside else None))
     if len(samples) != len(styles):
         raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(styles)}:\n{output[-2000:]}")
     return samples
@@ -451,16 +463,19 @@ def _measure_lammps(case: Workload, contestants: list[Contestant], pairs: int, s
     for _ in range(rounds):
         order = list(styles) * in_one_process
         samples = lammps_samples(atoms, [styles[k] for k in order], case.threads, case.ranks, steps, case.device)
-        for k, (seconds, outside) in zip(order, samples, strict=True):
-            measurements[k].wall.append(seconds)
-            if outside is not None:
-                measurements[k].outside.append(outside)
+        for k, sample in zip(order, samples, strict=True):
+            measurements[k].wall.append(sample.wall)
+            if sample.cpu is not None:
+                measurements[k].cpu.append(sample.cpu)
+            if sample.outside is not None:
+                measurements[k].outside.append(sample.outside)
         for k, evaluate in others.items():
             frames = [_moved(atoms, random) for _ in range(WARM_UP + steps)]
             for moved in frames[:WARM_UP]:
                 evaluate(moved)
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             for moved in frames[WARM_UP:]:
                 evaluate(moved)
-            measurements[k].wall.append((time.perf_counter() - start) / steps)
+            measurements[k].wall.append((time.perf_counter() - wall) / steps)
+            measurements[k].cpu.append((time.process_time() - cpu) / steps)
     return measurements

@@ -25,7 +25,7 @@ def measure_scaling(path: str, system: str, n: int, pairs: int, steps: int) -> d
     atoms = build_system(system)
 
     def seconds(threads: int = 1, ranks: int = 1) -> float:
-        return lammps_samples(atoms, [path], threads, ranks, steps)[0][0]
+        return lammps_samples(atoms, [path], threads, ranks, steps)[0].wall
 
     one: list[float] = []
     gains: dict[str, list[float]] = {"threads": [], "ranks": [], "copies": []}
