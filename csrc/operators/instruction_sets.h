@@ -12,6 +12,8 @@ namespace mlip {
 template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
 template <typename T>
+struct EnvironmentProductKernels;  // environment_product_kernels.h
+template <typename T>
 struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
@@ -22,6 +24,7 @@ struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
 template <typename T>
 struct OperatorKernels {
   const TensorProductKernels<T>* edge_tensor_product;
+  const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
   const GateKernels<T>* gate;
   const SymmetricContractionKernels<T>* symmetric_contraction;

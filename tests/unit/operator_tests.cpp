@@ -137,6 +137,28 @@ Case contraction(at::ScalarType type, std::int64_t n_atoms, std::int64_t degree)
           operator_of("symmetric_contraction_reference", rest)};
 }
 
+/// Features by component, or harmonics to be weighted. Some entries have several terms, some components none.
+Case environment_product(at::ScalarType type, std::int64_t n_edges, bool ordered, bool weighted) {
+  constexpr std::int64_t channels = 21, n_owned = 50, n_components = 4;
+  const auto options = at::TensorOptions(type);
+  const std::vector<std::int64_t> terms = {0, 0, 0, 0, 1, 2, 1, 1, 0, 1, 0, 2, 1, 2, 2, 1, 3, 2, 3, 3, 0, 3, 0, 4};
+  const std::vector<std::int64_t> blocks = {0, 1, 1, 1}, none;
+  Tensor centres = at::randint(n_owned, {n_edges}, at::TensorOptions(at::kLong));
+  if (ordered) centres = std::get<0>(centres.sort());
+  const std::vector<IValue> rest = {at::stack({centres, centres}),
+                                    n_owned,
+                                    terms,
+                                    at::randn({static_cast<std::int64_t>(terms.size()) / 3, channels}, options),
+                                    weighted ? blocks : none,
+                                    blocks};
+  return {std::string("environment_product, ") + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
+              (weighted ? ", weighted harmonics" : ""),
+          {at::randn({n_edges, weighted ? 2 : n_components, channels}, options),
+           at::randn({n_edges, 2, channels}, options), at::randn({n_edges, n_components}, options)},
+          operator_of("environment_product", rest),
+          operator_of("environment_product_reference", rest)};
+}
+
 Case harmonics(at::ScalarType type, std::int64_t n_edges, std::int64_t l_max) {
   const Tensor vectors = at::randn({n_edges, 3}, at::TensorOptions(type));
   return {"edge_harmonics up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges",
@@ -228,6 +250,10 @@ std::vector<Case> cases(at::ScalarType type) {
   for (const bool tabulated : {false, true}) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(tensor_product(type, n_edges, true, tabulated));
     all.push_back(tensor_product(type, 700, false, tabulated));
+  }
+  for (const bool weighted : {false, true}) {
+    for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(environment_product(type, n_edges, true, weighted));
+    all.push_back(environment_product(type, 700, false, weighted));
   }
   for (std::int64_t degree = 1; degree <= 4; ++degree) all.push_back(contraction(type, 60, degree));
   for (const std::int64_t n_atoms : {1, 0}) all.push_back(contraction(type, n_atoms, 3));

@@ -16,6 +16,7 @@ ALLOWED = {
     "operators": {"core", "gpu"},
     "operators/edge_harmonics": {"core", "gpu", "operators"},
     "operators/edge_tensor_product": {"core", "gpu", "operators"},
+    "operators/environment_product": {"operators"},
     "operators/equivariant_linear": {"operators"},
     "operators/gate": {"operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},

@@ -6,43 +6,6 @@
 namespace mlip {
 namespace {
 
-/// Values in 128 bits: the part of a vector inside which values can be exchanged at full speed.
-template <typename T>
-constexpr int block = 16 / sizeof(T);
-
-/// Both halves of a vector added, until one block is left.
-template <typename T, int L>
-MLIP_INLINE typename Vector<T, block<T>>::type fold(typename Vector<T, L>::type v) {
-  if constexpr (L == block<T>) {
-    return v;
-  } else {
-    union {
-      typename Vector<T, L>::type whole;
-      typename Vector<T, L / 2>::type half[2];
-    } parts{v};
-    return fold<T, L / 2>(parts.half[0] + parts.half[1]);
-  }
-}
-
-/// Sums over the lanes of `block` vectors at once: sums[k] = Σ_lanes vectors[k].
-template <typename T>
-MLIP_INLINE void sum_lanes(const T* vectors, T* sums) {
-  constexpr int L = lanes<T>;
-  using V = Vector<T, L>;
-  if constexpr (block<T> == 4) {
-    const auto a = fold<T, L>(V::load(vectors)), b = fold<T, L>(V::load(vectors + L));
-    const auto c = fold<T, L>(V::load(vectors + 2 * L)), d = fold<T, L>(V::load(vectors + 3 * L));
-    using I = typename Vector<int32_t, 4>::type;
-    const auto ab = __builtin_shuffle(a, b, I{0, 2, 4, 6}) + __builtin_shuffle(a, b, I{1, 3, 5, 7});
-    const auto cd = __builtin_shuffle(c, d, I{0, 2, 4, 6}) + __builtin_shuffle(c, d, I{1, 3, 5, 7});
-    Vector<T, 4>::store(sums, __builtin_shuffle(ab, cd, I{0, 2, 4, 6}) + __builtin_shuffle(ab, cd, I{1, 3, 5, 7}));
-  } else {
-    const auto a = fold<T, L>(V::load(vectors)), b = fold<T, L>(V::load(vectors + L));
-    using I = typename Vector<int64_t, 2>::type;
-    Vector<T, 2>::store(sums, __builtin_shuffle(a, b, I{0, 2}) + __builtin_shuffle(a, b, I{1, 3}));
-  }
-}
-
 // ---- radial weights ------------------------------------------------------------------------------------------
 
 /// The weights of one edge: stored, or polynomials of the distance.

@@ -33,6 +33,7 @@ OPERATORS = {
     "mlip::edge_harmonics": OperatorVersions(1, 1),
     "mlip::edge_tensor_product": OperatorVersions(1, 1),
     "mlip::element_linear": OperatorVersions(1, 1),
+    "mlip::environment_product": OperatorVersions(1, 1),
     "mlip::equivariant_linear": OperatorVersions(1, 1),
     "mlip::gate": OperatorVersions(1, 1),
     "mlip::ghost_gather": OperatorVersions(1, 1),

@@ -286,6 +286,26 @@ def _product_backward(
     )
 
 
+def _environment_product(
+    features: Tensor,
+    weights: Tensor,
+    harmonics: Tensor,
+    edge_index: Tensor,
+    n_owned: int,
+    terms: list[int],
+    *_: Any,
+) -> tuple[Tensor, Tensor]:
+    n_edges, channels = features.shape[0], features.shape[2]
+    product = features.new_empty([n_edges, 1 + max(terms[2::3]), channels])
+    return product, features.new_empty([n_edges, channels])
+
+
+def _environment_product_backward(
+    of_product: Tensor, of_scalars: Tensor, features: Tensor, weights: Tensor, harmonics: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(x.new_empty(x.shape) for x in (features, weights, harmonics))  # type: ignore[return-value]
+
+
 def _element_linear(x: Tensor, types: Tensor, matrices: Tensor) -> Tensor:
     return x.new_empty([x.shape[0], x.shape[1], matrices.shape[2]])
 
@@ -347,6 +367,8 @@ def _register_shapes() -> None:
         "edge_harmonics_backward": _harmonics_backward,
         "edge_tensor_product": _product,
         "edge_tensor_product_backward": _product_backward,
+        "environment_product": _environment_product,
+        "environment_product_backward": _environment_product_backward,
         "element_linear": _element_linear,
         "equivariant_linear": _linear,
         "equivariant_linear_backward": _linear_backward,

@@ -1,8 +1,8 @@
 """Adapter for NequIP (S. Batzner et al. 2022) and Allegro (A. Musaelian et al. 2023): `nequip`, `nequip-allegro`.
 
-NequIP runs on mlip's operators by default: see `nequip_fused`. Otherwise the models' own modules are used as they are,
-except NequIP's interaction blocks, which get their neighbours' features through `mlip::ghost_gather`. Allegro is
-strictly local: an atom's energy depends on its own edges. Its tensor product is put differently: `allegro_contracter`.
+Both run on mlip's operators by default: see `fused` and `allegro`. Otherwise the models' own modules are used as they
+are, except NequIP's interaction blocks, which get their neighbours' features through `mlip::ghost_gather`. Allegro is
+strictly local: an atom's energy depends on its own edges.
 """
 
 import copy
@@ -22,7 +22,7 @@ from mlip_deploy.artifact.fixtures import Original
 from mlip_deploy.artifact.reader import file_sha256
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.checkpoints import load_checkpoint
-from mlip_deploy.exporters.families.nequip.allegro import use_batched_contracters
+from mlip_deploy.exporters.families.nequip.allegro import FusedAllegroEnergy
 from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
 from mlip_deploy.exporters.families.nequip.state import nequip_settings
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
@@ -170,12 +170,12 @@ def _energy_model(
     model: Any, dtype: torch.dtype, types: list[int], interactions: bool, options: ExportOptions
 ) -> nn.Module:
     converted = _in_type(model, dtype)
-    if options.fuse and not interactions:
-        use_batched_contracters(converted)
-    if not options.fuse or not interactions:
+    if not options.fuse:
         return NequIPEnergy(converted, types)
-    in_float64 = _steps(_in_type(converted, torch.float64))
     try:
+        if not interactions:
+            return FusedAllegroEnergy(_steps(converted), types)
+        in_float64 = _steps(_in_type(converted, torch.float64))
         return FusedNequIPEnergy(_steps(converted), in_float64, types, dtype, options.tabulate(dtype == torch.float32))
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
