@@ -75,7 +75,7 @@ def _pairs(subject: Subject, progress: Progress) -> Found:
 
 # ---- compositions ---------------------------------------------------------------------------------------------------
 
-COMPOSITIONS, MOST_ATOMS = 100, 12
+COMPOSITIONS, MOST_ATOMS = 50, 12
 TEMPERATURE, PICOSECONDS, FRAME = 1000.0, 2.0, 0.05  # K, ps, ps
 RUNAWAY = 10.0
 """times the thermal velocity √(3kT/m) at which an atom has been shot out"""
@@ -290,7 +290,7 @@ PIECES = [
         f"or one is {RUNAWAY:g} times faster than thermal",
         not_tested="longer runs, other temperatures, larger cells",
         measure=_compositions,
-        seconds=400,
+        seconds=450,
     ),
     Piece(
         name="compression",
