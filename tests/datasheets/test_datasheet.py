@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from tolerances import FLOAT64_SUM
 from toy_models import ELEMENTS
@@ -13,7 +14,7 @@ import mlip_deploy
 from mlip_deploy.cli.main import main
 from mlip_deploy.datasheets import datasheet as sheets
 from mlip_deploy.datasheets.evidence import Found, Sheet
-from mlip_deploy.datasheets.pieces import PIECES
+from mlip_deploy.datasheets.pieces import PIECES, definition, scale
 from mlip_deploy.datasheets.pieces.labels import Forces, relative_error, slope
 from mlip_deploy.datasheets.pieces.piece import Piece, number
 from mlip_deploy.datasheets.sheet_page import page
@@ -202,3 +203,52 @@ def test_molecules_that_feel_nothing() -> None:
     found = measured("interactions", Nothing())
     assert found["interaction of molecules at their equilibrium, mean absolute error"] == pytest.approx(7.3, abs=0.1)
     assert found["interaction that is left 1.5 and 2 times as far apart, of what should be"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ([0.0, 2.5, 0.0], ""),
+        ([0.0, np.nan, 0.0], "positions that are not numbers"),
+        ([0.0, 9.0, 0.0], "an atom at more than 10 times its thermal velocity"),
+        ([0.0, 0.3, 0.0], "atoms 0 (Cu) and 1 (Cu), counted from 0, are 0.300 Å apart"),
+    ],
+)
+def test_a_crystal_is_lost_by_what_its_atoms_do(
+    last: list[float], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thermal copper at 1000 K makes 6.3 Å in a picosecond: 3.1 Å in a frame are ten times too many."""
+    dimer = Atoms("Cu2", positions=[[0, 0, 0], [0, 2.4, 0]], cell=[9, 9, 9], pbc=True)
+    trajectory = np.array([dimer.positions] * 10 + [[[0, 0, 0], last]])
+    monkeypatch.setattr(definition, "simulate", lambda *arguments: trajectory)
+    subject = SimpleNamespace(setting=lambda progress: None)
+    assert definition._lost(subject, dimer, lambda message: None).startswith(reason)
+    assert bool(definition._lost(subject, dimer, lambda message: None)) == bool(reason)
+
+
+def test_the_bond_is_the_lowest_point() -> None:
+    r = np.linspace(1.0, 2.0, 11)
+    assert definition._bond(r, 3.0 * (r - 1.43) ** 2) == pytest.approx(1.43, abs=FLOAT64_SUM)
+    assert definition._bond(r, -r) is None
+    assert definition._bond(r[:0], r[:0]) is None
+
+
+def test_cost_of_four_sizes(toy_local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, to save time; test_atlas.py has processes of their own."""
+
+    def here(function, *arguments, progress=None):
+        return function(*arguments, **({"progress": progress} if progress else {}))
+
+    monkeypatch.setattr(scale, "in_process", here)
+    monkeypatch.setattr(scale, "SYSTEMS", {"silicon": ("si", (8, 16, 32, 64)), "water": ("water", (3, 6, 12, 24))})
+    sheet = mlip_deploy.datasheet(toy_local, out=tmp_path, pieces=["cost"])
+    (evidence,) = [one for one in sheet.evidence if one.piece == "cost"]
+    numbers = {one.quantity: one.value for one in evidence.found.numbers}
+    (series,) = evidence.found.curves[0].series
+    assert series.x == [8.0, 16.0, 32.0, 64.0]
+    assert [numbers[f"time per atom and step, silicon, {n} atoms"] for n in (8, 16, 64)] == [
+        series.y[k] for k in (0, 1, 3)
+    ]
+    # a step of 1000 atoms takes as many ms as one of an atom takes µs, a day has 86.4e6 ms, a ns 1e6 steps
+    assert numbers["1000 atoms of silicon in steps of 1 fs"] == pytest.approx(86.4 / series.y[2])
+    assert not any("water" in quantity for quantity in numbers), "the model knows no hydrogen"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +22,14 @@ from mlip_deploy.bench.measure import in_process
 from mlip_deploy.comparison.audit import Flag, audit, energy_distances
 from mlip_deploy.comparison.cross import cross_predict, start_structures
 from mlip_deploy.datasheets.atlas_page import page
-from mlip_deploy.datasheets.datasheet import assemble, chosen_pieces, datasheet, duration
-from mlip_deploy.datasheets.evidence import Atlas, Relatives, Sheet
+from mlip_deploy.datasheets.datasheet import assemble, chosen_pieces, datasheet, duration, must_be_given
+from mlip_deploy.datasheets.evidence import Atlas, Relatives, Sheet, name_of
 from mlip_deploy.engines import require_hardware
 from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.files import require_folder, write_text
 from mlip_deploy.progress import Progress, after, silent
 from mlip_deploy.validation.case import Hardware
 
-SUFFIX = r"\.mlip\.pt2?$"
 LABELLED = ("crystals", "ground-states")
 """pieces with an error for each label"""
 
@@ -83,7 +81,7 @@ def atlas(
     paths, out = [Path(file) for file in files], Path(out)
     if len(paths) < 2:
         raise MLIPError(f"an atlas takes two artifacts or more. For one, type: mlip datasheet {paths[0]} -o {out}")
-    names = [name_of(path) for path in paths]
+    names = [name_of(path.name) for path in paths]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise MLIPError(f"two files are called '{twice[0]}', as their sheets would be. Rename one of them")
@@ -107,7 +105,8 @@ def atlas(
             sheets.append(assemble(path, out / name, threads=threads, device=device))
     families: dict[str, list[Path]] = {}
     for path, sheet in zip(paths, sheets, strict=True):
-        families.setdefault(sheet.identity.family, []).append(path)
+        if not must_be_given(Artifact(path)):
+            families.setdefault(sheet.identity.family, []).append(path)
     hardware = Hardware(threads, device)
     found = Atlas(
         sheets=sheets,
@@ -122,11 +121,6 @@ def atlas(
     write_text(out / "atlas.json", found.model_dump_json(indent=1) + "\n")
     write_text(out / "atlas.html", page(found))
     return found
-
-
-def name_of(path: Path) -> str:
-    """Of a file and its sheet."""
-    return re.sub(SUFFIX, "", path.name)
 
 
 def _sheet(
@@ -150,7 +144,7 @@ def _relatives(family: str, paths: Sequence[Path], out: Path, hardware: Hardware
             pass  # of another version
     label = f"family {family}"
     progress(label)
-    names, start = [name_of(path) for path in paths], time.perf_counter()
+    names, start = [name_of(path.name) for path in paths], time.perf_counter()
     try:
         forces, structures = in_process(
             _cross_predict, paths, file.with_suffix(""), hardware, progress=after(label, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -38,11 +37,12 @@ COLUMNS = (
     ("conserved energy", "drift", "drift"),
     ("to know where it errs", "grades", "AUROC"),
 )
-SILICON, WATER = "time per atom and step, silicon, 512 atoms", "time per atom and step, water, 648 atoms"
+SILICON = ("cost", "time per atom and step, silicon, 512 atoms")
+WATER = ("cost", "time per atom and step, water, 648 atoms")
 TRADES = (
-    (SILICON, "energy of crystals after a shift of each element, mean absolute error"),
-    (SILICON, "force component, mean absolute error"),
-    (WATER, "interaction of molecules at their equilibrium, mean absolute error"),
+    (SILICON, ("crystals", "energy of crystals after a shift of each element, mean absolute error")),
+    (SILICON, ("forces", "force component, mean absolute error")),
+    (WATER, ("interactions", "interaction of molecules at their equilibrium, mean absolute error")),
 )
 """cost against error, each in one plot"""
 OVERLAID = ("interactions", "ions", "cost", "liquid", "phonons", "reach")
@@ -54,14 +54,14 @@ MISSING, NOT_APPLICABLE = "missing", "–"
 
 def page(atlas: Atlas) -> str:
     """The atlas as one HTML page."""
-    names = [name(sheet) for sheet in atlas.sheets]
+    names = [sheet.name for sheet in atlas.sheets]
     out = Page(
         f"Atlas of {len(names)} models",
         "Six open questions on foundation models (arXiv:2606.07327), answered for each with what was measured. There "
         "is no composite score: choose by the numbers that your use needs. Energies are compared with labels in each "
         "model's own frame, or after one shift for each element; never with those of another model.",
     )
-    absent = [(name(s), e) for s in atlas.sheets for e in s.evidence if e.status == "missing"]
+    absent = [(s.name, e) for s in atlas.sheets for e in s.evidence if e.status == "missing"]
     pieces = sum(len(sheet.evidence) for sheet in atlas.sheets)
     reasons = [f"{file}: {reason}" for file, reason in atlas.failures.items()]
     out.verdict(
@@ -80,12 +80,12 @@ def page(atlas: Atlas) -> str:
         )
     out.heading("All models")
     columns = _columns(atlas)
-    headings = [f"{one.quantity} / {one.unit}" if one.unit else one.quantity for one in columns]
+    headings = [f"{one.key[1]} / {one.unit}" if one.unit else one.key[1] for one in columns]
     out.sortable(
         ["model", "energies compare with", "licence", "elements", "file / MB", *headings],
         [
             [
-                name(sheet),
+                sheet.name,
                 sheet.identity.energy_frame,
                 sheet.identity.licence,
                 str(len(sheet.identity.elements)),
@@ -139,17 +139,15 @@ def page(atlas: Atlas) -> str:
     return out.html()
 
 
-def name(sheet: Sheet) -> str:
-    """Of the file, without its suffix: two files may hold one model with other settings."""
-    return re.sub(r"\.mlip\.pt2?$", "", sheet.identity.file)
+Key = tuple[str, str]
+"""piece and quantity: two recipes measure bulk moduli"""
 
 
-def _numbers(sheet: Sheet, question: int | None = None) -> dict[str, Number]:
-    """By quantity."""
+def _numbers(sheet: Sheet) -> dict[Key, Number]:
     return {
-        number.quantity: number
+        (evidence.piece, number.quantity): number
         for evidence in sheet.evidence
-        if evidence.found and question in (None, evidence.question)
+        if evidence.found
         for number in evidence.found.numbers
     }
 
@@ -159,30 +157,27 @@ class Column:
     """Of the table of all models."""
 
     job: str
-    piece: str
-    quantity: str
+    key: Key
     unit: str
     better: Literal["low", "high"] | None
 
 
 def _columns(atlas: Atlas) -> list[Column]:
     """Those for which some model has a number."""
-    found: dict[str, Column] = {}
+    found: dict[Key, Column] = {}
     for job, piece, beginning in COLUMNS:
         for sheet in atlas.sheets:
-            for evidence in sheet.evidence:
-                if evidence.piece == piece and evidence.found:
-                    for one in evidence.found.numbers:
-                        if one.quantity.startswith(beginning):
-                            found.setdefault(one.quantity, Column(job, piece, one.quantity, one.unit, one.better))
+            for key, one in _numbers(sheet).items():
+                if key[0] == piece and key[1].startswith(beginning):
+                    found.setdefault(key, Column(job, key, one.unit, one.better))
     return list(found.values())
 
 
 def _cell(sheet: Sheet, column: Column) -> str:
     """A number, or why there is none."""
-    if number := _numbers(sheet).get(column.quantity):
+    if number := _numbers(sheet).get(column.key):
         return shown(number.value)
-    is_missing = any(evidence.piece == column.piece and evidence.status == "missing" for evidence in sheet.evidence)
+    is_missing = any(evidence.piece == column.key[0] and evidence.status == "missing" for evidence in sheet.evidence)
     return MISSING if is_missing else NOT_APPLICABLE
 
 
@@ -192,12 +187,12 @@ def _leaders(atlas: Atlas) -> list[list[str]]:
     for column in _columns(atlas):
         if column.better is None:
             continue
-        having = [(name(s), found) for s in atlas.sheets if (found := _numbers(s).get(column.quantity))]
+        having = [(s.name, found) for s in atlas.sheets if (found := _numbers(s).get(column.key))]
         sign = 1.0 if column.better == "low" else -1.0
         best_name, best = min(having, key=lambda pair: sign * pair[1].value)
         alike = [other for other, number in having if other != best_name and _overlap(best, number)]
         value = f"{shown(best.value)} {column.unit}".rstrip()
-        rows.append([column.job, best_name, value, ", ".join(alike) or "–", column.quantity, str(len(having))])
+        rows.append([column.job, best_name, value, ", ".join(alike) or "–", column.key[1], str(len(having))])
     return rows
 
 
@@ -207,25 +202,24 @@ def _overlap(a: Number, b: Number) -> bool:
     return first[0] <= second[1] and second[0] <= first[1]
 
 
-def _trade(atlas: Atlas, cost: str, error: str) -> Curve | None:
+def _trade(atlas: Atlas, cost: Key, error: Key) -> Curve | None:
     """Each model as a point, and the front."""
-    points = {
-        name(sheet): (numbers[cost].value, numbers[error].value)
-        for sheet in atlas.sheets
-        if cost in (numbers := _numbers(sheet)) and error in numbers
-    }
+    points: dict[str, tuple[float, float]] = {}
+    units = "", ""
+    for sheet in atlas.sheets:
+        numbers = _numbers(sheet)
+        if cost in numbers and error in numbers:
+            points[sheet.name] = numbers[cost].value, numbers[error].value
+            units = numbers[cost].unit, numbers[error].unit
     if len(points) < 2:
         return None
-    (unit_x, unit_y) = (
-        next(numbers[q].unit for s in atlas.sheets if q in (numbers := _numbers(s))) for q in (cost, error)
-    )
     front = pareto(list(points.values()))
     series = [Series(label=model, x=[x], y=[y], style="points") for model, (x, y) in points.items()]
     on_front = Series(label="Pareto front", x=[x for x, _ in front], y=[y for _, y in front], style="reference")
     return Curve(
-        title=f"{error.partition(',')[0]} against {cost.partition(', ')[2]}",
-        x_label=f"time per atom and step / {unit_x}",
-        y_label=f"error / {unit_y}",
+        title=f"{error[1].partition(',')[0]} against {cost[1].partition(', ')[2]}",
+        x_label=f"time per atom and step / {units[0]}",
+        y_label=f"error / {units[1]}",
         series=[*series, on_front],
         logarithmic=True,
     )
@@ -248,7 +242,7 @@ def _overlaid(atlas: Atlas) -> list[Curve]:
             for evidence in sheet.evidence:
                 if evidence.piece == piece and evidence.found:
                     for curve in evidence.found.curves:
-                        groups.setdefault((piece, curve.title), []).append((name(sheet), curve))
+                        groups.setdefault((piece, curve.title), []).append((sheet.name, curve))
     plots = []
     for members in groups.values():
         if len(members) < 2:
@@ -268,17 +262,18 @@ def _overlaid(atlas: Atlas) -> list[Curve]:
 def _question(out: Page, atlas: Atlas, question: int, text: str) -> None:
     """What each model says to it, and every number side by side."""
     out.heading(f"{question}. {text}")
-    out.items([f"{name(sheet)}: {verdict(sheet, question)}" for sheet in atlas.sheets])
-    quantities = {q: number for sheet in atlas.sheets for q, number in _numbers(sheet, question).items()}
-    if not quantities:
+    out.items([f"{sheet.name}: {verdict(sheet, question)}" for sheet in atlas.sheets])
+    of_models = [_numbers(sheet) for sheet in atlas.sheets]
+    pieces = {evidence.piece for sheet in atlas.sheets for evidence in sheet.of(question)}
+    rows = {key: number for numbers in of_models for key, number in numbers.items() if key[0] in pieces}
+    if not rows:
         return
-    of_models = [_numbers(sheet, question) for sheet in atlas.sheets]
     with out.folded("every number, with 95 % intervals"):
         out.table(
-            ["quantity", "unit", *(name(sheet) for sheet in atlas.sheets)],
+            ["piece", "quantity", "unit", *(sheet.name for sheet in atlas.sheets)],
             [
-                [quantity, number.unit, *(_with_interval(numbers.get(quantity)) for numbers in of_models)]
-                for quantity, number in quantities.items()
+                [*key, number.unit, *(_with_interval(numbers.get(key)) for numbers in of_models)]
+                for key, number in rows.items()
             ],
         )
 

@@ -188,8 +188,13 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
+def must_be_given(artifact: Artifact) -> list[str]:
+    """Names of settings without a default."""
+    return [setting.name for setting in artifact.contract.settings if setting.default is None]
+
+
 def _require_no_settings(piece: Piece, subject: Subject) -> None:
-    needed = [setting.name for setting in subject.artifact.contract.settings if setting.default is None]
+    needed = must_be_given(subject.artifact)
     if needed and not piece.gives_settings:
         raise NotApplicableError(
             f"settings: {', '.join(needed)} must be given at run time. See the sheet of a file with a fixed one: "

@@ -6,6 +6,7 @@ numbers.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +15,11 @@ from mlip_deploy.comparison.audit import Flag
 from mlip_deploy.report.content import Curve
 
 Status = Literal["measured", "missing", "not-applicable"]
+
+
+def name_of(file: str) -> str:
+    """The name of a sheet: that of the artifact without its suffix."""
+    return re.sub(r"\.mlip\.pt2?$", "", file)
 
 
 class _Strict(BaseModel):
@@ -116,6 +122,11 @@ class Sheet(_Strict):
     def of(self, question: int) -> list[Evidence]:
         """The evidence to one question, in the order of the pieces."""
         return [evidence for evidence in self.evidence if evidence.question == question]
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its suffix: two files may hold one model with other settings."""
+        return name_of(self.identity.file)
 
     @property
     def minutes(self) -> tuple[float, float]:
