@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -82,7 +83,8 @@ class FreshPair : public LAMMPS_NS::Pair {
     for (const int value : {single_enable, restartinfo, writedata + 1, reinitflag, compute_flag, mixed_flag, trim_flag})
       if (value != 1) return false;
     return eng_vdwl == 0.0 && setflag == nullptr && cutsq == nullptr && ncoultablebits == 12 && ndisptablebits == 12 &&
-           tabinner == std::sqrt(2.0) && tabinner_disp == std::sqrt(2.0) && datamask_read == ~0U;
+           tabinner == std::sqrt(2.0) && tabinner_disp == std::sqrt(2.0) &&
+           datamask_read == std::numeric_limits<decltype(datamask_read)>::max();  // 64 bits in 2026, 32 before
   }
 };
 
