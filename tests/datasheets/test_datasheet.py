@@ -150,7 +150,7 @@ def test_softening_and_errors_of_forces() -> None:
     assert found.value == pytest.approx(0.8, abs=FLOAT64_SUM)
     assert found.interval == pytest.approx((0.8, 0.8), abs=FLOAT64_SUM)
     assert off.value == pytest.approx(0.2, abs=FLOAT64_SUM)
-    still = [Forces("Si", "all", np.zeros((4, 3)), np.ones((4, 3)))]
+    still = [Forces("Si", "all", np.zeros((4, 3)), np.ones((4, 3)))] * 9
     assert slope("slope", still) is None
     assert relative_error("error", still) is None
 

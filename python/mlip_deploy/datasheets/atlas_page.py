@@ -82,11 +82,11 @@ def page(atlas: Atlas) -> str:
     columns = _columns(atlas)
     headings = [f"{one.key[1]} / {one.unit}" if one.unit else one.key[1] for one in columns]
     out.sortable(
-        ["model", "energies compare with", "licence", "elements", "file / MB", *headings],
+        ["model", "functional", "licence", "elements", "file / MB", *headings],
         [
             [
                 sheet.name,
-                sheet.identity.energy_frame,
+                sheet.identity.energy_frame.partition(",")[0],
                 sheet.identity.licence,
                 str(len(sheet.identity.elements)),
                 f"{sheet.identity.megabytes:.1f}",

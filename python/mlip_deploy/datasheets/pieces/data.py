@@ -67,13 +67,13 @@ def _without_corrections(labelled: Labelled) -> bool:
 
 
 def _crystals(subject: Subject, progress: Progress) -> Found:
-    frames = _frames(subject, "wbm")
+    frames, kinds = _frames(subject, "wbm"), list(DATASETS["wbm"].energies)
     try:
-        own = _compared(subject, "wbm", frames, list(DATASETS["wbm"].energies), shift=False)
+        own = _compared(subject, "wbm", frames, kinds, shift=False)
     except NotApplicableError as error:
         own, refused = None, str(error)
     plain = [one for one in frames if _without_corrections(one)]
-    shifted = _compared(subject, "wbm", plain, ["raw"], shift=True)
+    shifted = _compared(subject, "wbm", plain, kinds, shift=True)
     results = predict(subject.artifact, replace(shifted, frames=frames), ENGINE, subject.hardware, progress)
     by_name = {labelled.name: result for labelled, result in zip(frames, results, strict=True)}
     after = _errors(shifted, [by_name[labelled.name] for labelled in plain])

@@ -10,7 +10,7 @@ from ase.units import GPa
 
 from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.datasheets.evidence import Found, Number
-from mlip_deploy.datasheets.pieces.labels import mlearn_forces, relative_error
+from mlip_deploy.datasheets.pieces.labels import SIGNAL, mlearn_forces, relative_error
 from mlip_deploy.datasheets.pieces.piece import (
     NotApplicableError,
     Piece,
@@ -304,7 +304,8 @@ PIECES = [
     Piece(
         name="phases",
         question=1,
-        measures="root mean square error of forces over that of the labels, mlearn's four elements",
+        measures="root mean square error of forces over that of the labels, mlearn's four elements; structures with "
+        f"forces of {SIGNAL:g} eV/Å at least",
         not_tested="compounds, molecules in liquids",
         measure=_phases,
         seconds=10,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mlip_deploy.datasheets.evidence import Number
 from mlip_deploy.datasheets.pieces.piece import ENGINE, NotApplicableError, Subject
@@ -19,8 +19,10 @@ from mlip_deploy.result import Array
 from mlip_deploy.validation.case import Hardware
 
 MLEARN = ("Si", "Cu", "Ni", "Li")
-SMALL = 0.1
-"""eV/Å, root mean square of a structure's labels: symmetry leaves no forces below, and a relative error says nothing"""
+SIGNAL = 0.1
+"""eV/Å, root mean square of a structure's labels: where symmetry leaves no forces a relative error says nothing"""
+FEWEST = 5
+"""structures that say something"""
 
 
 @dataclass(frozen=True)
@@ -69,35 +71,37 @@ def _of_element(path: Path, content: str, symbol: str, hardware: Hardware) -> li
     ]
 
 
-def relative_error(quantity: str, structures: list[Forces]) -> Number | None:
-    """Root mean square error of force components over that of the labels; None where the labels are zero."""
-    pairs = np.array([[float(((s.model - s.label) ** 2).sum()), float((s.label**2).sum())] for s in structures])
-    if not len(pairs) or np.sqrt(pairs[:, 1].sum() / sum(s.label.size for s in structures)) < SMALL:
-        return None
+def relative_error(quantity: str, structures: Sequence[Forces]) -> Number | None:
+    """Root mean square error of force components over that of the labels, of structures with a signal."""
 
-    def ratio(k: npt.NDArray[np.int64]) -> float:
-        error, size = pairs[k].sum(axis=0)
+    def ratio(error: float, size: float) -> float:
         return float(np.sqrt(error / size))
 
-    everything = np.arange(len(pairs))
-    return Number(
-        quantity=quantity,
-        value=ratio(everything),
-        interval=bootstrap(len(pairs), ratio),
-        n=len(pairs),
-        better="low",
+    found = _of_sums(quantity, structures, lambda s: float(((s.model - s.label) ** 2).sum()), ratio)
+    return found and found.model_copy(update={"better": "low"})
+
+
+def slope(quantity: str, structures: Sequence[Forces]) -> Number | None:
+    """Σ model · label / Σ label² over force components, likewise: below 1 the model is too soft."""
+    return _of_sums(
+        quantity, structures, lambda s: float((s.model * s.label).sum()), lambda product, size: product / size
     )
 
 
-def slope(quantity: str, structures: list[Forces]) -> Number | None:
-    """Σ model · label / Σ label² over force components: below 1 the model is too soft; None as above."""
-    pairs = np.array([[float((s.model * s.label).sum()), float((s.label**2).sum())] for s in structures])
-    if not len(pairs) or np.sqrt(pairs[:, 1].sum() / sum(s.label.size for s in structures)) < SMALL:
+def _of_sums(
+    quantity: str,
+    structures: Sequence[Forces],
+    of_structure: Callable[[Forces], float],
+    ratio: Callable[[float, float], float],
+) -> Number | None:
+    """`ratio` of a sum over structures with a signal and of Σ label²; None for fewer than `FEWEST` of them."""
+    having = [s for s in structures if np.sqrt((s.label**2).mean()) >= SIGNAL]
+    if len(having) < FEWEST:
         return None
-
-    def ratio(k: npt.NDArray[np.int64]) -> float:
-        product, size = pairs[k].sum(axis=0)
-        return float(product / size)
-
-    everything = np.arange(len(pairs))
-    return Number(quantity=quantity, value=ratio(everything), interval=bootstrap(len(pairs), ratio), n=len(pairs))
+    sums = np.array([[of_structure(s), float((s.label**2).sum())] for s in having])
+    return Number(
+        quantity=quantity,
+        value=ratio(*sums.sum(axis=0).tolist()),
+        interval=bootstrap(len(sums), lambda k: ratio(*sums[k].sum(axis=0).tolist())),
+        n=len(sums),
+    )

@@ -10,7 +10,7 @@ from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.conformance.conform import conform
 from mlip_deploy.datasheets.evidence import Found
-from mlip_deploy.datasheets.pieces.labels import MLEARN, mlearn_forces, relative_error, slope
+from mlip_deploy.datasheets.pieces.labels import MLEARN, SIGNAL, mlearn_forces, relative_error, slope
 from mlip_deploy.datasheets.pieces.piece import (
     ENGINE,
     NotApplicableError,
@@ -143,7 +143,8 @@ PIECES = [
     Piece(
         name="forces",
         question=6,
-        measures=f"forces of mlearn's test frames ({', '.join(MLEARN)}) against PBE; a slope below 1 is softening",
+        measures=f"forces of mlearn's test frames ({', '.join(MLEARN)}) against PBE; a slope, of structures with "
+        f"forces of {SIGNAL:g} eV/Å at least, below 1 is softening",
         not_tested="compounds",
         measure=_forces,
         seconds=10,
