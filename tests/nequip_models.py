@@ -1,14 +1,6 @@
-"""Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager.
+"""Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager."""
 
-    python nequip_models.py nequip FILE.ckpt ['{"l_max": 2}']
-    python nequip_models.py allegro FILE.nequip.zip
-
-A process of its own, because NequIP sets torch's default type and e3nn's options for good.
-"""
-
-import json
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +9,21 @@ ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_s
 
 
 def write(kind: str, path: Path, **options: Any) -> Path:
-    """Write a model from a fresh process.
+    """Write a model in a process of its own, because NequIP sets torch's default type and e3nn's options for good.
+
+    It is forked from one that has imported NequIP and its trainer, which takes ten seconds.
 
     Args:
         kind: "nequip" (three layers) or "allegro".
         path: *.ckpt or *.nequip.zip.
         options: of the model builder, in place of the small model's.
     """
-    subprocess.run([sys.executable, __file__, kind, str(path), json.dumps(options)], check=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning", "nequip.train", "nequip.scripts.package"])
+    process = context.Process(target=_write, args=(kind, path, options))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     return path
 
 
@@ -83,8 +82,8 @@ def _write_checkpoint(model: dict[str, Any], path: Path) -> None:
     trainer.save_checkpoint(path)
 
 
-def _main(kind: str, path: Path, options: str = "{}") -> None:
-    model = _model(kind, json.loads(options))
+def _write(kind: str, path: Path, options: dict[str, Any]) -> None:
+    model = _model(kind, options)
     if not path.name.endswith(".nequip.zip"):
         _write_checkpoint(model, path)
         return
@@ -93,7 +92,3 @@ def _main(kind: str, path: Path, options: str = "{}") -> None:
     checkpoint = path.with_name(path.name.removesuffix(".nequip.zip") + "-packaged.ckpt")
     _write_checkpoint(model, checkpoint)
     main(["build", str(checkpoint), str(path)])
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -20,6 +20,7 @@ pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not insta
 
 from tolerances import FLOAT64_SUM, FORCE_SIGNAL, HEAT_FLUX_FLOAT64, HEAT_FLUX_SIGNAL
 
+import mlip_deploy
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
@@ -49,13 +50,14 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def export(source):
-    def export(kind, dtype, *options, name="", suffix=".ckpt", **model):
+    def export(kind, dtype, *, name="", suffix=".ckpt", elements=(), fuse=True, **model):
         path = source(kind, suffix, **model)
         output = path.with_name(f"{path.name}{name}-{dtype}.mlip.pt")
         if not output.exists():
-            trust = ["--trust-checkpoint"] if suffix == ".nequip.zip" else []
-            done = mlip("export", "nequip", path, "-o", output, "--dtype", dtype, *trust, *options)
-            assert done.returncode == 0, done.stderr
+            trust = suffix == ".nequip.zip"
+            mlip_deploy.export(
+                "nequip", path, output, dtype=dtype, elements=elements, fuse=fuse, trust_checkpoint=trust
+            )
         return output
 
     return export
@@ -210,7 +212,7 @@ def test_energy_is_conserved(kind, export):
 
 
 def test_kept_elements(export):
-    part = export("nequip", "float64", "--elements", "Si", "Cl", name="-part")
+    part = export("nequip", "float64", elements=["Si", "Cl"], name="-part")
     assert Artifact(part).contract.elements == ["Cl", "Si"]
     assert check(part, ["ase"], [1]).passed
 
@@ -242,7 +244,7 @@ def test_wrong_files(name, content, message, tmp_path):
 def test_virials_of_atoms_are_those_of_nequip(fuse, source, export):
     """Each atomic energy differentiated by NequIP itself, with nothing folded: what a heat flux needs."""
     atoms = truth.rattled(bulk("NaCl", "rocksalt", a=5.4))
-    path = export("nequip", "float64", *([] if fuse else ["--no-fuse"]), name="" if fuse else "-plain")
+    path = export("nequip", "float64", fuse=fuse, name="" if fuse else "-plain")
     contract = Artifact(path).contract
     expected = truth.virials_of_atoms(truth.of_nequip(source("nequip")), atoms, contract.interaction_range)
     assert contract.message_passing_layers == 3

@@ -90,24 +90,26 @@ def build(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as directory:
         for name in targets:
-            _compile([*arguments[name](lammps), "-o", str(Path(directory, name))], lammps, mpi)
+            _compile(_sources(name), [*arguments[name](lammps), "-o", str(Path(directory, name))], lammps, mpi)
         if prove:
             prove(Path(directory))
         for name in targets:
             os.replace(Path(directory, name), output / name)
 
 
+def _sources(target: str) -> list[Path]:
+    folder = SOURCES / "lammps"
+    if target in OWN_SOURCE:
+        return [folder / OWN_SOURCE[target]]
+    return sorted(path for path in folder.glob("*.cpp") if path.name not in OWN_SOURCE.values())
+
+
 def _plugin(lammps: LAMMPSHeaders) -> list[str]:
-    return ["-shared", f'-DMLIP_LIBRARIES="{LIBRARY_DIRECTORY}"', *_source(PLUGIN), "-ldl"]
-
-
-def _source(target: str) -> list[str]:
-    return [str(SOURCES / "lammps" / OWN_SOURCE[target])]
+    return ["-shared", f'-DMLIP_LIBRARIES="{LIBRARY_DIRECTORY}"', "-ldl"]
 
 
 def _style(lammps: LAMMPSHeaders) -> list[str]:
-    sources = (path for path in (SOURCES / "lammps").glob("*.cpp") if path.name not in OWN_SOURCE.values())
-    return ["-shared", *sorted(map(str, sources)), str(library())]
+    return ["-shared", str(library())]
 
 
 def _launcher(lammps: LAMMPSHeaders) -> list[str]:
@@ -119,20 +121,23 @@ def _launcher(lammps: LAMMPSHeaders) -> list[str]:
         )
     found = lammps.library.resolve()
     link = ["-rdynamic", "-Wl,--allow-shlib-undefined", f"-Wl,-rpath,{found.parent}"]
-    return [*_source(LAUNCHER), str(found), *link, "-ldl"]
+    return [str(found), *link, "-ldl"]
 
 
-def _compile(arguments: list[str], lammps: LAMMPSHeaders, mpi: list[str]) -> None:
+def _compile(sources: list[Path], arguments: list[str], lammps: LAMMPSHeaders, mpi: list[str]) -> None:
+    """All sources as one, so that the compiler reads the headers once: less than half of the time."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     command = [*compiler, "-std=c++20", "-O2", "-fPIC", f"-DMLIP_LAMMPS_VERSION={lammps.version}"]
     command += [f"-D{name}" for name in (f"MLIP_LAMMPS_UPDATE={lammps.update}", *lammps.definitions)]
     command += [f"-I{SOURCES}", "-isystem", str(lammps.include), *mpi]
-    command += ["-idirafter", str(SOURCES / "lammps"), *arguments]  # headers that some installations lack
+    command += ["-idirafter", str(SOURCES / "lammps")]  # headers that some installations lack
+    command += ["-x", "c++", "-", "-x", "none", *arguments]
+    text = "".join(f'#include "{path}"\n' for path in sources)
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise MLIPError(
             f"no C++ compiler '{compiler[0]}'. Install g++ 11 or newer, or set CXX to another one"
         ) from error
     if done.returncode != 0:
-        raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{done.stderr[-3000:]}")
+        raise MLIPError(f"the compiler failed:\n{shlex.join(command)}\n{text}\n{done.stderr[-3000:]}")
