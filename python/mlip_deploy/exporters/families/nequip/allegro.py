@@ -203,7 +203,7 @@ class Perceptron(nn.Module):
             parts = {
                 (source, target): part
                 for target, matrix in enumerate(columns)
-                for source, part in enumerate(matrix.split(inputs))
+                for source, part in enumerate(torch.split(matrix, inputs))
             }
             outputs = [(1, matrix.shape[1]) for matrix in columns]
             layers.append(EquivariantLinear(LinearTerm([(1, n) for n in inputs], outputs, parts, {})))
@@ -254,5 +254,6 @@ def _blocks(weighter: Any, irreps: Any) -> list[int]:
 
 def _by_block(matrix: Tensor, weighter: Any) -> Tensor:
     """Columns [channels, blocks], as MakeWeightedChannels takes them, in the order [blocks, channels]."""
-    columns = matrix.unflatten(1, (weighter.multiplicity_out, -1)).transpose(1, 2).flatten(1)
-    return columns * weighter.alpha
+    columns = matrix.reshape(len(matrix), weighter.multiplicity_out, -1).transpose(1, 2).flatten(1)
+    scale: float = weighter.alpha
+    return columns * scale
