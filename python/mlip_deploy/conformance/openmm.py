@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import openmm
 from ase import Atoms
 from openmm import unit
@@ -14,7 +13,7 @@ from openmm.app import Element, Topology
 
 from mlip_deploy import _core
 from mlip_deploy.conformance.errors import RefusedError
-from mlip_deploy.engines.openmm import single_point
+from mlip_deploy.engines.openmm import single_point, total_energies
 from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.result import Array, Result
@@ -85,18 +84,8 @@ class OpenMMTarget:
     def total_energies(self, atoms: Atoms, step: float, n_steps: int) -> Array:
         """In eV at each step of `step` ps, from rest."""
         context = self.context(self.system(atoms), step)
-        rotated, rotation = in_reduced_box(atoms)
-        start = single_point(context, rotated, rotation).forces @ rotation.T * _core.EV_IN_KJ_PER_MOL * 10.0
-        masses = [context.getSystem().getParticleMass(k).value_in_unit(unit.dalton) for k in range(len(atoms))]
-        # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.
-        context.setVelocities(-0.5 * step * start / np.array(masses)[:, None])
-        energies = []
-        for _ in range(n_steps + 1):
-            state = context.getState(energy=True)
-            total = state.getPotentialEnergy() + state.getKineticEnergy()
-            energies.append(total.value_in_unit(unit.kilojoule_per_mole) / _core.EV_IN_KJ_PER_MOL)
-            context.getIntegrator().step(1)
-        return np.array(energies)
+        self.single_point(context, atoms)
+        return total_energies(context, n_steps)
 
     def describe(self) -> dict[str, Any]:
         return {"factory": self.name, "versions": {"openmm": metadata.version("openmm")}}

@@ -18,7 +18,7 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.openmm import system_of
-from mlip_deploy.result import Result
+from mlip_deploy.result import Array, Result
 
 FIRST_BOX = 20.0
 """Å, edge of the box in which a Context is made, before it gets that of a structure"""
@@ -130,3 +130,21 @@ def single_point(context: openmm.Context, rotated: Atoms, rotation: np.ndarray) 
         forces=np.asarray(forces) / _core.EV_IN_KJ_PER_MOL / 10.0 @ rotation,
         stress=None,
     )
+
+
+def total_energies(context: openmm.Context, n_steps: int) -> Array:
+    """Of velocity Verlet from rest, in a Context with OpenMM's VerletIntegrator and positions: [n_steps + 1] eV."""
+    integrator, system = context.getIntegrator(), context.getSystem()
+    step = integrator.getStepSize().value_in_unit(unit.picosecond)
+    masses = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(system.getNumParticles())]
+    start = context.getState(forces=True).getForces(asNumpy=True)
+    start = np.asarray(start.value_in_unit(unit.kilojoule_per_mole / unit.nanometer))
+    # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.
+    context.setVelocities(-0.5 * step * start / np.array(masses)[:, None])
+    energies = []
+    for _ in range(n_steps + 1):
+        state = context.getState(energy=True)
+        total = state.getPotentialEnergy() + state.getKineticEnergy()
+        energies.append(total.value_in_unit(unit.kilojoule_per_mole) / _core.EV_IN_KJ_PER_MOL)
+        integrator.step(1)
+    return np.array(energies)

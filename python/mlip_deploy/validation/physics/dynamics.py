@@ -141,28 +141,16 @@ run             {n_steps}
 def simulate_openmm(context: Context, atoms: Atoms, step: float, n_steps: int) -> Array:
     """The same with MLIPForce."""
     import openmm
-    from openmm import unit
 
-    from mlip_deploy import _core
-    from mlip_deploy.engines.openmm import context_of
+    from mlip_deploy.engines.openmm import context_of, total_energies
     from mlip_deploy.engines.openmm_box import in_reduced_box
     from mlip_deploy.errors import MLIPError
 
     rotated, _ = in_reduced_box(atoms)
-    energies = []
+    integrator = openmm.VerletIntegrator(step)
     try:
-        simulation = context_of(
-            rotated, context.artifact.path, openmm.VerletIntegrator(step), **context.hardware._asdict()
+        return total_energies(
+            context_of(rotated, context.artifact.path, integrator, **context.hardware._asdict()), n_steps
         )
-        force = unit.kilojoule_per_mole / unit.nanometer
-        start = simulation.getState(forces=True).getForces(asNumpy=True).value_in_unit(force)
-        # OpenMM's velocities are those of half a step earlier: these are at rest at time zero.
-        simulation.setVelocities(-0.5 * step * np.asarray(start) / atoms.get_masses()[:, None])
-        for _ in range(n_steps + 1):
-            state = simulation.getState(energy=True)
-            total = (state.getPotentialEnergy() + state.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
-            energies.append(total / _core.EV_IN_KJ_PER_MOL)
-            simulation.getIntegrator().step(1)
     except openmm.OpenMMException as error:
         raise MLIPError(str(error)) from error
-    return np.array(energies)
