@@ -142,14 +142,14 @@ Case environment_product(at::ScalarType type, std::int64_t n_edges, bool ordered
   constexpr std::int64_t channels = 21, n_owned = 50, n_components = 4;
   const auto options = at::TensorOptions(type);
   const std::vector<std::int64_t> terms = {0, 0, 0, 0, 1, 2, 1, 1, 0, 1, 0, 2, 1, 2, 2, 1, 3, 2, 3, 3, 0, 3, 0, 4};
-  const std::vector<std::int64_t> blocks = {0, 1, 1, 1}, none;
+  const std::vector<std::int64_t> blocks = {0, 1, 1, 1}, by_component = {-1};
   Tensor centres = at::randint(n_owned, {n_edges}, at::TensorOptions(at::kLong));
   if (ordered) centres = std::get<0>(centres.sort());
   const std::vector<IValue> rest = {at::stack({centres, centres}),
                                     n_owned,
                                     terms,
                                     at::randn({static_cast<std::int64_t>(terms.size()) / 3, channels}, options),
-                                    weighted ? blocks : none,
+                                    weighted ? blocks : by_component,
                                     blocks};
   return {std::string("environment_product, ") + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
               (weighted ? ", weighted harmonics" : ""),

@@ -16,7 +16,7 @@ pytest.importorskip("allegro", reason="the package 'nequip-allegro' is not insta
 from allegro.nn._strided import Contracter, MakeWeightedChannels
 from e3nn.o3 import Irreps
 
-from mlip_deploy.exporters.families.nequip.allegro import EnvironmentProduct, _blocks
+from mlip_deploy.exporters.families.nequip.allegro import BY_COMPONENT, EnvironmentProduct, _blocks
 from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 
@@ -46,7 +46,7 @@ class Case:
             self.weighting = MakeWeightedChannels(self.irreps, channels, weight_individual_irreps=individual)
             self.contracter = Contracter(Irreps(irreps[0]), self.irreps, Irreps(irreps[1]), channels, **options)
         blocks = _blocks(self.weighting, self.irreps)
-        self.fused = EnvironmentProduct(self.contracter, FACTOR, blocks if weighted else [], blocks)
+        self.fused = EnvironmentProduct(self.contracter, FACTOR, blocks if weighted else BY_COMPONENT, blocks)
 
     def inputs(self, n_edges: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
         """Features, weights, harmonics."""

@@ -15,7 +15,8 @@
 //   edge_index      int64 [2, n_edges], of which the centres, in [0, n_owned), are read
 //   terms           int[], three numbers each: m1, m2, m3; ordered by m1, then m3
 //   coefficients    c, [n_terms, channels], constants without a gradient
-//   feature_blocks  int[], empty, or the block of each of the n1 = n2 components
+//   feature_blocks  int[], the block of each of the n1 = n2 components; or -1 alone, for features that are given by
+//                   component (AOTInductor passes no empty lists)
 //   weight_blocks   int[], the block of each of the n2 components
 //
 // Layout: component-major, as in edge_tensor_product_kernels.h. The CPU has kernels of its own, for the pass back too.
@@ -49,6 +50,7 @@ struct Plan {
        at::IntArrayRef terms, const Tensor& coefficients, at::IntArrayRef feature_blocks_,
        at::IntArrayRef weight_blocks_)
       : feature_blocks(feature_blocks_.vec()), weight_blocks(weight_blocks_.vec()) {
+    if (feature_blocks == std::vector<std::int64_t>{-1}) feature_blocks.clear();
     const std::int64_t n_edges = edge_index.size(1);
     for (const Tensor* tensor : {&features, &weights, &harmonics, &coefficients})
       TORCH_CHECK(tensor->is_floating_point() && tensor->scalar_type() == features.scalar_type(),
@@ -102,7 +104,7 @@ std::tuple<Tensor, Tensor> reference(const Tensor& features, const Tensor& weigh
     return harmonics.unsqueeze(2) * factors.index_select(1, indices(blocks));
   };
   const Tensor& centres = edge_index[0];
-  const Tensor x = feature_blocks.empty() ? features : weighted(features, feature_blocks);
+  const Tensor x = plan.feature_blocks.empty() ? features : weighted(features, plan.feature_blocks);
   const Tensor environment = at::zeros({n_owned, plan.n2, plan.channels}, features.options())
                                  .index_add(0, centres, weighted(weights, weight_blocks));
   // One matrix [n1 n2, n3] for each channel.

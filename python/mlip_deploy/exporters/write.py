@@ -12,11 +12,12 @@ from mlip_deploy.artifact.contract import (
     Contract,
     Dtype,
 )
-from mlip_deploy.artifact.fixtures import Fixtures, build_fixtures
+from mlip_deploy.artifact.fixtures import Fixtures, Structure, build_fixtures
 from mlip_deploy.artifact.format import versions_of
 from mlip_deploy.artifact.tolerances import with_self_test
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.interface import TORCH_DTYPE, Adapted, EdgeGradientModelWithFeatures, ServedModel
+from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype, quiet
 from mlip_deploy.exporters.targets import aotinductor, torchscript
 from mlip_deploy.operators import load_operators
@@ -71,7 +72,8 @@ def write_model(
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         model = served.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
         if isinstance(model, EdgeGradientModelWithFeatures):
-            contract = contract.model_copy(update={"features": _width_of_features(model.energy_model, contract)})
+            width = _width_of_features(model.energy_model, contract, fixtures.structures[0])
+            contract = contract.model_copy(update={"features": width})
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
@@ -88,14 +90,14 @@ def write_model(
     return contract
 
 
-def _width_of_features(energy_model: nn.Module, contract: Contract) -> int:
-    """Of two atoms at half the cutoff."""
-    vector = torch.tensor([[0.5 * contract.cutoff, 0.0, 0.0]], dtype=TORCH_DTYPE[contract.dtype])
-    types, edges = torch.tensor([0, 0]), torch.tensor([[0, 1], [1, 0]])
-    settings = [setting.number(setting.examples()[0]) for setting in contract.settings]
-    others = [torch.tensor(settings, dtype=vector.dtype)] if settings else []
+def _width_of_features(energy_model: nn.Module, contract: Contract, structure: Structure) -> int:
+    """Of a structure that the model accepts."""
+    dtype = TORCH_DTYPE[contract.dtype]
+    types, edges, vectors = graph(structure.atoms(), contract.elements, contract.cutoff, dtype)
+    settings = [setting.number(structure.settings[setting.name]) for setting in contract.settings]
+    others = [torch.tensor(settings, dtype=dtype)] if settings else []
     features: Tensor = energy_model.energies_and_features(  # type: ignore[operator]
-        types, 2, edges, torch.cat([vector, -vector]), *others
+        types, len(types), edges, vectors, *others
     )[1]
     return features.shape[1]
 

@@ -23,6 +23,8 @@ BEFORE = [
 ]
 """what a model begins with, in this order"""
 AFTER = {"EdgewiseReduce", "PerTypeScaleShift", "AddRadialCutoffToData", "ZBL", "LennardJones"}
+BY_COMPONENT = [-1]
+"""in place of the blocks of features that are no weighted harmonics"""
 
 
 class FusedAllegroEnergy(nn.Module):
@@ -73,7 +75,7 @@ class FusedAllegroEnergy(nn.Module):
         products: list[EnvironmentProduct] = []
         latents: list[Perceptron] = []
         for product, latent in zip(allegro.tps, allegro.latents, strict=True):
-            feature_blocks = [] if products else _blocks(tensor_embed._edge_weighter, irreps)
+            feature_blocks = BY_COMPONENT if products else _blocks(tensor_embed._edge_weighter, irreps)
             weight_blocks = _blocks(allegro._env_weighter, irreps)
             products.append(EnvironmentProduct(product, factor, feature_blocks, weight_blocks))
             *matrices, last = _matrices(latent)
@@ -102,10 +104,10 @@ class FusedAllegroEnergy(nn.Module):
         data = self.embedding(self.edge_norm(data))
         _, harmonics = self.harmonics(edge_vectors)
         features, scalars, weights = self.two_body([data["edge_embedding"].unsqueeze(1)])
-        features = features.reshape(features.shape[0], -1, self.channels)
+        features = features.reshape(features.shape[0], features.shape[2] // self.channels, self.channels)
         all_scalars = [scalars]
         for product, latent in zip(self.products, self.latents):  # noqa: B905  TorchScript knows no `strict`
-            weights = weights.reshape(weights.shape[0], -1, self.channels)
+            weights = weights.reshape(weights.shape[0], weights.shape[2] // self.channels, self.channels)
             if self.has_norms:
                 weights = weights * self.norms[node_types[edge_index[0]]]
             features, scalars = product(features, weights, harmonics, edge_index, n_owned)
@@ -126,7 +128,7 @@ class EnvironmentProduct(nn.Module):
     Args:
         original: allegro.nn._strided.Contracter.
         factor: multiplies the environment.
-        feature_blocks: block of weights of each component, if features are weighted harmonics; else empty.
+        feature_blocks: block of weights of each component, if features are weighted harmonics; else BY_COMPONENT.
         weight_blocks: block of the environment's weights of each component.
 
     Raises:
@@ -139,7 +141,9 @@ class EnvironmentProduct(nn.Module):
 
     def __init__(self, original: Any, factor: float, feature_blocks: list[int], weight_blocks: list[int]):
         super().__init__()
-        if original.base_dim2 != len(weight_blocks) or (feature_blocks and original.base_dim1 != len(feature_blocks)):
+        if original.base_dim2 != len(weight_blocks) or (
+            feature_blocks != BY_COMPONENT and original.base_dim1 != len(feature_blocks)
+        ):
             raise NotFusible(
                 f"a tensor product of {original.irreps_in1} with {original.irreps_in2} leaves out harmonics"
             )
