@@ -49,6 +49,11 @@ TABLES = [
 ]
 
 
+def digits(value: float) -> str:
+    """Three of them, or all before the point."""
+    return f"{value:.3g}" if abs(value) < 1000.0 else f"{value:.0f}"
+
+
 def cell(sheet: Sheet, piece: str, quantity: str, factor: float) -> str:
     """The number and the interval that holds it with 95 %; a dash where it does not apply, "?" where it is missing."""
     for evidence in sheet.evidence:
@@ -58,8 +63,8 @@ def cell(sheet: Sheet, piece: str, quantity: str, factor: float) -> str:
                 if number.quantity == quantity:
                     interval = ""
                     if number.interval:
-                        interval = " ({:.3g} to {:.3g})".format(*(factor * limit for limit in number.interval))
-                    return f"{factor * number.value:.3g}{interval}"
+                        interval = " ({} to {})".format(*(digits(factor * limit) for limit in number.interval))
+                    return f"{digits(factor * number.value)}{interval}"
             return "–" if evidence.status != "missing" else "?"
     return "?"
 
