@@ -27,6 +27,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
+from marks import write_between_marks
 
 import mlip_deploy
 from mlip_deploy.conformance.probes import PROBES
@@ -291,13 +292,6 @@ def probes() -> str:
     return "\n\n".join(f"**{probe.name}** ({', '.join(probe.engines)}). {probe.description}" for probe in PROBES)
 
 
-def write(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the page's two marks of a name."""
-    whole = page.read_text()
-    marks = rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)"
-    page.write_text(re.sub(marks, lambda found: f"{found[1]}\n{text}\n\n{found[2]}", whole, flags=re.DOTALL))
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("probes", "table"))
@@ -305,7 +299,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     if options.what == "probes":
-        write(PAGE, "probes", probes())
+        write_between_marks(PAGE, "probes", probes())
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
         os.chdir(options.folder)
@@ -313,5 +307,5 @@ if __name__ == "__main__":
         if any("SevenNet-0)" in name for name in names) and not Path(OURS).exists():
             mlip_deploy.export("sevennet", "7net-0", OURS)
         run(names)
-        write(PAGE, "table", table())
+        write_between_marks(PAGE, "table", table())
         figure(PAGE)

@@ -12,6 +12,14 @@ def silent(message: str) -> None:
     """Say nothing."""
 
 
+def duration(seconds: float) -> str:
+    """In words: "40 s", "12 min", "3 h"."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def after(label: str, progress: Progress) -> Progress:
     """The same with a label before each line, such as "[2/5] phonons"."""
     return lambda message: progress(f"{label}: {message}")

@@ -22,12 +22,12 @@ from mlip_deploy.bench.measure import in_process
 from mlip_deploy.comparison.audit import Flag, audit, energy_distances
 from mlip_deploy.comparison.cross import cross_predict, start_structures
 from mlip_deploy.datasheets.atlas_page import page
-from mlip_deploy.datasheets.datasheet import assemble, chosen_pieces, datasheet, duration, must_be_given
+from mlip_deploy.datasheets.datasheet import assemble, chosen_pieces, datasheet, must_be_given
 from mlip_deploy.datasheets.evidence import Atlas, Relatives, Sheet, name_of
 from mlip_deploy.engines import require_hardware
 from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.files import require_folder, write_text
-from mlip_deploy.progress import Progress, after, silent
+from mlip_deploy.progress import Progress, after, duration, silent
 from mlip_deploy.validation.case import Hardware
 
 LABELLED = ("crystals", "ground-states")

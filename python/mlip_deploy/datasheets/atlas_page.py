@@ -90,7 +90,7 @@ def page(atlas: Atlas) -> str:
                 sheet.identity.licence,
                 str(len(sheet.identity.elements)),
                 f"{sheet.identity.megabytes:.1f}",
-                *(_cell(sheet, column) for column in columns),
+                *(cell(sheet, column.key) for column in columns),
             ]
             for sheet in atlas.sheets
         ],
@@ -173,11 +173,14 @@ def _columns(atlas: Atlas) -> list[Column]:
     return list(found.values())
 
 
-def _cell(sheet: Sheet, column: Column) -> str:
-    """A number, or why there is none."""
-    if number := _numbers(sheet).get(column.key):
-        return shown(number.value)
-    is_missing = any(evidence.piece == column.key[0] and evidence.status == "missing" for evidence in sheet.evidence)
+def cell(sheet: Sheet, key: Key, *, interval: bool = False) -> str:
+    """A number, with its interval if it is asked for, or why there is none."""
+    if number := _numbers(sheet).get(key):
+        if number.interval is None or not interval:
+            return shown(number.value)
+        low, high = (shown(value) for value in number.interval)
+        return f"{shown(number.value)} ({low} to {high})"
+    is_missing = any(evidence.piece == key[0] and evidence.status == "missing" for evidence in sheet.evidence)
     return MISSING if is_missing else NOT_APPLICABLE
 
 
@@ -263,28 +266,18 @@ def _question(out: Page, atlas: Atlas, question: int, text: str) -> None:
     """What each model says to it, and every number side by side."""
     out.heading(f"{question}. {text}")
     out.items([f"{sheet.name}: {verdict(sheet, question)}" for sheet in atlas.sheets])
-    of_models = [_numbers(sheet) for sheet in atlas.sheets]
     pieces = {evidence.piece for sheet in atlas.sheets for evidence in sheet.of(question)}
-    rows = {key: number for numbers in of_models for key, number in numbers.items() if key[0] in pieces}
+    rows = {key: number for sheet in atlas.sheets for key, number in _numbers(sheet).items() if key[0] in pieces}
     if not rows:
         return
     with out.folded("every number, with 95 % intervals"):
         out.table(
             ["piece", "quantity", "unit", *(sheet.name for sheet in atlas.sheets)],
             [
-                [*key, number.unit, *(_with_interval(numbers.get(key)) for numbers in of_models)]
+                [*key, number.unit, *(cell(sheet, key, interval=True) for sheet in atlas.sheets)]
                 for key, number in rows.items()
             ],
         )
-
-
-def _with_interval(number: Number | None) -> str:
-    if number is None:
-        return NOT_APPLICABLE
-    if number.interval is None:
-        return shown(number.value)
-    low, high = (shown(value) for value in number.interval)
-    return f"{shown(number.value)} ({low} to {high})"
 
 
 def _relatives(out: Page, atlas: Atlas) -> None:

@@ -27,7 +27,7 @@ from mlip_deploy.datasheets.sheet_page import page
 from mlip_deploy.engines import require_hardware
 from mlip_deploy.errors import MLIPError, UnwritableError
 from mlip_deploy.files import require_folder, write_text
-from mlip_deploy.progress import Progress, after, silent
+from mlip_deploy.progress import Progress, after, duration, silent
 from mlip_deploy.validation.case import Hardware
 
 QUICK = 60
@@ -237,10 +237,3 @@ def _time_left(expected: float, pace: Sequence[tuple[float, float]]) -> str:
         return ""
     slower = sum(measured for _, measured in pace) / sum(estimate for estimate, _ in pace)
     return f" (about {duration(expected * slower)} left)"
-
-
-def duration(seconds: float) -> str:
-    """In words: "40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -92,8 +92,8 @@ def _row(piece: str, number: Number) -> list[str]:
 
 
 def shown(value: float) -> str:
-    """A number with three digits."""
-    return f"{value:.3g}"
+    """A number with three digits, or with all before its point."""
+    return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:.0f}"
 
 
 def _identity(sheet: Sheet) -> list[list[str]]:

@@ -15,7 +15,7 @@ from mlip_deploy.engines.process import follow
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import write_text
 from mlip_deploy.preparation.prepare import Prepared
-from mlip_deploy.progress import Progress, silent
+from mlip_deploy.progress import Progress, duration, silent
 from mlip_deploy.simulation import judge
 from mlip_deploy.simulation.content import JUDGEMENTS, Ending, Finding, Run
 from mlip_deploy.simulation.page import page
@@ -153,15 +153,8 @@ def _now(prepared: Prepared, row: dict[str, float], seconds: float) -> str:
         return f"{prepared.engine}: iteration {step}, {', '.join(words)}"
     words.insert(0, f"{row['temperature']:.0f} K")
     if 0 < step < plan.steps:
-        words.append(f"{_duration(seconds / step * (plan.steps - step))} left")
+        words.append(f"{duration(seconds / step * (plan.steps - step))} left")
     return f"{prepared.engine}: step {step} of {plan.steps} ({100 * step // plan.steps} %), {', '.join(words)}"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _message(output: str, status: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.data import s22
+from ase.units import kcal, mol
 
 from mlip_deploy.datasheets.evidence import Found
 from mlip_deploy.datasheets.pieces.piece import Piece, Subject, mean, number, run_case
@@ -75,7 +76,7 @@ def _ions(subject: Subject, progress: Progress) -> Found:
 STRETCHES = ("0.9", "1.0", "1.2", "1.5", "2.0")
 FAR = ("1.5", "2.0")
 ORGANIC = frozenset({"H", "C", "N", "O"})
-KCAL = 0.0433641  # eV
+KCAL_PER_MOL = kcal / mol
 
 
 def _interactions(subject: Subject, progress: Progress) -> Found:
@@ -92,7 +93,7 @@ def _interactions(subject: Subject, progress: Progress) -> Found:
                 energies.append(atoms.get_potential_energy())
             label[row, column] = s22.get_interaction_energy_s22x5(f"{name}_{stretch}")
             model[row, column] = energies[0] - energies[1] - energies[2]
-    off = np.abs(model - label) / KCAL
+    off = np.abs(model - label) / KCAL_PER_MOL
     near, far = STRETCHES.index("1.0"), [STRETCHES.index(stretch) for stretch in FAR]
     of_far = float(model[:, far].sum() / label[:, far].sum())
     water = s22.s22.index("Water_dimer")
@@ -110,7 +111,11 @@ def _interactions(subject: Subject, progress: Progress) -> Found:
             number("interaction that is left 1.5 and 2 times as far apart, of what should be", of_far, n=len(s22.s22)),
         ],
         details=[
-            number(f"{name}: interaction, difference", float(model[row, near] - label[row, near]) / KCAL, "kcal/mol")
+            number(
+                f"{name}: interaction, difference",
+                float(model[row, near] - label[row, near]) / KCAL_PER_MOL,
+                "kcal/mol",
+            )
             for row, name in enumerate(s22.s22)
         ],
         curves=[

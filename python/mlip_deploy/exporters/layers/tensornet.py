@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.layers.dense import linear_layer
 from mlip_deploy.exporters.layers.radial_table import radial_table
 
 
@@ -454,11 +455,3 @@ def _at_zero(network: RadialWeights, radial: Tensor) -> Tensor:
     with torch.no_grad():
         weights: Tensor = network(radial, radial.new_zeros([1]))
     return weights.view(3, -1)
-
-
-def linear_layer(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer with these numbers."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
-    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    linear.bias = nn.Parameter(bias.clone(), requires_grad=False)
-    return linear

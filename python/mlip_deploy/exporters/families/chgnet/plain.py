@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.layers.dense import linear_layer
 from mlip_deploy.exporters.layers.edge_pairs import hops, pairs_of_edges, reverse_edges
 
 
@@ -211,7 +212,7 @@ class GatedPerceptron(nn.Module):
         core, self.core = _first_linear(original.mlp_core)
         gate, self.gate = _first_linear(original.mlp_gate)
         weight = torch.cat([core.weight, gate.weight]).detach()
-        self.parts = nn.ModuleList(_linear(part) for part in weight.chunk(n_parts, dim=1))
+        self.parts = nn.ModuleList(linear_layer(part) for part in weight.chunk(n_parts, dim=1))
         self.register_buffer("bias", torch.cat([core.bias, gate.bias]).detach())
         self.core_norm = original.bn1 if original.bn1 is not None else nn.Identity()
         self.gate_norm = original.bn2 if original.bn2 is not None else nn.Identity()
@@ -320,12 +321,6 @@ def _first_linear(mlp: Any) -> tuple[Any, nn.Module]:
     """The first matrix of CHGNet's MLP and the rest of it."""
     first, *rest = _without_dropout(mlp)
     return first, nn.Sequential(*rest)
-
-
-def _linear(weight: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
-    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    return linear
 
 
 def _check_architecture(model: Any) -> None:

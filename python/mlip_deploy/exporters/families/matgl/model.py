@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.layers.tensornet import Form, TensorNetNorms, linear_layer
+from mlip_deploy.exporters.layers.dense import linear_layer
+from mlip_deploy.exporters.layers.tensornet import Form, TensorNetNorms
 
 
 class TensorNetEnergy(nn.Module):

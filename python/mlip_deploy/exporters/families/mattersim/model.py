@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.layers.dense import linear_layer
 from mlip_deploy.exporters.layers.edge_pairs import pairs_of_edges
 
 
@@ -229,7 +230,7 @@ class GatedPerceptron(nn.Module):
 
     def __init__(self, original: Any):
         super().__init__()
-        self.first = _linear(*_first_of_both(original))
+        self.first = linear_layer(*_first_of_both(original))
         self.values = nn.ModuleList(layer.linear for layer in original.g[1:])
         self.gates = nn.ModuleList(layer.linear for layer in original.sigma[1:])
         self.activated = hasattr(original.g[-1], "sigmoid")
@@ -253,7 +254,7 @@ class PairPerceptron(nn.Module):
         super().__init__()
         weight, bias = _first_of_both(original)
         centre, neighbour, edge = weight.chunk(3, dim=1)
-        self.of_centre, self.of_neighbour = _linear(centre, bias), _linear(neighbour)
+        self.of_centre, self.of_neighbour = linear_layer(centre, bias), linear_layer(neighbour)
         self.register_buffer("of_edge", edge.T.contiguous())
         self.value, self.gate = original.g[1].linear, original.sigma[1].linear
 
@@ -272,11 +273,3 @@ def _first_of_both(original: Any) -> tuple[Tensor, Tensor | None]:
     value, gate = original.g[0].linear, original.sigma[0].linear
     bias = None if value.bias is None else torch.cat([value.bias, gate.bias]).detach()
     return torch.cat([value.weight, gate.weight]).detach(), bias
-
-
-def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
-    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias, requires_grad=False)
-    return linear

@@ -24,6 +24,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.checkpoints import load_checkpoint
 from mlip_deploy.exporters.families.nequip.allegro import FusedAllegroEnergy
 from mlip_deploy.exporters.families.nequip.fused import FusedNequIPEnergy
+from mlip_deploy.exporters.families.nequip.graph_data import graph_data
 from mlip_deploy.exporters.families.nequip.state import nequip_settings
 from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.families.sources import downloading
@@ -232,15 +233,9 @@ class NequIPEnergy(nn.Module):
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The features are the scalars of the last layer: of the atom, or the sum over its edges."""
-        # Positions are not read when there are edge vectors, but for the number of nodes.
-        data: dict[str, Tensor] = {
-            "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
-            "atom_types": self.types[node_types],
-            "edge_index": edge_index,
-            "edge_vectors": edge_vectors,
-            # A length, as the other counts are: a number in a tensor would be a constant to a trace.
-            "owned_types": node_types[:n_owned],
-        }
+        data = graph_data(self.types, node_types, edge_index, edge_vectors)
+        # A length, as the other counts are: a number in a tensor would be a constant to a trace.
+        data["owned_types"] = node_types[:n_owned]
         for step in self.before:
             data = step(data)
         if self.of_edges:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.families.nequip.graph_data import graph_data
 from mlip_deploy.exporters.layers.equivariant import EdgeHarmonics, EquivariantLinear, LinearTerm, NotFusible
 from mlip_deploy.operators import load_operators
 
@@ -94,13 +95,7 @@ class FusedAllegroEnergy(nn.Module):
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The features are the scalars of all layers, summed over the edges of the atom."""
-        # Positions are not read when there are edge vectors, but for the number of nodes.
-        data: dict[str, Tensor] = {
-            "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
-            "atom_types": self.types[node_types],
-            "edge_index": edge_index,
-            "edge_vectors": edge_vectors,
-        }
+        data = graph_data(self.types, node_types, edge_index, edge_vectors)
         data = self.embedding(self.edge_norm(data))
         _, harmonics = self.harmonics(edge_vectors)
         features, scalars, weights = self.two_body([data["edge_embedding"].unsqueeze(1)])

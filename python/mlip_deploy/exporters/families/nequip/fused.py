@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.families.nequip.graph_data import graph_data
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
@@ -83,13 +84,7 @@ class FusedNequIPEnergy(nn.Module):
         self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The features are the scalars of the last layer."""
-        # Positions are not read when there are edge vectors, but for the number of nodes.
-        data: dict[str, Tensor] = {
-            "pos": edge_vectors.new_zeros(node_types.shape[0], 3),
-            "atom_types": self.types[node_types],
-            "edge_index": edge_index,
-            "edge_vectors": edge_vectors,
-        }
+        data = graph_data(self.types, node_types, edge_index, edge_vectors)
         data = self.edge_norm(data)  # lengths, which a pair potential reads too
         embedding = distances = data["edge_lengths"].view(-1)
         if self.needs_network:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.layers.dense import linear_layer
+
 TIE = {torch.float64: 1e-8, torch.float32: 1e-5}
 """Å: neighbours as far as the last one that counts, but for rounding, count too"""
 LARGEST_CHARGE, LARGEST_SPIN = 100, 100
@@ -197,11 +199,11 @@ class Interaction(nn.Module):
         of_edge, *edge_rest = perceptron(original._edge_mlp)
         weights: Tensor = of_edge.weight  # type: ignore[assignment]
         of_edges, of_senders, of_receivers = weights.chunk(3, dim=1)
-        self.from_edge = linear(of_edges, of_edge.bias)  # type: ignore[arg-type]
-        self.from_atoms = linear(torch.cat([of_senders, of_receivers]))
+        self.from_edge = linear_layer(of_edges, of_edge.bias)  # type: ignore[arg-type]
+        self.from_atoms = linear_layer(torch.cat([of_senders, of_receivers]))
         self.edge_rest = nn.Sequential(*edge_rest)
         gates = [original._send_attn, original._receive_attn]
-        self.gates = linear(*(torch.cat([getattr(gate, name) for gate in gates]) for name in ("weight", "bias")))
+        self.gates = linear_layer(*(torch.cat([getattr(gate, name) for gate in gates]) for name in ("weight", "bias")))
         self.node_perceptron = perceptron(original._node_mlp)
         self.condition: nn.Module = original._cond_node_proj if conditioned else nn.Identity()
         self.conditioned = conditioned
@@ -238,15 +240,6 @@ class Interaction(nn.Module):
         received = nothing.index_add(0, receivers, change * gates[:, 1:])[:n_owned]
         owned = owned + self.node_perceptron(torch.cat([owned, received, sent], dim=1))
         return owned, edges + change
-
-
-def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """A linear layer with these numbers."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
-    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return layer
 
 
 class ChargeAndSpin(nn.Module):
