@@ -29,12 +29,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
+#include "operators/edges_by_centre.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
 
@@ -92,47 +92,6 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
 
-/// The edges of each centre. Checks every index: the kernels trust them.
-struct EdgesByCentre {
-  std::vector<std::int64_t> first;  ///< [n_owned + 1]
-  std::vector<std::int64_t> order;  ///< [n_edges], empty when the edges are in order already
-
-  EdgesByCentre(const Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) : first(n_owned + 1, 0) {
-    const std::int64_t n_edges = edge_index.size(1);
-    const std::int64_t* centres = edge_index.data_ptr<std::int64_t>();
-    const std::int64_t* neighbours = centres + n_edges;
-    bool valid = true, sorted = true;
-    std::int64_t previous = 0;
-    for (std::int64_t e = 0; e < n_edges; ++e) {
-      valid &= centres[e] >= 0 && centres[e] < n_owned && neighbours[e] >= 0 && neighbours[e] < n_nodes;
-      if (!valid) break;
-      sorted &= centres[e] >= previous;
-      previous = centres[e];
-      ++first[centres[e] + 1];
-    }
-    TORCH_CHECK_INDEX(valid, "edge_tensor_product: an edge has a centre outside [0, ", n_owned,
-                      ") or a neighbour outside [0, ", n_nodes, ")");
-    std::partial_sum(first.begin(), first.end(), first.begin());
-    if (sorted) return;
-    order.resize(n_edges);
-    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-    for (std::int64_t e = 0; e < n_edges; ++e) order[next[centres[e]]++] = e;
-  }
-
-  /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
-  std::vector<std::int64_t> chunks() const {
-    constexpr std::int64_t fewest_edges = 64;  // less is not worth waking a thread
-    const std::int64_t n_edges = first.back();
-    const std::int64_t n_owned = static_cast<std::int64_t>(first.size()) - 1;
-    const std::int64_t n = std::clamp<std::int64_t>(n_edges / fewest_edges, 1, at::get_num_threads());
-    std::vector<std::int64_t> bounds(n + 1, n_owned);
-    bounds[0] = 0;
-    for (std::int64_t k = 1; k < n; ++k)
-      bounds[k] = std::lower_bound(first.begin(), first.end() - 1, n_edges * k / n) - first.begin();
-    return bounds;
-  }
-};
-
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
@@ -153,7 +112,7 @@ struct CpuCall {
         edge_index(edge_index_.contiguous()),
         table(table_.contiguous()),
         plan(packed_paths, features, harmonics, packed_coefficients),
-        edges(edge_index, n_owned, features.size(0)) {
+        edges("edge_tensor_product", edge_index, n_owned, features.size(0)) {
     plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
     const T* const distances = radial.const_data_ptr<T>();
     if (table.numel() > 0)

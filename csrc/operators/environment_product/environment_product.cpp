@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "operators/autograd.h"
+#include "operators/edges_by_centre.h"
 #include "operators/environment_product/environment_product_kernels.h"
 #include "operators/instruction_sets.h"
 
@@ -121,39 +122,17 @@ std::tuple<Tensor, Tensor> reference(const Tensor& features, const Tensor& weigh
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
 
-/// Edges grouped by centre. Centres without edges do not appear.
-struct EdgeGroups {
-  std::vector<std::int64_t> first;  ///< [n_groups + 1]
-  std::vector<std::int64_t> order;  ///< [n_edges], empty when the edges of a centre are neighbours already
-  std::int64_t largest = 0;
-
-  explicit EdgeGroups(const Tensor& edge_index) {
-    const std::int64_t n_edges = edge_index.size(1);
-    const std::int64_t* const centres = edge_index.const_data_ptr<std::int64_t>();
-    if (!std::is_sorted(centres, centres + n_edges)) {
-      order.resize(n_edges);
-      std::iota(order.begin(), order.end(), 0);
-      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return centres[a] < centres[b]; });
-    }
-    const auto centre = [&](std::int64_t k) { return centres[order.empty() ? k : order[k]]; };
-    for (std::int64_t k = 0; k < n_edges; ++k)
-      if (k == 0 || centre(k) != centre(k - 1)) first.push_back(k);
-    first.push_back(n_edges);
-    for (std::size_t g = 0; g + 1 < first.size(); ++g) largest = std::max(largest, first[g + 1] - first[g]);
-  }
-};
-
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
   Tensor features, weights, harmonics, edge_index, coefficients;
   Plan plan;
-  EdgeGroups groups;
+  EdgesByCentre edges;
   std::vector<std::int64_t> first_term, entry_row, entry_column, first_entry, column_entry, column_row, first_in_column;
   EnvironmentProblem<T> problem{};
 
   CpuCall(const Tensor& features_, const Tensor& weights_, const Tensor& harmonics_, const Tensor& edge_index_,
-          at::IntArrayRef terms, const Tensor& coefficients_, at::IntArrayRef feature_blocks,
+          std::int64_t n_owned, at::IntArrayRef terms, const Tensor& coefficients_, at::IntArrayRef feature_blocks,
           at::IntArrayRef weight_blocks)
       : features(features_.contiguous()),
         weights(weights_.contiguous()),
@@ -161,7 +140,7 @@ struct CpuCall {
         edge_index(edge_index_.contiguous()),
         coefficients(coefficients_.contiguous()),
         plan(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks, weight_blocks),
-        groups(edge_index) {
+        edges("environment_product", edge_index, n_owned, EdgesByCentre::any_node) {
     find_entries();
     problem.n1 = plan.n1;
     problem.n2 = plan.n2;
@@ -181,9 +160,10 @@ struct CpuCall {
     problem.column_row = column_row.data();
     problem.first_in_column = first_in_column.data();
     problem.coefficients = coefficients.const_data_ptr<T>();
-    problem.first_edge = groups.first.data();
-    problem.edge_order = groups.order.empty() ? nullptr : groups.order.data();
-    problem.most_edges = groups.largest;
+    problem.first_edge = edges.first.data();
+    problem.edge_order = edges.order.empty() ? nullptr : edges.order.data();
+    for (std::int64_t i = 0; i < n_owned; ++i)
+      problem.most_edges = std::max(problem.most_edges, edges.first[i + 1] - edges.first[i]);
     problem.features = features.const_data_ptr<T>();
     problem.weights = weights.const_data_ptr<T>();
     problem.harmonics = harmonics.const_data_ptr<T>();
@@ -213,15 +193,13 @@ struct CpuCall {
 
   static const EnvironmentProductKernels<T>& kernels() { return *instruction_set().kernels<T>().environment_product; }
 
-  /// body(first group, last group + 1, scratch)
+  /// body(first centre, last centre + 1, scratch)
   template <typename Body>
-  void for_groups(Body&& body) const {
-    constexpr std::int64_t fewest_edges = 64;  // less is not worth waking a thread
-    const std::int64_t n_groups = static_cast<std::int64_t>(groups.first.size()) - 1;
-    const std::int64_t grain = 1 + fewest_edges * n_groups / std::max<std::int64_t>(1, edge_index.size(1));
-    at::parallel_for(0, n_groups, grain, [&](std::int64_t begin, std::int64_t end) {
+  void for_centres(Body&& body) const {
+    const std::vector<std::int64_t> bounds = edges.chunks();
+    at::parallel_for(0, static_cast<std::int64_t>(bounds.size()) - 1, 1, [&](std::int64_t begin, std::int64_t end) {
       std::vector<T> scratch(scratch_size(problem));
-      body(begin, end, scratch.data());
+      body(bounds[begin], bounds[end], scratch.data());
     });
   }
 };
@@ -231,20 +209,15 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& features, const Tensor& wei
                                        const Tensor& coefficients, at::IntArrayRef feature_blocks,
                                        at::IntArrayRef weight_blocks) {
   const std::int64_t n_edges = edge_index.size(1);
-  if (n_edges > 0) {
-    const auto [lowest, highest] = at::aminmax(edge_index[0]);
-    TORCH_CHECK_INDEX(lowest.item<std::int64_t>() >= 0 && highest.item<std::int64_t>() < n_owned,
-                      "environment_product: an edge has a centre outside [0, ", n_owned, ")");
-  }
   Tensor product, scalars;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "environment_product", [&] {
-    const CpuCall<scalar_t> call(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks,
+    const CpuCall<scalar_t> call(features, weights, harmonics, edge_index, n_owned, terms, coefficients, feature_blocks,
                                  weight_blocks);
     product = at::empty({n_edges, call.plan.n3, call.plan.channels}, features.options());
     scalars = at::empty({n_edges, call.plan.channels}, features.options());
     scalar_t* const of_product = product.data_ptr<scalar_t>();
     scalar_t* const of_scalars = scalars.data_ptr<scalar_t>();
-    call.for_groups([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
+    call.for_centres([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
       call.kernels().forward(call.problem, of_product, of_scalars, begin, end, scratch);
     });
   });
@@ -260,10 +233,12 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& product_gradient, 
   Tensor of_features = at::empty(features.sizes(), features.options());
   Tensor of_weights = at::empty(weights.sizes(), weights.options());
   Tensor of_harmonics = at::empty(harmonics.sizes(), harmonics.options());
+  const std::int64_t n_edges = edge_index.size(1);
+  const std::int64_t n_owned = n_edges > 0 ? edge_index[0].max().item<std::int64_t>() + 1 : 0;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "environment_product_backward", [&] {
-    const CpuCall<scalar_t> call(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks,
+    const CpuCall<scalar_t> call(features, weights, harmonics, edge_index, n_owned, terms, coefficients, feature_blocks,
                                  weight_blocks);
-    const std::int64_t n_edges = edge_index.size(1), channels = call.plan.channels;
+    const std::int64_t channels = call.plan.channels;
     TORCH_CHECK(product_gradient.numel() == n_edges * call.plan.n3 * channels &&
                     scalars_gradient.numel() == n_edges * channels &&
                     product_gradient.scalar_type() == features.scalar_type() &&
@@ -273,7 +248,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& product_gradient, 
     const EnvironmentGradients<scalar_t> gradients{
         of_product.const_data_ptr<scalar_t>(), of_scalars.const_data_ptr<scalar_t>(), of_features.data_ptr<scalar_t>(),
         of_weights.data_ptr<scalar_t>(), of_harmonics.data_ptr<scalar_t>()};
-    call.for_groups([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
+    call.for_centres([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
       call.kernels().backward(call.problem, gradients, begin, end, scratch);
     });
   });

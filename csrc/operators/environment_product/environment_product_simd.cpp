@@ -93,7 +93,8 @@ void forward(const EnvironmentProblem<T>& problem, T* product, T* scalars, int64
   constexpr int64_t L = lanes<T>, tile = environment_tile;
   const Scratch<T> scratch(problem, memory);
   const int64_t channels = problem.channels;
-  for (int64_t i = begin; i < end; ++i)
+  for (int64_t i = begin; i < end; ++i) {
+    if (problem.first_edge[i] == problem.first_edge[i + 1]) continue;
     for_channels<T, false>(channels, [&](int64_t u, auto lanes_) MLIP_INLINE_LAMBDA {
       using V = decltype(lanes_);
       make_matrix(problem, scratch, i, u, lanes_);
@@ -116,6 +117,7 @@ void forward(const EnvironmentProblem<T>& problem, T* product, T* scalars, int64
         }
       });
     });
+  }
 }
 
 /// dE/dx of a tile of edges, from component m1, to the features or to weights and harmonics.
@@ -211,6 +213,7 @@ void backward(const EnvironmentProblem<T>& problem, const EnvironmentGradients<T
   const Scratch<T> scratch(problem, memory);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t first = problem.first_edge[i], n_edges = problem.first_edge[i + 1] - first;
+    if (n_edges == 0) continue;
     for (int64_t k = 0; k < n_edges * problem.n2 * L; ++k) scratch.harmonic_sums[k] = T(0);
     for_channels<T, false>(problem.channels, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
       using V = decltype(vector);

@@ -1,0 +1,63 @@
+// The edges of each centre, for operators whose CPU kernels take one centre after the other.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+namespace mlip {
+
+/// Checks every index: the kernels trust them. Edges of centre i are `order[first[i] .. first[i+1])`.
+struct EdgesByCentre {
+  std::vector<std::int64_t> first;  ///< [n_owned + 1]
+  std::vector<std::int64_t> order;  ///< [n_edges], empty when the edges are in order already
+
+  /// In place of the number of nodes, for an operator that reads centres alone.
+  static constexpr std::int64_t any_node = std::numeric_limits<std::int64_t>::max();
+
+  /// @param name of the operator, for messages
+  /// @param edge_index contiguous int64 [2, n_edges] of the CPU
+  /// @throws c10::IndexError for a centre outside [0, n_owned) or a neighbour outside [0, n_nodes)
+  EdgesByCentre(const char* name, const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes)
+      : first(n_owned + 1, 0) {
+    const std::int64_t n_edges = edge_index.size(1);
+    const std::int64_t* centres = edge_index.data_ptr<std::int64_t>();
+    const std::int64_t* neighbours = centres + n_edges;
+    bool valid = true, sorted = true;
+    std::int64_t previous = 0;
+    for (std::int64_t e = 0; e < n_edges; ++e) {
+      valid &= centres[e] >= 0 && centres[e] < n_owned && neighbours[e] >= 0 && neighbours[e] < n_nodes;
+      if (!valid) break;
+      sorted &= centres[e] >= previous;
+      previous = centres[e];
+      ++first[centres[e] + 1];
+    }
+    TORCH_CHECK_INDEX(valid, name, ": an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ",
+                      n_nodes, ")");
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    if (sorted) return;
+    order.resize(n_edges);
+    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+    for (std::int64_t e = 0; e < n_edges; ++e) order[next[centres[e]]++] = e;
+  }
+
+  /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
+  std::vector<std::int64_t> chunks() const {
+    constexpr std::int64_t fewest_edges = 64;  // less is not worth waking a thread
+    const std::int64_t n_edges = first.back();
+    const std::int64_t n_owned = static_cast<std::int64_t>(first.size()) - 1;
+    const std::int64_t n = std::clamp<std::int64_t>(n_edges / fewest_edges, 1, at::get_num_threads());
+    std::vector<std::int64_t> bounds(n + 1, n_owned);
+    bounds[0] = 0;
+    for (std::int64_t k = 1; k < n; ++k)
+      bounds[k] = std::lower_bound(first.begin(), first.end() - 1, n_edges * k / n) - first.begin();
+    return bounds;
+  }
+};
+
+}  // namespace mlip
