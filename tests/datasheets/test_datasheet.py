@@ -6,15 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from tolerances import FLOAT64_SUM
 from toy_models import ELEMENTS
 
 import mlip_deploy
+from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.cli.main import main
 from mlip_deploy.datasheets import datasheet as sheets
 from mlip_deploy.datasheets.evidence import Found, Sheet
-from mlip_deploy.datasheets.pieces import PIECES, definition, scale
+from mlip_deploy.datasheets.pieces import PIECES, compositions, definition, scale
 from mlip_deploy.datasheets.pieces.labels import Forces, relative_error, slope
 from mlip_deploy.datasheets.pieces.piece import Piece, number
 from mlip_deploy.datasheets.sheet_page import page
@@ -214,16 +216,49 @@ def test_molecules_that_feel_nothing() -> None:
         ([0.0, 0.3, 0.0], "atoms 0 (Cu) and 1 (Cu), counted from 0, are 0.300 Å apart"),
     ],
 )
-def test_a_crystal_is_lost_by_what_its_atoms_do(
-    last: list[float], reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crystal_is_lost_by_what_its_atoms_do(last: list[float], reason: str) -> None:
     """Thermal copper at 1000 K makes 6.3 Å in a picosecond: 3.1 Å in a frame are ten times too many."""
     dimer = Atoms("Cu2", positions=[[0, 0, 0], [0, 2.4, 0]], cell=[9, 9, 9], pbc=True)
-    trajectory = np.array([dimer.positions] * 10 + [[[0, 0, 0], last]])
-    monkeypatch.setattr(definition, "simulate", lambda *arguments: trajectory)
-    subject = SimpleNamespace(setting=lambda progress: None)
-    assert definition._lost(subject, dimer, lambda message: None).startswith(reason)
-    assert bool(definition._lost(subject, dimer, lambda message: None)) == bool(reason)
+    found = compositions._went_wrong(dimer, np.array([dimer.positions] * 10 + [[[0, 0, 0], last]]))
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_crystals_that_move_together_feel_what_they_feel_alone(toy_local: Path) -> None:
+    """And one that the model cannot evaluate is left alone, with its reason."""
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    crystals = [salt[:2], salt, salt * (2, 1, 1)]
+    random = np.random.default_rng(3)
+    for crystal in crystals:
+        crystal.rattle(0.2, rng=random)
+    calculator = MLIPCalculator(toy_local)
+    alone = []
+    for crystal in crystals:
+        crystal.calc = calculator
+        alone.append(crystal.get_forces())
+    assert min(np.abs(forces).max() for forces in alone) > 1e-2
+    together = compositions._Together(calculator, crystals)
+    everything = Atoms(
+        np.concatenate([crystal.numbers for crystal in crystals]),
+        np.concatenate([crystal.positions for crystal in crystals]),
+        calculator=together,
+    )
+    assert everything.get_forces() == pytest.approx(np.concatenate(alone), abs=FLOAT64_SUM)
+    everything.positions[3] = np.nan  # the second
+    assert everything.get_forces() == pytest.approx(
+        np.concatenate([alone[0], np.zeros_like(alone[1]), alone[2]]), abs=FLOAT64_SUM
+    )
+    assert [bool(reason) for reason in together.stopped] == [False, True, False]
+
+
+def test_a_run_of_all_crystals_tells_which_are_lost(toy_local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compositions, "PICOSECONDS", 0.1)
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    broken = salt.copy()
+    broken.positions[1] = broken.positions[0] + [0.0, 0.0, 0.2]
+    reasons = compositions._lost(MLIPCalculator(toy_local), [salt, broken, salt], 2.0, lambda message: None)
+    assert reasons[::2] == ["", ""]
+    assert reasons[1]
 
 
 def test_the_bond_is_the_lowest_point() -> None:

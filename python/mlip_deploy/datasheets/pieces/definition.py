@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from ase import Atoms, units
 from ase.collections import dcdft
 from ase.eos import birchmurnaghan
 from ase.units import GPa
 
-from mlip_deploy.close_atoms import close_atoms
 from mlip_deploy.datasheets.evidence import Found, Number
+from mlip_deploy.datasheets.pieces import compositions
 from mlip_deploy.datasheets.pieces.labels import SIGNAL, mlearn_forces, relative_error
 from mlip_deploy.datasheets.pieces.piece import (
     NotApplicableError,
@@ -28,7 +27,6 @@ from mlip_deploy.reference_data.statistics import bootstrap, errors
 from mlip_deploy.report.content import Curve, Series
 from mlip_deploy.result import Array
 from mlip_deploy.validation.physics import dimers, elements
-from mlip_deploy.validation.properties.dynamics import simulate
 from mlip_deploy.validation.properties.eos import fit, reference_crystal
 from mlip_deploy.validation.properties.recipe import UnfinishedError
 
@@ -71,62 +69,6 @@ def _pairs(subject: Subject, progress: Progress) -> Found:
         details=[number(check.quantity, check.value, check.unit, "low") for check in walls if check.value is not None],
         curves=outcome.curves,
     )
-
-
-# ---- compositions ---------------------------------------------------------------------------------------------------
-
-COMPOSITIONS, MOST_ATOMS = 50, 12
-TEMPERATURE, PICOSECONDS, FRAME = 1000.0, 2.0, 0.05  # K, ps, ps
-RUNAWAY = 10.0
-"""times the thermal velocity √(3kT/m) at which an atom has been shot out"""
-LOOKED_AT = 10
-"""frames from one in which close atoms are looked for to the next"""
-DRAWN = 5
-"""seed"""
-
-
-def _compositions(subject: Subject, progress: Progress) -> Found:
-    known = subject.elements
-    crystals = read_set("wbm")
-    order = np.random.default_rng(DRAWN).permutation(len(crystals))
-    drawn = [crystals[k] for k in order if len(crystals[k].atoms) <= MOST_ATOMS]
-    drawn = [one for one in drawn if known.issuperset(one.atoms.get_chemical_symbols())][:COMPOSITIONS]
-    if not drawn:
-        raise NotApplicableError("elements: no crystal of the set wbm is made of the model's")
-    lost = []
-    for k, crystal in enumerate(drawn, start=1):
-        progress(f"{k} of {len(drawn)} ({crystal.name})")
-        if reason := _lost(subject, crystal.atoms, progress):
-            lost.append(f"{crystal.name}: {reason}")
-    kept = len(drawn) - len(lost)
-    return Found(
-        said=f"{kept} of {len(drawn)} random known compositions survive {PICOSECONDS:g} ps at {TEMPERATURE:g} K",
-        numbers=[share(f"compositions that survive {PICOSECONDS:g} ps", kept, len(drawn), sampled=True)],
-        notes=[f"lost: {reason}" for reason in lost],
-    )
-
-
-def _lost(subject: Subject, crystal: Atoms, progress: Progress) -> str:
-    """Why a run at constant volume went wrong, or nothing."""
-    timestep = 2.0 if crystal.get_masses().min() > 4.0 else 1.0  # fs
-    every = round(1000.0 * FRAME / timestep)
-    steps = round(1000.0 * PICOSECONDS / timestep)
-    try:
-        frames = simulate(subject.setting(progress), crystal, TEMPERATURE, timestep, steps, every)
-    except MLIPError as error:
-        return str(error)
-    if not np.isfinite(frames).all():
-        return "positions that are not numbers"
-    thermal = np.sqrt(3 * units.kB * TEMPERATURE / crystal.get_masses()) * 1000.0 * units.fs  # Å/ps
-    steps_of_atoms = np.linalg.norm(np.diff(frames, axis=0), axis=2) / FRAME
-    if (steps_of_atoms > RUNAWAY * thermal).any():
-        return f"an atom at more than {RUNAWAY:g} times its thermal velocity"
-    moved = crystal.copy()
-    for positions in frames[::LOOKED_AT]:
-        moved.positions = positions
-        if words := close_atoms(moved):
-            return words
-    return ""
 
 
 # ---- away from equilibrium ------------------------------------------------------------------------------------------
@@ -282,16 +224,7 @@ PIECES = [
         measure=_pairs,
         seconds=90,
     ),
-    Piece(
-        name="compositions",
-        question=1,
-        measures=f"{COMPOSITIONS} crystals of up to {MOST_ATOMS} atoms, drawn from the set wbm, in NVT at "
-        f"{TEMPERATURE:g} K for {PICOSECONDS:g} ps: lost where a position is no number, atoms are on top of each other "
-        f"or one is {RUNAWAY:g} times faster than thermal",
-        not_tested="longer runs, other temperatures, larger cells",
-        measure=_compositions,
-        seconds=450,
-    ),
+    compositions.PIECE,
     Piece(
         name="compression",
         question=1,

@@ -51,7 +51,7 @@ def _ase_fluxes(
     atoms = atoms.copy()
     calculator = calculator_of(setting.artifact.path, setting.hardware.threads, setting.hardware.device)
     atoms.calc = calculator
-    _thermostat(atoms, temperature, timestep).run(steps // 5)
+    thermostat(atoms, temperature, timestep).run(steps // 5)
     Stationary(atoms)
     dynamics = VelocityVerlet(atoms, timestep * units.fs)
     temperatures, fluxes = [], []
@@ -65,7 +65,7 @@ def _ase_fluxes(
     return np.array(temperatures), np.array(fluxes)
 
 
-def _thermostat(atoms: Atoms, temperature: float, timestep: float) -> Langevin:
+def thermostat(atoms: Atoms, temperature: float, timestep: float) -> Langevin:
     """At that temperature (K), with velocities drawn anew."""
     random = np.random.default_rng(SEED)
     widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
@@ -77,7 +77,7 @@ def _thermostat(atoms: Atoms, temperature: float, timestep: float) -> Langevin:
 def _ase(setting: Setting, atoms: Atoms, temperature: float, timestep: float, steps: int, every: int) -> Array:
     atoms = atoms.copy()
     atoms.calc = setting.calculator()
-    dynamics = _thermostat(atoms, temperature, timestep)
+    dynamics = thermostat(atoms, temperature, timestep)
     frames: list[Array] = []
     dynamics.attach(lambda: frames.append(atoms.get_positions()), interval=every)
     dynamics.run(steps)
