@@ -18,7 +18,7 @@ from mlip_deploy.datasheets import datasheet as sheets
 from mlip_deploy.datasheets.evidence import Found, Sheet
 from mlip_deploy.datasheets.pieces import PIECES, compositions, definition, scale
 from mlip_deploy.datasheets.pieces.labels import Forces, relative_error, slope
-from mlip_deploy.datasheets.pieces.piece import Piece, number
+from mlip_deploy.datasheets.pieces.piece import NotApplicableError, Piece, number
 from mlip_deploy.datasheets.sheet_page import page
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.reference_data.statistics import bootstrap, share_interval
@@ -168,16 +168,18 @@ def test_intervals() -> None:
 
 
 class Charges(Calculator):
-    """The Coulomb law between the first atom and the last one."""
+    """The Coulomb law between unit charges at nitrogen (+) and chlorine (-)."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        forces, apart = np.zeros((len(atoms), 3)), atoms.positions[-1] - atoms.positions[0]
-        distance = np.linalg.norm(apart)
-        forces[-1] = -COULOMB * apart / distance**3
-        self.results = {"energy": -COULOMB / distance, "forces": forces}
+        charges = np.select([atoms.numbers == 7, atoms.numbers == 17], [1.0, -1.0], 0.0)
+        apart = atoms.positions[None, :] - atoms.positions[:, None]  # [i, j] from i to j
+        distances = np.linalg.norm(apart, axis=2) + np.diag(np.full(len(atoms), np.inf))
+        products = COULOMB * charges[:, None] * charges / distances
+        forces = -np.einsum("ij,ijk->ik", products / distances**2, apart)
+        self.results = {"energy": products.sum() / 2, "forces": forces}
 
 
 class Nothing(Calculator):
@@ -189,8 +191,23 @@ class Nothing(Calculator):
         self.results = {"energy": 0.0}
 
 
-def measured(piece: str, calculator: Calculator) -> dict[str, float]:
-    subject = SimpleNamespace(setting=lambda progress: SimpleNamespace(calculator=lambda: calculator))
+class Spins(Calculator):
+    """The triplet is lower by 0.5 eV than the singlet."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        assert atoms.info["charge"] == 0
+        self.results = {"energy": {1: 0.0, 3: -0.5}[atoms.info["spin"]], "forces": np.zeros((len(atoms), 3))}
+
+
+def measured(piece: str, calculator: Calculator, *settings: str) -> dict[str, float]:
+    subject = SimpleNamespace(
+        setting=lambda progress: SimpleNamespace(calculator=lambda: calculator),
+        artifact=SimpleNamespace(
+            contract=SimpleNamespace(settings=[SimpleNamespace(name=setting) for setting in settings])
+        ),
+    )
     found = PIECES[piece].measure(subject, lambda message: None)
     return {one.quantity: one.value for one in found.numbers}
 
@@ -198,6 +215,58 @@ def measured(piece: str, calculator: Calculator) -> dict[str, float]:
 def test_ions_that_obey_the_coulomb_law() -> None:
     found = measured("ions", Charges())
     assert list(found.values()) == pytest.approx([1.0, 1.0, 1.0], abs=FLOAT64_SUM)
+
+
+def test_layers_that_obey_the_coulomb_law() -> None:
+    assert list(measured("layers", Charges()).values()) == pytest.approx([1.0, 1.0, 1.0], abs=FLOAT64_SUM)
+
+
+def test_singlet_above_triplet() -> None:
+    assert list(measured("spin", Spins(), "charge", "spin").values()) == pytest.approx([0.5, 0.11], abs=FLOAT64_SUM)
+    with pytest.raises(NotApplicableError, match="the file takes no spin at run time"):
+        measured("spin", Spins(), "charge")
+
+
+class HydrogenInIron(Calculator):
+    """A crystal of 11.5 Å³ per atom, a molecule of -6 eV, and a landscape of known energies for a lone hydrogen atom.
+
+    With c = cos(2π r/a): A (x²y² + y²z² + z²x²) + B (xy + yz + zx), whose minima are the tetrahedral sites, of A - B;
+    the octahedral sites have 2 A more.
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+    A, B, ZERO = 0.05, 0.3, -2.5
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = 0.0, np.zeros((len(atoms), 3))
+        hydrogen = np.flatnonzero(atoms.numbers == 1)
+        n_iron = len(atoms) - len(hydrogen)
+        if n_iron:
+            energy += n_iron * (0.02 * (atoms.get_volume() / n_iron - 11.5) ** 2 - 8.0)
+        if len(hydrogen) == 2:
+            bond = atoms.positions[hydrogen[1]] - atoms.positions[hydrogen[0]]
+            stretch = np.linalg.norm(bond) - 0.75
+            energy += 10.0 * stretch**2 - 6.0
+            forces[hydrogen] += np.outer([1.0, -1.0], 20.0 * stretch * bond / np.linalg.norm(bond))
+        elif len(hydrogen) == 1:
+            phase = 2 * np.pi * atoms.positions[hydrogen[0]] / (atoms.cell.lengths()[0] / 3)
+            c, others = np.cos(phase), np.roll(np.eye(3), 1, axis=1) + np.roll(np.eye(3), 2, axis=1)
+            energy += self.A * c**2 @ others @ c**2 / 2 + self.B * c @ others @ c / 2 + self.ZERO
+            slope = 2 * self.A * c * (others @ c**2) + self.B * (others @ c)
+            forces[hydrogen[0]] += slope * np.sin(phase) * 2 * np.pi / (atoms.cell.lengths()[0] / 3)
+        self.results = {"energy": energy, "forces": forces}
+
+
+def test_hydrogen_in_iron() -> None:
+    """The saddle is where x = y and z = 1, by one equation of x."""
+    a, b = HydrogenInIron.A, HydrogenInIron.B
+    (x,) = [root.real for root in np.roots([4 * a, 0.0, 4 * a + 2 * b, 2 * b]) if abs(root.imag) < 1e-9]
+    saddle = a * (x**4 + 2 * x**2) + b * (x**2 + 2 * x)
+    solution = a - b + HydrogenInIron.ZERO + 3.0
+    found = measured("hydrogen-in-iron", HydrogenInIron())
+    expected = [abs(solution - 0.20), abs(2 * a - 0.13), abs(saddle - (a - b) - 0.088)]
+    assert list(found.values()) == pytest.approx(expected, abs=1e-3)  # relaxed to 0.02 eV/Å
 
 
 def test_molecules_that_feel_nothing() -> None:

@@ -11,6 +11,7 @@ from mlip_deploy.datasheets.evidence import Found
 from mlip_deploy.datasheets.pieces.piece import Piece, Subject, mean, number, run_case
 from mlip_deploy.progress import Progress
 from mlip_deploy.report.content import Curve, Series
+from mlip_deploy.result import Array
 from mlip_deploy.validation.physics import extent
 
 
@@ -55,7 +56,7 @@ def _ions(subject: Subject, progress: Progress) -> Found:
     coulomb = [extent.COULOMB / distance**2 for distance in DISTANCES]
     ratios = {r: pull / law for r, pull, law in zip(DISTANCES, pulls, coulomb, strict=True)}
     return Found(
-        said=f"ammonium pulls chloride at 8 Å with {100 * ratios[8.0]:.0f} % of the Coulomb force",
+        said=f"ammonium pulls chloride at 8 Å with {round(100 * ratios[8.0])} % of the Coulomb force",
         numbers=[number(f"force of ammonium on chloride over the Coulomb force, {r:g} Å", ratios[r]) for r in COMPARED],
         curves=[
             Curve(
@@ -68,6 +69,44 @@ def _ions(subject: Subject, progress: Progress) -> Found:
                 ],
             )
         ],
+    )
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+SIDE, SPACING = 4, 6.0
+"""ions along each side of a layer; Å"""
+APART = (8.0, 12.0, 16.0)
+"""Å, between the two layers"""
+
+
+def _layers(distance: float) -> tuple[Atoms, Array]:
+    """A layer of ammonium and one of chlorine, and the sites of their charges [2, n, 3] in Å."""
+    grid = SPACING * np.array([(i, j, 0.0) for i in range(SIDE) for j in range(SIDE)])
+    below, above = grid, grid + np.array([0.0, 0.0, distance])
+    ammonium = _ammonium_and_chloride(distance)[:5]
+    atoms = Atoms()
+    for site in below:
+        one = ammonium.copy()
+        one.translate(site)
+        atoms += one
+    return atoms + Atoms(f"Cl{len(above)}", positions=above), np.array([below, above])
+
+
+def _layer_forces(subject: Subject, progress: Progress) -> Found:
+    calculator = subject.setting(progress).calculator()
+    ratios = {}
+    for distance in APART:
+        progress(f"{distance:g} Å")
+        atoms, (below, above) = _layers(distance)
+        atoms.calc = calculator
+        pull = 0.0 - float(atoms.get_forces()[-len(above) :, 2].sum())
+        between = above[:, None] - below[None, :]
+        coulomb = float((extent.COULOMB * between[..., 2] / np.linalg.norm(between, axis=2) ** 3).sum())
+        ratios[distance] = pull / coulomb
+    return Found(
+        said=f"two layers of ions 12 Å apart attract each other with {round(100 * ratios[12.0])} % of the Coulomb force",
+        numbers=[number(f"force between layers of ions over the Coulomb force, {r:g} Å", ratios[r]) for r in APART],
     )
 
 
@@ -145,8 +184,18 @@ PIECES = [
         name="ions",
         question=3,
         measures="force of NH4 on Cl in vacuum against the Coulomb law of unit charges",
-        not_tested="ions in a medium, slabs, charged systems",
+        not_tested="ions in a medium, charged systems",
         measure=_ions,
+        seconds=2,
+        elements=IONS,
+    ),
+    Piece(
+        name="layers",
+        question=3,
+        measures=f"force between a layer of {SIDE**2} ammonium ions and one of {SIDE**2} chlorides, {SPACING:g} Å from "
+        "ion to ion, against the Coulomb law of unit charges: in wide layers it hardly falls off with the distance",
+        not_tested="slabs of crystals, periodic layers",
+        measure=_layer_forces,
         seconds=2,
         elements=IONS,
     ),

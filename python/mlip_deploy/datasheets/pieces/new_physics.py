@@ -37,7 +37,8 @@ def _carries(subject: Subject, progress: Progress) -> Found:
 
 # ---- charge ---------------------------------------------------------------------------------------------------------
 
-CHARGE = "charge"
+CHARGE, SPIN = "charge", "spin"
+"""settings of these names, the second the multiplicity"""
 PROTON_AFFINITIES = {"NH3": 8.847, "H2O": 7.162}
 """eV: 853.6 and 691 kJ/mol at 298 K, Hunter and Lias, J. Phys. Chem. Ref. Data 27, 413 (1998)"""
 
@@ -49,7 +50,7 @@ def _charge(subject: Subject, progress: Progress) -> Found:
 
     def energy(atoms: Atoms, charge: int) -> float:
         progress(f"{atoms.get_chemical_formula()}, charge {charge}")
-        atoms.info[CHARGE] = charge
+        atoms.info |= {CHARGE: charge, SPIN: 1}  # whichever the file takes: all four are closed shells
         atoms.calc = calculator
         relax(atoms)
         return float(atoms.get_potential_energy())
@@ -76,6 +77,35 @@ def _charge(subject: Subject, progress: Progress) -> Found:
             "measured enthalpies at 298 K (Hunter and Lias 1998); the model's are energies at rest, and zero-point "
             "energies make some hundredths of an eV"
         ],
+    )
+
+
+# ---- spin -----------------------------------------------------------------------------------------------------------
+
+SPLITTING = 0.390
+"""eV, of methylene's lowest singlet above its triplet: 3147 cm⁻¹, Jensen and Bunker, J. Chem. Phys. 89, 1327 (1988)"""
+
+
+def _spin(subject: Subject, progress: Progress) -> Found:
+    if SPIN not in [setting.name for setting in subject.artifact.contract.settings]:
+        raise NotApplicableError("the file takes no spin at run time")
+    calculator = subject.setting(progress).calculator()
+    energies = {}
+    for multiplicity, name in ((1, "CH2_s1A1d"), (3, "CH2_s3B1d")):
+        progress(f"methylene, multiplicity {multiplicity}")
+        atoms = molecule(name)
+        atoms.info |= {CHARGE: 0, SPIN: multiplicity}
+        atoms.calc = calculator
+        relax(atoms)
+        energies[multiplicity] = float(atoms.get_potential_energy())
+    found = energies[1] - energies[3]
+    return Found(
+        said=f"the singlet of methylene is {found:.2f} eV above its triplet (measured {SPLITTING:.2f})",
+        numbers=[
+            number("singlet of methylene above its triplet", found, "eV"),
+            number("the same, difference from the measured one", abs(found - SPLITTING), "eV", "low"),
+        ],
+        notes=["the measured one holds zero-point energies, which make some hundredths of an eV"],
     )
 
 
@@ -122,6 +152,16 @@ PIECES = [
         measure=_charge,
         seconds=10,
         elements=frozenset({"H", "N", "O"}),
+        gives_settings=True,
+    ),
+    Piece(
+        name="spin",
+        question=4,
+        measures="the singlet of methylene above its triplet, for which multiplicities 1 and 3 are given",
+        not_tested="crossings of spin states, open shells of metals",
+        measure=_spin,
+        seconds=10,
+        elements=frozenset({"C", "H"}),
         gives_settings=True,
     ),
     Piece(

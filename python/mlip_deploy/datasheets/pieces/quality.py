@@ -10,6 +10,7 @@ from mlip_deploy.artifact.gate import doubts_ignored
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.conformance.conform import conform
 from mlip_deploy.datasheets.evidence import Found
+from mlip_deploy.datasheets.pieces import hydrogen_in_iron
 from mlip_deploy.datasheets.pieces.labels import MLEARN, SIGNAL, mlearn_forces, relative_error, slope
 from mlip_deploy.datasheets.pieces.piece import (
     ENGINE,
@@ -160,6 +161,7 @@ PIECES = [
         )
         for name, (words, not_tested, seconds) in RECIPES.items()
     ),
+    hydrogen_in_iron.PIECE,
     Piece(
         name="conformance",
         question=6,
