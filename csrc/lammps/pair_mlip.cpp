@@ -339,7 +339,7 @@ void PairMLIP::init_style() {
   if (!setup_printed_) print_setup();
   setup_printed_ = true;
   close_pair_reported_ = false;
-  seconds_total_ = 0.0;
+  seconds_total_ = processor_total_ = 0.0;
   backend_at_start_ = committee_->seconds_in_backend();
   exchange_at_start_ = exchange_.seconds();
   n_evaluations_ = 0;

@@ -195,6 +195,7 @@ class PairMLIP : public Pair {
   std::vector<double> member_forces_;  // [owned and ghost atoms, 3] of one member, for reverse communication
 
   double seconds_total_ = 0.0;
+  double processor_total_ = 0.0;  // of all threads
   double backend_at_start_ = 0.0;
   double exchange_at_start_ = 0.0;
   long n_evaluations_ = 0;

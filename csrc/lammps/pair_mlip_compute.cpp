@@ -10,6 +10,7 @@
 #include "atom.h"
 #include "comm.h"
 #include "core/error.h"
+#include "core/processor_time.h"
 #include "domain.h"
 #include "error.h"
 #include "neigh_list.h"
@@ -179,6 +180,7 @@ void PairMLIP::check_outputs(const mlip::Contract& contract) {
 
 void PairMLIP::compute(int eflag, int vflag) {
   const auto start = Clock::now();
+  const double processor_start = mlip::processor_seconds();
   ev_init(eflag, vflag);
   for (std::size_t member = 0; member < committee_->n_driving(); ++member) check_outputs(models_[member]->contract());
   if (settings_vary_) apply_settings();
@@ -212,6 +214,7 @@ void PairMLIP::compute(int eflag, int vflag) {
   if (deviation) find_deviations();
   grade_.wanted_next = uncertainty_.wanted_next = deviation_.wanted_next = false;
   seconds_total_ += seconds_since(start);
+  processor_total_ += mlip::processor_seconds() - processor_start;
   ++n_evaluations_;
   pvector[0] = static_cast<double>(step_->result().n_edges);
   pvector[1] = committee_->seconds_in_backend() - backend_at_start_;
@@ -300,6 +303,9 @@ void PairMLIP::finish() {
       n_evaluations_, step_->result().n_edges, 1e3 * model / n_evaluations_,
       comm->nprocs == 1 ? "" : fmt::format(" ({:.4g} ms of it in exchanges)", 1e3 * exchanging / n_evaluations_),
       1e3 * outside / n_evaluations_, 100.0 * outside / std::max(model, 1e-12));
+  if (model_->device() == "cpu")
+    if (const std::string busy = mlip::busy_cores(processor_total_, seconds_total_); !busy.empty())
+      error->warning(FLERR, "pair_style mlip: the process {}", busy);
 }
 
 double PairMLIP::memory_usage() {

@@ -11,8 +11,13 @@ Keywords are the options of the command `mlip`. Everything is imported when it i
 no time, and torch is loaded by what needs it.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Before torch is loaded, and for each LAMMPS that is started: why, says bound_spinning() of csrc/lammps/plugin.cpp.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from mlip_deploy.artifact.contract import Contract, EnergyFrame, Setting

