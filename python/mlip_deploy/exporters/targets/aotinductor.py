@@ -345,6 +345,15 @@ def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> li
     return [x.new_empty(x.shape) for x in inputs]
 
 
+def _so2_convolution(nodes: Tensor, *rest: Any) -> Tensor:
+    n_owned = rest[5]
+    return nodes.new_empty([n_owned, *nodes.shape[1:]])
+
+
+def _so2_convolution_backward(gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
+
+
 def _contraction(
     features: Tensor, types: Tensor, factors: Tensor, terms: Tensor, n_outputs: int, coefficients: Tensor
 ) -> Tensor:
@@ -374,6 +383,8 @@ def _register_shapes() -> None:
         "equivariant_linear_backward": _linear_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
+        "so2_convolution": _so2_convolution,
+        "so2_convolution_backward": _so2_convolution_backward,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
     }
