@@ -1,8 +1,8 @@
 // The operator `mlip::so2_convolution`: the messages of eSEN and UMA, made in the frames of edges, and their sum over
 // the edges of each centre.
 //
-//   so2_convolution(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon)
-//     -> [n_owned, (l_max+1)², channels]
+//   so2_convolution(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon,
+//                   keep) -> result [n_owned, (l_max+1)², channels], kept
 //
 //   result[i] = Σ_{edges e of i} envelope[e] D_eᵀ second(gate(first(scalars_e · D_e [x_j | x_i])))
 //
@@ -24,13 +24,16 @@
 //               l_max, then `hidden` values for each l; those of other m are hidden values for each l.
 //   second      likewise: from hidden values to channels, without gates
 //   epsilon     of the normalisations
+//   keep        whether `kept` is what the first convolution gives, [n_edges, (l_max + n_rows) hidden], for the pass
+//   back;
+//               else it is empty. Autograd asks for it, so that models need not.
 //
 // All matrices, tables and biases are constants without a gradient.
 //
-// The CPU takes some edges at a time through all steps. Nothing of an edge is kept: the pass back makes the message
-// again, all but the last rotation. Three products of matrices, in place of four, make a complex product. Other devices
-// compute the same from torch's own operators, which is also the reference that the tests use:
-// `mlip::so2_convolution_reference`.
+// The CPU takes some edges at a time through all steps. Of an edge it keeps what the first convolution gives, which is
+// more than half of the arithmetic, for the pass back, and makes all else again. Three products of matrices, in place
+// of four, make a complex product. Other devices compute the same from torch's own operators, which is also the
+// reference that the tests use: `mlip::so2_convolution_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -112,6 +115,9 @@ struct Plan {
     return before + l - m + (sign < 0 ? l_max + 1 - m : 0);
   }
 
+  /// Values of an edge that the first convolution gives: gates and rows.
+  std::int64_t n_kept() const { return (l_max + n_rows) * hidden; }
+
   MessageRows rows() const {
     return {l_max,       n_rows,      (l_max + 1) * (l_max + 1), first_of_degree.data(), of_degree.data(), n_pairs,
             plus.data(), minus.data()};
@@ -185,6 +191,15 @@ Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& env
   x = convolution(x * gates.index_select(1, degrees), second, plan.channels, nullptr);
   const Tensor messages = at::bmm(rotations.transpose(1, 2), x) * envelope.view({-1, 1, 1});
   return at::zeros({n_owned, nodes.size(1), plan.channels}, nodes.options()).index_add(0, centres, messages);
+}
+
+/// Autograd keeps what the pass back of torch's operators needs.
+std::tuple<Tensor, Tensor> reference_and_nothing(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                                 const Tensor& basis, const Tensor& node_types,
+                                                 const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
+                                                 at::TensorList first, at::TensorList second, double epsilon, bool) {
+  return {reference(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon),
+          at::empty({0}, nodes.options())};
 }
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
@@ -265,10 +280,10 @@ class Block {
         kernels_(call.kernels),
         edges_(block_size),
         centres_(edges_),
-        neighbours_(edges_) {
+        neighbours_(edges_),
+        gates_(call.plan.l_max * call.plan.hidden) {
     const std::int64_t n_degrees = plan_.l_max + 1, C = plan_.channels, H = plan_.hidden;
     const std::int64_t n_basis = call.basis.size(1), n_sums = (plan_.n_pairs - n_degrees) * std::max({2 * C, H, C});
-    const std::int64_t gates = plan_.l_max * H;
     const std::int64_t sizes[] = {n_basis,
                                   plan_.width,
                                   plan_.width,
@@ -277,7 +292,7 @@ class Block {
                                   1,
                                   plan_.n_pairs * 2 * C,
                                   plan_.n_rows * 2 * C,
-                                  gates + plan_.n_rows * H,
+                                  gates_ + plan_.n_rows * H,
                                   plan_.n_rows * H,
                                   plan_.n_rows * C,
                                   n_sums,
@@ -295,7 +310,7 @@ class Block {
       next += block_size * sizes[k++];
     }
     rotated_ = {rotated_.data, plan_.n_rows * 2 * C, 2 * C};
-    first_ = {first_.data + gates, gates + plan_.n_rows * H, H};
+    first_ = {first_.data + gates_, gates_ + plan_.n_rows * H, H};
     gated_ = {gated_.data, plan_.n_rows * H, H};
     second_ = {second_.data, plan_.n_rows * C, C};
     scaled_ = back ? BlockRows<T>{scaled_.data, rotated_.stride, rotated_.width} : rotated_;
@@ -318,32 +333,31 @@ class Block {
               call_.envelope.template const_data_ptr<T>()};
   }
 
-  /// The message in the frame of the edge, `second_`.
-  void make_message() {
-    const T* const nodes = call_.nodes.template const_data_ptr<T>();
-    radial_network();
-    kernels_.rotate(call_.rows, block_, neighbours_.data(), nodes, plan_.channels, false, rotated_, 0);
-    kernels_.rotate(call_.rows, block_, centres_.data(), nodes, plan_.channels, false, rotated_, plan_.channels);
+  /// Adds the messages to the result, and keeps what the first convolution gives unless `kept` is null.
+  void forward(T* result, T* kept) {
+    rotate_nodes();
     kernels_.scale(call_.rows, n_, rotated_, scalars_, scaled_);
-    convolve(call_.first, false, scaled_, 0, first_, plan_.l_max * plan_.hidden);
-    kernels_.gate(call_.rows, n_, first_, gated_);
-    convolve(call_.second, false, gated_, 0, second_, 0);
-  }
-
-  void add_message(T* result) {
+    convolve(call_.first, false, scaled_, 0, first_, gates_);
+    for (std::int64_t k = 0; kept != nullptr && k < n_; ++k)
+      std::copy_n(first_.data - gates_ + k * first_.stride, first_.stride, kept + edges_[k] * first_.stride);
+    make_message();
     kernels_.rotate_back(call_.rows, block_, centres_.data(), result, plan_.channels, true, second_, 0);
   }
 
-  /// After make_message: gradients of all that it was made of.
-  void back(const T* of_result, T* of_nodes, T* of_rotations, T* of_envelope, T* of_basis) {
+  /// Gradients of all that the messages were made of, from what `forward` kept.
+  void back(const T* kept, const T* of_result, T* of_nodes, T* of_rotations, T* of_envelope, T* of_basis) {
     const T* const nodes = call_.nodes.template const_data_ptr<T>();
     const std::int64_t C = plan_.channels;
+    rotate_nodes();
+    for (std::int64_t k = 0; k < n_; ++k)
+      std::copy_n(kept + edges_[k] * first_.stride, first_.stride, first_.data - gates_ + k * first_.stride);
+    make_message();
     kernels_.rotation_gradient(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0, of_rotations,
                                of_envelope);
     kernels_.rotate(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0);
     convolve(call_.second, true, second_, 0, gated_, 0);
     kernels_.gate_backward(call_.rows, n_, first_, gated_);
-    convolve(call_.first, true, first_, plan_.l_max * plan_.hidden, scaled_, 0);
+    convolve(call_.first, true, first_, gates_, scaled_, 0);
     kernels_.scale_backward(call_.rows, n_, rotated_, scalars_, scaled_, of_scalars_);
     for (const bool centre : {false, true}) {
       const std::int64_t* const ends = centre ? centres_.data() : neighbours_.data();
@@ -355,6 +369,20 @@ class Block {
   }
 
  private:
+  /// What enters the first convolution, and the scalars that it is to be multiplied with.
+  void rotate_nodes() {
+    const T* const nodes = call_.nodes.template const_data_ptr<T>();
+    radial_network();
+    kernels_.rotate(call_.rows, block_, neighbours_.data(), nodes, plan_.channels, false, rotated_, 0);
+    kernels_.rotate(call_.rows, block_, centres_.data(), nodes, plan_.channels, false, rotated_, plan_.channels);
+  }
+
+  /// From what the first convolution gives to the message in the frame of the edge, `second_`.
+  void make_message() {
+    kernels_.gate(call_.rows, n_, first_, gated_);
+    convolve(call_.second, false, gated_, 0, second_, 0);
+  }
+
   void radial_network() {
     const std::int64_t n_basis = call_.basis.size(1), width = plan_.width;
     const T* const basis = call_.basis.template const_data_ptr<T>();
@@ -431,6 +459,7 @@ class Block {
   const Plan& plan_;
   const SO2ConvolutionKernels<T>& kernels_;
   std::vector<std::int64_t> edges_, centres_, neighbours_;
+  std::int64_t gates_;  ///< values that stand before the rows of first_
   std::int64_t n_ = 0;
   EdgeBlock<T> block_{};
   Tensor memory_;
@@ -438,28 +467,31 @@ class Block {
   BlockRows<T> rotated_{}, scaled_{}, first_{}, gated_{}, second_{};
 };
 
-Tensor forward_cpu(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
-                   const Tensor& node_types, const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
-                   at::TensorList first, at::TensorList second, double epsilon) {
+std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                       const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                       std::int64_t n_owned, at::TensorList radial, at::TensorList first,
+                                       at::TensorList second, double epsilon, bool keep) {
   Tensor result = at::zeros({n_owned, nodes.size(1), nodes.size(2)}, nodes.options());
+  Tensor kept;
   AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution", [&] {
     const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first,
                                  second, epsilon);
+    kept = at::empty({keep ? call.plan.n_edges : 0, call.plan.n_kept()}, nodes.options());
     scalar_t* const to = result.data_ptr<scalar_t>();
+    scalar_t* const to_kept = keep ? kept.data_ptr<scalar_t>() : nullptr;
     call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       Block<scalar_t> block(call, false);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));
-        block.make_message();
-        block.add_message(to);
+        block.forward(to, to_kept);
       }
     });
   });
-  return result;
+  return {result, kept};
 }
 
 /// -> gradients of nodes, rotations, envelope, basis
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, const Tensor& nodes,
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, const Tensor& kept, const Tensor& nodes,
                                                         const Tensor& rotations, const Tensor& envelope,
                                                         const Tensor& basis, const Tensor& node_types,
                                                         const Tensor& edge_index, at::TensorList radial,
@@ -474,7 +506,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
   AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution_backward", [&] {
     const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, gradient.size(0), radial,
                                  first, second, epsilon);
-    const Tensor of_result = gradient.contiguous();
+    const Tensor of_result = gradient.contiguous(), from_kept = kept.contiguous();
+    TORCH_CHECK(kept.sizes() == at::IntArrayRef({call.plan.n_edges, call.plan.n_kept()}) &&
+                    kept.scalar_type() == nodes.scalar_type(),
+                "so2_convolution_backward: nothing was kept for it");
     const std::vector<std::int64_t> bounds = call.edges.chunks();
     std::vector<Tensor> of_nodes_by_chunk;  // edges of several chunks may have one neighbour
     for (std::size_t chunk = 1; chunk < bounds.size(); ++chunk)
@@ -483,9 +518,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
       Block<scalar_t> block(call, true);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));
-        block.make_message();
-        block.back(of_result.const_data_ptr<scalar_t>(), of_nodes_by_chunk[chunk].template data_ptr<scalar_t>(),
-                   of_rotations.data_ptr<scalar_t>(), of_envelope.data_ptr<scalar_t>(), of_basis.data_ptr<scalar_t>());
+        block.back(from_kept.const_data_ptr<scalar_t>(), of_result.const_data_ptr<scalar_t>(),
+                   of_nodes_by_chunk[chunk].template data_ptr<scalar_t>(), of_rotations.data_ptr<scalar_t>(),
+                   of_envelope.data_ptr<scalar_t>(), of_basis.data_ptr<scalar_t>());
       }
     });
     of_nodes = of_nodes_by_chunk[0];
@@ -497,9 +532,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
 // The count is a SymInt, as in ghost_gather.cpp.
-Tensor forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
-                        const Tensor& node_types, const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
-                        at::TensorList first, at::TensorList second, double epsilon);
+std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                            const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                            c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
+                                            at::TensorList second, double epsilon, bool keep);
 
 class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
   struct Constants {
@@ -513,11 +549,12 @@ class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
                         c10::SymInt n_owned, const Constants& constants) {
     static const auto op =
         c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
-    context->save_for_backward({nodes, rotations, envelope, basis, node_types, edge_index});
-    keep_constants<Constants>(*context, constants);
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), constants.radial,
-                   constants.first, constants.second, constants.epsilon);
+    const auto [result, kept] = op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned),
+                                        constants.radial, constants.first, constants.second, constants.epsilon, true);
+    context->save_for_backward({kept, nodes, rotations, envelope, basis, node_types, edge_index});
+    keep_constants<Constants>(*context, constants);
+    return result;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -528,8 +565,9 @@ class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
                                .typed<decltype(backward_cpu)>();
     const auto saved = context->get_saved_variables();
     const auto& [radial, first, second, epsilon] = kept_constants<Constants>(*context);
-    const auto [nodes, rotations, envelope, basis] = op.call(gradients[0], saved[0], saved[1], saved[2], saved[3],
-                                                             saved[4], saved[5], radial, first, second, epsilon);
+    const auto [nodes, rotations, envelope, basis] =
+        op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], radial, first,
+                second, epsilon);
     return {nodes, rotations, envelope, basis, Tensor(), Tensor(), Tensor(), Tensor()};
   }
 
@@ -541,14 +579,24 @@ class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
   }
 };
 
-Tensor forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
-                        const Tensor& node_types, const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
-                        at::TensorList first, at::TensorList second, double epsilon) {
+std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                            const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                            c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
+                                            at::TensorList second, double epsilon, bool keep) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
+  const bool differentiable =
+      nodes.requires_grad() || rotations.requires_grad() || envelope.requires_grad() || basis.requires_grad();
   if (!nodes.is_cpu())
-    return reference(nodes, rotations, envelope, basis, node_types, edge_index, n_owned.expect_int(), radial, first,
-                     second, epsilon);
-  return SO2Convolution::call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
-                              first, second, epsilon);
+    return reference_and_nothing(nodes, rotations, envelope, basis, node_types, edge_index, n_owned.expect_int(),
+                                 radial, first, second, epsilon, keep);
+  if (c10::GradMode::is_enabled() && differentiable)
+    return {SO2Convolution::call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
+                                 first, second, epsilon),
+            at::empty({0}, nodes.options())};
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial, first, second,
+                 epsilon, keep);
 }
 
 }  // namespace
@@ -558,9 +606,11 @@ Tensor forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tens
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
       "so2_convolution(Tensor nodes, Tensor rotations, Tensor envelope, Tensor basis, Tensor node_types, "
-      "Tensor edge_index, SymInt n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) -> Tensor");
+      "Tensor edge_index, SymInt n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon, bool keep) "
+      "-> (Tensor, Tensor)");
   library.def(
-      "so2_convolution_backward(Tensor gradient, Tensor nodes, Tensor rotations, Tensor envelope, Tensor basis, "
+      "so2_convolution_backward(Tensor gradient, Tensor kept, Tensor nodes, Tensor rotations, Tensor envelope, Tensor "
+      "basis, "
       "Tensor node_types, Tensor edge_index, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
@@ -574,6 +624,8 @@ TORCH_LIBRARY_IMPL(mlip, CPU, library) {
   library.impl("so2_convolution_backward", mlip::backward_cpu);
 }
 
-TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("so2_convolution", mlip::reference); }
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) {
+  library.impl("so2_convolution", mlip::reference_and_nothing);
+}
 
 TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("so2_convolution", mlip::forward_autograd); }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import platform
 import shutil
 import tempfile
@@ -345,12 +346,27 @@ def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> li
     return [x.new_empty(x.shape) for x in inputs]
 
 
-def _so2_convolution(nodes: Tensor, *rest: Any) -> Tensor:
-    n_owned = rest[5]
-    return nodes.new_empty([n_owned, *nodes.shape[1:]])
+def _so2_convolution(
+    nodes: Tensor,
+    rotations: Tensor,
+    envelope: Tensor,
+    basis: Tensor,
+    node_types: Tensor,
+    edge_index: Tensor,
+    n_owned: int,
+    radial: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    epsilon: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    l_max = math.isqrt(nodes.shape[1]) - 1
+    hidden = first[1].shape[0] // (2 * l_max + 1)
+    kept = nodes.new_empty([rotations.shape[0] if keep else 0, (l_max + rotations.shape[1]) * hidden])
+    return nodes.new_empty([n_owned, *nodes.shape[1:]]), kept
 
 
-def _so2_convolution_backward(gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+def _so2_convolution_backward(gradient: Tensor, kept: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in inputs[:4])
 
 

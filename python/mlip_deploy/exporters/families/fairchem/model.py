@@ -334,7 +334,7 @@ class Messages(nn.Module):
 
 
 class FusedMessages(nn.Module):
-    """The same by `mlip::so2_convolution`, which keeps nothing of an edge for the pass back."""
+    """The same by `mlip::so2_convolution`, which takes few edges at a time through all steps."""
 
     def __init__(self, plain: Messages):
         super().__init__()
@@ -365,7 +365,8 @@ class FusedMessages(nn.Module):
             first.append(tensor)
         for tensor in self.second:
             second.append(tensor)
-        result: Tensor = torch.ops.mlip.so2_convolution(
+        result: Tensor
+        result, _ = torch.ops.mlip.so2_convolution(
             nodes,
             to_edge,
             envelope,
@@ -377,6 +378,7 @@ class FusedMessages(nn.Module):
             first,
             second,
             self.epsilon,
+            False,
         )
         return result
 
