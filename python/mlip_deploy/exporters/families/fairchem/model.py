@@ -365,8 +365,7 @@ class FusedMessages(nn.Module):
             first.append(tensor)
         for tensor in self.second:
             second.append(tensor)
-        result: Tensor
-        result, _ = torch.ops.mlip.so2_convolution(
+        result: tuple[Tensor, Tensor] = torch.ops.mlip.so2_convolution(
             nodes,
             to_edge,
             envelope,
@@ -380,7 +379,7 @@ class FusedMessages(nn.Module):
             self.epsilon,
             False,
         )
-        return result
+        return result[0]
 
 
 def constants(tensors: list[Tensor]) -> nn.ParameterList:
