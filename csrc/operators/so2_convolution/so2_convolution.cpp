@@ -251,7 +251,7 @@ struct CpuCall {
         "so2_convolution: a node has a type outside [0, ", n_elements, ")");
   }
 
-  /// body(chunk, blocks), where blocks(body of a block) goes through the edges of the chunk's centres.
+  /// body(chunk, first position, last position + 1), in the order of centres.
   template <typename Body>
   void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
     const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
