@@ -18,6 +18,8 @@ struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
 template <typename T>
+struct SO2ConvolutionKernels;  // so2_convolution_kernels.h
+template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
 
 /// What all operators have for one type, float or double.
@@ -27,6 +29,7 @@ struct OperatorKernels {
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
   const GateKernels<T>* gate;
+  const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
 };
 

@@ -123,6 +123,7 @@ def test_every_engine(double):
     assert (contract.model.license, contract.energy_frame.functional) == ("unknown", "unknown")
     assert [(one.name, one.value) for one in contract.inputs] == [("task", "omat"), ("charge", "0"), ("spin", "0")]
     assert contract.interaction_range == 8.0
+    assert "mlip::so2_convolution" in contract.operators
     fixtures = artifact.fixtures()
     assert np.abs(fixtures.structures[0].forces).max() > FORCE_SIGNAL
     # of rounding; a rotation changes the energies by a hundred times as much
@@ -259,7 +260,10 @@ def test_what_uma_has_to_be_told(uma, tmp_path):
 
 @pytest.mark.parametrize("kind", ["esen", "uma"])
 def test_torchforce(kind, tiny, uma, tmp_path):
-    adapted = adapt(tiny) if kind == "esen" else adapt(uma, modal="omat", fix={"composition": "NaCl"})
+    if kind == "esen":
+        adapted = adapt(tiny, fuse=False)
+    else:
+        adapted = adapt(uma, modal="omat", fix={"composition": "NaCl"}, fuse=False)
     atoms = salt()
     write_torchforce(adapted, tmp_path / "x.torchforce.pt", "float64", lambda _: None, atoms.get_chemical_symbols())
     module = torch.jit.load(tmp_path / "x.torchforce.pt")

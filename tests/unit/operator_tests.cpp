@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -159,6 +160,60 @@ Case environment_product(at::ScalarType type, std::int64_t n_edges, bool ordered
           operator_of("environment_product_reference", rest)};
 }
 
+/// Channels that no vector divides; entries of rotations between different l are zero, and have no gradient.
+Case so2_convolution(at::ScalarType type, std::int64_t n_edges, bool ordered, std::int64_t l_max, std::int64_t m_max) {
+  constexpr std::int64_t channels = 21, hidden = 13, width = 19, n_basis = 9, n_nodes = 60, n_owned = 50,
+                         n_elements = 3;
+  const auto options = at::TensorOptions(type);
+  const auto index = at::TensorOptions(at::kLong);
+  const std::int64_t n_degrees = l_max + 1, n_components = n_degrees * n_degrees;
+  std::vector<std::int64_t> degrees(n_degrees), all;  // l of each row, of each component
+  for (std::int64_t l = 0; l <= l_max; ++l) {
+    degrees[l] = l;
+    for (std::int64_t k = 0; k < 2 * l + 1; ++k) all.push_back(l);
+  }
+  for (std::int64_t m = 1; m <= m_max; ++m)
+    for (int sign = 0; sign < 2; ++sign)
+      for (std::int64_t l = m; l <= l_max; ++l) degrees.push_back(l);
+  const Tensor own = at::tensor(degrees, index).unsqueeze(1).eq(at::tensor(all, index)).to(type);
+  const std::int64_t n_rows = own.size(0), n_scalars = 2 * channels * (n_degrees + (n_rows - n_degrees) / 2);
+  const auto random = [&](at::IntArrayRef sizes) { return at::randn(sizes, options) / std::sqrt(sizes.back()); };
+  const auto convolution = [&](std::int64_t inputs, std::int64_t outputs, std::int64_t gates) {
+    Tensors tensors = {random({gates + n_degrees * outputs}),
+                       random({gates + n_degrees * outputs, n_degrees * inputs})};
+    for (std::int64_t m = 1; m <= m_max; ++m) {
+      const Tensor u = random({(n_degrees - m) * outputs, (n_degrees - m) * inputs}), v = at::rand_like(u) * u;
+      tensors.push_back(at::stack({u, v - u, u + v}));
+    }
+    return tensors;
+  };
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  const std::vector<IValue> rest = {
+      at::randint(n_elements, {n_nodes}, index),
+      at::stack({centres, at::randint(n_nodes, {n_edges}, index)}),
+      n_owned,
+      Tensors{random({width, n_basis}), random({n_elements, width}), random({n_elements, width}),
+              at::randn({width}, options), random({width}), random({width, width}), random({width}),
+              at::randn({width}, options), random({width}), random({n_scalars, width}), random({n_scalars})},
+      convolution(2 * channels, hidden, l_max * hidden),
+      convolution(hidden, channels, 0),
+      1e-5};
+  std::vector<IValue> of_operator = rest;
+  of_operator.emplace_back(false);
+  const auto own_rotations = [=](const Function& operation) -> Function {
+    return [=](const Tensors& inputs) {
+      return Tensors{operation({inputs[0], inputs[1] * own, inputs[2], inputs[3]})[0]};
+    };
+  };
+  return {"so2_convolution up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges" +
+              (ordered ? "" : " out of order"),
+          {at::randn({n_nodes, n_components, channels}, options), random({n_edges, n_rows, n_components}),
+           at::rand({n_edges}, options), at::randn({n_edges, n_basis}, options)},
+          own_rotations(operator_of("so2_convolution", of_operator)),
+          own_rotations(operator_of("so2_convolution_reference", rest))};
+}
+
 Case harmonics(at::ScalarType type, std::int64_t n_edges, std::int64_t l_max) {
   const Tensor vectors = at::randn({n_edges, 3}, at::TensorOptions(type));
   return {"edge_harmonics up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges",
@@ -255,6 +310,9 @@ std::vector<Case> cases(at::ScalarType type) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(environment_product(type, n_edges, true, weighted));
     all.push_back(environment_product(type, 700, false, weighted));
   }
+  for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(so2_convolution(type, n_edges, true, 2, 2));
+  all.push_back(so2_convolution(type, 700, false, 3, 1));
+  all.push_back(so2_convolution(type, 200, true, 1, 0));
   for (std::int64_t degree = 1; degree <= 4; ++degree) all.push_back(contraction(type, 60, degree));
   for (const std::int64_t n_atoms : {1, 0}) all.push_back(contraction(type, n_atoms, 3));
   for (const std::int64_t l_max : {0, 3, 10}) all.push_back(harmonics(type, 1100, l_max));

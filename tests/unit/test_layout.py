@@ -19,6 +19,7 @@ ALLOWED = {
     "operators/environment_product": {"operators"},
     "operators/equivariant_linear": {"operators"},
     "operators/gate": {"operators"},
+    "operators/so2_convolution": {"operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},
     "model": {"core", "gpu"},
     "lammps": {"core", "model"},

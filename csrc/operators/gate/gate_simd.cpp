@@ -1,66 +1,12 @@
-// The loops of `mlip::gate`, compiled once per instruction set: see simd.h for what may not be used here, the functions
-// of <cmath> among it.
+// The loops of `mlip::gate`, compiled once per instruction set: see simd.h for what may not be used here.
 #include "operators/gate/gate_kernels.h"
 #include "operators/simd.h"
+#include "operators/vector_functions.h"
 
 namespace mlip {
 namespace {
 
-// ---- functions of vectors ------------------------------------------------------------------------------------
-
-template <typename To, typename From>
-MLIP_INLINE To bits_as(const From& value) {
-  static_assert(sizeof(To) == sizeof(From));
-  To result;
-  __builtin_memcpy(&result, &value, sizeof(To));
-  return result;
-}
-
-/// Numbers of IEEE 754, and how exp takes them apart.
-template <typename T>
-struct Floats;
-template <>
-struct Floats<float> {
-  using Integer = int32_t;
-  static constexpr int mantissa_bits = 23;
-  static constexpr Integer one = 0x3f800000;   // the bits of 1
-  static constexpr float rounder = 0x1.8p23f;  // a sum with it has an integer in its last bits
-  static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;  // the first has bits to spare
-  static constexpr float least = -87.0f, largest = 88.0f;                     // of what exp is a normal number
-  static constexpr int exp_degree = 7, atanh_terms = 7;
-};
-template <>
-struct Floats<double> {
-  using Integer = int64_t;
-  static constexpr int mantissa_bits = 52;
-  static constexpr Integer one = 0x3ff0000000000000;
-  static constexpr double rounder = 0x1.8p52;
-  static constexpr double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
-  static constexpr double least = -708.0, largest = 709.0;
-  static constexpr int exp_degree = 13, atanh_terms = 17;
-};
-
-/// e^x = scale * (1 + rest), |rest| < 0.42. Not-a-number stays one.
-template <typename V>
-struct Exponential {
-  V scale, rest;
-};
-
-template <typename T, typename Lanes>
-MLIP_INLINE Exponential<typename Lanes::type> exponential(typename Lanes::type x) {
-  using V = typename Lanes::type;
-  using I = typename Vector<typename Floats<T>::Integer, Lanes::width>::type;
-  const V least = V{} + Floats<T>::least, largest = V{} + Floats<T>::largest;
-  x = x < least ? least : x;
-  x = x > largest ? largest : x;
-  const V shifted = x * T(1.4426950408889634) + Floats<T>::rounder;
-  const V n = shifted - Floats<T>::rounder;
-  const V r = x - n * Floats<T>::ln2_high - n * Floats<T>::ln2_low;
-  V rest = V{} + T(1);  // Σ r^k / k! by Horner's rule, without the term 1
-  for (int k = Floats<T>::exp_degree; k > 1; --k) rest = rest * r * (T(1) / T(k)) + T(1);
-  const I scale = (bits_as<I>(shifted) << Floats<T>::mantissa_bits) + Floats<T>::one;
-  return {bits_as<V>(scale), rest * r};
-}
+// ---- activations ----------------------------------------------------------------------------------------------
 
 template <typename V>
 struct Activated {
@@ -72,15 +18,11 @@ template <Activation activation, typename T, typename Lanes>
 MLIP_INLINE Activated<typename Lanes::type> activate(typename Lanes::type x) {
   using V = typename Lanes::type;
   const V zero{}, one = zero + T(1);
-  const auto sigmoid = [&](V y) MLIP_INLINE_LAMBDA {
-    const auto e = exponential<T, Lanes>(-y);
-    return one / (one + (e.scale + e.scale * e.rest));
-  };
   if constexpr (activation == Activation::silu) {
-    const V s = sigmoid(x);
+    const V s = sigmoid<T, Lanes>(x);
     return {x * s, s * (one + x * (one - s))};
   } else if constexpr (activation == Activation::sigmoid) {
-    const V s = sigmoid(x);
+    const V s = sigmoid<T, Lanes>(x);
     return {s, s * (one - s)};
   } else if constexpr (activation == Activation::tanh) {
     // By e^2x - 1, which keeps the digits of small x.
@@ -96,7 +38,7 @@ MLIP_INLINE Activated<typename Lanes::type> activate(typename Lanes::type x) {
     const V u = e.scale + e.scale * e.rest, z = u / (u + T(2)), square = z * z;
     V sum = zero;
     for (int k = Floats<T>::atanh_terms; k >= 0; --k) sum = sum * square + T(1) / T(2 * k + 1);
-    return {(x > zero ? x : zero) + T(2) * z * sum - T(0.6931471805599453), sigmoid(x)};
+    return {(x > zero ? x : zero) + T(2) * z * sum - T(0.6931471805599453), sigmoid<T, Lanes>(x)};
   } else {
     return {x, one};
   }

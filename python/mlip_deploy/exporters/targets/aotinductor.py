@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import platform
 import shutil
 import tempfile
@@ -345,6 +346,30 @@ def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> li
     return [x.new_empty(x.shape) for x in inputs]
 
 
+def _so2_convolution(
+    nodes: Tensor,
+    rotations: Tensor,
+    envelope: Tensor,
+    basis: Tensor,
+    node_types: Tensor,
+    edge_index: Tensor,
+    n_owned: int,
+    radial: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    epsilon: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    l_max = math.isqrt(nodes.shape[1]) - 1
+    hidden = first[1].shape[0] // (2 * l_max + 1)
+    kept = nodes.new_empty([rotations.shape[0] if keep else 0, (l_max + rotations.shape[1]) * hidden])
+    return nodes.new_empty([n_owned, *nodes.shape[1:]]), kept
+
+
+def _so2_convolution_backward(gradient: Tensor, kept: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
+
+
 def _contraction(
     features: Tensor, types: Tensor, factors: Tensor, terms: Tensor, n_outputs: int, coefficients: Tensor
 ) -> Tensor:
@@ -374,6 +399,8 @@ def _register_shapes() -> None:
         "equivariant_linear_backward": _linear_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
+        "so2_convolution": _so2_convolution,
+        "so2_convolution_backward": _so2_convolution_backward,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
     }

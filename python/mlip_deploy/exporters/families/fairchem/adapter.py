@@ -56,7 +56,8 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a file.
-        options: `modal`, the task; `elements`; `trust_checkpoint`; for UMA `fix`, with its composition.
+        options: `modal`, the task; `elements`; `trust_checkpoint`; for UMA `fix`, with its composition; `fuse` False
+            takes torch's operators alone.
 
     Raises:
         MLIPError: for an unknown source, a file that is no checkpoint of eSEN or UMA, layers or heads that are not
@@ -97,7 +98,14 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         embedded = dataset if of_type.backbone.use_dataset_embedding else None
         block = head_of(of_type).energy_block
         energies = FairchemEnergy(
-            of_type.backbone, block, numbers, embedded, task.rmsd, references, (fixed["charge"], fixed["spin"])
+            of_type.backbone,
+            block,
+            numbers,
+            embedded,
+            task.rmsd,
+            references,
+            (fixed["charge"], fixed["spin"]),
+            options.fuse,
         )
         if composition is None:
             return energies

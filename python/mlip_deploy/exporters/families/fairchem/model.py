@@ -27,6 +27,7 @@ class FairchemEnergy(nn.Module):
         rmsd: factor of the energy block's results, eV.
         references: float64 [n_elements] eV.
         charge_and_spin: of the system, where they are not given as settings.
+        fuse: whether messages are made by mlip's operator, or by torch's.
     """
 
     references: Tensor
@@ -43,6 +44,7 @@ class FairchemEnergy(nn.Module):
         rmsd: float,
         references: Tensor,
         charge_and_spin: tuple[int, int] = (0, 0),
+        fuse: bool = True,
     ):
         super().__init__()
         self.rmsd = rmsd
@@ -58,7 +60,7 @@ class FairchemEnergy(nn.Module):
         self.rotations = EdgeRotations(backbone.lmax, backbone.mmax, self.embedding.dtype)
         self.degree = EdgeDegree(backbone, numbers)
         self.balance = BalancedChannels(backbone)
-        self.layers = nn.ModuleList([Layer(block, backbone, numbers) for block in backbone.blocks])
+        self.layers = nn.ModuleList([Layer(block, backbone, numbers, fuse) for block in backbone.blocks])
         self.norm = RootMeanSquareNorm(backbone.norm)
         self.energy_block = energy_block
 
@@ -83,16 +85,16 @@ class FairchemEnergy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The features are the scalars that the energy block is given."""
         distances = torch.linalg.vector_norm(edge_vectors, dim=[1])
-        to_edge, from_edge = self.rotations(edge_vectors, distances, self.envelope(distances))
+        to_edge, envelope = self.rotations(edge_vectors, distances), self.envelope(distances)
         basis = torch.exp(self.coefficient * (distances.unsqueeze(1) - self.offsets).square())
         types = node_types[:n_owned]
         charge_and_spin = self.charge_and_spin if settings is None else settings
         system = self.system(charge_and_spin)
         scalars = (self.embedding[types] + system).unsqueeze(1)
         x = functional.pad(scalars, (0, 0, 0, self.components - 1))
-        x = self.degree(x, node_types, edge_index, basis, from_edge)
+        x = self.degree(x, node_types, edge_index, basis, to_edge, envelope)
         for layer in self.layers:
-            x = layer(x, system, node_types, edge_index, basis, to_edge, from_edge)
+            x = layer(x, system, node_types, edge_index, basis, to_edge, envelope)
             x = self.balance(x, charge_and_spin)
         features = self.norm(x)[:, 0]
         energies: Tensor = self.energy_block(features).squeeze(1)
@@ -137,7 +139,7 @@ class SystemEmbedding(nn.Module):
 
 
 class EdgeRotations(nn.Module):
-    """Rotations of features into the frames of edges, and back.
+    """Rotations of features into the frames of edges.
 
     A frame's angle around its edge is arbitrary: nothing depends on it. Here it jumps where an edge is normal to the y
     axis. Rotations of degree l are made of those of l - 1 and 1 by Clebsch-Gordan coefficients.
@@ -162,11 +164,10 @@ class EdgeRotations(nn.Module):
         self.order: Tensor
         self.register_buffer("order", torch.tensor(order))
 
-    def forward(self, edge_vectors: Tensor, distances: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, edge_vectors: Tensor, distances: Tensor) -> Tensor:
         """
         Returns:
-            [n_edges, n_m, (l_max+1)²] into the frame of each edge, components sorted by m up to m_max, and its
-            transpose times the envelope.
+            [n_edges, n_m, (l_max+1)²] into the frame of each edge, components sorted by m up to m_max.
         """
         unit = edge_vectors / distances.unsqueeze(1)
         first = self._frames(unit)
@@ -180,8 +181,7 @@ class EdgeRotations(nn.Module):
             after = (self.l_max + 1) * (self.l_max + 1) - before - (2 * degree + 1)
             parts.append(functional.pad(block[:, degree - m : degree + m + 1], (before, after)))
             before += 2 * degree + 1
-        to_edge = torch.cat(parts, dim=1).index_select(1, self.order)
-        return to_edge, (to_edge * envelope.reshape(-1, 1, 1)).transpose(1, 2)
+        return torch.cat(parts, dim=1).index_select(1, self.order)
 
     def _frames(self, unit: Tensor) -> Tensor:
         """Rotations [n_edges, 3, 3] that take unit vectors to the y axis.
@@ -244,19 +244,22 @@ class EdgeDegree(nn.Module):
         self.degrees: int = original.m_0_num_coefficients
         self.rescale: float = float(original.rescale_factor)
 
-    def forward(self, x: Tensor, node_types: Tensor, edge_index: Tensor, basis: Tensor, from_edge: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, node_types: Tensor, edge_index: Tensor, basis: Tensor, to_edge: Tensor, envelope: Tensor
+    ) -> Tensor:
         scalars = self.radial(node_types, edge_index, basis).reshape(-1, self.degrees, x.shape[2])
-        messages = torch.bmm(from_edge[:, :, : self.degrees], scalars) / self.rescale
-        return x.index_add(0, edge_index[0], messages)
+        from_edge = (to_edge[:, : self.degrees] * (envelope / self.rescale).reshape(-1, 1, 1)).transpose(1, 2)
+        return x.index_add(0, edge_index[0], torch.bmm(from_edge, scalars))
 
 
 class Layer(nn.Module):
     """eSCNMD_Block: messages in the frames of edges, then a network of each atom."""
 
-    def __init__(self, original: Any, backbone: Any, numbers: list[int]):
+    def __init__(self, original: Any, backbone: Any, numbers: list[int], fuse: bool):
         super().__init__()
         self.norm_1, self.norm_2 = RootMeanSquareNorm(original.norm_1), RootMeanSquareNorm(original.norm_2)
-        self.messages = Messages(original.edge_wise, backbone, numbers)
+        plain = Messages(original.edge_wise, backbone, numbers)
+        self.messages: nn.Module = FusedMessages(plain) if fuse else plain
         grid = type(original.atom_wise).__name__ == "GridAtomwise"
         self.atoms: nn.Module = AtomsOnGrid(original.atom_wise) if grid else GatedAtoms(original.atom_wise)
 
@@ -268,20 +271,19 @@ class Layer(nn.Module):
         edge_index: Tensor,
         basis: Tensor,
         to_edge: Tensor,
-        from_edge: Tensor,
+        envelope: Tensor,
     ) -> Tensor:
         components, channels = x.shape[1], x.shape[2]
         rows = self.norm_1(x).reshape(-1, components * channels)
         rows = rows + functional.pad(system, (0, (components - 1) * channels))
         nodes = torch.ops.mlip.ghost_gather(rows, node_types.shape[0]).reshape(-1, components, channels)
-        messages = self.messages(nodes, node_types, edge_index, basis, to_edge)
-        x = x.index_add(0, edge_index[0], torch.bmm(from_edge, messages))
+        x = x + self.messages(nodes, node_types, x.shape[0], edge_index, basis, to_edge, envelope)
         result: Tensor = x + self.atoms(self.norm_2(x))
         return result
 
 
 class Messages(nn.Module):
-    """Edgewise, in the frames of edges: [n_edges, n_m, channels] from the features of both atoms."""
+    """Edgewise: from the features of both atoms, in the frames of edges; summed over the edges of each centre."""
 
     def __init__(self, original: Any, backbone: Any, numbers: list[int]):
         super().__init__()
@@ -295,8 +297,17 @@ class Messages(nn.Module):
         self.l_max, self.m_max = l_max, m_max
         self.hidden: int = original.hidden_channels
 
-    def forward(self, nodes: Tensor, node_types: Tensor, edge_index: Tensor, basis: Tensor, to_edge: Tensor) -> Tensor:
-        n_edges = edge_index.shape[1]
+    def forward(
+        self,
+        nodes: Tensor,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        basis: Tensor,
+        to_edge: Tensor,
+        envelope: Tensor,
+    ) -> Tensor:
+        n_edges, components, channels = edge_index.shape[1], nodes.shape[1], nodes.shape[2]
         both = torch.cat([nodes.index_select(0, edge_index[1]), nodes.index_select(0, edge_index[0])], dim=2)
         orders = torch.split(torch.bmm(to_edge, both), self.components, dim=1)
         weights = torch.split(self.radial(node_types, edge_index, basis), self.scalars, dim=1)
@@ -305,10 +316,11 @@ class Messages(nn.Module):
             block = orders[m].reshape(n_edges, min(m, 1) + 1, self.scalars[m]) * weights[m].unsqueeze(1)
             blocks.append(block.flatten(1))
         blocks = self.matrices_2(self.gate(self.matrices_1(blocks)))
-        channels = nodes.shape[2]
         for m in range(self.m_max + 1):
             blocks[m] = blocks[m].reshape(n_edges, self.components[m], channels)
-        return torch.cat(blocks, dim=1)
+        from_edge = (to_edge * envelope.reshape(-1, 1, 1)).transpose(1, 2)
+        messages = torch.bmm(from_edge, torch.cat(blocks, dim=1))
+        return nodes.new_zeros(n_owned, components, channels).index_add(0, edge_index[0], messages)
 
     def gate(self, blocks: list[Tensor]) -> list[Tensor]:
         """Scalars through an activation; each degree of the other components times a gate."""
@@ -319,6 +331,59 @@ class Messages(nn.Module):
             own = gates[:, (m - 1) * self.hidden :]
             results.append((blocks[m].reshape(own.shape[0], 2, own.shape[1]) * own.unsqueeze(1)).flatten(1))
         return results
+
+
+class FusedMessages(nn.Module):
+    """The same by `mlip::so2_convolution`, which takes few edges at a time through all steps."""
+
+    def __init__(self, plain: Messages):
+        super().__init__()
+        norm_1, _, linear_1, norm_2, _, linear_2 = plain.radial.rest
+        radial = [plain.radial.matrix, plain.radial.centres, plain.radial.neighbours]
+        for part in (norm_1, linear_1, norm_2, linear_2):
+            radial += [part.weight, part.bias]
+        self.radial = constants(radial)
+        self.first, self.second = (constants(one.three_products()) for one in (plain.matrices_1, plain.matrices_2))
+        self.epsilon: float = norm_1.eps
+
+    def forward(
+        self,
+        nodes: Tensor,
+        node_types: Tensor,
+        n_owned: int,
+        edge_index: Tensor,
+        basis: Tensor,
+        to_edge: Tensor,
+        envelope: Tensor,
+    ) -> Tensor:
+        radial: list[Tensor] = []
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        for tensor in self.radial:
+            radial.append(tensor)
+        for tensor in self.first:
+            first.append(tensor)
+        for tensor in self.second:
+            second.append(tensor)
+        result: tuple[Tensor, Tensor] = torch.ops.mlip.so2_convolution(
+            nodes,
+            to_edge,
+            envelope,
+            basis,
+            node_types,
+            edge_index,
+            n_owned,
+            radial,
+            first,
+            second,
+            self.epsilon,
+            False,
+        )
+        return result[0]
+
+
+def constants(tensors: list[Tensor]) -> nn.ParameterList:
+    return nn.ParameterList(tensor.detach().contiguous() for tensor in tensors).requires_grad_(False)
 
 
 class OrderMatrices(nn.Module):
@@ -335,6 +400,14 @@ class OrderMatrices(nn.Module):
             matrices.append(torch.cat([torch.cat([u, -v], dim=1), torch.cat([v, u], dim=1)], dim=0))
         self.matrices = nn.ParameterList(matrices).requires_grad_(False)
         self.bias = nn.Parameter(original.fc_m0.bias.detach(), requires_grad=False)
+
+    def three_products(self) -> list[Tensor]:
+        """As `mlip::so2_convolution` takes them: bias, matrix of m = 0, and U, V - U, U + V of each other m."""
+        tensors: list[Tensor] = [self.bias, self.matrices[0]]
+        for matrix in list(self.matrices)[1:]:
+            u, v = matrix[:, : matrix.shape[1] // 2].split(matrix.shape[0] // 2, dim=0)
+            tensors.append(torch.stack([u, v - u, u + v]))
+        return tensors
 
     def forward(self, blocks: list[Tensor]) -> list[Tensor]:
         results: list[Tensor] = []

@@ -1,0 +1,631 @@
+// The operator `mlip::so2_convolution`: the messages of eSEN and UMA, made in the frames of edges, and their sum over
+// the edges of each centre.
+//
+//   so2_convolution(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon,
+//                   keep) -> result [n_owned, (l_max+1)², channels], kept
+//
+//   result[i] = Σ_{edges e of i} envelope[e] D_eᵀ second(gate(first(scalars_e · D_e [x_j | x_i])))
+//
+//   nodes       x, [n_nodes, (l_max+1)², channels]
+//   rotations   D, [n_edges, n_rows, (l_max+1)²], into the frame of each edge. Rows are sorted by m: those of 0, then
+//   for
+//               each m up to m_max those of m and those of -m, each by l. Entries between different l are not read.
+//   envelope    [n_edges]
+//   basis       [n_edges, n_basis], from which the radial network makes the scalars
+//   node_types  int64 [n_nodes]
+//   edge_index  int64 [2, n_edges]: centres i in [0, n_owned), neighbours j in [0, n_nodes)
+//   radial      the network: matrix [width, n_basis], tables of the elements of centres and of neighbours [n_elements,
+//               width], then twice weight [width] and bias [width] of a normalisation, matrix and bias of a linear map,
+//               which is made of silu of what is normalised. The last one gives 2 channels for each pair of l and m >=
+//               0.
+//   first       the first convolution: bias, the matrix of m = 0, and for each m > 0 [3, outputs, inputs]: U, V - U and
+//               U + V, where U and V mix the components of m and -m as the real and imaginary part of U + iV mix those
+//               of complex numbers. Inputs have 2 channels for each l. Outputs of m = 0 are the gates of l = 1 to
+//               l_max, then `hidden` values for each l; those of other m are hidden values for each l.
+//   second      likewise: from hidden values to channels, without gates
+//   epsilon     of the normalisations
+//   keep        whether `kept` is what the first convolution gives, [n_edges, (l_max + n_rows) hidden], for the pass
+//   back;
+//               else it is empty. Autograd asks for it, so that models need not.
+//
+// All matrices, tables and biases are constants without a gradient.
+//
+// The CPU takes some edges at a time through all steps. Of an edge it keeps what the first convolution gives, which is
+// more than half of the arithmetic, for the pass back, and makes all else again. Three products of matrices, in place
+// of four, make a complex product. Other devices compute the same from torch's own operators, which is also the
+// reference that the tests use: `mlip::so2_convolution_reference`.
+#include <ATen/Parallel.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "operators/autograd.h"
+#include "operators/edges_by_centre.h"
+#include "operators/instruction_sets.h"
+#include "operators/so2_convolution/so2_convolution_kernels.h"
+
+namespace mlip {
+namespace {
+
+using at::Tensor;
+
+/// What `radial` holds, by its place.
+constexpr int basis_matrix = 0, of_centres = 1, of_neighbours = 2, norm_1 = 3, linear_1 = 5, norm_2 = 7, linear_2 = 9;
+constexpr std::size_t n_radial = 11;
+
+/// The sizes of a call, checked against the tensors, and the order of rows.
+struct Plan {
+  std::int64_t n_nodes, n_edges, l_max = 0, m_max, channels, hidden, width, n_rows = 0, n_pairs = 0;
+  std::vector<std::int64_t> first_of_degree, of_degree, plus, minus;
+
+  Plan(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
+       const Tensor& node_types, const Tensor& edge_index, at::TensorList radial, at::TensorList first,
+       at::TensorList second) {
+    TORCH_CHECK(nodes.dim() == 3 && edge_index.dim() == 2 && edge_index.size(0) == 2,
+                "so2_convolution: expected nodes [n_nodes, (l_max+1)^2, channels] and edge_index [2, n_edges], found ",
+                nodes.sizes(), " and ", edge_index.sizes());
+    n_nodes = nodes.size(0);
+    n_edges = edge_index.size(1);
+    channels = nodes.size(2);
+    while ((l_max + 1) * (l_max + 1) < nodes.size(1)) ++l_max;
+    m_max = static_cast<std::int64_t>(first.size()) - 2;
+    TORCH_CHECK((l_max + 1) * (l_max + 1) == nodes.size(1) && l_max <= largest_degree && m_max >= 0 && m_max <= l_max &&
+                    second.size() == first.size() && radial.size() == n_radial && first[1].dim() == 2 &&
+                    first[1].size(0) % (2 * l_max + 1) == 0,
+                "so2_convolution: ", nodes.size(1), " components of nodes, ", radial.size(), " tensors of radial, ",
+                first.size(), " of first and ", second.size(), " of second do not fit each other");
+    hidden = first[1].size(0) / (2 * l_max + 1);
+    width = radial[basis_matrix].size(0);
+    find_rows();
+    const auto expect = [&](const char* name, const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
+      TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == nodes.scalar_type(), "so2_convolution: expected ",
+                  name, " ", at::IntArrayRef(sizes), " of ", nodes.scalar_type(), ", found ", tensor.sizes(), " of ",
+                  tensor.scalar_type());
+    };
+    TORCH_CHECK(basis.dim() == 2 && node_types.sizes() == at::IntArrayRef({n_nodes}) && radial[of_centres].dim() == 2,
+                "so2_convolution: expected basis [n_edges, n_basis] and node_types [n_nodes], found ", basis.sizes(),
+                " and ", node_types.sizes());
+    const std::int64_t n_elements = radial[of_centres].size(0), n_scalars = n_pairs * 2 * channels;
+    expect("rotations", rotations, {n_edges, n_rows, nodes.size(1)});
+    expect("envelope", envelope, {n_edges});
+    expect("basis", basis, {n_edges, basis.size(1)});
+    expect("radial[0]", radial[basis_matrix], {width, basis.size(1)});
+    for (const int table : {of_centres, of_neighbours}) expect("tables of radial", radial[table], {n_elements, width});
+    for (const int k : {norm_1, norm_1 + 1, norm_2, norm_2 + 1, linear_1 + 1}) expect("radial", radial[k], {width});
+    expect("radial[5]", radial[linear_1], {width, width});
+    expect("radial[9]", radial[linear_2], {n_scalars, width});
+    expect("radial[10]", radial[linear_2 + 1], {n_scalars});
+    const std::int64_t n_degrees = l_max + 1;
+    expect("first[0]", first[0], {(l_max + n_degrees) * hidden});
+    expect("first[1]", first[1], {(l_max + n_degrees) * hidden, n_degrees * 2 * channels});
+    expect("second[0]", second[0], {n_degrees * channels});
+    expect("second[1]", second[1], {n_degrees * channels, n_degrees * hidden});
+    for (std::int64_t m = 1; m <= m_max; ++m) {
+      expect("first", first[m + 1], {3, (n_degrees - m) * hidden, (n_degrees - m) * 2 * channels});
+      expect("second", second[m + 1], {3, (n_degrees - m) * channels, (n_degrees - m) * hidden});
+    }
+  }
+
+  /// Row of l and m = 0, or of the order m > 0 with the sign +1 or -1.
+  std::int64_t row(std::int64_t l, std::int64_t m, int sign) const {
+    std::int64_t before = m == 0 ? 0 : l_max + 1;
+    for (std::int64_t k = 1; k < m; ++k) before += 2 * (l_max + 1 - k);
+    return before + l - m + (sign < 0 ? l_max + 1 - m : 0);
+  }
+
+  /// Values of an edge that the first convolution gives: gates and rows.
+  std::int64_t n_kept() const { return (l_max + n_rows) * hidden; }
+
+  MessageRows rows() const {
+    return {l_max,       n_rows,      (l_max + 1) * (l_max + 1), first_of_degree.data(), of_degree.data(), n_pairs,
+            plus.data(), minus.data()};
+  }
+
+ private:
+  void find_rows() {
+    for (std::int64_t m = 0; m <= m_max; ++m)
+      for (std::int64_t l = m; l <= l_max; ++l) {
+        plus.push_back(row(l, m, 1));
+        minus.push_back(m == 0 ? plus.back() : row(l, m, -1));
+      }
+    n_pairs = static_cast<std::int64_t>(plus.size());
+    first_of_degree.push_back(0);
+    for (std::int64_t l = 0; l <= l_max; ++l) {
+      of_degree.push_back(row(l, 0, 1));
+      for (std::int64_t m = 1; m <= std::min(l, m_max); ++m)
+        for (const int sign : {1, -1}) of_degree.push_back(row(l, m, sign));
+      first_of_degree.push_back(static_cast<std::int64_t>(of_degree.size()));
+    }
+    n_rows = first_of_degree.back();
+  }
+};
+
+// ---- reference -----------------------------------------------------------------------------------------------
+
+/// The same from torch's operators: any device, differentiable, and all edges at once.
+Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
+                 const Tensor& node_types, const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
+                 at::TensorList first, at::TensorList second, double epsilon) {
+  const Plan plan(nodes, rotations, envelope, basis, node_types, edge_index, radial, first, second);
+  const Tensor &centres = edge_index[0], &neighbours = edge_index[1];
+  Tensor scalars = at::linear(basis, radial[basis_matrix]) +
+                   radial[of_centres].index_select(0, node_types.index_select(0, centres)) +
+                   radial[of_neighbours].index_select(0, node_types.index_select(0, neighbours));
+  for (const int norm : {norm_1, norm_2}) {
+    scalars = at::silu(at::layer_norm(scalars, {plan.width}, radial[norm], radial[norm + 1], epsilon));
+    scalars = at::linear(scalars, radial[norm + 2], radial[norm + 3]);
+  }
+  scalars = scalars.view({plan.n_edges, plan.n_pairs, 2 * plan.channels});
+  const Tensor rotated =
+      at::bmm(rotations, at::cat({nodes.index_select(0, neighbours), nodes.index_select(0, centres)}, 2));
+  /// of rows [n_edges, n_rows, values] the real and the imaginary part of an order, [n_edges, values of all l]
+  const auto part = [&](const Tensor& x, std::int64_t m, int sign) {
+    return x.narrow(1, plan.row(m, m, sign), plan.l_max + 1 - m).flatten(1);
+  };
+  const auto convolution = [&](const Tensor& x, at::TensorList matrices, std::int64_t values, Tensor* gates) {
+    const Tensor zero = at::linear(part(x, 0, 1), matrices[1], matrices[0]);
+    const std::int64_t before = zero.size(1) - (plan.l_max + 1) * values;
+    if (gates != nullptr) *gates = at::sigmoid(zero.narrow(1, 0, before)).view({plan.n_edges, plan.l_max, values});
+    std::vector<Tensor> orders = {zero.narrow(1, before, zero.size(1) - before)};
+    for (std::int64_t m = 1; m <= plan.m_max; ++m) {
+      const Tensor u = matrices[m + 1][0], v = matrices[m + 1][2] - u;
+      const Tensor real = part(x, m, 1), imaginary = part(x, m, -1);
+      orders.push_back(at::linear(real, u) - at::linear(imaginary, v));
+      orders.push_back(at::linear(real, v) + at::linear(imaginary, u));
+    }
+    return at::cat(orders, 1).view({plan.n_edges, plan.n_rows, values});
+  };
+  std::vector<std::int64_t> degree_of_row(plan.n_rows), pair_of_row(plan.n_rows);
+  for (std::int64_t l = 0; l <= plan.l_max; ++l)
+    for (std::int64_t r = plan.first_of_degree[l]; r < plan.first_of_degree[l + 1]; ++r)
+      degree_of_row[plan.of_degree[r]] = l;
+  for (std::int64_t pair = 0; pair < plan.n_pairs; ++pair)
+    pair_of_row[plan.plus[pair]] = pair_of_row[plan.minus[pair]] = pair;
+  const Tensor pairs = at::tensor(pair_of_row, edge_index.options());
+  const Tensor degrees = at::tensor(degree_of_row, edge_index.options());
+  Tensor gates;
+  Tensor x = convolution(rotated * scalars.index_select(1, pairs), first, plan.hidden, &gates);
+  gates = at::cat({at::sigmoid(x.narrow(1, 0, 1)), gates}, 1);
+  x = convolution(x * gates.index_select(1, degrees), second, plan.channels, nullptr);
+  const Tensor messages = at::bmm(rotations.transpose(1, 2), x) * envelope.view({-1, 1, 1});
+  return at::zeros({n_owned, nodes.size(1), plan.channels}, nodes.options()).index_add(0, centres, messages);
+}
+
+/// Autograd keeps what the pass back of torch's operators needs.
+std::tuple<Tensor, Tensor> reference_and_nothing(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                                 const Tensor& basis, const Tensor& node_types,
+                                                 const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
+                                                 at::TensorList first, at::TensorList second, double epsilon, bool) {
+  return {reference(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon),
+          at::empty({0}, nodes.options())};
+}
+
+// ---- CPU -----------------------------------------------------------------------------------------------------
+
+/// Edges that go through all steps at a time: enough for products of matrices at full speed.
+constexpr std::int64_t block_size = 128;
+
+template <typename T>
+Tensor matrix(T* data, std::int64_t n, std::int64_t columns, std::int64_t stride) {
+  return at::from_blob(data, {n, columns}, {stride, 1}, at::TensorOptions(c10::CppTypeToScalarType<T>::value));
+}
+
+/// y = factor a b, or added to y.
+void multiply(Tensor y, const Tensor& a, const Tensor& b, bool add = false, double factor = 1.0) {
+  at::addmm_out(y, y, a, b, add ? 1.0 : 0.0, factor);
+}
+
+/// Contiguous inputs and the kernels' view of them.
+template <typename T>
+struct CpuCall {
+  Tensor nodes, rotations, envelope, basis, node_types, edge_index;
+  std::vector<Tensor> radial, first, second;
+  T epsilon;
+  Plan plan;
+  EdgesByCentre edges;
+  MessageRows rows;
+  const SO2ConvolutionKernels<T>& kernels = *instruction_set().kernels<T>().so2_convolution;
+
+  CpuCall(const Tensor& nodes_, const Tensor& rotations_, const Tensor& envelope_, const Tensor& basis_,
+          const Tensor& node_types_, const Tensor& edge_index_, std::int64_t n_owned, at::TensorList radial_,
+          at::TensorList first_, at::TensorList second_, double epsilon_)
+      : nodes(nodes_.contiguous()),
+        rotations(rotations_.contiguous()),
+        envelope(envelope_.contiguous()),
+        basis(basis_.contiguous()),
+        node_types(node_types_.contiguous()),
+        edge_index(edge_index_.contiguous()),
+        radial(contiguous(radial_)),
+        first(contiguous(first_)),
+        second(contiguous(second_)),
+        epsilon(static_cast<T>(epsilon_)),
+        plan(nodes, rotations, envelope, basis, node_types, edge_index, radial, first, second),
+        edges("so2_convolution", edge_index, n_owned, plan.n_nodes),
+        rows(plan.rows()) {
+    const std::int64_t n_elements = radial[of_centres].size(0);
+    const std::int64_t* const types = node_types.const_data_ptr<std::int64_t>();
+    TORCH_CHECK_INDEX(
+        std::all_of(types, types + plan.n_nodes, [&](auto type) { return type >= 0 && type < n_elements; }),
+        "so2_convolution: a node has a type outside [0, ", n_elements, ")");
+  }
+
+  /// body(chunk, first position, last position + 1), in the order of centres.
+  template <typename Body>
+  void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
+    const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
+    at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
+      for (std::int64_t chunk = begin; chunk < end; ++chunk)
+        body(chunk, edges.first[bounds[chunk]], edges.first[bounds[chunk + 1]]);
+    });
+  }
+
+ private:
+  static std::vector<Tensor> contiguous(at::TensorList tensors) {
+    std::vector<Tensor> result;
+    for (const Tensor& tensor : tensors) result.push_back(tensor.contiguous());
+    return result;
+  }
+};
+
+/// The steps of one block of edges, and the memory of what they make.
+template <typename T>
+class Block {
+ public:
+  Block(const CpuCall<T>& call, bool back)
+      : call_(call),
+        plan_(call.plan),
+        kernels_(call.kernels),
+        edges_(block_size),
+        centres_(edges_),
+        neighbours_(edges_),
+        gates_(call.plan.l_max * call.plan.hidden) {
+    const std::int64_t n_degrees = plan_.l_max + 1, C = plan_.channels, H = plan_.hidden;
+    const std::int64_t n_basis = call.basis.size(1), n_sums = (plan_.n_pairs - n_degrees) * std::max({2 * C, H, C});
+    const std::int64_t sizes[] = {n_basis,
+                                  plan_.width,
+                                  plan_.width,
+                                  plan_.width,
+                                  1,
+                                  1,
+                                  plan_.n_pairs * 2 * C,
+                                  plan_.n_rows * 2 * C,
+                                  gates_ + plan_.n_rows * H,
+                                  plan_.n_rows * H,
+                                  plan_.n_rows * C,
+                                  n_sums,
+                                  back ? plan_.n_rows * 2 * C : 0,
+                                  back ? plan_.n_pairs * 2 * C : 0};
+    std::int64_t total = 0;
+    for (const std::int64_t size : sizes) total += block_size * size;
+    memory_ = at::empty({total}, call.nodes.options());
+    T* next = memory_.template data_ptr<T>();
+    std::size_t k = 0;
+    for (T** const part :
+         {&basis_, &normalized_1_, &normalized_2_, &activated_, &inverse_1_, &inverse_2_, &scalars_, &rotated_.data,
+          &first_.data, &gated_.data, &second_.data, &sums_, &scaled_.data, &of_scalars_}) {
+      *part = next;
+      next += block_size * sizes[k++];
+    }
+    rotated_ = {rotated_.data, plan_.n_rows * 2 * C, 2 * C};
+    first_ = {first_.data + gates_, gates_ + plan_.n_rows * H, H};
+    gated_ = {gated_.data, plan_.n_rows * H, H};
+    second_ = {second_.data, plan_.n_rows * C, C};
+    scaled_ = back ? BlockRows<T>{scaled_.data, rotated_.stride, rotated_.width} : rotated_;
+  }
+
+  /// The edges at positions [begin, end) in the order of centres.
+  void take(std::int64_t begin, std::int64_t end) {
+    const std::int64_t* const of_edges = call_.edge_index.template const_data_ptr<std::int64_t>();
+    n_ = end - begin;
+    for (std::int64_t k = 0; k < n_; ++k) {
+      edges_[k] = call_.edges.order.empty() ? begin + k : call_.edges.order[begin + k];
+      centres_[k] = of_edges[edges_[k]];
+      neighbours_[k] = of_edges[plan_.n_edges + edges_[k]];
+    }
+    block_ = {n_,
+              edges_.data(),
+              centres_.data(),
+              neighbours_.data(),
+              call_.rotations.template const_data_ptr<T>(),
+              call_.envelope.template const_data_ptr<T>()};
+  }
+
+  /// Adds the messages to the result, and keeps what the first convolution gives unless `kept` is null.
+  void forward(T* result, T* kept) {
+    rotate_nodes();
+    kernels_.scale(call_.rows, n_, rotated_, scalars_, scaled_);
+    convolve(call_.first, false, scaled_, 0, first_, gates_);
+    for (std::int64_t k = 0; kept != nullptr && k < n_; ++k)
+      std::copy_n(first_.data - gates_ + k * first_.stride, first_.stride, kept + edges_[k] * first_.stride);
+    make_message();
+    kernels_.rotate_back(call_.rows, block_, centres_.data(), result, plan_.channels, true, second_, 0);
+  }
+
+  /// Gradients of all that the messages were made of, from what `forward` kept.
+  void back(const T* kept, const T* of_result, T* of_nodes, T* of_rotations, T* of_envelope, T* of_basis) {
+    const T* const nodes = call_.nodes.template const_data_ptr<T>();
+    const std::int64_t C = plan_.channels;
+    rotate_nodes();
+    for (std::int64_t k = 0; k < n_; ++k)
+      std::copy_n(kept + edges_[k] * first_.stride, first_.stride, first_.data - gates_ + k * first_.stride);
+    make_message();
+    kernels_.rotation_gradient(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0, of_rotations,
+                               of_envelope);
+    kernels_.rotate(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0);
+    convolve(call_.second, true, second_, 0, gated_, 0);
+    kernels_.gate_backward(call_.rows, n_, first_, gated_);
+    convolve(call_.first, true, first_, gates_, scaled_, 0);
+    kernels_.scale_backward(call_.rows, n_, rotated_, scalars_, scaled_, of_scalars_);
+    for (const bool centre : {false, true}) {
+      const std::int64_t* const ends = centre ? centres_.data() : neighbours_.data();
+      kernels_.rotation_gradient(call_.rows, block_, ends, nodes, C, false, scaled_, centre ? C : 0, of_rotations,
+                                 nullptr);
+      kernels_.rotate_back(call_.rows, block_, ends, of_nodes, C, false, scaled_, centre ? C : 0);
+    }
+    radial_network_back(of_basis);
+  }
+
+ private:
+  /// What enters the first convolution, and the scalars that it is to be multiplied with.
+  void rotate_nodes() {
+    const T* const nodes = call_.nodes.template const_data_ptr<T>();
+    radial_network();
+    kernels_.rotate(call_.rows, block_, neighbours_.data(), nodes, plan_.channels, false, rotated_, 0);
+    kernels_.rotate(call_.rows, block_, centres_.data(), nodes, plan_.channels, false, rotated_, plan_.channels);
+  }
+
+  /// From what the first convolution gives to the message in the frame of the edge, `second_`.
+  void make_message() {
+    kernels_.gate(call_.rows, n_, first_, gated_);
+    convolve(call_.second, false, gated_, 0, second_, 0);
+  }
+
+  void radial_network() {
+    const std::int64_t n_basis = call_.basis.size(1), width = plan_.width;
+    const T* const basis = call_.basis.template const_data_ptr<T>();
+    const T* const of_centre = call_.radial[of_centres].template const_data_ptr<T>();
+    const T* const of_neighbour = call_.radial[of_neighbours].template const_data_ptr<T>();
+    const std::int64_t* const types = call_.node_types.template const_data_ptr<std::int64_t>();
+    for (std::int64_t k = 0; k < n_; ++k) {
+      std::copy_n(basis + edges_[k] * n_basis, n_basis, basis_ + k * n_basis);
+      const T* const a = of_centre + types[centres_[k]] * width;
+      const T* const b = of_neighbour + types[neighbours_[k]] * width;
+      for (std::int64_t u = 0; u < width; ++u) normalized_1_[k * width + u] = a[u] + b[u];
+    }
+    const Tensor first = matrix(normalized_1_, n_, width, width), second = matrix(normalized_2_, n_, width, width);
+    const Tensor activated = matrix(activated_, n_, width, width);
+    const Tensor scalars = matrix(scalars_, n_, plan_.n_pairs * 2 * plan_.channels, plan_.n_pairs * 2 * plan_.channels);
+    multiply(first, matrix(basis_, n_, n_basis, n_basis), call_.radial[basis_matrix].t(), true);
+    kernels_.normalize(n_, width, call_.epsilon, radial(norm_1), radial(norm_1 + 1), normalized_1_, inverse_1_,
+                       activated_);
+    second.copy_(call_.radial[linear_1 + 1].expand_as(second));
+    multiply(second, activated, call_.radial[linear_1].t(), true);
+    kernels_.normalize(n_, width, call_.epsilon, radial(norm_2), radial(norm_2 + 1), normalized_2_, inverse_2_,
+                       activated_);
+    scalars.copy_(call_.radial[linear_2 + 1].expand_as(scalars));
+    multiply(scalars, activated, call_.radial[linear_2].t(), true);
+  }
+
+  void radial_network_back(T* of_basis) {
+    const std::int64_t n_basis = call_.basis.size(1), width = plan_.width;
+    const std::int64_t n_scalars = plan_.n_pairs * 2 * plan_.channels;
+    const Tensor gradient = matrix(activated_, n_, width, width), next = matrix(normalized_2_, n_, width, width);
+    multiply(gradient, matrix(of_scalars_, n_, n_scalars, n_scalars), call_.radial[linear_2]);
+    kernels_.normalize_backward(n_, width, radial(norm_2), radial(norm_2 + 1), normalized_2_, inverse_2_, activated_);
+    multiply(next, gradient, call_.radial[linear_1]);
+    kernels_.normalize_backward(n_, width, radial(norm_1), radial(norm_1 + 1), normalized_1_, inverse_1_,
+                                normalized_2_);
+    multiply(matrix(basis_, n_, n_basis, n_basis), next, call_.radial[basis_matrix]);
+    for (std::int64_t k = 0; k < n_; ++k) std::copy_n(basis_ + k * n_basis, n_basis, of_basis + edges_[k] * n_basis);
+  }
+
+  /// One of the convolutions, or its transpose without the bias: from rows x to rows y. Gates stand before the rows of
+  /// one of them.
+  void convolve(const std::vector<Tensor>& matrices, bool transposed, BlockRows<T> x, std::int64_t x_gates,
+                BlockRows<T> y, std::int64_t y_gates) {
+    const auto part = [&](const BlockRows<T>& rows, std::int64_t m, int sign) {
+      return matrix(rows.data + plan_.row(m, m, sign) * rows.width, n_, (plan_.l_max + 1 - m) * rows.width,
+                    rows.stride);
+    };
+    const auto zero = [&](const BlockRows<T>& rows, std::int64_t gates) {
+      return matrix(rows.data - gates, n_, gates + (plan_.l_max + 1) * rows.width, rows.stride);
+    };
+    Tensor of_zero = zero(y, y_gates);
+    if (!transposed) of_zero.copy_(matrices[0].expand_as(of_zero));
+    multiply(of_zero, zero(x, x_gates), transposed ? matrices[1] : matrices[1].t(), !transposed);
+    // (a + ib)(U + iV) by three products: U(a + b) is part of both. The transpose is a product with U - iV.
+    kernels_.sum_signs(call_.rows, n_, x, sums_);
+    const std::int64_t n_sums = (plan_.n_pairs - plan_.l_max - 1) * x.width;
+    T* sums = sums_;
+    for (std::int64_t m = 1; m <= plan_.m_max; ++m) {
+      const std::int64_t columns = (plan_.l_max + 1 - m) * x.width;
+      const auto side = [&](int k) { return transposed ? matrices[m + 1][k] : matrices[m + 1][k].t(); };
+      const Tensor difference = side(1), sum = side(2);
+      Tensor real = part(y, m, 1), imaginary = part(y, m, -1);
+      multiply(imaginary, matrix(sums, n_, columns, n_sums), side(0));
+      real.copy_(imaginary);
+      multiply(real, part(x, m, -1), transposed ? difference : sum, true, transposed ? 1.0 : -1.0);
+      multiply(imaginary, part(x, m, 1), transposed ? sum : difference, true, transposed ? -1.0 : 1.0);
+      sums += columns;
+    }
+  }
+
+  const T* radial(int k) const { return call_.radial[k].template const_data_ptr<T>(); }
+
+  const CpuCall<T>& call_;
+  const Plan& plan_;
+  const SO2ConvolutionKernels<T>& kernels_;
+  std::vector<std::int64_t> edges_, centres_, neighbours_;
+  std::int64_t gates_;  ///< values that stand before the rows of first_
+  std::int64_t n_ = 0;
+  EdgeBlock<T> block_{};
+  Tensor memory_;
+  T *basis_, *normalized_1_, *normalized_2_, *activated_, *inverse_1_, *inverse_2_, *scalars_, *sums_, *of_scalars_;
+  BlockRows<T> rotated_{}, scaled_{}, first_{}, gated_{}, second_{};
+};
+
+std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                       const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                       std::int64_t n_owned, at::TensorList radial, at::TensorList first,
+                                       at::TensorList second, double epsilon, bool keep) {
+  Tensor result = at::zeros({n_owned, nodes.size(1), nodes.size(2)}, nodes.options());
+  Tensor kept;
+  AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution", [&] {
+    const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first,
+                                 second, epsilon);
+    kept = at::empty({keep ? call.plan.n_edges : 0, call.plan.n_kept()}, nodes.options());
+    scalar_t* const to = result.data_ptr<scalar_t>();
+    scalar_t* const to_kept = keep ? kept.data_ptr<scalar_t>() : nullptr;
+    call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+      Block<scalar_t> block(call, false);
+      for (; begin < end; begin += block_size) {
+        block.take(begin, std::min(begin + block_size, end));
+        block.forward(to, to_kept);
+      }
+    });
+  });
+  return {result, kept};
+}
+
+/// -> gradients of nodes, rotations, envelope, basis
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, const Tensor& kept, const Tensor& nodes,
+                                                        const Tensor& rotations, const Tensor& envelope,
+                                                        const Tensor& basis, const Tensor& node_types,
+                                                        const Tensor& edge_index, at::TensorList radial,
+                                                        at::TensorList first, at::TensorList second, double epsilon) {
+  Tensor of_rotations = at::zeros(rotations.sizes(), rotations.options());
+  Tensor of_envelope = at::zeros(envelope.sizes(), envelope.options());
+  Tensor of_basis = at::empty(basis.sizes(), basis.options());
+  Tensor of_nodes;
+  TORCH_CHECK(gradient.dim() == 3 && gradient.size(1) == nodes.size(1) && gradient.size(2) == nodes.size(2) &&
+                  gradient.scalar_type() == nodes.scalar_type(),
+              "so2_convolution_backward: the gradient ", gradient.sizes(), " does not fit nodes ", nodes.sizes());
+  AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution_backward", [&] {
+    const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, gradient.size(0), radial,
+                                 first, second, epsilon);
+    const Tensor of_result = gradient.contiguous(), from_kept = kept.contiguous();
+    TORCH_CHECK(kept.sizes() == at::IntArrayRef({call.plan.n_edges, call.plan.n_kept()}) &&
+                    kept.scalar_type() == nodes.scalar_type(),
+                "so2_convolution_backward: nothing was kept for it");
+    const std::vector<std::int64_t> bounds = call.edges.chunks();
+    std::vector<Tensor> of_nodes_by_chunk;  // edges of several chunks may have one neighbour
+    for (std::size_t chunk = 1; chunk < bounds.size(); ++chunk)
+      of_nodes_by_chunk.push_back(at::zeros(nodes.sizes(), nodes.options()));
+    call.for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+      Block<scalar_t> block(call, true);
+      for (; begin < end; begin += block_size) {
+        block.take(begin, std::min(begin + block_size, end));
+        block.back(from_kept.const_data_ptr<scalar_t>(), of_result.const_data_ptr<scalar_t>(),
+                   of_nodes_by_chunk[chunk].template data_ptr<scalar_t>(), of_rotations.data_ptr<scalar_t>(),
+                   of_envelope.data_ptr<scalar_t>(), of_basis.data_ptr<scalar_t>());
+      }
+    });
+    of_nodes = of_nodes_by_chunk[0];
+    for (std::size_t chunk = 1; chunk < of_nodes_by_chunk.size(); ++chunk) of_nodes.add_(of_nodes_by_chunk[chunk]);
+  });
+  return {of_nodes, of_rotations, of_envelope, of_basis};
+}
+
+// ---- autograd ------------------------------------------------------------------------------------------------
+
+// The count is a SymInt, as in ghost_gather.cpp.
+std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                            const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                            c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
+                                            at::TensorList second, double epsilon, bool keep);
+
+class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
+  struct Constants {
+    std::vector<Tensor> radial, first, second;
+    double epsilon;
+  };
+
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& nodes, const Tensor& rotations,
+                        const Tensor& envelope, const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                        c10::SymInt n_owned, const Constants& constants) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto [result, kept] = op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned),
+                                        constants.radial, constants.first, constants.second, constants.epsilon, true);
+    context->save_for_backward({kept, nodes, rotations, envelope, basis, node_types, edge_index});
+    keep_constants<Constants>(*context, constants);
+    return result;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const LastDerivative only("so2_convolution");
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::so2_convolution_backward", "")
+                               .typed<decltype(backward_cpu)>();
+    const auto saved = context->get_saved_variables();
+    const auto& [radial, first, second, epsilon] = kept_constants<Constants>(*context);
+    const auto [nodes, rotations, envelope, basis] =
+        op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], radial, first,
+                second, epsilon);
+    return {nodes, rotations, envelope, basis, Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+
+  static Tensor call(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
+                     const Tensor& node_types, const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
+                     at::TensorList first, at::TensorList second, double epsilon) {
+    return apply(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned),
+                 Constants{radial.vec(), first.vec(), second.vec(), epsilon});
+  }
+};
+
+std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
+                                            const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
+                                            c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
+                                            at::TensorList second, double epsilon, bool keep) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
+  const bool differentiable =
+      nodes.requires_grad() || rotations.requires_grad() || envelope.requires_grad() || basis.requires_grad();
+  if (!nodes.is_cpu())
+    return reference_and_nothing(nodes, rotations, envelope, basis, node_types, edge_index, n_owned.expect_int(),
+                                 radial, first, second, epsilon, keep);
+  if (c10::GradMode::is_enabled() && differentiable)
+    return {SO2Convolution::call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
+                                 first, second, epsilon),
+            at::empty({0}, nodes.options())};
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial, first, second,
+                 epsilon, keep);
+}
+
+}  // namespace
+}  // namespace mlip
+
+// `mlip` itself is opened in ghost_gather.cpp.
+TORCH_LIBRARY_FRAGMENT(mlip, library) {
+  library.def(
+      "so2_convolution(Tensor nodes, Tensor rotations, Tensor envelope, Tensor basis, Tensor node_types, "
+      "Tensor edge_index, SymInt n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon, bool keep) "
+      "-> (Tensor, Tensor)");
+  library.def(
+      "so2_convolution_backward(Tensor gradient, Tensor kept, Tensor nodes, Tensor rotations, Tensor envelope, Tensor "
+      "basis, "
+      "Tensor node_types, Tensor edge_index, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "so2_convolution_reference(Tensor nodes, Tensor rotations, Tensor envelope, Tensor basis, Tensor node_types, "
+      "Tensor edge_index, int n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) -> Tensor",
+      mlip::reference);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CPU, library) {
+  library.impl("so2_convolution", mlip::forward_cpu);
+  library.impl("so2_convolution_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) {
+  library.impl("so2_convolution", mlip::reference_and_nothing);
+}
+
+TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("so2_convolution", mlip::forward_autograd); }

@@ -1,0 +1,72 @@
+// Functions of vectors, for source files that are compiled once per instruction set: simd.h says why those of <cmath>
+// may not be used there.
+#pragma once
+
+#include "operators/simd.h"
+
+namespace mlip {
+namespace {
+
+template <typename To, typename From>
+MLIP_INLINE To bits_as(const From& value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  __builtin_memcpy(&result, &value, sizeof(To));
+  return result;
+}
+
+/// Numbers of IEEE 754, and how exp takes them apart.
+template <typename T>
+struct Floats;
+template <>
+struct Floats<float> {
+  using Integer = int32_t;
+  static constexpr int mantissa_bits = 23;
+  static constexpr Integer one = 0x3f800000;   // the bits of 1
+  static constexpr float rounder = 0x1.8p23f;  // a sum with it has an integer in its last bits
+  static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;  // the first has bits to spare
+  static constexpr float least = -87.0f, largest = 88.0f;                     // of what exp is a normal number
+  static constexpr int exp_degree = 7, atanh_terms = 7;
+};
+template <>
+struct Floats<double> {
+  using Integer = int64_t;
+  static constexpr int mantissa_bits = 52;
+  static constexpr Integer one = 0x3ff0000000000000;
+  static constexpr double rounder = 0x1.8p52;
+  static constexpr double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double least = -708.0, largest = 709.0;
+  static constexpr int exp_degree = 13, atanh_terms = 17;
+};
+
+/// e^x = scale * (1 + rest), |rest| < 0.42. Not-a-number stays one.
+template <typename V>
+struct Exponential {
+  V scale, rest;
+};
+
+template <typename T, typename Lanes>
+MLIP_INLINE Exponential<typename Lanes::type> exponential(typename Lanes::type x) {
+  using V = typename Lanes::type;
+  using I = typename Vector<typename Floats<T>::Integer, Lanes::width>::type;
+  const V least = V{} + Floats<T>::least, largest = V{} + Floats<T>::largest;
+  x = x < least ? least : x;
+  x = x > largest ? largest : x;
+  const V shifted = x * T(1.4426950408889634) + Floats<T>::rounder;
+  const V n = shifted - Floats<T>::rounder;
+  const V r = x - n * Floats<T>::ln2_high - n * Floats<T>::ln2_low;
+  V rest = V{} + T(1);  // Σ r^k / k! by Horner's rule, without the term 1
+  for (int k = Floats<T>::exp_degree; k > 1; --k) rest = rest * r * (T(1) / T(k)) + T(1);
+  const I scale = (bits_as<I>(shifted) << Floats<T>::mantissa_bits) + Floats<T>::one;
+  return {bits_as<V>(scale), rest * r};
+}
+
+template <typename T, typename Lanes>
+MLIP_INLINE typename Lanes::type sigmoid(typename Lanes::type x) {
+  const typename Lanes::type one = typename Lanes::type{} + T(1);
+  const auto e = exponential<T, Lanes>(-x);
+  return one / (one + (e.scale + e.scale * e.rest));
+}
+
+}  // namespace
+}  // namespace mlip
