@@ -46,15 +46,24 @@ std::string minor_release(const std::string& version) {
   return version.substr(0, version.find('.', version.find('.') + 1));
 }
 
+/// What writes the model of a contract again.
+std::string export_again(const Contract& contract, bool compiled) {
+  if (contract.model_family == "custom")
+    return compiled ? "export_module(..., backend=\"aotinductor\")" : "export_module(..., \"NAME.mlip.pt\")";
+  return "mlip export " + contract.model_family + " CHECKPOINT " +
+         (compiled ? "--backend aotinductor -o NAME.mlip.pt2" : "-o NAME.mlip.pt");
+}
+
 void check_compiled_for(const std::string& path, const Contract& contract, at::Device device) {
   const CompiledFor& compiled = *contract.compiled_for;
-  const std::string again =
-      contract.model_family == "custom"
-          ? "export_module(..., backend=\"aotinductor\")"
-          : "mlip export " + contract.model_family + " CHECKPOINT --backend aotinductor -o NAME.mlip.pt2";
   auto refuse = [&](const std::string& expected, const std::string& found) {
-    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found + ". Compile it here: " + again);
+    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found +
+                ". Compile it here: " + export_again(contract, true));
   };
+  if (compiled.device == "cpu" && !device.is_cpu())
+    throw Error("'" + path + "' is compiled for device cpu, this is device " + device.str() +
+                ". Files are compiled for CPUs only: use 'device cpu', or export a file that runs on GPUs: " +
+                export_again(contract, false));
   const std::string torch = minor_release(TORCH_VERSION);
   if (compiled.torch != torch) refuse("torch " + compiled.torch, "torch " + torch);
   if (compiled.device != c10::DeviceTypeName(device.type(), true))

@@ -149,9 +149,10 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
     : contract_(read_contract(archive)), path_(archive.path()) {
   if (options.threads < 0) throw Error("threads: expected a positive number, found " + std::to_string(options.threads));
   if (options.threads > 0) at::set_num_threads(options.threads);
-  // What is compiled for a device runs on no other.
-  const bool follow_file = options.device == "auto" && contract_.compiled_for;
-  const std::string wanted = follow_file ? contract_.compiled_for->device : options.device;
+  // What is compiled for the CPU does not run on a GPU; for what is compiled for a GPU where there is none, the back
+  // end says what to do.
+  const bool on_cpu = options.device == "auto" && contract_.compiled_for && contract_.compiled_for->device == "cpu";
+  const std::string wanted = on_cpu ? "cpu" : options.device;
   const at::Device device = find_device(
       options.process_on_node < 0 ? wanted : device_on_node(wanted, options.process_on_node, cuda_device_count()));
   device_ = device.str();
@@ -175,7 +176,7 @@ Model::Model(const SealedArchive& archive, const ModelOptions& options)
 }
 
 Model::Model(Contract contract, std::unique_ptr<Backend> backend, const std::string& device)
-    : contract_(std::move(contract)), device_(find_device(device).str()), backend_(std::move(backend)) {
+    : contract_(std::move(contract)), device_(at::Device(device).str()), backend_(std::move(backend)) {
   warm_up();
 }
 

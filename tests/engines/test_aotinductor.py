@@ -327,8 +327,13 @@ def compiled_for(**fields):
 )
 def test_compiled_for_another_machine(change, words, local, tmp_path):
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    with pytest.raises(MLIPError, match=words):
-        _core.Potential(str(path))
+    for device in ("cpu", "auto"):
+        with pytest.raises(MLIPError, match=words):
+            _core.Potential(str(path), device=device)
+
+
+def test_auto_is_the_device_that_the_code_is_for(local):
+    assert _core.Potential(str(local), device="auto").device == "cpu"
 
 
 def test_an_operator_of_another_version(local, tmp_path):

@@ -20,6 +20,7 @@
 #include "core/error.h"
 #include "gpu/runtime.h"
 #include "operators/gpu.h"
+#include "unit/emulated_device.h"
 
 namespace {
 
@@ -210,6 +211,21 @@ struct Emulated<operator_on_gpu> {
 /// The text of the kernel that was asked for last.
 std::string last_source() { return emulator().last_source; }
 
+/// The emulated device, and on it the emulated kernels if they are wanted, for all that the process does afterwards.
+void start_device(bool kernels) {
+  using namespace mlip::gpu;
+  mlip::testing::start_emulated_device();
+  if (!kernels) return;
+  use_runtime(&emulator());
+  static torch::Library library(torch::Library::IMPL, "mlip", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+  library.impl("edge_tensor_product", edge_tensor_product);
+  library.impl("edge_tensor_product_backward", edge_tensor_product_backward);
+  library.impl("edge_harmonics", edge_harmonics);
+  library.impl("edge_harmonics_backward", edge_harmonics_backward);
+  library.impl("symmetric_contraction", symmetric_contraction);
+  library.impl("symmetric_contraction_backward", symmetric_contraction_backward);
+}
+
 torch::Tensor bytes(const std::string& code) {
   torch::Tensor result = torch::empty({static_cast<std::int64_t>(code.size())}, torch::kUInt8);
   std::copy(code.begin(), code.end(), result.data_ptr<std::uint8_t>());
@@ -252,6 +268,7 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "symmetric_contraction_backward(Tensor gradient, Tensor features, Tensor types, Tensor factors, Tensor terms, "
       "Tensor coefficients) -> Tensor",
       Emulated<symmetric_contraction_backward>::run);
+  library.def("start_device(bool kernels) -> ()", start_device);
   library.def("last_source() -> str", last_source);
   library.def("machine_code(str source, str architecture) -> Tensor", machine_code);
   library.def("cached_machine_code(str source, str architecture) -> Tensor", cached_machine_code);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "model/exchange_relay.h"
 #include "operators/ghost_gather.h"
 #include "unit/counted_operators.h"
+#include "unit/emulated_device.h"
 #include "unit/expect.h"
 
 namespace {
@@ -34,7 +36,15 @@ constexpr int n_threads = 3;
 
 double tolerance(at::ScalarType type) { return type == at::kDouble ? float64_tolerance : float32_tolerance; }
 
+/// Tensors of the CPU go to the device of the first one.
 std::vector<IValue> call(const std::string& name, std::vector<IValue> stack) {
+  std::optional<at::Device> device;
+  for (IValue& value : stack) {
+    if (!device && value.isTensorList() && value.toTensorList().size() > 0) device = value.toTensorVector()[0].device();
+    if (!value.isTensor()) continue;
+    if (!device) device = value.toTensor().device();
+    value = value.toTensor().to(*device);
+  }
   c10::Dispatcher::singleton().findSchemaOrThrow(("mlip::" + name).c_str(), "").callBoxed(stack);
   return stack;
 }
@@ -344,6 +354,20 @@ void test_kernels_equal_the_reference() {
   call("use_instruction_set", {instruction_sets[0]});
 }
 
+/// On a device for which an operator has no kernels it computes the same from torch's own operators, of that device.
+void test_devices_without_kernels() {
+  const auto moved = [](Tensors tensors, at::Device device) {
+    for (Tensor& tensor : tensors) tensor = tensor.to(device);
+    return tensors;
+  };
+  for (const Case& each : cases(at::kDouble)) {
+    const Tensors found = with_gradients(each.fused, moved(each.inputs, mlip::testing::emulated_device));
+    for (const Tensor& tensor : found)
+      expect(tensor.device() == mlip::testing::emulated_device, each.name + ": results stay on the device");
+    expect_close(moved(found, at::kCPU), with_gradients(each.reference, each.inputs), each.name + ", another device");
+  }
+}
+
 /// As engines do that evaluate in threads of their own: no call may see the working memory of another.
 void test_calls_side_by_side() {
   const std::vector<Case> all = cases(at::kDouble);
@@ -413,6 +437,7 @@ class LendingExchange : public mlip::Exchange {
   mlip::LentNodes lent_nodes{{1, 4}, nullptr};
   std::vector<std::int64_t> owner_of_ghost = {4, 1, 4};
   std::int64_t rows_moved = 0;
+  double sum_factor = 1.0;  // what other ranks add to a sum
 
   void gather(const mlip::FeatureRows& rows) override {
     visit(rows, [](double& ghost, double& owner) { ghost = owner; });
@@ -420,7 +445,9 @@ class LendingExchange : public mlip::Exchange {
   void scatter_add(const mlip::FeatureRows& rows) override {
     visit(rows, [](double& ghost, double& owner) { owner += ghost; });
   }
-  void sum(double*, std::int64_t) override {}
+  void sum(double* values, std::int64_t n) override {
+    for (std::int64_t k = 0; k < n; ++k) values[k] *= sum_factor;
+  }
   mlip::LentNodes* lent() override { return &lent_nodes; }
 
  private:
@@ -466,6 +493,29 @@ void test_lent_rows() {
   }
 }
 
+/// The same on a device: an exchange that has lent rows is never given whole matrices, in neither pass; sums go over
+/// ranks. Autograd's backward pass is on a thread of its own there, which has no exchange.
+void test_collectives_of_a_device() {
+  constexpr std::int64_t n_owned = 6, n_nodes = 9;
+  LendingExchange engine;
+  const Tensor x = at::randn({n_owned, 4}, at::TensorOptions(at::kDouble));
+  const Tensor owners =
+      at::cat({at::arange(n_owned), at::from_blob(engine.owner_of_ghost.data(), {3}, at::kLong).clone()});
+  const mlip::ExchangeScope scope(&engine);
+  const auto compare = [&](const Function& function, const Function& expected, const std::string& what) {
+    Tensors found = with_gradients(function, {x.to(mlip::testing::emulated_device)});
+    for (Tensor& tensor : found) tensor = tensor.to(at::kCPU);
+    expect_close(found, with_gradients(expected, {x}), what);
+  };
+  compare(
+      operator_of("ghost_gather", {n_nodes}), [&](const Tensors& in) { return Tensors{in[0].index_select(0, owners)}; },
+      "ghost_gather on a device");
+  expect(engine.rows_moved == 2 * (2 + 3), "lent rows alone, from a device and back");
+  compare(
+      operator_of("sum_over_atoms", {}), [&](const Tensors& in) { return Tensors{engine.sum_factor * in[0].sum(0)}; },
+      "sum_over_atoms on a device");
+}
+
 /// On a GPU the host waits for the number of atoms of each element: once for the same types.
 void test_atoms_by_element() {
   Tensor types = at::arange(12, at::kLong).remainder(3);
@@ -490,12 +540,15 @@ void test_atoms_by_element() {
 }  // namespace
 
 int main() {
+  mlip::testing::start_emulated_device();
   at::set_num_threads(n_threads);
   at::manual_seed(7);
   test_kernels_equal_the_reference();
   test_calls_side_by_side();
+  test_devices_without_kernels();
   test_ghosts_through_the_relay();
   test_lent_rows();
+  test_collectives_of_a_device();
   test_atoms_by_element();
   return mlip::testing::report();
 }

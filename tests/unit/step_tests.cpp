@@ -1,5 +1,5 @@
 // A step on the model's device beside the same step on the CPU, with a model of a few tensor operations in place of an
-// artifact. Both run on the CPU here: the code for a GPU holds nothing but torch's operators.
+// artifact. The device is emulated: the code for a GPU holds nothing but torch's operators.
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
@@ -11,15 +11,18 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/neighbours.h"
 #include "gpu/edges_by_node.h"
 #include "model/backend.h"
+#include "model/domain.h"
 #include "model/out_of_memory.h"
 #include "model/step.h"
 #include "unit/counted_operators.h"
+#include "unit/emulated_device.h"
 #include "unit/expect.h"
 #include "unit/two_shells.h"
 
@@ -185,7 +188,7 @@ void test_device_equals_host() {
     for (const Structure& structure : structures()) {
       double energy_of_images = 0.0;
       for (const Layout layout : {Layout::images, Layout::folded, Layout::ghosts}) {
-        TestModel on_host(precision), on_device(precision);
+        TestModel on_host(precision), on_device(precision, mlip::testing::emulated_device);
         mlip::StepEvaluator host(on_host.model);
         mlip::StepEvaluator device(on_device.model, mlip::EdgesOn::device);
         mlip::NeighbourList list;
@@ -228,7 +231,8 @@ void test_device_equals_host() {
 /// Positions written where the step keeps them, forces read there, candidates from a copy when atoms have moved far.
 void test_in_place() {
   for (const Structure& structure : structures()) {
-    TestModel on_host(mlip::Precision::float64), on_device(mlip::Precision::float64);
+    TestModel on_host(mlip::Precision::float64);
+    TestModel on_device(mlip::Precision::float64, mlip::testing::emulated_device);
     mlip::StepEvaluator host(on_host.model);
     mlip::StepEvaluator device(on_device.model, mlip::EdgesOn::device);
     expect(host.in_place(1) == nullptr, "edges of the host are not made in place");
@@ -382,6 +386,61 @@ void test_what_a_model_is_given() {
   expect_error([] { mlip::parse_products("bf16"); }, "precision: 'bf16' is not one of full, tf32");
 }
 
+/// A model on a GPU runs on a thread of its own while the engine's communicates: the same one in every step, since each
+/// new one costs the pools of threads that belong to it.
+void test_thread_of_a_device() {
+  class Named : public TwoShells {
+   public:
+    std::vector<std::thread::id> threads;
+    mlip::ModelOutputs run(const mlip::ModelInputs& inputs, bool only_energies) override {
+      threads.push_back(std::this_thread::get_id());
+      return TwoShells::run(inputs, only_energies);
+    }
+  };
+  auto owned = std::make_unique<Named>();
+  Named& backend = *owned;
+  mlip::Model model(mlip::testing::contract_of(mlip::Precision::float64), std::move(owned),
+                    mlip::testing::emulated_device.str());
+  mlip::StepEvaluator step(model);
+  mlip::NeighbourList list;
+  const Structure structure = structures()[0];
+  Setup setup = set_up(structure, Layout::ghosts, list);
+  step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
+  backend.threads.clear();
+  for (int time = 0; time < 3; ++time) step.evaluate(setup.positions.data(), 1.0, {}, &setup.exchange);
+  expect(backend.threads == std::vector<std::thread::id>(3, backend.threads.at(0)), "one thread for all steps");
+  expect(backend.threads[0] != std::this_thread::get_id(), "not the engine's");
+}
+
+/// Grades and uncertainties of atoms, on the device that has their features.
+void test_domain_of_a_device() {
+  mlip::DomainOfElement sodium;
+  sodium.element = "Na";
+  sodium.n_axes = 1;
+  sodium.n_points = 3;
+  sodium.distance = 0.5;
+  sodium.mean = {0.1f, -0.2f};
+  sodium.axes = {0.6f, 0.8f};
+  sodium.scales = {2.0f, 3.0f};
+  sodium.points = {0.0f, 0.1f, 1.0f, 0.2f, -1.0f, 0.0f};
+  mlip::DomainRecord record;
+  record.n_features = 2;
+  record.elements = {sodium};
+  record.uncertainty_factor = {0.3, 0.1, -0.2, 0.4};
+  const mlip::Contract contract = mlip::testing::contract_of(mlip::Precision::float64);
+  const at::Tensor features = at::arange(10, at::kDouble).sin().reshape({5, 2});
+  const at::Tensor types = at::arange(5, at::kLong).remainder(2);
+  const auto on = [&](at::Device device) {
+    const mlip::Domain domain(record, contract, device);
+    const at::Tensor x = features.to(device);
+    return at::stack({domain.grades(x, types.to(device)), domain.uncertainties(x)}).cpu();
+  };
+  const at::Tensor expected = on(at::kCPU);
+  expect(expected.isfinite().sum().item<int>() == 8 && expected[0][1].isinf().item<bool>(), "chlorine has no domain");
+  expect(at::allclose(on(mlip::testing::emulated_device), expected, sum_tolerance, sum_tolerance),
+         "grades and uncertainties on a device");
+}
+
 void test_virials_add_up() {
   const Structure structure = structures()[1];
   TestModel model(mlip::Precision::float64);
@@ -472,11 +531,14 @@ void test_out_of_memory() {
 }  // namespace
 
 int main() {
+  mlip::testing::start_emulated_device();
   test_device_equals_host();
   test_in_place();
   test_what_was_not_asked_for();
   test_no_matrix_product_over_edges();
   test_what_a_model_is_given();
+  test_thread_of_a_device();
+  test_domain_of_a_device();
   test_virials_add_up();
   test_errors();
   test_out_of_memory();

@@ -85,6 +85,11 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it():
             ["export", "sevennet", "8net-0", "-o", "x.mlip.pt"],
             "neither a file nor a SevenNet model. Known models: 7net-0",
         ),
+        (
+            ["export", "sevennet", "7net-0", "--backend", "aotinductor", "--device", "cuda", "-o", "x.mlip.pt2"],
+            "is compiled for CPUs only. Leave --device out, and give it where the file runs: mlip check NAME.mlip.pt "
+            "--device cuda",
+        ),
         (["export", "sevennet", "no/such.pth", "-o", "x.mlip.pt"], "no such checkpoint file"),
         (["export", "sevennet", "7net-mf-0", "-o", "x.mlip.pt"], "has several modalities (PBE, R2SCAN)"),
         (["export", "sevennet", "7net-mf-0", "--modal", "HSE", "-o", "x.mlip.pt"], "--modal HSE is not one of them"),

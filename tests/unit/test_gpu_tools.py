@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import runpy
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools/gpu"
 
@@ -24,6 +27,19 @@ def test_operators_agree_with_themselves_on_a_cpu() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("RESULT all agree\n")
     assert done.stdout.count("FAILED") == 0
+
+
+@pytest.mark.parametrize("script", ["steps.py", "dynamics.py lammps", "dynamics.py openmm"])
+def test_a_stage_runs(script: str, tiny: Path, tmp_path: Path) -> None:
+    name, *arguments = script.split()
+    done = subprocess.run(
+        [sys.executable, TOOLS / name, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DEV": "cpu", "SIZES": "8", "MODEL": str(tiny), "LOGS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^RESULT .*si8.*: \d+\.\d\d ms a step", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_the_script_is_read_by_bash() -> None:

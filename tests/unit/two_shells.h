@@ -84,11 +84,12 @@ inline Contract contract_of(Precision precision) {
 struct TestModel {
   TwoShells* backend;
   Model model;
-  explicit TestModel(Precision precision) : TestModel(precision, std::make_unique<TwoShells>()) {}
+  explicit TestModel(Precision precision, at::Device device = at::kCPU)
+      : TestModel(precision, device, std::make_unique<TwoShells>()) {}
 
  private:
-  TestModel(Precision precision, std::unique_ptr<TwoShells> owned)
-      : backend(owned.get()), model(contract_of(precision), std::move(owned), "cpu") {}
+  TestModel(Precision precision, at::Device device, std::unique_ptr<TwoShells> owned)
+      : backend(owned.get()), model(contract_of(precision), std::move(owned), device.str()) {}
 };
 
 }  // namespace mlip::testing

@@ -16,8 +16,9 @@ CUDA = DEVICE == "cuda"
 
 def lammps(size: int, ranks: int) -> str:
     steps = 2 if not CUDA else 40 if size < 5000 else 12
-    ((seconds, outside),) = lammps_samples(build_system(f"si{size}"), [MODEL], 1, ranks, steps, DEVICE)
-    return f"{1e3 * seconds:.2f} ms a step, outside the model {100 * (outside or 0):.1f} %"
+    (sample,) = lammps_samples(build_system(f"si{size}"), [MODEL], 1, ranks, steps, DEVICE)
+    outside = "" if sample.outside is None else f", outside the model {100 * sample.outside:.1f} %"
+    return f"{1e3 * sample.wall:.2f} ms a step{outside}"
 
 
 def openmm(size: int, platform: str) -> str:
@@ -49,11 +50,14 @@ def main() -> None:
     else:
         platforms = ("CUDA", "Reference") if CUDA else ("Reference",)
         cases = [(f"OpenMM {one} si{size}", openmm, size, one) for size in SIZES[:2] for one in platforms]  # type: ignore[misc]
+    failed = False
     for name, run, *arguments in cases:
         try:
             print(f"RESULT {name}: {run(*arguments)}", flush=True)
         except Exception as error:  # the others are still worth knowing
+            failed = True
             print(f"RESULT {name}: FAILED {type(error).__name__}: {str(error)[-300:]}", flush=True)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def main() -> None:
     calculator = SevenNetCalculator("7net-0", device=DEVICE, **options)
     timed = Timed(calculator.model)
     calculator.__dict__["model"] = timed
-    rows = []
+    rows, failed = [], False
     for size in [int(size) for size in os.environ["SIZES"].split(",")][:3]:
         try:
             atoms, random = build_system(f"si{size}"), np.random.default_rng(0)
@@ -70,8 +71,10 @@ def main() -> None:
             times = f"{ms:.1f} ms a step, {alone:.1f} in the model"
             print(f"RESULT SevenNet si{size}: {times}, peak {peak:.0f} MB", flush=True)
         except Exception as error:  # the other sizes are still worth knowing
+            failed = True
             print(f"RESULT SevenNet si{size}: FAILED {type(error).__name__}: {str(error)[:200]}", flush=True)
     Path(os.environ["LOGS"], f"framework-{ACCELERATOR}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

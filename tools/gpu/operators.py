@@ -127,11 +127,55 @@ def contraction_agrees(dtype: torch.dtype) -> str:
     return compare(both(DEVICE), both(torch.device("cpu")), TOLERANCE[dtype])
 
 
-def linear_agrees(dtype: torch.dtype) -> str:
-    arguments = [normal(300, 3, 64, seed=6).to(dtype), torch.arange(300) % 5, normal(7, 64, 48, seed=7).to(dtype)]
-    return compare(
-        [MLIP.element_linear(*moved(arguments, DEVICE))], [MLIP.element_linear(*arguments)], TOLERANCE[dtype]
-    )
+def with_gradients(operator: Any, inputs: Sequence[Tensor], constants: Sequence[Any], as_list: bool) -> list[Tensor]:
+    """Results of an operator that has no kernels for GPUs, and gradients of its inputs."""
+    leaves = [one.clone().requires_grad_() for one in inputs]
+    outputs = operator(*([leaves] if as_list else leaves), *constants)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    total = sum((output * weight).sum() for output, weight in zip(outputs, upstream(outputs), strict=True))
+    return [*(output.detach() for output in outputs), *torch.autograd.grad(total, leaves)]
+
+
+def falls_back(dtype: torch.dtype, operator: Any, inputs: list[Tensor], constants: list[Any], as_list: bool) -> str:
+    inputs = [one.to(dtype) for one in inputs]
+    constants = [one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one for one in constants]
+    wanted = with_gradients(operator, inputs, constants, as_list)
+    found = with_gradients(operator, moved(inputs, DEVICE), moved(constants, DEVICE), as_list)
+    return compare(found, wanted, TOLERANCE[dtype])
+
+
+def without_kernels() -> dict[str, tuple[Any, list[Tensor], list[Any], bool]]:
+    """Operators that a GPU computes with torch's own: the operator, its inputs, the rest, and if inputs are a list."""
+    types, centres = torch.arange(300) % 5, torch.arange(900) // 15
+    blocks, products = [1, 48, 3, 32], [0, 0, 0, 64, 1, 1, 1, 40]
+    matrices, of_elements = normal(2, 64 * 48, seed=8), normal(7, 2, 40 * 32, seed=9)
+    terms = [0, 0, 0, 0, 1, 1, 1, 1, 0, 1, 0, 1, 2, 2, 0, 3, 3, 0]
+    return {
+        "element linear": (
+            MLIP.element_linear,
+            [normal(300, 3, 64, seed=6)],
+            [types, normal(7, 64, 48, seed=7)],
+            False,
+        ),
+        "equivariant linear": (
+            MLIP.equivariant_linear,
+            [normal(300, 1, 64, seed=6), normal(300, 3, 40, seed=7)],
+            [types, matrices, of_elements, normal(7, 48 + 3 * 32, seed=10), blocks, products, False],
+            True,
+        ),
+        "gate": (
+            MLIP.gate,
+            [normal(300, 1, 64, seed=6), normal(300, 3, 32, seed=7)],
+            [[0, 32, 0, 0, -1, 0, 0, 0, 1, 32, 0, 32, 1, 0, 1, 0], [1.7, 1.2]],
+            True,
+        ),
+        "environment product": (
+            MLIP.environment_product,
+            [normal(900, 4, 32, seed=6), normal(900, 2, 32, seed=7), normal(900, 4, seed=8)],
+            [torch.stack([centres, centres]), 60, terms, normal(6, 32, seed=9), [-1], [0, 1, 1, 1]],
+            False,
+        ),
+    }
 
 
 def autograd_agrees() -> str:
@@ -214,7 +258,8 @@ def cases(quick: bool) -> list[tuple[str, Callable[[], str]]]:
         for l_max in (2,) if quick else (0, 2, 3, 4):
             found.append((f"harmonics {name} to {l_max}", lambda d=dtype, n=l_max: harmonics_agree(d, n)))
         found.append((f"symmetric contraction {name}", lambda d=dtype: contraction_agrees(d)))
-        found.append((f"element linear {name}", lambda d=dtype: linear_agrees(d)))
+        for operator, call in without_kernels().items():
+            found.append((f"{operator} {name}", lambda d=dtype, c=call: falls_back(d, *c)))
     return [
         *found,
         ("autograd through the convolution", autograd_agrees),

