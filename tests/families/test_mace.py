@@ -337,7 +337,6 @@ def test_two_heads_in_one_file_share_their_layers(artifact, saved, tmp_path):
         ("gated", "float64", ("--no-fuse",)),
         ("gated", "float64", ()),
         ("gated", "float32", ("--elements", "Na,Cl")),
-        ("gated", "float64", ("--elements", "Na,Cl", "--radial", "table")),
     ],
 )
 def test_in_every_engine(name, dtype, more, artifact):
