@@ -17,9 +17,8 @@
 //   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i.
 //                 Outside of the table i is the nearest interval. A distance that is not a number is an error; on a
 //                 GPU, where to look would make the host wait, its centre gets no number either
-//   table_of_edge int64 [n_edges], of an edge with elements a and b the table that they have: `table` is then
-//   [n_tables,
-//                 n_intervals, 6, n_weights]. Without it there is one table for all edges
+//   table_of_edge int64 [n_edges], the table that each edge reads, such as that of its pair of elements;
+//                 `table` is then [n_tables, n_intervals, 6, n_weights]. None where all edges read the same one
 //
 // Neighbours may be any node, centres are owned. Edges stored centre by centre, as every engine here stores them, are
 // read in place; others are put in order first. float32 or float64, all tensors alike.

@@ -16,7 +16,7 @@ from mlip_deploy.exporters.layers.radial_table import INTERVALS, SHORTEST, fewes
 from mlip_deploy.progress import Progress
 
 MOST_BYTES = 512_000_000
-"""Of all tables of a model. A file is read whole, by every rank of its own."""
+"""Of all tables of a model. Each rank reads the whole file."""
 
 Table = tuple[Tensor, float]
 """[n_intervals, 6, n_weights], or with several [n_tables, n_intervals, 6, n_weights], and the interval's width in Å."""
@@ -79,7 +79,7 @@ class RadialFunction:
 
 
 class LayerNorm(nn.Module):
-    """torch's, whose own derivative in forward mode has no right derivative of its own."""
+    """torch's in steps: the second derivative in forward mode of torch's own is wrong."""
 
     def __init__(self, original: nn.LayerNorm):
         super().__init__()
@@ -113,7 +113,9 @@ def tabulated(model: Any, dtype: torch.dtype, note: Progress) -> RadialTables | 
         for density in (False, True)[: 1 + hasattr(interaction, "density_fn")]
     ]
     n_elements = int(model.atomic_numbers.numel())
-    by_pair = hasattr(model.radial_embedding, "distance_transform") or functions[0].of_elements
+    by_pair = hasattr(model.radial_embedding, "distance_transform") or any(
+        function.of_elements for function in functions
+    )
     with torch.no_grad():
         n_weights = [function(torch.ones(1, dtype=torch.float64), 0, 0).shape[1] for function in functions]
 
