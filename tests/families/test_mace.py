@@ -23,11 +23,13 @@ from vesin import NeighborList
 import mlip_deploy
 from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact, file_sha256
+from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.engines import lammps, lammps_files
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mace import adapter as mace
 from mlip_deploy.exporters.families.mace import fused as mace_fused
+from mlip_deploy.exporters.families.mace import radial as mace_radial
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.interface import TORCH_DTYPE
 from mlip_deploy.exporters.parts import graph
@@ -223,6 +225,70 @@ def test_fewer_elements(name, fuse, saved):
     np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
 
 
+# ---- radial tables for pairs of elements --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "n_tables"),
+    [("Agnesi, cutoff outside", 3), ("gated as in MACE-MH-1", 4), ("density, pair repulsion", None)],
+)
+def test_tables_agree_with_mace(name, n_tables, saved):
+    """A transform does not tell the centre from the neighbour, a gated block does."""
+    (salt, _) = structures()
+    notes = []
+    adapted = mace.adapt(str(saved(name)), options(name, elements=("Cl", "Na"), radial="table", note=notes.append))
+    model = scripted(adapted, "float64")
+    truth = adapted.original.float64(salt)
+    energies, forces = evaluate(model, torch.float64, salt, adapted.elements, adapted.cutoff)
+    np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64.forces)
+    np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=FLOAT64.atomic_energies)
+    assert np.abs(forces - truth.forces).max() > 1e-14  # there are tables
+    expected = [] if n_tables is None else [rf"tables, {n_tables} for the pairs of 2 elements, [\d.]+ MB"]
+    assert len(notes) == len(expected)
+    assert all(re.search(words, line) for words, line in zip(expected, notes, strict=True))
+
+
+def test_networks_stay_where_tables_are_too_large(saved, monkeypatch):
+    (salt, _) = structures()
+    notes = []
+    monkeypatch.setattr(mace_radial, "MOST_BYTES", 1_000_000)
+    name = "Agnesi, cutoff outside"
+    adapted = mace.adapt(str(saved(name)), options(name, radial="table", note=notes.append))
+    with default_dtype(torch.float64), quiet():
+        model = adapted.interface(torch.float64).eval()
+    (line,) = notes
+    assert "Tables for the pairs of 6 elements would take more than 1 MB" in line
+    assert "--elements Si,O" in line
+    _, forces = evaluate(model, torch.float64, salt, adapted.elements, adapted.cutoff)
+    np.testing.assert_allclose(forces, adapted.original.float64(salt).forces, rtol=0, atol=FUSED_FLOAT64)
+
+
+def test_types_in_another_order_than_the_elements_of_the_file(artifact, saved, tmp_path):
+    """LAMMPS's first type is the file's second element, on one rank and on two."""
+    path = artifact("gated", "float64", "--elements", "Na,Cl", "--radial", "table")
+    (salt, _) = structures()
+    salt = salt[[atom.index for atom in sorted(salt, key=lambda atom: atom.symbol)]]
+    frame = lammps_files.write_data(salt, tmp_path / "salt.data")
+    assert frame.elements == ["Cl", "Na"]
+    assert Artifact(path).contract.elements == ["Na", "Cl"]
+    expected = mace.adapt(str(saved("gated")), options("gated")).original.float64(salt).energy
+    for ranks in (1, 2):
+        output = lammps.run(ENERGY.format(model=path, elements=" ".join(frame.elements)), tmp_path, ranks=ranks)
+        (energy,) = re.findall(r"^energy (\S+)$", output, re.MULTILINE)
+        assert float(energy) == pytest.approx(expected, abs=FLOAT64.energy_per_atom * len(salt))
+
+
+ENERGY = """
+units metal
+read_data salt.data
+pair_style mlip
+pair_coeff * * {model} {elements}
+run 0
+variable energy equal pe
+print "energy $(v_energy:%.12f)"
+"""
+
+
 # ---- in the engines -----------------------------------------------------------------------------------------------
 
 
@@ -270,7 +336,7 @@ def test_two_heads_in_one_file_share_their_layers(artifact, saved, tmp_path):
         ("scale-shift", "float32", ("--no-fuse",)),
         ("gated", "float64", ("--no-fuse",)),
         ("gated", "float64", ()),
-        ("gated", "float32", ()),
+        ("gated", "float32", ("--elements", "Na,Cl")),
     ],
 )
 def test_in_every_engine(name, dtype, more, artifact):

@@ -126,10 +126,18 @@ Case tensor_product(at::ScalarType type, std::int64_t n_edges, bool ordered, boo
   const Tensor edges = at::stack({centres, at::randint(n_nodes, {n_edges}, index)});
   const Tensor radial = tabulated ? at::rand({n_edges}, options) * (step * n_intervals)  // Å
                                   : at::randn({n_edges, n_weights}, options);
-  const Tensor table = tabulated ? at::randn({n_intervals, 6, n_weights}, options) : at::empty({0}, options);
-  const std::vector<IValue> rest = {edges, n_owned, paths, at::cat(coefficients), table, step};
+  Tensor table = tabulated ? at::randn({n_intervals, 6, n_weights}, options) : at::empty({0}, options);
+  IValue table_of_edge;  // none
+  const bool several = tabulated && !ordered;
+  if (several) {
+    table = at::stack({table, 2 * table, at::randn(table.sizes(), options)});
+    table_of_edge = at::randint(table.size(0), {n_edges}, index);
+  }
+  const std::vector<IValue> rest = {edges, n_owned, paths, at::cat(coefficients), table, step, table_of_edge};
   return {std::string("edge_tensor_product, ") + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
-              (tabulated ? ", with a table" : ""),
+              (several     ? ", with several tables"
+               : tabulated ? ", with a table"
+                           : ""),
           {at::randn({n_nodes, 9 * channels}, options), at::randn({n_edges, 9}, options), radial},
           operator_of("edge_tensor_product", rest),
           operator_of("edge_tensor_product_reference", rest)};

@@ -237,6 +237,58 @@ def test_distances_outside_of_the_table(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("ordered", [True, False], ids=["in order", "out of order"])
+@pytest.mark.parametrize("name", torch.ops.mlip.instruction_sets())
+def test_every_edge_has_its_own_table(name: str, ordered: bool) -> None:
+    """Against e3nn with the weights that each edge's table gives; in float32 against float64."""
+    torch.ops.mlip.use_instruction_set(name)
+    tp = convolution(*MACE)
+    edges = graph(9, 13, 70, ordered=ordered)
+    x, y, _ = inputs(tp, 13, 70)
+    random = torch.Generator().manual_seed(2)
+    tables = torch.randn(3, 10, 6, tp.weight_numel, generator=random)
+    of_edge = torch.randint(0, 3, (70,), generator=random)
+    distances = (5.2 * torch.rand(70, generator=random)).requires_grad_()  # beyond the last interval too
+    position = distances / 0.5
+    interval = position.detach().clamp(max=9).long()
+    s = (position - interval).unsqueeze(1)
+    weights = sum(tables[of_edge, interval, k] * s**k for k in range(6))
+    truth = expected(tp, x, y, weights, edges, 9)
+    fused = EdgeTensorProduct(tp, tables, 0.5)
+    factors = [torch.randn(block.shape, generator=random) for block in truth]
+
+    def gradients(outputs):
+        total = sum((f * o).sum() for f, o in zip(factors, outputs, strict=True))
+        return torch.autograd.grad(total, (x, y, distances), retain_graph=True)
+
+    arguments = (rows(x, tp.irreps_in1), y, distances, edges, 9)
+    found = fused(*arguments, of_edge)
+    reference = torch.ops.mlip.edge_tensor_product_reference(
+        *arguments, fused.paths, fused.coefficients, fused.table, fused.step, of_edge
+    )
+    for outputs in (found, reference):
+        for a, b in zip([*outputs, *gradients(outputs)], [*truth, *gradients(truth)], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    narrow = fused.float()(*(t.detach().float() for t in arguments[:3]), edges, 9, of_edge)
+    for a, b in zip(narrow, truth, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=FLOAT32, atol=float(b.detach().abs().max()) * FLOAT32)
+
+
+def test_a_table_that_is_not_there_is_refused() -> None:
+    tp = convolution("3x0e", "0e")
+    x, y, _ = inputs(tp, 4, 2)
+    fused = EdgeTensorProduct(tp, torch.zeros(2, 10, 6, 3), 0.5)
+    arguments = (x, y, torch.ones(2), graph(3, 4, 2), 3)
+    for wrong in ([0, 2], [-1, 0]):
+        with pytest.raises(IndexError, match=r"a table outside \[0, 2\)"):
+            fused(*arguments, torch.tensor(wrong))
+    for wrong in (torch.tensor([0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(RuntimeError, match="a table of each edge, int64"):
+            fused(*arguments, wrong)
+    with pytest.raises(RuntimeError, match="with a table, radial is"):
+        fused(*arguments)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_float32(seed: int) -> None:
     tp = convolution(*SEVENNET)

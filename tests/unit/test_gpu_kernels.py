@@ -33,14 +33,17 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
 
 class Convolution:
-    """Paths between random blocks, each with its own place in an output, and tensors for them."""
+    """Paths between random blocks, each with its own place in an output, and tensors for them.
+
+    `table` is whether there is one, or how many there are for the edges to choose from.
+    """
 
     def __init__(
         self,
         blocks: list[tuple[int, int]],
         l_max: int,
         dtype: torch.dtype,
-        table: bool,
+        table: bool | int,
         n_owned: int = 6,
         n_nodes: int = 8,
         n_edges: int = 45,
@@ -73,8 +76,12 @@ class Convolution:
         centres = centres.sort()[0] if ordered else centres
         self.edges = torch.stack([centres, torch.randint(0, n_nodes, (n_edges,), generator=random)])
         self.step = 0.25
+        self.table_of_edge: torch.Tensor | None = None
         if table:
             self.table = normal(9, 6, n_weights)
+            if table is not True:
+                self.table = normal(table, 9, 6, n_weights)
+                self.table_of_edge = torch.randint(0, table, (n_edges,), generator=random)
             # Beyond the last interval too.
             self.radial = (torch.rand(n_edges, generator=random, dtype=torch.float64) * 2.4).to(dtype)
         else:
@@ -82,7 +89,7 @@ class Convolution:
             self.radial = normal(n_edges, n_weights)
 
     def rest(self) -> tuple[object, ...]:
-        return self.edges, self.n_owned, self.paths, self.coefficients, self.table, self.step
+        return self.edges, self.n_owned, self.paths, self.coefficients, self.table, self.step, self.table_of_edge
 
     def check(self) -> None:
         inputs = [self.features, self.harmonics, self.radial]
@@ -96,20 +103,20 @@ class Convolution:
         upstream = [torch.cos(torch.arange(t.numel(), dtype=t.dtype)).reshape(t.shape) for t in wanted]
         total = sum((a * b).sum() for a, b in zip(wanted, upstream, strict=True))
         slopes = torch.autograd.grad(total, tracked, materialize_grads=True)
-        edges, _, *rest = self.rest()
-        gradients = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, True)
+        edges, _, *rest, tables = self.rest()
+        gradients = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, True, tables)
         scale = 1 + max(float(tensor.abs().max()) for tensor in slopes if tensor.numel())
         for a, b in zip(gradients, slopes, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=scale * TOLERANCE[self.features.dtype])
-        no_features, *others = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, False)
+        no_features, *others = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, False, tables)
         assert no_features.numel() == 0
         for a, b in zip(others, gradients[1:], strict=True):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("table", [True, False], ids=["table", "weights"])
+@pytest.mark.parametrize("table", [True, False, 3], ids=["table", "weights", "three tables"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_convolution(dtype: torch.dtype, table: bool) -> None:
+def test_convolution(dtype: torch.dtype, table: bool | int) -> None:
     Convolution([(0, 40), (1, 32), (2, 5)], 2, dtype, table).check()
 
 

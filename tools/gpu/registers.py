@@ -45,6 +45,7 @@ def sources(path: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for layer, node in enumerate(operators(graph, "mlip::edge_tensor_product")):
         paths, coefficients, table, step = (constant(value) for value in list(node.inputs())[5:9])
+        table = table[0] if table.dim() == 4 else table  # the code does not tell how many there are
         rows = [paths[k : k + 9] for k in range(0, len(paths), 9)]
         n_features = max(row[4] + (2 * row[0] + 1) * row[3] for row in rows)
         n_harmonics = max(row[5] + 2 * row[1] + 1 for row in rows)

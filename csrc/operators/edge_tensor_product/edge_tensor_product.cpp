@@ -2,7 +2,8 @@
 //
 //   edge_tensor_product(features [n_nodes, n_features], harmonics [n_edges, n_harmonics], radial, edge_index [2,
 //   n_edges],
-//                       n_owned, paths, coefficients, table, step) -> outputs, each [n_owned, 2l+1, channels]
+//                       n_owned, paths, coefficients, table, step, table_of_edge)
+//     -> outputs, each [n_owned, 2l+1, channels]
 //
 // It gathers the neighbours' features, multiplies them with the edges' harmonics and radial weights along the paths of
 // a 'uvu' tensor product, and sums over the neighbours of each centre; no message of an edge is ever stored. The
@@ -16,6 +17,8 @@
 //   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i.
 //                 Outside of the table i is the nearest interval. A distance that is not a number is an error; on a
 //                 GPU, where to look would make the host wait, its centre gets no number either
+//   table_of_edge int64 [n_edges], the table that each edge reads, such as that of its pair of elements;
+//                 `table` is then [n_tables, n_intervals, 6, n_weights]. None where all edges read the same one
 //
 // Neighbours may be any node, centres are owned. Edges stored centre by centre, as every engine here stores them, are
 // read in place; others are put in order first. float32 or float64, all tensors alike.
@@ -57,17 +60,20 @@ void check_distances(bool any_is_nan) {
 /// The same from torch's operators: any device, differentiable, and slow.
 std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                               const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
-                              const Tensor& coefficients, const Tensor& table, double step) {
+                              const Tensor& coefficients, const Tensor& table, double step,
+                              const std::optional<Tensor>& table_of_edge) {
   const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
-  plan.check(features, harmonics, radial, edge_index, coefficients, table);
+  plan.check(features, harmonics, radial, edge_index, coefficients, table, table_of_edge);
   const Tensor gathered = features.index_select(0, edge_index[1]);
   Tensor weights = radial;
   if (table.numel() > 0) {
     const Tensor position = radial / step;
     check_distances(torch::isnan(radial.detach()).any().item<bool>());
-    const Tensor interval = position.detach().clamp(0, table.size(0) - 1).to(torch::kInt64);
+    const std::int64_t n_intervals = table.size(-3);
+    const Tensor interval = position.detach().clamp(0, n_intervals - 1).to(torch::kInt64);
     const Tensor s = (position - interval).unsqueeze(1);
-    const Tensor rows = table.index_select(0, interval);
+    const Tensor rows = table_of_edge ? table.flatten(0, 1).index_select(0, *table_of_edge * n_intervals + interval)
+                                      : table.index_select(0, interval);
     weights = rows.select(1, 5);
     for (int power = 4; power >= 0; --power) weights = weights * s + rows.select(1, power);
   }
@@ -96,7 +102,7 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
-  Tensor features, harmonics, radial, edge_index, table;
+  Tensor features, harmonics, radial, edge_index, table, table_of_edge;
   EdgeTensorProductPlan plan;
   EdgesByCentre edges;
   std::vector<T> coefficients;
@@ -106,15 +112,17 @@ struct CpuCall {
 
   CpuCall(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index_,
           std::int64_t n_owned, at::IntArrayRef packed_paths, const Tensor& packed_coefficients, const Tensor& table_,
-          double step)
+          double step, const std::optional<Tensor>& table_of_edge_)
       : features(features_.contiguous()),
         harmonics(harmonics_.contiguous()),
         radial(radial_.contiguous()),
         edge_index(edge_index_.contiguous()),
         table(table_.contiguous()),
+        table_of_edge(table_of_edge_ ? table_of_edge_->contiguous() : Tensor()),
         plan(packed_paths, features, harmonics, packed_coefficients),
         edges("edge_tensor_product", edge_index, n_owned, features.size(0)) {
-    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table);
+    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table, table_of_edge_);
+    check_tables();
     const T* const distances = radial.const_data_ptr<T>();
     if (table.numel() > 0)
       check_distances(std::any_of(distances, distances + radial.numel(), [](T r) { return std::isnan(r); }));
@@ -133,10 +141,21 @@ struct CpuCall {
     problem.n_weights = plan.n_weights;
     problem.radial = radial.data_ptr<T>();
     problem.table = table.numel() > 0 ? table.data_ptr<T>() : nullptr;
-    problem.n_intervals = table.size(0);
+    problem.table_of_edge = table_of_edge.defined() ? table_of_edge.data_ptr<std::int64_t>() : nullptr;
+    problem.n_intervals = table.numel() > 0 ? table.size(-3) : 0;
     problem.inverse_step = 1.0 / step;
     problem.output_sizes = output_sizes.data();
     problem.n_outputs = static_cast<int>(output_sizes.size());
+  }
+
+  /// The kernels trust every index.
+  void check_tables() const {
+    if (!table_of_edge.defined()) return;
+    const std::int64_t* const tables = table_of_edge.const_data_ptr<std::int64_t>();
+    const std::int64_t n_tables = table.size(0);
+    TORCH_CHECK_INDEX(
+        std::all_of(tables, tables + table_of_edge.numel(), [&](auto t) { return t >= 0 && t < n_tables; }),
+        "edge_tensor_product: an edge has a table outside [0, ", n_tables, ")");
   }
 
   /// From [n1, n2, n3] to rows [n2] of padded [n1 * n3].
@@ -174,10 +193,12 @@ struct CpuCall {
 
 std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                 const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
-                                const Tensor& coefficients, const Tensor& table, double step) {
+                                const Tensor& coefficients, const Tensor& table, double step,
+                                const std::optional<Tensor>& table_of_edge) {
   std::vector<Tensor> outputs;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product", [&] {
-    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step,
+                                 table_of_edge);
     std::vector<scalar_t*> pointers;
     for (std::size_t k = 0; k < call.output_sizes.size(); ++k) {
       outputs.push_back(
@@ -195,14 +216,16 @@ std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics,
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const Tensor& features,
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
                                                 at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table,
-                                                double step, bool features_wanted) {
+                                                double step, bool features_wanted,
+                                                const std::optional<Tensor>& table_of_edge) {
   const std::int64_t n_owned = gradients[0].size(0);
   Tensor features_gradient =
       torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
   Tensor harmonics_gradient = torch::empty(harmonics.sizes(), harmonics.options());
   Tensor radial_gradient = torch::empty(radial.sizes(), radial.options());
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product_backward", [&] {
-    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+    const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step,
+                                 table_of_edge);
     std::vector<Tensor> dense;
     std::vector<const scalar_t*> pointers;
     call.plan.check_gradients(gradients, n_owned, features.scalar_type());
@@ -234,7 +257,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
 // The count is a SymInt, as in ghost_gather.cpp.
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
-                                     const Tensor& coefficients, const Tensor& table, double step);
+                                     const Tensor& coefficients, const Tensor& table, double step,
+                                     const std::optional<Tensor>& table_of_edge);
 
 class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
   struct Constants {
@@ -246,14 +270,17 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
                                                 c10::SymInt n_owned, at::IntArrayRef paths, const Tensor& coefficients,
-                                                const Tensor& table, double step) {
+                                                const Tensor& table, double step,
+                                                const std::optional<Tensor>& table_of_edge) {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::edge_tensor_product", "")
                                .typed<decltype(forward_autograd)>();
-    context->save_for_backward({features, harmonics, radial, edge_index, coefficients, table});
+    context->save_for_backward(
+        {features, harmonics, radial, edge_index, coefficients, table, table_of_edge.value_or(Tensor())});
     keep_constants<Constants>(*context, {paths.vec(), step});
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step);
+    return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
+                   table_of_edge);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -265,11 +292,13 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
     const auto saved = context->get_saved_variables();
     const auto& [paths, step] = kept_constants<Constants>(*context);
     const bool features_wanted = context->needs_input_grad(0);
-    const auto [features, harmonics, radial] =
-        op.call(gradients, saved[0], saved[1], saved[2], saved[3], paths, saved[4], saved[5], step, features_wanted);
+    const std::optional<Tensor> table_of_edge = saved[6].defined() ? std::optional(saved[6]) : std::nullopt;
+    const auto [features, harmonics, radial] = op.call(gradients, saved[0], saved[1], saved[2], saved[3], paths,
+                                                       saved[4], saved[5], step, features_wanted, table_of_edge);
     return {features_wanted ? features : Tensor(),
             harmonics,
             radial,
+            Tensor(),
             Tensor(),
             Tensor(),
             Tensor(),
@@ -281,11 +310,13 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
 
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
-                                     const Tensor& coefficients, const Tensor& table, double step) {
+                                     const Tensor& coefficients, const Tensor& table, double step,
+                                     const std::optional<Tensor>& table_of_edge) {
   if (!features.is_cpu() && !gpu::has_kernels(features.device()))
-    return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step);
+    return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step,
+                     table_of_edge);
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
-                                  table, step);
+                                  table, step, table_of_edge);
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------
@@ -340,14 +371,14 @@ const RegisterNative native("mlip::edge_tensor_product",
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
       "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]");
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]");
   library.def(
       "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
-      "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted) "
-      "-> (Tensor, Tensor, Tensor)");
+      "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted, "
+      "Tensor? table_of_edge=None) -> (Tensor, Tensor, Tensor)");
   library.def(
       "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step) -> Tensor[]",
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]",
       mlip::reference);
 }
 

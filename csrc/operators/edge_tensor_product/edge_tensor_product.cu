@@ -53,7 +53,8 @@ struct Radial {
       const long long interval = position > 0 ? static_cast<long long>(position < last ? position : last) : 0;
       // One rounding only, after the difference: the interval's number can be several hundred.
       s = fma(distance, inverse_step, -static_cast<real>(interval)) + distance * inverse_step_rest;
-      row = static_cast<const real*>(a.table) + interval * 6 * n_weights;
+      const long long first = a.table_of_edge ? a.table_of_edge[edge] * a.n_intervals : 0;
+      row = static_cast<const real*>(a.table) + (first + interval) * 6 * n_weights;
     } else {
       row = radial + edge * n_weights;
     }

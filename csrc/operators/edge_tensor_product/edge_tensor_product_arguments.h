@@ -17,7 +17,8 @@ struct EdgeTensorProductArguments {
   const void* features;                 ///< [n_nodes, n_features]
   const void* harmonics;                ///< [n_edges, n_harmonics]
   const void* radial;                   ///< [n_edges, n_weights], or [n_edges] distances in Å for a table
-  const void* table;                    ///< [n_intervals, 6, n_weights], or null
+  const void* table;                    ///< [n_tables, n_intervals, 6, n_weights], or null
+  const long long* table_of_edge;       ///< [n_edges], or null when there is one table
   void* outputs[most_outputs];          ///< forward: [n_owned, 2l+1, channels] each
   const void* output_gradients[most_outputs];  ///< backward: of the same shapes
   void* features_gradient;                     ///< shape of features, overwritten

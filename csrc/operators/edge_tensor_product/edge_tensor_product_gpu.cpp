@@ -235,20 +235,22 @@ class Convolutions {
 
 /// Contiguous inputs, checked, and what all three kernels are passed.
 struct Call {
-  Tensor features, harmonics, radial, table;
+  Tensor features, harmonics, radial, table, table_of_edge;
   EdgeTensorProductPlan plan;
   std::shared_ptr<EdgesByNode> edges;
   Convolution convolution;
   EdgeTensorProductArguments arguments{};
 
   Call(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index,
-       std::int64_t n_owned, at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table_, double step)
+       std::int64_t n_owned, at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table_, double step,
+       const std::optional<Tensor>& table_of_edge_)
       : features(features_.contiguous()),
         harmonics(harmonics_.contiguous()),
         radial(radial_.contiguous()),
         table(table_.contiguous()),
+        table_of_edge(table_of_edge_ ? table_of_edge_->contiguous() : Tensor()),
         plan(paths, features, harmonics, coefficients) {
-    plan.check(features, harmonics, radial, edge_index, coefficients, table);
+    plan.check(features, harmonics, radial, edge_index, coefficients, table, table_of_edge_);
     TORCH_CHECK(plan.output_channels.size() <= most_outputs, "edge_tensor_product: ", plan.output_channels.size(),
                 " outputs, at most ", most_outputs, " on a GPU");
     edges = EdgesByNode::of(edge_index, n_owned, features.size(0));
@@ -259,7 +261,7 @@ struct Call {
     arguments.n_owned = n_owned;
     arguments.n_nodes = features.size(0);
     arguments.n_edges = n_edges;
-    arguments.n_intervals = table.size(0);
+    arguments.n_intervals = table.numel() > 0 ? table.size(-3) : 0;
     arguments.centres = indices(edges->edge_index);
     arguments.neighbours = arguments.centres + n_edges;
     arguments.first_of_centre = indices(edges->first_of_centre);
@@ -268,6 +270,7 @@ struct Call {
     arguments.harmonics = harmonics.const_data_ptr();
     arguments.radial = radial.const_data_ptr();
     arguments.table = table.const_data_ptr();
+    arguments.table_of_edge = table_of_edge.defined() ? indices(table_of_edge) : nullptr;
   }
 
   static const long long* indices(const Tensor& tensor) {
@@ -290,9 +293,10 @@ Tensor room(at::IntArrayRef sizes, const Tensor& like, bool all_written) {
 
 std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                         const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
-                                        const Tensor& coefficients, const Tensor& table, double step) {
+                                        const Tensor& coefficients, const Tensor& table, double step,
+                                        const std::optional<Tensor>& table_of_edge) {
   const c10::DeviceGuard guard(features.device());
-  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge);
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < call.plan.output_channels.size(); ++k) {
     outputs.push_back(room({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features,
@@ -307,10 +311,11 @@ std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList g
                                                                 const Tensor& harmonics, const Tensor& radial,
                                                                 const Tensor& edge_index, at::IntArrayRef paths,
                                                                 const Tensor& coefficients, const Tensor& table,
-                                                                double step, bool features_wanted) {
+                                                                double step, bool features_wanted,
+                                                                const std::optional<Tensor>& table_of_edge) {
   const c10::DeviceGuard guard(features.device());
   const std::int64_t n_owned = gradients[0].size(0);
-  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step);
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge);
   call.plan.check_gradients(gradients, n_owned, features.scalar_type());
   std::vector<Tensor> dense;
   for (std::size_t k = 0; k < gradients.size(); ++k) {

@@ -51,8 +51,9 @@ struct TensorProductProblem {
   std::int64_t n_weights;
   /// Radial weights [n_edges, n_weights]; or, with a table, distances [n_edges].
   const T* radial;
-  /// Null, or [n_intervals, 6, n_weights]: coefficients of powers 0 to 5 of s = r / step - k in interval k.
+  /// Null, or [n_tables, n_intervals, 6, n_weights]: coefficients of powers 0 to 5 of s = r / step - k in interval k.
   const T* table;
+  const std::int64_t* table_of_edge;  ///< [n_edges], or null when there is one table
   std::int64_t n_intervals;
   double inverse_step;               ///< 1/Å
   const std::int64_t* output_sizes;  ///< [n_outputs] values per centre of each output

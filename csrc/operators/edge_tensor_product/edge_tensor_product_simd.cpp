@@ -56,7 +56,8 @@ struct Radial<T, true> {
     const double last = static_cast<double>(problem.n_intervals - 1);
     const int64_t k = position > 0 ? static_cast<int64_t>(position < last ? position : last) : 0;
     position -= static_cast<double>(k);
-    return problem.table + k * 6 * problem.n_weights;
+    const int64_t first = problem.table_of_edge ? problem.table_of_edge[edge] * problem.n_intervals : 0;
+    return problem.table + (first + k) * 6 * problem.n_weights;
   }
   MLIP_INLINE void prefetch(int64_t k) const {
     for (int power = 0; power < 6; ++power) __builtin_prefetch(next + power * stride + k, 0, 2);

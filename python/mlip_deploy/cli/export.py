@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, and print what was written."""
+    notes: list[str] = []
     with progress_line() as progress:
         path = mlip_deploy.export(
             options.family,
@@ -97,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
             base=options.base,
             fix=dict(options.fix),
             progress=progress,
+            note=notes.append,
         )
     written = f"{path} ({1e-6 * path.stat().st_size:.1f} MB)"
     if options.target == "torchforce":
@@ -107,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
         f"{written}: {contract.model.name}, {len(contract.elements)} elements, cutoff {contract.cutoff:g} Å, "
         f"{contract.dtype}"
     )
+    for note in notes:
+        console.print(escape(note))
     console.print(f"next: mlip check {path}")
     return 0
 

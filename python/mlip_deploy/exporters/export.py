@@ -40,6 +40,7 @@ def export(
     base: str | Path | None = None,
     fix: Mapping[str, float | int | str] | None = None,
     progress: Progress = silent,
+    note: Progress = silent,
 ) -> Path:
     """Write a model of a training framework as one file, with its contract and reference frames.
 
@@ -85,6 +86,9 @@ def export(
         UMA needs {"composition": "NaCl"}: the file is then for systems of this composition, of any size.
     progress
         Called with a line of text before each piece of work.
+    note
+        Called with a line of text on each choice that was made for this model, such as tables in place of its radial
+        networks.
 
     Returns
     -------
@@ -136,6 +140,7 @@ def export(
             energy_frame=energy_frame,
             base=None if base is None else str(base),
             fix=fix or {},
+            note=note,
         ),
     )
     taken = [one.name for one in adapted.inputs]

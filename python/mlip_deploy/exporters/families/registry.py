@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlip_deploy.artifact.contract import EXAMPLE_FRAME, Contract, EnergyFrame
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from mlip_deploy.exporters.interface import Adapted
@@ -48,6 +49,8 @@ class ExportOptions:
     fix: Mapping[str, float | int | str] = field(default_factory=dict)
     """values by name that the file fixes. An adapter whose weights depend on one takes it from here and records it
     among the contract's inputs; the others fix settings of the model (fixed_settings.py)"""
+    note: Progress = silent
+    """is told what an adapter chose by itself, in a line that the user should read"""
 
     def tabulate(self, in_float32: bool) -> bool:
         """Whether radial networks become tables in a model that computes in float32, or in float64."""

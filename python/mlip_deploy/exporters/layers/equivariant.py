@@ -97,7 +97,8 @@ class EdgeTensorProduct(nn.Module):
 
     Args:
         original: 'uvu' paths with a weight per channel and edge, one channel in the edge harmonics.
-        table: radial weights as a function of the distance (see `radial_table`); None for weights given per edge.
+        table: radial weights as a function of the distance (see `radial_table`), or several of them [n_tables, ...];
+            None for weights given per edge.
         step: width of an interval of the table, Å.
 
     Raises:
@@ -116,7 +117,13 @@ class EdgeTensorProduct(nn.Module):
         self.step = step
 
     def forward(
-        self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor, n_owned: int
+        self,
+        features: Tensor,
+        harmonics: Tensor,
+        radial: Tensor,
+        edge_index: Tensor,
+        n_owned: int,
+        table_of_edge: Tensor | None = None,
     ) -> list[Tensor]:
         """
         Args:
@@ -125,14 +132,61 @@ class EdgeTensorProduct(nn.Module):
             radial: [n_edges, n_weights], or distances [n_edges] in Å with a table.
             edge_index: int64 [2, n_edges], owned centre and neighbour.
             n_owned: how many nodes are centres.
+            table_of_edge: int64 [n_edges] with several tables, None with one.
 
         Returns:
             Blocks [n_owned, 2l+1, channels] of the simplified output irreps.
         """
         outputs: list[Tensor] = torch.ops.mlip.edge_tensor_product(
-            features, harmonics, radial, edge_index, n_owned, self.paths, self.coefficients, self.table, self.step
+            features,
+            harmonics,
+            radial,
+            edge_index,
+            n_owned,
+            self.paths,
+            self.coefficients,
+            self.table,
+            self.step,
+            table_of_edge,
         )
         return outputs
+
+
+class NeighbourSum(nn.Module):
+    """The sum over the neighbours of each centre of a tabulated function of the distance.
+
+    Args:
+        table, step: see EdgeTensorProduct, with one weight.
+    """
+
+    coefficients: Tensor
+    table: Tensor
+
+    def __init__(self, table: Tensor, step: float):
+        super().__init__()
+        self.paths: list[int] = [0, 0, 0, 1, 0, 0, 0, 0, 0]
+        self.register_buffer("coefficients", table.new_ones(1))
+        self.register_buffer("table", table)
+        self.step = step
+
+    def forward(
+        self, distances: Tensor, edge_index: Tensor, n_owned: int, n_nodes: int, table_of_edge: Tensor | None
+    ) -> Tensor:
+        """[n_owned, 1] of distances [n_edges] Å; the rest as in EdgeTensorProduct."""
+        features = torch.ones([n_nodes, 1], dtype=distances.dtype, device=distances.device)
+        outputs: list[Tensor] = torch.ops.mlip.edge_tensor_product(
+            features,
+            torch.ones_like(distances).unsqueeze(1),
+            distances,
+            edge_index,
+            n_owned,
+            self.paths,
+            self.coefficients,
+            self.table,
+            self.step,
+            table_of_edge,
+        )
+        return outputs[0].squeeze(1)
 
 
 class Convolution(nn.Module):
@@ -162,6 +216,7 @@ class Convolution(nn.Module):
         cutoff: Tensor | None,
         edge_index: Tensor,
         n_owned: int,
+        table_of_edge: Tensor | None = None,
     ) -> list[Tensor]:
         """
         Args:
@@ -172,6 +227,7 @@ class Convolution(nn.Module):
             cutoff: [n_edges, 1], factor of the network's weights; None for a network that brings its own.
             edge_index: int64 [2, n_edges], owned centre and neighbour.
             n_owned: how many nodes are centres.
+            table_of_edge: int64 [n_edges] with several tables, None with one.
 
         Returns:
             Blocks [n_owned, 2l+1, channels] of the simplified output irreps.
@@ -181,7 +237,7 @@ class Convolution(nn.Module):
             weights = self.network(radial)
             if cutoff is not None:
                 weights = weights * cutoff
-        blocks: list[Tensor] = self.product(rows, harmonics, weights, edge_index, n_owned)
+        blocks: list[Tensor] = self.product(rows, harmonics, weights, edge_index, n_owned, table_of_edge)
         return blocks
 
 

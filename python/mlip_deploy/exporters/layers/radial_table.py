@@ -20,9 +20,8 @@ SHORTEST = 0.5
 def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
     """Functions of the distance as quintic polynomials in equal intervals, twice continuously differentiable.
 
-    A radial network depends on the distance alone, so it is a table of functions of one variable. Value, slope and
-    curvature at the ends of an interval fix its polynomial; the force that follows is its exact derivative. The
-    fewest intervals are taken that meet the tolerances.
+    A radial network depends on the distance alone, so it is a table of functions of one variable. The fewest intervals
+    are taken that meet the tolerances.
 
     Args:
         weights: float64 distances [n] in Å -> [n, n_weights].
@@ -33,41 +32,55 @@ def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torc
         the table [n_intervals, 6, n_weights], float64, coefficients of s⁰ to s⁵ with s in [0, 1], and the interval's
         width in Å; None when no table of reasonable size is good enough.
     """
-    for n_intervals in INTERVALS:
+    n_intervals = fewest_intervals(weights, cutoff, dtype)
+    if n_intervals is None:
+        return None
+    step = cutoff / n_intervals
+    return quintics(weights, n_intervals, step), step
+
+
+def fewest_intervals(
+    weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torch.dtype, at_least: int = INTERVALS[0]
+) -> int | None:
+    """The first of INTERVALS from `at_least` on that meets the tolerances; None when none does."""
+    for n_intervals in INTERVALS[INTERVALS.index(at_least) :]:
         step = cutoff / n_intervals
-        table = _hermite(weights, n_intervals, step)
+        table = quintics(weights, n_intervals, step)
         first = int(SHORTEST / step)
-        worst_value = worst_slope = largest_value = largest_slope = 0.0
-        for s in (0.13, 0.37, 0.5, 0.71, 0.93):
-            distances = (torch.arange(first, n_intervals, dtype=torch.float64) + s) * step
-            value, slope = _derivatives(weights, distances, 1)
-            powers = torch.tensor([s**k for k in range(6)], dtype=torch.float64)
-            slopes = torch.tensor([k * s ** (k - 1) if k else 0.0 for k in range(6)], dtype=torch.float64) / step
-            worst_value = max(
-                worst_value, float((torch.einsum("k,iku->iu", powers, table[first:]) - value).abs().max())
-            )
-            worst_slope = max(
-                worst_slope, float((torch.einsum("k,iku->iu", slopes, table[first:]) - slope).abs().max())
-            )
-            largest_value = max(largest_value, float(value.abs().max()))
-            largest_slope = max(largest_slope, float(slope.abs().max()))
-        value_fits = worst_value <= VALUE_TOLERANCE[dtype] * largest_value
-        if value_fits and worst_slope <= SLOPE_TOLERANCE[dtype] * largest_slope:
-            return table, step
+        s = torch.tensor([0.13, 0.37, 0.5, 0.71, 0.93], dtype=torch.float64)
+        distances = (torch.arange(first, n_intervals, dtype=torch.float64).unsqueeze(1) + s) * step
+        value, slope = (x.reshape(*distances.shape, -1) for x in _derivatives(weights, distances.flatten(), 1))
+        powers = torch.stack([s**k for k in range(6)])
+        slopes = torch.stack([k * s ** max(k - 1, 0) for k in range(6)]) / step
+        worst_value, worst_slope = (
+            float((torch.einsum("ks,iku->isu", factors, table[first:]) - truth).abs().max())
+            for factors, truth in ((powers, value), (slopes, slope))
+        )
+        value_fits = worst_value <= VALUE_TOLERANCE[dtype] * float(value.abs().max())
+        if value_fits and worst_slope <= SLOPE_TOLERANCE[dtype] * float(slope.abs().max()):
+            return n_intervals
     return None
 
 
-def _hermite(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float) -> Tensor:
-    """Quintic Hermite interpolation, as coefficients of powers."""
+def quintics(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float) -> Tensor:
+    """Quintic Hermite interpolation, as coefficients of powers: [n_intervals, 6, n_weights].
+
+    Value, slope and curvature at the ends of an interval fix its polynomial; the force that follows is its exact
+    derivative.
+    """
     start = torch.arange(n_intervals, dtype=torch.float64)
     # A hair inside the interval: cutoff functions have pieces, whose curvature jumps where they meet. A basis such as
     # sin(kr)/r needs more than a hair at zero.
     inside = 1e-9
     left, right = (start + inside) * step, (start + 1.0 - inside) * step
     left[0] = 1e-3 * step
-    f0, g0, q0 = _at(start * step, left, weights)
-    f1, g1, q1 = _at((start + 1.0) * step, right, weights)
-    g0, g1, q0, q1 = step * g0, step * g1, step**2 * q0, step**2 * q1
+    beside = torch.cat([left, right])
+    value, slope, curvature = _derivatives(weights, beside, 2)
+    # Carried over to the knots from points that are a hair beside them.
+    hair = (torch.cat([start, start + 1.0]) * step - beside).unsqueeze(1)
+    f0, f1 = (value + hair * (slope + 0.5 * hair * curvature)).chunk(2)
+    g0, g1 = (step * (slope + hair * curvature)).chunk(2)
+    q0, q1 = (step**2 * curvature).chunk(2)
     rise = f1 - f0
     return torch.stack(
         [
@@ -82,22 +95,21 @@ def _hermite(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float)
     )
 
 
-def _at(knots: Tensor, beside: Tensor, weights: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, slope and curvature at knots, carried over from points that are a hair beside them."""
-    value, slope, curvature = _derivatives(weights, beside, 2)
-    hair = (knots - beside).unsqueeze(1)
-    return value + hair * (slope + 0.5 * hair * curvature), slope + hair * curvature, curvature
-
-
 def _derivatives(function: Callable[[Tensor], Tensor], r: Tensor, order: int) -> list[Tensor]:
     """[f, f', f'', ...] of independent values r."""
     from torch.func import jvp
 
-    def derivative(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda q: jvp(of, (q,), (torch.ones_like(q),))[1]
+    def with_next(of: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """Of (f, ..., f⁽ⁿ⁾): (f, ..., f⁽ⁿ⁺¹⁾)."""
 
-    functions = [function]
+        def both(q: Tensor) -> tuple[Tensor, ...]:
+            values, slopes = jvp(of, (q,), (torch.ones_like(q),))[:2]
+            return (*values, slopes[-1])
+
+        return both
+
+    all_of: Callable[[Tensor], tuple[Tensor, ...]] = lambda q: (function(q),)  # noqa: E731
     for _ in range(order):
-        functions.append(derivative(functions[-1]))
+        all_of = with_next(all_of)
     # Not under no_grad: torch then takes a derivative of SiLU that it cannot differentiate again.
-    return [f(r).detach() for f in functions]
+    return [f.detach() for f in all_of(r)]

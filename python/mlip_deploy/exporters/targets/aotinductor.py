@@ -277,9 +277,18 @@ def _product(
 
 
 def _product_backward(
-    gradients: list[Tensor], features: Tensor, harmonics: Tensor, radial: Tensor, *rest: Any
+    gradients: list[Tensor],
+    features: Tensor,
+    harmonics: Tensor,
+    radial: Tensor,
+    edge_index: Tensor,
+    paths: list[int],
+    coefficients: Tensor,
+    table: Tensor,
+    step: float,
+    features_wanted: bool,
+    *_: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    features_wanted = rest[-1]
     return (
         features.new_empty(features.shape if features_wanted else [0]),
         harmonics.new_empty(harmonics.shape),

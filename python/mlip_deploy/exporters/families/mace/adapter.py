@@ -94,7 +94,8 @@ def _energy_model(model: Any, dtype: torch.dtype, head: str, options: ExportOpti
     if not options.fuse:
         return MACEEnergy(converted, index)
     try:
-        return FusedMACEEnergy(converted, index, dtype, tabulate=options.tabulate(dtype == torch.float32))
+        tabulate = options.tabulate(dtype == torch.float32)
+        return FusedMACEEnergy(converted, index, dtype, tabulate, options.note)
     except NotFusible as reason:
         raise MLIPError(f"{reason}. This model has no fused form; export its own layers: add --no-fuse") from reason
 

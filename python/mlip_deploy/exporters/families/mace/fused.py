@@ -2,10 +2,9 @@
 
 Per layer: `mlip::equivariant_linear`, `mlip::ghost_gather`, `mlip::edge_tensor_product` in place of gather, tensor
 product and sum over neighbours, `mlip::symmetric_contraction`, `mlip::equivariant_linear`. Radial networks can be
-tables (see `radial_table`), unless the radial basis depends on the elements too.
+tables: see radial.py.
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -14,19 +13,21 @@ from torch import Tensor, nn
 from mlip_deploy.exporters.families.mace.gated import NONLINEAR, NonLinearLayer
 from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
 from mlip_deploy.exporters.families.mace.plain import EdgeFeatures, EnergySum
+from mlip_deploy.exporters.families.mace.radial import LayerTables, tabulated
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
 from mlip_deploy.exporters.interface import given
 from mlip_deploy.exporters.layers.equivariant import (
     Convolution,
     EdgeHarmonics,
     EquivariantLinear,
+    NeighbourSum,
     NotFusible,
     element_term,
     linear_term,
     table_term,
     to_blocks,
 )
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.progress import Progress, silent
 
 FUSIBLE = {
     "RealAgnosticInteractionBlock",
@@ -42,19 +43,25 @@ class FusedMACEEnergy(nn.Module):
     Args:
         model: MACE or ScaleShiftMACE in `dtype`; with further inputs `forward` takes settings.
         head: index of the head.
+        dtype: of the model.
+        tabulate: make tables of the radial networks, if they do not grow too large.
+        note: is told what was chosen.
 
     Raises:
         NotFusible: for a layer that has no fused form.
     """
 
-    __constants__ = ("has_inputs", "needs_features")
+    __constants__ = ("has_inputs", "needs_features", "several_tables")
+    table_of_pair: Tensor
 
-    def __init__(self, model: Any, head: int, dtype: torch.dtype, tabulate: bool):
+    def __init__(self, model: Any, head: int, dtype: torch.dtype, tabulate: bool, note: Progress = silent):
         super().__init__()
         self.n_elements = int(model.atomic_numbers.numel())
         self.edge_features = EdgeFeatures(model)
         self.harmonics = EdgeHarmonics(model.spherical_harmonics)
-        tabulate = tabulate and not hasattr(model.radial_embedding, "distance_transform")
+        tables = tabulated(model, dtype, note) if tabulate else None
+        self.several_tables = tables is not None and tables.several
+        self.register_buffer("table_of_pair", tables.of_pair if tables else torch.zeros(0, 0, dtype=torch.int64))
         with torch.no_grad():
             embedding = model.node_embedding(torch.eye(self.n_elements, dtype=dtype))
         # Features that depend on settings are no table of the elements: the first layer is then like the others.
@@ -63,11 +70,9 @@ class FusedMACEEnergy(nn.Module):
         layers: list[nn.Module] = []
         for interaction, product in zip(model.interactions, model.products, strict=True):
             features = None if layers or self.has_inputs else embedding
-            if type(interaction).__name__ == NONLINEAR:
-                layers.append(NonLinearLayer(interaction, product, features, self.n_elements, dtype))
-                continue
-            table = _tabulated(model, interaction, dtype) if tabulate else None
-            layers.append(FusedMACELayer(interaction, product, features, table, self.n_elements, dtype))
+            layer = NonLinearLayer if type(interaction).__name__ == NONLINEAR else FusedMACELayer
+            table = tables.layers[len(layers)] if tables else None
+            layers.append(layer(interaction, product, features, table, self.n_elements, dtype))
         self.layers = nn.ModuleList(layers)
         self.needs_features = any(layer.needs_features for layer in self.layers)
         for readout in model.readouts:
@@ -103,6 +108,9 @@ class FusedMACEEnergy(nn.Module):
             one_hot = torch.nn.functional.one_hot(node_types, self.n_elements).to(edge_vectors.dtype)
             radial, separate = self.edge_features(distances.unsqueeze(1), one_hot, edge_index.flip(0))
             cutoff = cutoff.unsqueeze(1) if separate is None else separate
+        table_of_edge: Tensor | None = None
+        if self.several_tables:
+            table_of_edge = self.table_of_pair[node_types[edge_index[0]], node_types[edge_index[1]]]
         blocks: list[Tensor] = []
         first = edge_vectors
         if self.has_inputs:
@@ -110,7 +118,7 @@ class FusedMACEEnergy(nn.Module):
             blocks.append(first.unsqueeze(1))
         features: list[Tensor] = []
         for layer in self.layers:
-            blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff)
+            blocks = layer(blocks, node_types, n_owned, edge_index, harmonics, distances, radial, cutoff, table_of_edge)
             features.append(torch.cat([block.transpose(1, 2).flatten(1) for block in blocks], dim=1))
         energies: Tensor = self.energy(features, node_types, n_owned, edge_index, distances)
         if self.has_inputs:
@@ -142,11 +150,11 @@ class FusedMACELayer(nn.Module):
     Args:
         interaction, product: MACE's.
         embedding: features of each element [n_elements, channels] for the first layer, None for the others.
-        table: radial table and its step; None to evaluate the radial network.
+        tables: of the radial networks; None to evaluate them.
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("first", "has_density", "residual", "same_for_all")
+    __constants__ = ("first", "has_density", "residual", "same_for_all", "tabulated")
     rows: Tensor
 
     def __init__(
@@ -154,7 +162,7 @@ class FusedMACELayer(nn.Module):
         interaction: Any,
         product: Any,
         embedding: Tensor | None,
-        table: tuple[Tensor, float] | None,
+        tables: LayerTables | None,
         n_elements: int,
         dtype: torch.dtype,
     ):
@@ -179,9 +187,14 @@ class FusedMACELayer(nn.Module):
                     skip = interaction.skip_tp(embedding, torch.eye(n_elements, dtype=dtype))
                     terms.append(table_term(to_blocks(skip, interaction.skip_tp.irreps_out)))
         self.register_buffer("rows", rows)
-        self.density = interaction.density_fn if self.has_density else nn.Identity()
-        self.convolution = Convolution(interaction.conv_tp, interaction.conv_tp_weights, table)
-        self.needs_features = self.has_density or not self.convolution.tabulated
+        self.tabulated = tables is not None
+        self.needs_features = not self.tabulated
+        self.density: nn.Module = nn.Identity()
+        if self.has_density:
+            self.density = NeighbourSum(*tables.density) if tables and tables.density else interaction.density_fn
+        self.convolution = Convolution(
+            interaction.conv_tp, interaction.conv_tp_weights, tables.convolution if tables else None
+        )
         factor = 1.0 if self.has_density else 1.0 / float(interaction.avg_num_neighbors)
         self.linear = EquivariantLinear(linear_term(interaction.linear, None, factor), as_rows=self.residual)
         self.selector: nn.Module = nn.Identity()
@@ -201,18 +214,23 @@ class FusedMACELayer(nn.Module):
         distances: Tensor,
         radial: Tensor,
         cutoff: Tensor,
+        table_of_edge: Tensor | None,
     ) -> list[Tensor]:
         types = node_types[:n_owned]
         if self.first:
             rows = self.rows.index_select(0, node_types)
         else:
             rows = torch.ops.mlip.ghost_gather(self.linear_up(blocks, types)[0], node_types.shape[0])
-        convolved = self.convolution(rows, harmonics, distances, radial, cutoff, edge_index, n_owned)
+        convolved = self.convolution(rows, harmonics, distances, radial, cutoff, edge_index, n_owned, table_of_edge)
         messages = self.linear(convolved, types)
         if self.has_density:
-            of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
-            density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
-            norm = 1.0 / (density.index_add(0, edge_index[0], of_edges) + 1.0)
+            if self.tabulated:
+                density = self.density(distances, edge_index, n_owned, node_types.shape[0], table_of_edge)
+            else:
+                of_edges = torch.tanh(self.density(radial) ** 2) * cutoff
+                density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
+                density = density.index_add(0, edge_index[0], of_edges)
+            norm = 1.0 / (density + 1.0)
             if not self.residual:
                 norm = norm.unsqueeze(2)
             messages = [message * norm for message in messages]
@@ -223,17 +241,3 @@ class FusedMACELayer(nn.Module):
             products = products + blocks
         result: list[Tensor] = self.linear_out(products, types)
         return result
-
-
-def _tabulated(model: Any, interaction: Any, dtype: torch.dtype) -> tuple[Tensor, float] | None:
-    """The radial network of an interaction as a table, made in float64 for a model of type `dtype`."""
-    embedding = copy.deepcopy(model.radial_embedding).double()
-    network = copy.deepcopy(interaction.conv_tp_weights).double()
-    nothing = torch.zeros(0)
-
-    def weights(r: Tensor) -> Tensor:
-        features, cutoff = embedding(r.unsqueeze(1), nothing, nothing, nothing)
-        result: Tensor = network(features)
-        return result if cutoff is None else result * cutoff
-
-    return radial_table(weights, float(model.r_max), dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.families.mace.radial import LayerTables
 from mlip_deploy.exporters.families.mace.symmetric_contraction import SymmetricContraction
 from mlip_deploy.exporters.layers.element_layers import ElementTables
 from mlip_deploy.exporters.layers.equivariant import (
@@ -16,6 +17,7 @@ from mlip_deploy.exporters.layers.equivariant import (
     EquivariantLinear,
     Gate,
     GateChannel,
+    NeighbourSum,
     NotFusible,
     activations_of,
     linear_term,
@@ -32,18 +34,28 @@ class NonLinearLayer(nn.Module):
     Args:
         interaction, product: MACE's.
         embedding: features of each element [n_elements, channels] for the first layer, None for the others.
+        tables: of the radial networks; None to evaluate them.
         n_elements: of the model.
         dtype: of the model.
     """
 
     # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("first", "same_for_all")
+    __constants__ = ("first", "same_for_all", "tabulated")
     rows: Tensor
 
-    def __init__(self, interaction: Any, product: Any, embedding: Tensor | None, n_elements: int, dtype: torch.dtype):
+    def __init__(
+        self,
+        interaction: Any,
+        product: Any,
+        embedding: Tensor | None,
+        tables: LayerTables | None,
+        n_elements: int,
+        dtype: torch.dtype,
+    ):
         super().__init__()
         self.first = embedding is not None
-        self.needs_features = True
+        self.tabulated = tables is not None
+        self.needs_features = not self.tabulated
         self.linear_up: nn.Module = nn.Identity()
         rows = torch.zeros(0)
         if embedding is None:
@@ -58,9 +70,14 @@ class NonLinearLayer(nn.Module):
             rows = torch.cat([block.flatten(1) for block in to_blocks(up, interaction.linear_up.irreps_out)], dim=1)
             self.residual = ElementTables(residual)
         self.register_buffer("rows", rows)
-        self.radial_network = NetworkOfPairs(interaction.conv_tp_weights, interaction, n_elements, dtype)
-        self.density = NetworkOfPairs(interaction.density_fn, interaction, n_elements, dtype)
-        self.convolution = EdgeTensorProduct(interaction.conv_tp)
+        self.radial_network: nn.Module = nn.Identity()
+        if tables and tables.density:
+            self.density: nn.Module = NeighbourSum(*tables.density)
+            self.convolution = EdgeTensorProduct(interaction.conv_tp, *tables.convolution)
+        else:
+            self.radial_network = NetworkOfPairs(interaction.conv_tp_weights, interaction, n_elements, dtype)
+            self.density = NetworkOfPairs(interaction.density_fn, interaction, n_elements, dtype)
+            self.convolution = EdgeTensorProduct(interaction.conv_tp)
         self.linear_1 = EquivariantLinear(linear_term(interaction.linear_1))
         self.alpha, self.beta = float(interaction.alpha), float(interaction.beta)
         self.gate = block_gate(interaction.equivariant_nonlin)
@@ -79,6 +96,7 @@ class NonLinearLayer(nn.Module):
         distances: Tensor,
         radial: Tensor,
         cutoff: Tensor,
+        table_of_edge: Tensor | None,
     ) -> list[Tensor]:
         types = node_types[:n_owned]
         if self.first:
@@ -89,13 +107,18 @@ class NonLinearLayer(nn.Module):
             residual = self.residual(up, types)
             owned = torch.cat([block.flatten(1) for block in up], dim=1)
             rows = torch.ops.mlip.ghost_gather(owned, node_types.shape[0])
-        centres, neighbours = node_types[edge_index[0]], node_types[edge_index[1]]
-        weights = self.radial_network(radial, centres, neighbours) * cutoff
-        of_edges = torch.tanh(self.density(radial, centres, neighbours) ** 2) * cutoff
-        density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
-        density = density.index_add(0, edge_index[0], of_edges)
+        if self.tabulated:
+            weights = distances
+            density = self.density(distances, edge_index, n_owned, node_types.shape[0], table_of_edge)
+        else:
+            centres, neighbours = node_types[edge_index[0]], node_types[edge_index[1]]
+            weights = self.radial_network(radial, centres, neighbours) * cutoff
+            of_edges = torch.tanh(self.density(radial, centres, neighbours) ** 2) * cutoff
+            density = torch.zeros([n_owned, 1], dtype=radial.dtype, device=radial.device)
+            density = density.index_add(0, edge_index[0], of_edges)
         norm = (1.0 / (density * self.beta + self.alpha)).unsqueeze(2)
-        messages = self.linear_1(self.convolution(rows, harmonics, weights, edge_index, n_owned), types)
+        convolved = self.convolution(rows, harmonics, weights, edge_index, n_owned, table_of_edge)
+        messages = self.linear_1(convolved, types)
         updated = [message * norm + own for message, own in zip(messages, residual)]  # noqa: B905  TorchScript
         updated = self.linear_2(self.gate(updated), types)
         products = self.contraction(updated[0], torch.zeros_like(types) if self.same_for_all else types)
