@@ -19,7 +19,6 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 import mlip_deploy
 from mlip_deploy.ase import MLIPCalculator, MLIPGuard
@@ -33,8 +32,11 @@ def hot_run(model: Path, crystal: Atoms, temperature: float, steps: int, dump: P
     atoms = crystal.copy()
     atoms.calc = MLIPCalculator(model)
     random = np.random.default_rng(1)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=random)
-    dynamics = Langevin(atoms, 1 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=random)
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(widths[:, None] * random.standard_normal((len(atoms), 3)))
+    dynamics = Langevin(
+        atoms, 1 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=random, fixcm=False
+    )
     guard = MLIPGuard(dynamics, 5, grade=THRESHOLD, dump=dump, spacing=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuardWarning)  # what it found is printed below
@@ -75,6 +77,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path(), help="folder for what is written")
     options = arguments.parse_args()
     out, collected = options.out, options.out / "frames.extxyz"
+    out.mkdir(parents=True, exist_ok=True)
     collected.unlink(missing_ok=True)  # a guard appends
     crystal = bulk("Si", cubic=True).repeat(options.repeat)
 

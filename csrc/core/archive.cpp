@@ -41,9 +41,10 @@ Validation read_validation(const SealedArchive& archive, const std::string& engi
 }
 
 std::string no_features(const Contract& contract) {
-  const std::string why = contract.backend == BackendKind::aotinductor
-                              ? "a compiled file has none. Use one that is not: mlip export without --backend"
-                              : "its file has none. Write it anew: mlip export";
+  std::string why = "its file has none. Write it anew: mlip export";
+  if (contract.backend == BackendKind::aotinductor)
+    why = "a compiled file has none. Use one that is not: mlip export without --backend";
+  if (contract.model_family == "composed") why = "a file that is composed of several has none. Use that of a member";
   return contract.model_name + ": grades need the features that enter the read-out, and " + why;
 }
 

@@ -1,7 +1,10 @@
 #include "fix_mlip_guard.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "atom.h"
 #include "comm.h"
@@ -32,6 +35,7 @@ FixMLIPGuard::FixMLIPGuard(LAMMPS* lmp, int narg, char** arg) : Fix(lmp, narg, a
   global_freq = 1;  // the last check is always there
   peratom_freq = nevery;
   open_dump();
+  if (stops_) require_folder_of_restart();
 }
 
 FixMLIPGuard::~FixMLIPGuard() { memory->destroy(array_atom); }
@@ -82,13 +86,21 @@ void FixMLIPGuard::parse(int narg, char** arg) {
 // Before step 0: a run does not find out at its first alarm that there is no file.
 void FixMLIPGuard::open_dump() {
   if (dump_name_.empty()) return;
-  int failed = 0;
-  if (comm->me == 0) {
-    dump_.open(dump_name_, std::ios::app);
-    failed = !dump_.good();
-  }
+  if (comm->me == 0) dump_.open(dump_name_, std::ios::app);
+  require_writable(dump_.good(), dump_name_, "dump");
+}
+
+// The file itself appears at an alarm.
+void FixMLIPGuard::require_folder_of_restart() {
+  const auto folder = std::filesystem::path(restart_name_).parent_path();
+  require_writable(access(folder.empty() ? "." : folder.c_str(), W_OK) == 0, restart_name_, "restart");
+}
+
+/// @param writable as rank 0 found it
+void FixMLIPGuard::require_writable(bool writable, const std::string& name, const char* keyword) {
+  int failed = writable ? 0 : 1;
   MPI_Bcast(&failed, 1, MPI_INT, 0, world);
-  if (failed) error->all(FLERR, "fix mlip/guard: '{}' cannot be written. Name another file: dump FILE", dump_name_);
+  if (failed) error->all(FLERR, "fix mlip/guard: '{}' cannot be written. Name another file: {} FILE", name, keyword);
 }
 
 int FixMLIPGuard::setmask() {
@@ -313,6 +325,8 @@ void FixMLIPGuard::write(const std::vector<double>& rows, int columns) {
 void FixMLIPGuard::stop() {
   // As LAMMPS's own restarts during a run: without `noinit` it would set the system up anew.
   input->one("write_restart " + restart_name_ + " noinit");
+  input->one(
+      fmt::format("# stopped by fix {} mlip/guard", id));  // otherwise LAMMPS quotes write_restart as the line at fault
   error->all(FLERR, "{}. The run was stopped; {} holds its state", message_, restart_name_);
 }
 

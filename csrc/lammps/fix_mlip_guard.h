@@ -71,6 +71,8 @@ class FixMLIPGuard : public Fix {
 
   void parse(int narg, char** arg);
   void open_dump();
+  void require_folder_of_restart();
+  void require_writable(bool writable, const std::string& name, const char* keyword);
   bool is_due() const;
   /// Ask the pair style for what is guarded, before a step that is due.
   void ask();

@@ -1,7 +1,8 @@
 // Grades: how far atoms are from the environments that a model has been shown to know, and uncertainties of energies,
 // calibrated with labels (core/domain_record.h).
 //
-// The same tensor operations on every device and for every engine, in the type of the features.
+// In the type of the features. Grades are tensor operations on a device, and one loop over the atoms on the CPU: there
+// the many small operations would cost several percent of a step of few atoms.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,6 +26,10 @@ class Domain {
   /// @return [n]: 1 is as far as the farthest hundredth of the reference environments of the atom's element, more is
   ///         outside; infinity for an element without reference environments
   at::Tensor grades(const at::Tensor& features, const at::Tensor& types) const;
+  /// The same on the CPU.
+  /// @param types of the first n nodes
+  void grades_on_cpu(const at::Tensor& features, const std::vector<std::int64_t>& types,
+                     std::vector<double>& grades) const;
 
   // Where the domain was fitted to frames with energies:
 
@@ -37,16 +42,20 @@ class Domain {
   double energy_uncertainty(std::vector<double> features, Exchange* exchange) const;
 
  private:
-  /// DomainOfElement in tensors; points transposed, with their squares.
+  /// DomainOfElement in tensors, and what comes of them; `points` is transposed.
   struct OfElement {
     std::int64_t type;
     double distance;
-    at::Tensor mean, axes, scales, points, squares;
+    at::Tensor mean, axes, axes_transposed, scales, points, squares;
   };
 
+  template <typename T>
+  void grades_of(const at::Tensor& features, const std::vector<std::int64_t>& types, double* grades) const;
+
   std::vector<OfElement> elements_;
-  std::vector<double> factor_;  // DomainRecord::uncertainty_factor
-  at::Tensor factor_of_atoms_;  // the same, transposed, in the type of the features
+  std::vector<const OfElement*> of_type_;  // null where there is none
+  std::vector<double> factor_;             // DomainRecord::uncertainty_factor
+  at::Tensor factor_of_atoms_;             // the same, transposed, in the type of the features
 };
 
 }  // namespace mlip

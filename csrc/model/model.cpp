@@ -304,6 +304,10 @@ void Model::evaluate(const Graph& graph, Evaluation& result, Exchange* exchange,
       copy(found.features.sum(0, false, at::kDouble), contract_.features, "summed features", sum_of_features);
     }
     if (!wanted.grades) return;
+    if (found.features.is_cpu()) {
+      domain_->grades_on_cpu(found.features, graph.node_types, result.grades);
+      return;
+    }
     const at::Tensor types = view(graph.node_types).narrow(0, 0, graph.n_owned).to(at::Device(device_));
     copy(domain_->grades(found.features, types), graph.n_owned, "grades", result.grades);
   });

@@ -50,7 +50,7 @@ def deviations(paths, atoms):
 
 
 def read_deviations(path):
-    """As dpgen and dpdata read it."""
+    """As dpgen reads it."""
     head = path.read_text().splitlines()[0].split()
     assert head == ["#", "step", "max_devi_v", "min_devi_v", "avg_devi_v", "max_devi_f", "min_devi_f", "avg_devi_f"]
     return np.loadtxt(path, ndmin=2)

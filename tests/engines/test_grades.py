@@ -231,14 +231,17 @@ def test_page(graded, tmp_path):
     assert (tmp_path / "grades.dump").read_text().count("f_grades") == 2
 
 
-def test_bench_puts_a_step_with_grades_beside_one_without(graded, tiny):
-    measured = ("--against", "grades", "--systems", "nacl64", "--engines", "ase,lammps")
-    done = mlip("bench", graded[0], *measured, "--pairs", "1", "--steps", "1", "--no-memory", "--json", "-")
+def test_bench_puts_a_step_with_each_beside_one_without(graded, tiny):
+    of_domain = ("--against", "grades", "--against", "uncertainties")
+    measured = ("--systems", "nacl64", "--engines", "ase,lammps", "--pairs", "1", "--steps", "1", "--no-memory")
+    done = mlip("bench", graded[0], *of_domain, *measured, "--json", "-")
     assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)["records"]
-    assert [record["results"][1]["name"] for record in records] == ["graded.mlip.pt with grades"] * 2
-    assert all(record["results"][1]["ratio"] > 0 for record in records)
-    assert "has no domain. Type: mlip domain fit" in " ".join(mlip("bench", tiny, *measured).stderr.split())
+    for record in json.loads(done.stdout)["records"]:
+        _, grades, uncertainties = record["results"]
+        assert grades["name"] == "graded.mlip.pt with grades"
+        assert uncertainties["name"] == "graded.mlip.pt with uncertainties"
+        assert min(grades["ratio"], uncertainties["ratio"]) > 0
+    assert "has no domain. Type: mlip domain fit" in " ".join(mlip("bench", tiny, *of_domain).stderr.split())
 
 
 def test_what_a_grade_says(graded):
@@ -371,8 +374,13 @@ def test_a_record_that_cannot_be_read(damage, words, graded, tmp_path):
 
 def test_a_file_without_features(toy_local, tmp_path):
     refused(toy_local, r"grades need the features that enter the read-out, and its file has none", tmp_path)
-    with pytest.raises(MLIPError, match="has no features, which a domain lives on"):
+    with pytest.raises(MLIPError, match=r"has no features, which a domain lives on\. Write it anew"):
         mlip_deploy.fit_domain(toy_local, [frames()], output=tmp_path / "out.mlip.pt")
+    mean = tmp_path / "mean.mlip.pt"
+    mlip_deploy.compose("mean", [toy_local, toy_local], mean)
+    refused(mean, "a file that is composed of several has none. Use that of a member", tmp_path)
+    with pytest.raises(MLIPError, match=r"composed of several\. Take the file of a member"):
+        mlip_deploy.fit_domain(mean, [frames()], output=tmp_path / "out.mlip.pt")
 
 
 # ---- what cannot be fitted ------------------------------------------------------------------------------------------

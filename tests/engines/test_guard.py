@@ -138,6 +138,7 @@ def test_lammps_stops_with_a_restart(ranks, members, tmp_path):
     message = re.search(r"fix mlip/guard, step (\d+): atom (\d+) \((Na|Cl)\) has a force deviation of", str(stopped))
     assert message, stopped
     assert "The run was stopped; mlip_guard.restart holds its state" in str(stopped)
+    assert "write_restart" not in (tmp_path / "log.lammps").read_text().partition("ERROR")[2]
     step = int(message.group(1))
     assert 0 < step < 400
     (frame,) = read(tmp_path / "frames.extxyz", ":")
@@ -248,6 +249,10 @@ REFUSED = {
     "no steps": ("0 deviation 0.3", 2, "N is 0, expected 1 or more steps"),
     "a dump that cannot be written": (
         "2 deviation 0.3 dump no/such/folder", 2, "'no/such/folder' cannot be written. Name another file: dump FILE",
+    ),
+    "a restart that cannot be written": (
+        "2 deviation 0.3 action stop restart no/such/file", 2,
+        "'no/such/file' cannot be written. Name another file: restart FILE",
     ),
 }  # fmt: skip
 

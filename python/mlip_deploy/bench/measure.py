@@ -45,14 +45,20 @@ class Workload:
     """of the model, as the engines take it: cpu, cuda, cuda:N or auto"""
 
 
+FROM_THE_DOMAIN = {"grades": ("grade", "grade"), "uncertainties": ("energies_uncertainty", "uncertainty")}
+"""What a file with a domain can give in every step: the property in ASE, and the name for `fix pair` in LAMMPS."""
+
+
 @dataclass(frozen=True)
-class WithGrades:
-    """An artifact that gives grades in every step."""
+class WithDomain:
+    """An artifact that gives a quantity of its domain in every step."""
 
     path: str
+    quantity: str
+    """of FROM_THE_DOMAIN"""
 
     def __str__(self) -> str:
-        return f"{Path(self.path).name} with grades"
+        return f"{Path(self.path).name} with {self.quantity}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class PairStyle:
         return " ".join(str(Path(word).resolve()) if Path(word).is_file() else word for word in words)
 
 
-Contestant = str | Framework | WithGrades | Calculator | PairStyle
+Contestant = str | Framework | WithDomain | Calculator | PairStyle
 """The path of an artifact, its framework, or somebody else's code."""
 
 
@@ -318,19 +324,21 @@ def _runner(contestant: Contestant, case: Workload) -> Callable[[Atoms], Any]:
         return _OpenMMRunner(str(contestant), case)
     from mlip_deploy.ase import MLIPCalculator
 
-    graded = isinstance(contestant, WithGrades)
-    path = contestant.path if isinstance(contestant, WithGrades) else contestant
-    return _ArtifactRunner(MLIPCalculator(path, device=case.device, threads=case.threads, grade=graded))
+    properties = ["energy", "forces", "stress"]
+    path = contestant.path if isinstance(contestant, WithDomain) else contestant
+    if isinstance(contestant, WithDomain):
+        properties.append(FROM_THE_DOMAIN[contestant.quantity][0])
+    return _ArtifactRunner(MLIPCalculator(path, device=case.device, threads=case.threads), properties)
 
 
 class _ArtifactRunner:
     """Evaluates through the ASE calculator and knows how long the bare model took."""
 
-    def __init__(self, calculator: Any):
-        self.calculator = calculator
+    def __init__(self, calculator: Any, properties: list[str]):
+        self.calculator, self._properties = calculator, properties
 
     def __call__(self, atoms: Atoms) -> None:
-        self.calculator.calculate(atoms)
+        self.calculator.calculate(atoms, self._properties)
 
     def seconds_in_model(self) -> float:
         seconds: float = self.calculator.potential.timings()[1]
@@ -385,11 +393,11 @@ thermo 100000
 """
 LAMMPS_SAMPLE = """\
 {style}
-{grades}
+{domain}
 run {warm_up}
 print "mlip_sample"
 run {steps}
-{no_grades}
+{no_domain}
 """
 LAMMPS_STYLE = """\
 pair_style mlip device {device} threads {threads}
@@ -413,7 +421,7 @@ class LAMMPSSample(NamedTuple):
 
 
 def lammps_samples(
-    atoms: Atoms, styles: list[str | WithGrades | PairStyle], threads: int, ranks: int, steps: int, device: str = "cpu"
+    atoms: Atoms, styles: list[str | WithDomain | PairStyle], threads: int, ranks: int, steps: int, device: str = "cpu"
 ) -> list[LAMMPSSample]:
     """Run artifacts and other styles one after another in one LAMMPS, and measure each."""
     from mlip_deploy.engines.lammps import run
@@ -423,18 +431,18 @@ def lammps_samples(
         frame = write_data(atoms, directory / "data.lammps")
         script = LAMMPS_HEAD
         for number, one in enumerate(styles):
-            graded = isinstance(one, WithGrades)
+            given = FROM_THE_DOMAIN[one.quantity][1] if isinstance(one, WithDomain) else None
             if isinstance(one, PairStyle):
                 style = one.script(frame.elements)
             else:
-                link = link_model(one.path if isinstance(one, WithGrades) else one, directory, f"model-{number}")
+                link = link_model(one.path if isinstance(one, WithDomain) else one, directory, f"model-{number}")
                 style = LAMMPS_STYLE.format(
                     device=device, threads=threads, path=link.name, elements=" ".join(frame.elements)
                 )
             script += LAMMPS_SAMPLE.format(
                 style=style,
-                grades="fix grades all pair 1 mlip grade 1" if graded else "",
-                no_grades="unfix grades" if graded else "",
+                domain=f"fix domain all pair 1 mlip {given} 1" if given else "",
+                no_domain="unfix domain" if given else "",
                 warm_up=WARM_UP,
                 steps=steps,
             )

@@ -17,6 +17,7 @@ from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import require_file
 
 if TYPE_CHECKING:
+    from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.bench.measure import Contestant
 
 
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         action="append",
         default=[],
-        help="another artifact, 'grades' for the same one with grades in every step, or 'original' for the training "
-        "framework's own code "
+        help="another artifact, 'grades' or 'uncertainties' for the same one with these in every step, or 'original' "
+        "for the training framework's own code "
         "('original:CHECKPOINT' if the artifact came from a file), 'original+ACCELERATOR' with one of "
         f"{', '.join(ACCELERATORS)}; 'MODULE:FUNCTION' for the ASE calculator that a function returns; "
         "'pair_style ...; pair_coeff ... {elements}' for another style of LAMMPS; may be given several times",
@@ -156,20 +157,17 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     """Says what is wrong with a file before a process is started."""
     from mlip_deploy.artifact.reader import Artifact
     from mlip_deploy.bench.frameworks import parse_framework
-    from mlip_deploy.bench.measure import Calculator, PairStyle, WithGrades
+    from mlip_deploy.bench.measure import FROM_THE_DOMAIN, Calculator, PairStyle, WithDomain
 
     file = str(arguments.file)
     artifact = Artifact(file)
     contestants: list[Contestant] = [file]
     for other in arguments.against:
-        if other == "grades":
-            if artifact.domain() is None:
-                raise MLIPError(
-                    f"--against grades: '{file}' has no domain. Type: mlip domain fit {file} --frames FRAMES"
-                )
+        if other in FROM_THE_DOMAIN:
+            _require_domain(artifact, other)
             if "openmm" in arguments.engines:
-                raise MLIPError("--against grades: measured in ase and lammps. Leave openmm out of --engines")
-            contestants.append(WithGrades(file))
+                raise MLIPError(f"--against {other}: measured in ase and lammps. Leave openmm out of --engines")
+            contestants.append(WithDomain(file, other))
             continue
         if other.startswith("pair_style "):
             if arguments.engines != ["lammps"]:
@@ -185,3 +183,14 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
             Artifact(other)
         contestants.append(framework or other)
     return contestants
+
+
+def _require_domain(artifact: Artifact, quantity: str) -> None:
+    domain, fit = artifact.domain(), f"Type: mlip domain fit {artifact.path} --frames FRAMES"
+    if domain is None:
+        raise MLIPError(f"--against {quantity}: '{artifact.path}' has no domain. {fit}")
+    if quantity == "uncertainties" and domain.uncertainty is None:
+        raise MLIPError(
+            f"--against {quantity}: '{artifact.path}' has no uncertainties of energies, which its domain needs labels "
+            f"for: 20 frames or more with energies. {fit}"
+        )

@@ -105,9 +105,7 @@ def fit_domain(
     artifact = Artifact(path)
     output = Path(output or path)
     require_file(output)
-    if artifact.contract.features is None:
-        raise MLIPError(f"'{path}' has no features, which a domain lives on. Write it anew: mlip export, without "
-                        "--backend aotinductor")  # fmt: skip
+    require_features(artifact)
     calculator = MLIPCalculator(path, device=device, threads=threads)
     found, sources = _gather(calculator, frames, sampled, temperatures, progress)
     environments = environments_of(calculator, found, progress)
@@ -115,6 +113,22 @@ def fit_domain(
     head, record = fit(artifact, environments, sources)
     write_domain(Path(path), output, record)
     return head
+
+
+def require_features(artifact: Artifact) -> None:
+    """Require that the file gives the features of atoms.
+
+    Raises
+    ------
+    MLIPError
+        Says what to do.
+    """
+    if artifact.contract.features is not None:
+        return
+    cure = "Write it anew: mlip export, without --backend aotinductor"
+    if artifact.contract.model.family == "composed":
+        cure = "It is composed of several. Take the file of a member"
+    raise MLIPError(f"'{artifact.path}' has no features, which a domain lives on. {cure}")
 
 
 def _gather(
@@ -133,6 +147,9 @@ def _gather(
             if str(source) in DATASETS:
                 known = set(calculator.contract.elements)
                 new = [frame for frame in new if known.issuperset(frame.atoms.get_chemical_symbols())]
+                if not new:
+                    name = calculator.contract.model.name
+                    raise MLIPError(f"the set {source} has no structure whose elements {name} knows. Name another set")
             words.append(Path(source).name)
         else:
             new = [Frame.of(atoms, f"frame {k}") for k, atoms in enumerate(source, start=1)]

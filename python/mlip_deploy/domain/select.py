@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_deploy.ase import MLIPCalculator
-from mlip_deploy.domain.fit import environments_of
+from mlip_deploy.domain.fit import environments_of, require_features
 from mlip_deploy.domain.frames import Frame
 from mlip_deploy.domain.space import space_of
 from mlip_deploy.errors import MLIPError
@@ -64,8 +64,7 @@ def select_frames(
     if not frames:
         raise MLIPError("there are no frames to choose from")
     calculator = MLIPCalculator(path, device=device, threads=threads)
-    if calculator.contract.features is None:
-        raise MLIPError(f"'{path}' has no features, in which frames are compared. Write it anew: mlip export")
+    require_features(calculator.artifact)
     environments = environments_of(calculator, [Frame(atoms, f"frame {k + 1}") for k, atoms in enumerate(frames)],
                                    progress)  # fmt: skip
     spaces = calculator.artifact.spaces()
