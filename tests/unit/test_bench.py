@@ -24,6 +24,7 @@ from mlip_deploy.bench.measure import (
     PairStyle,
     Workload,
     compare,
+    lammps_samples,
     measure,
     peak_memory,
     peak_memory_per_atom,
@@ -113,11 +114,35 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
             assert min(result["wall"]) > 0
             assert result["share_outside_model"] > 0
         first, second = record["results"]
-        cpu = [b / a for a, b in zip(first["cpu"], second["cpu"], strict=True)]
-        assert second["ratios"] == pytest.approx(cpu)
+        if record["case"]["engine"] == "ase":  # steps in LAMMPS are too short for its clock
+            assert second["clock"] == "cpu"
+        ratios = [b / a for a, b in zip(first[second["clock"]], second[second["clock"]], strict=True)]
+        assert second["ratios"] == pytest.approx(ratios)
     assert report["rooflines"][0]["operations"]["convolution"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "katom-step/s" in capsys.readouterr().out
+
+
+def test_without_cpu_seconds_in_each_sample_wall_seconds_are_compared() -> None:
+    case = Workload("si8", "lammps", threads=1, ranks=1)
+    first = Measurement("file", 8, wall=[2e-3, 2e-3], cpu=[1e-3, 1e-3])
+    told = Measurement("other", 8, wall=[8e-3, 8e-3], cpu=[3e-3, 3e-3])
+    untold = Measurement("quick", 8, wall=[1e-3, 4e-3], cpu=[1e-3])
+    _, slow, quick = compare(case, [first, told, untold])["results"]
+    assert (slow["clock"], slow["ratios"]) == ("cpu", pytest.approx([3.0, 3.0]))
+    assert (quick["clock"], quick["ratios"]) == ("wall", pytest.approx([0.5, 2.0]))
+    assert compare(case, [untold, told])["results"][1]["clock"] == "wall"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "use", "expected"), [("0.25", "50.0", 0.125), ("0.01", "50.0", None), ("0.25", "0.0", None)]
+)
+def test_a_sample_too_short_for_the_clock_of_lammps_tells_no_cpu_seconds(seconds, use, expected, monkeypatch) -> None:
+    said = f"mlip_sample\nLoop time of {seconds} on 1 procs for 1 steps with 8 atoms\n{use}% CPU use with 1 MPI task\n"
+    monkeypatch.setattr("mlip_deploy.engines.lammps.run", lambda *_, **__: said)
+    style = PairStyle("pair_style lj/cut 4.0; pair_coeff * * 0.01 2.0")
+    (sample,) = lammps_samples(build_system("si8"), [style], threads=1, ranks=1, steps=1)
+    assert sample.cpu == (pytest.approx(expected) if expected else None)
 
 
 def test_atoms_per_gigabyte() -> None:

@@ -146,6 +146,16 @@ def test_bench(how, status, toy_local, start, tmp_path):
     ends_clean(process, how, tmp_path, status)
 
 
+def holds_a_frame(trajectory: Path) -> bool:
+    """Whether its last frame, of 32 atoms, can be read. A file that an engine has opened holds none at first."""
+    if trajectory.suffix == ".dcd":  # ASE does not read it: its header, and the frame
+        return trajectory.exists() and trajectory.stat().st_size > 276 + 32 * 12
+    try:
+        return len(read(trajectory)) == 32
+    except Exception:  # whatever a reader says of no file, of an empty one and of half a frame
+        return False
+
+
 @pytest.mark.parametrize(
     ("engine", "how", "status"), [("lammps", "Ctrl-C", 130), ("ase", signal.SIGTERM, 143), ("openmm", "Ctrl-C", 130)]
 )
@@ -158,12 +168,11 @@ def test_a_run_keeps_what_was_done(engine, how, status, pair_potential, start, t
     )
     run = tmp_path / "work" / "run"
     written = run / {"ase": "trajectory.traj", "lammps": "trajectory.lammpstrj", "openmm": "trajectory.dcd"}[engine]
-    wait_until(lambda: written.exists() and written.stat().st_size > 1000, process)
+    wait_until(lambda: holds_a_frame(written), process)
     ends_clean(process, how, tmp_path, status)
     page = (run / "report.html").read_text()
     assert "it was interrupted at step" in page
-    if engine != "openmm":
-        assert len(read(written)) == 32
+    assert holds_a_frame(written)
 
 
 COMMANDS = {

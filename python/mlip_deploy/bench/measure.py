@@ -115,7 +115,7 @@ class Measurement:
     wall: list[float] = field(default_factory=list)
     """s per step"""
     cpu: list[float] = field(default_factory=list)
-    """CPU-s per step, summed over threads; empty for several ranks"""
+    """CPU-s per step, summed over threads, of the samples that told them"""
     outside: list[float] = field(default_factory=list)
     """time outside the model over time in the model: neighbour list, forces, copies"""
     peak_memory_per_atom: float | None = None
@@ -217,12 +217,13 @@ def compare(case: Workload, measurements: list[Measurement]) -> dict[str, Any]:
     """Summaries, and beside each but the first the ratio of each pair of samples: how many times faster the first is.
 
     On one thread of a CPU the CPU seconds of the process are compared, which other programs on the machine change
-    little; otherwise wall-clock seconds.
+    little; otherwise, and where a sample has none, wall-clock seconds.
     """
     first = measurements[0]
     results = [first.summary()]
     for other in measurements[1:]:
-        clock = "cpu" if case.device == "cpu" and case.threads == 1 and first.cpu and other.cpu else "wall"
+        told = all(len(one.cpu) == len(one.wall) for one in (first, other))
+        clock = "cpu" if case.device == "cpu" and case.threads == 1 and told else "wall"
         ratios = [b / a for a, b in zip(getattr(first, clock), getattr(other, clock), strict=False)]
         ratio = statistics.median(ratios) if ratios else None
         results.append({**other.summary(), "clock": clock, "ratios": ratios, "ratio": ratio})
@@ -403,6 +404,8 @@ pair_style mlip device {device} threads {threads}
 pair_coeff * * "{path}" {elements}"""
 LOOP_TIME = re.compile(r"Loop time of (\S+) on ")
 CPU_USE = re.compile(r"^(\S+)% CPU use with 1 MPI task", flags=re.MULTILINE)
+SHORTEST_CPU_SAMPLE = 0.1
+"""s. LAMMPS asks for the user's share of CPU time, which Linux estimates from ticks of 1 to 10 ms."""
 OUTSIDE = re.compile(r"outside the model .*?\((\S+) %\)")
 
 
@@ -412,7 +415,7 @@ class LAMMPSSample(NamedTuple):
     wall: float
     """s per step"""
     cpu: float | None
-    """CPU-s per step, summed over threads; None for several ranks"""
+    """CPU-s per step, summed over threads; None for several ranks, and for samples too short to tell"""
     outside: float | None
     """time outside the model over the time in the model, which other styles do not tell"""
 
@@ -449,7 +452,8 @@ def lammps_samples(
         seconds, outside = LOOP_TIME.search(said), None if isinstance(one, PairStyle) else OUTSIDE.search(said)
         if seconds:
             wall, use = float(seconds[1]) / steps, CPU_USE.search(said)
-            cpu = 0.01 * float(use[1]) * wall if use else None
+            share = 0.01 * float(use[1]) if use and float(seconds[1]) >= SHORTEST_CPU_SAMPLE else 0.0
+            cpu = share * wall if share > 0.0 else None
             samples.append(LAMMPSSample(wall, cpu, 0.01 * float(outside[1]) if outside else None))
     if len(samples) != len(styles):
         raise MLIPError(f"LAMMPS printed {len(samples)} timings, expected {len(styles)}:\n{output[-2000:]}")

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--ranks", type=counts, default=[1], help="MPI ranks, for LAMMPS, such as 1,2")
     parser.add_argument("--pairs", type=int, default=5, help="samples of each contestant, taken in turn")
-    parser.add_argument("--steps", type=int, default=2, help="steps in one sample")
+    parser.add_argument(
+        "--steps", type=int, default=2, help="steps in one sample; LAMMPS tells CPU time of samples of 0.1 s and more"
+    )
     parser.add_argument(
         "--against",
         action="append",
