@@ -39,11 +39,18 @@ double tolerance(at::ScalarType type) { return type == at::kDouble ? float64_tol
 /// Tensors of the CPU go to the device of the first one.
 std::vector<IValue> call(const std::string& name, std::vector<IValue> stack) {
   std::optional<at::Device> device;
+  const auto moved = [&](const Tensor& tensor) {
+    if (!device) device = tensor.device();
+    return tensor.to(*device);
+  };
   for (IValue& value : stack) {
-    if (!device && value.isTensorList() && value.toTensorList().size() > 0) device = value.toTensorVector()[0].device();
-    if (!value.isTensor()) continue;
-    if (!device) device = value.toTensor().device();
-    value = value.toTensor().to(*device);
+    if (value.isTensor()) {
+      value = moved(value.toTensor());
+    } else if (value.isTensorList()) {
+      Tensors tensors;
+      for (const Tensor& tensor : value.toTensorVector()) tensors.push_back(moved(tensor));
+      value = tensors;
+    }
   }
   c10::Dispatcher::singleton().findSchemaOrThrow(("mlip::" + name).c_str(), "").callBoxed(stack);
   return stack;
@@ -221,7 +228,7 @@ Case so2_convolution(at::ScalarType type, std::int64_t n_edges, bool ordered, st
   of_operator.emplace_back(false);
   const auto own_rotations = [=](const Function& operation) -> Function {
     return [=](const Tensors& inputs) {
-      return Tensors{operation({inputs[0], inputs[1] * own, inputs[2], inputs[3]})[0]};
+      return Tensors{operation({inputs[0], inputs[1] * own.to(inputs[1].device()), inputs[2], inputs[3]})[0]};
     };
   };
   return {"so2_convolution up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges" +

@@ -197,7 +197,7 @@ def _require_no_settings(piece: Piece, subject: Subject) -> None:
     needed = must_be_given(subject.artifact)
     if needed and not piece.gives_settings:
         raise NotApplicableError(
-            f"settings: {', '.join(needed)} must be given at run time. See the sheet of a file in which they are fixed: "
+            f"settings: {', '.join(needed)} must be given at run time. See the sheet of a file with fixed ones: "
             f"mlip export ... {' '.join(f'--fix {name}=VALUE' for name in needed)}"
         )
 

@@ -31,7 +31,9 @@ IMAGES, LARGEST_FORCE, STEPS = 5, 0.02, 300
 
 def _with_hydrogen(iron: Atoms, site: str) -> Atoms:
     lattice_constant = iron.cell.lengths()[0] / CELLS
-    return iron + Atoms("H", positions=[lattice_constant * np.array(SITES[site])])
+    atoms = iron.copy()
+    atoms.extend(Atoms("H", positions=[lattice_constant * np.array(SITES[site])]))
+    return atoms
 
 
 def _barrier(first: Atoms, last: Atoms, calculator: Calculator) -> list[float]:

@@ -105,7 +105,7 @@ def _layer_forces(subject: Subject, progress: Progress) -> Found:
         coulomb = float((extent.COULOMB * between[..., 2] / np.linalg.norm(between, axis=2) ** 3).sum())
         ratios[distance] = pull / coulomb
     return Found(
-        said=f"two layers of ions 12 Å apart attract each other with {round(100 * ratios[12.0])} % of the Coulomb force",
+        said=f"layers of ions 12 Å apart attract each other with {round(100 * ratios[12.0])} % of the Coulomb force",
         numbers=[number(f"force between layers of ions over the Coulomb force, {r:g} Å", ratios[r]) for r in APART],
     )
 
