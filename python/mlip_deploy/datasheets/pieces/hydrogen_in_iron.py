@@ -31,7 +31,7 @@ IMAGES, LARGEST_FORCE, STEPS = 5, 0.02, 300
 
 def _with_hydrogen(iron: Atoms, site: str) -> Atoms:
     lattice_constant = iron.cell.lengths()[0] / CELLS
-    atoms = iron.copy()
+    atoms: Atoms = iron.copy()
     atoms.extend(Atoms("H", positions=[lattice_constant * np.array(SITES[site])]))
     return atoms
 
