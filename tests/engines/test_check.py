@@ -63,6 +63,15 @@ def test_out_of_tolerance(change, words, tiny, tmp_path):
     assert failed in ([name], [name, f"{name}, 8 cells"]), "the crystal's supercell is compared with the same numbers"
 
 
+def test_an_atom_among_its_images_is_no_isolated_atom(tiny):
+    """Its energy has the noise of neighbours. In a file of one element, fixtures are such."""
+    structures = {structure.name: structure for structure in Artifact(tiny).fixtures().structures}
+    single = structures["single atom"]
+    assert single.is_isolated_atom
+    assert not single.model_copy(update={"pbc": [True, True, False]}).is_isolated_atom
+    assert not structures["molecule without periodicity"].is_isolated_atom
+
+
 def test_green(tiny, tmp_path):
     done = mlip("check", tiny, "--json", tmp_path / "out.json")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -60,6 +60,11 @@ class Structure(_Strict):
     settings: dict[str, float | int | str] = {}
     """Of the contract's settings, all, with which the original was evaluated"""
 
+    @property
+    def is_isolated_atom(self) -> bool:
+        """One atom without images."""
+        return len(self.symbols) == 1 and not any(self.pbc)
+
     def atoms(self) -> Atoms:
         """Engines find the settings in `info`."""
         return Atoms(self.symbols, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.settings))
