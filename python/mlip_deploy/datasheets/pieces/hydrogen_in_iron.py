@@ -20,8 +20,8 @@ from mlip_deploy.validation.properties.recipe import UnfinishedError, relax
 SOURCE = "Jiang and Carter, Phys. Rev. B 70, 064102 (2004)"
 SOLUTION, OCTAHEDRAL, BARRIER = 0.19, 0.13, 0.088
 """eV, PBE without zero-point energies, from SOURCE: solution of half a molecule at the tetrahedral site, the octahedral
-site above that, and the barrier between neighbouring tetrahedral sites, which is all that hydrogen has to climb. How far
-each was verified, says examples/alpha_fe_h/README.md."""
+site above that, and the barrier between neighbouring tetrahedral sites, which is all that hydrogen has to climb.
+examples/alpha_fe_h/README.md says how far each was verified."""
 CELLS = 3
 """of two atoms, along each axis"""
 SITES = {"tetrahedral": (0.5, 0.25, 0.0), "next": (0.75, 0.5, 0.0), "octahedral": (0.5, 0.5, 0.0)}
