@@ -10,8 +10,8 @@ from toy_models import export
 import mlip_deploy
 from mlip_deploy.cli.main import main
 from mlip_deploy.datasheets import atlas as atlases
-from mlip_deploy.datasheets.atlas_page import page, pareto
-from mlip_deploy.datasheets.evidence import Atlas
+from mlip_deploy.datasheets.atlas_page import leaders, page, pareto
+from mlip_deploy.datasheets.evidence import Atlas, Found, Number
 from mlip_deploy.datasheets.pieces import PIECES
 from mlip_deploy.errors import MLIPError
 
@@ -29,6 +29,23 @@ def test_leaders_and_those_that_are_not_told_from_them() -> None:
     assert row in html
     assert html.count("nobody looked") == 3 * (len(PIECES) - 2), "missing evidence is shown as missing"
     assert "the process ended" in html
+
+
+def test_who_leads_by_ratios_and_by_times() -> None:
+    def best(piece: str, quantity: str, unit: str, better: str, values: list[float]) -> list[str]:
+        sheets = []
+        for name, value in zip(atlas_records.MODELS, values, strict=True):
+            sheet = atlas_records.sheet(name)
+            number = Number(quantity=quantity, value=value, unit=unit, better=better)
+            found = Found(said="something", numbers=[number])
+            evidence = [one.model_copy(update={"found": found}) for one in sheet.evidence if one.piece == piece]
+            sheets.append(sheet.model_copy(update={"evidence": evidence}))
+        (row,) = leaders(Atlas(sheets=sheets, failures={}, relatives=[], flags=[]))
+        return row[1:4]
+
+    assert best("forces", "slope of forces", "", "one", [1.3, 0.6, 0.9]) == ["neither", "0.9", "–"]
+    assert best("cost", atlas_records.COST, "µs", "low", [100.0, 114.0, 116.0]) == ["fast", "100 µs", "exact"]
+    assert best("cost", atlas_records.COST, "µs", "low", [109.0, 100.0, 101.0])[0] == "no difference shown"
 
 
 def test_what_all_models_share_is_drawn_once() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from mlip_deploy.datasheets.evidence import Atlas, Number, Sheet
+from mlip_deploy.datasheets.evidence import Atlas, Better, Number, Sheet
 from mlip_deploy.datasheets.questions import QUESTIONS
 from mlip_deploy.datasheets.sheet_page import shown, verdict
 from mlip_deploy.report.content import Curve, Series
@@ -27,9 +26,12 @@ COLUMNS = (
     ("vacancies", "vacancy", "vacancy formation"),
     ("surfaces", "surface", "(111)"),
     ("liquids", "liquid", "first peak"),
+    ("hydrogen in a metal", "hydrogen-in-iron", "solution of hydrogen in iron"),
+    ("how hydrogen moves in it", "hydrogen-in-iron", "its barrier"),
     ("molecules beside each other", "interactions", "interaction of molecules at"),
     ("long range", "reach", "a displacement is felt"),
     ("ions", "ions", "force of ammonium on chloride over the Coulomb force, 8"),
+    ("layers of ions", "layers", "force between layers of ions over the Coulomb force, 12"),
     ("small systems", "cost", "time per atom and step, silicon, 64"),
     ("long runs", "cost", "time per atom and step, silicon, 512"),
     ("long runs of water", "cost", "time per atom and step, water, 648"),
@@ -45,6 +47,10 @@ TRADES = (
     (WATER, ("interactions", "interaction of molecules at their equilibrium, mean absolute error")),
 )
 """cost against error, each in one plot"""
+AWAY: dict[Better, Callable[[float], float]] = {"low": lambda v: v, "high": lambda v: -v, "one": lambda v: abs(v - 1)}
+"""how far a number is from what is better"""
+TIMES_VARY = 1.15
+"""a ratio that says nothing: a sheet has one measurement, and files of one architecture differed by up to 1.11"""
 OVERLAID = ("interactions", "ions", "cost", "liquid", "phonons", "reach")
 """pieces whose curves are drawn for all models together"""
 OF_DATA = 2
@@ -70,13 +76,14 @@ def page(atlas: Atlas) -> str:
         reasons,
     )
     out.heading("Which model for which job")
-    leaders = _leaders(atlas)
-    if leaders:
+    best = leaders(atlas)
+    if best:
         with out.folded("the best of each number", is_open=True):
-            out.table(["job", "best", "value", "not told from it", "by", "models"], leaders)
+            out.table(["job", "best", "value", "not told from it", "by", "models"], best)
         out.paragraph(
-            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap. The elements "
-            "that it knows, its functional and its licence may matter more."
+            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap, or times "
+            f"differ by less than {round(100 * (TIMES_VARY - 1))} %. The elements that it knows, its functional "
+            "and its licence may matter more."
         )
     out.heading("All models")
     columns = _columns(atlas)
@@ -159,7 +166,7 @@ class Column:
     job: str
     key: Key
     unit: str
-    better: Literal["low", "high"] | None
+    better: Better | None
 
 
 def _columns(atlas: Atlas) -> list[Column]:
@@ -184,25 +191,32 @@ def cell(sheet: Sheet, key: Key, *, interval: bool = False) -> str:
     return MISSING if is_missing else NOT_APPLICABLE
 
 
-def _leaders(atlas: Atlas) -> list[list[str]]:
-    """For each column in which one end is better: who is there."""
+def leaders(atlas: Atlas) -> list[list[str]]:
+    """For each column in which one end is better: job, best, value, who is not told from it, quantity, models."""
     rows = []
     for column in _columns(atlas):
         if column.better is None:
             continue
         having = [(s.name, found) for s in atlas.sheets if (found := _numbers(s).get(column.key))]
-        sign = 1.0 if column.better == "low" else -1.0
-        best_name, best = min(having, key=lambda pair: sign * pair[1].value)
-        alike = [other for other, number in having if other != best_name and _overlap(best, number)]
+        away = AWAY[column.better]
+        best_name, best = min(having, key=lambda pair: away(pair[1].value))
+        told = _times_differ if column.unit == "µs" else _intervals_differ
+        alike = [other for other, number in having if other != best_name and not told(best, number)]
         value = f"{shown(best.value)} {column.unit}".rstrip()
+        if len(alike) == len(having) - 1:
+            best_name, alike = "no difference shown", ["all"]
         rows.append([column.job, best_name, value, ", ".join(alike) or "–", column.key[1], str(len(having))])
     return rows
 
 
-def _overlap(a: Number, b: Number) -> bool:
-    """Whether intervals have a number in common; equal numbers, where there are none."""
+def _intervals_differ(a: Number, b: Number) -> bool:
+    """Whether they have no number in common; where there are none, whether the numbers differ."""
     first, second = (n.interval or (n.value, n.value) for n in (a, b))
-    return first[0] <= second[1] and second[0] <= first[1]
+    return first[0] > second[1] or second[0] > first[1]
+
+
+def _times_differ(a: Number, b: Number) -> bool:
+    return max(a.value, b.value) > TIMES_VARY * min(a.value, b.value)
 
 
 def _trade(atlas: Atlas, cost: Key, error: Key) -> Curve | None:

@@ -15,6 +15,8 @@ from mlip_deploy.comparison.audit import Flag
 from mlip_deploy.report.content import Curve
 
 Status = Literal["measured", "missing", "not-applicable"]
+Better = Literal["low", "high", "one"]
+"""which end of a number is better; "one": the nearer to 1, of ratios to what should be"""
 
 
 def name_of(file: str) -> str:
@@ -36,8 +38,8 @@ class Number(_Strict):
     """which holds the value with 95 % by what was sampled; None where everything was measured, or once"""
     n: int | None = None
     """of how many structures, elements, materials"""
-    better: Literal["low", "high"] | None = None
-    """None where neither is"""
+    better: Better | None = None
+    """None where no end is"""
 
 
 class Found(_Strict):

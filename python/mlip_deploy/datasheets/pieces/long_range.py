@@ -57,7 +57,10 @@ def _ions(subject: Subject, progress: Progress) -> Found:
     ratios = {r: pull / law for r, pull, law in zip(DISTANCES, pulls, coulomb, strict=True)}
     return Found(
         said=f"ammonium pulls chloride at 8 Å with {round(100 * ratios[8.0])} % of the Coulomb force",
-        numbers=[number(f"force of ammonium on chloride over the Coulomb force, {r:g} Å", ratios[r]) for r in COMPARED],
+        numbers=[
+            number(f"force of ammonium on chloride over the Coulomb force, {r:g} Å", ratios[r], better="one")
+            for r in COMPARED
+        ],
         curves=[
             Curve(
                 title="Force of ammonium on chloride",
@@ -106,7 +109,10 @@ def _layer_forces(subject: Subject, progress: Progress) -> Found:
         ratios[distance] = pull / coulomb
     return Found(
         said=f"layers of ions 12 Å apart attract each other with {round(100 * ratios[12.0])} % of the Coulomb force",
-        numbers=[number(f"force between layers of ions over the Coulomb force, {r:g} Å", ratios[r]) for r in APART],
+        numbers=[
+            number(f"force between layers of ions over the Coulomb force, {r:g} Å", ratios[r], better="one")
+            for r in APART
+        ],
     )
 
 
