@@ -18,8 +18,10 @@ if find_spec("fairchem") is None:
         allow_module_level=True,
     )
 
+from mlip_deploy import export
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.parts import graph
+from mlip_deploy.exporters.targets import aotinductor
 from mlip_deploy.operators import load_operators
 
 load_operators()
@@ -105,6 +107,21 @@ def test_few_edges_and_edges_in_any_order(pair):
 
 def test_float32(source):
     assert_the_same(models(source, torch.float32), salt(torch.float32), FLOAT32)
+
+
+def test_a_trace_fixes_no_number_of_atoms_or_edges(source, tmp_path, monkeypatch):
+    """Otherwise `--backend aotinductor` refuses the model. The compiler, which takes a minute, is not run here."""
+
+    class TracedError(Exception):
+        pass
+
+    def compile_nothing(*arguments):
+        raise TracedError
+
+    monkeypatch.setattr(aotinductor, "_compile", compile_nothing)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(TracedError):
+        export("fairchem", source, tmp_path / "x.mlip.pt2", elements=ELEMENTS, backend="aotinductor")
 
 
 def arguments(pair):

@@ -91,7 +91,8 @@ class FairchemEnergy(nn.Module):
         charge_and_spin = self.charge_and_spin if settings is None else settings
         system = self.system(charge_and_spin)
         scalars = (self.embedding[types] + system).unsqueeze(1)
-        x = functional.pad(scalars, (0, 0, 0, self.components - 1))
+        others = scalars.new_zeros(scalars.shape[0], self.components - 1, scalars.shape[2])
+        x = torch.cat([scalars, others], dim=1)
         x = self.degree(x, node_types, edge_index, basis, to_edge, envelope)
         for layer in self.layers:
             x = layer(x, system, node_types, edge_index, basis, to_edge, envelope)
@@ -179,7 +180,10 @@ class EdgeRotations(nn.Module):
         for degree, block in enumerate(blocks):
             m = min(degree, self.m_max)
             after = (self.l_max + 1) * (self.l_max + 1) - before - (2 * degree + 1)
-            parts.append(functional.pad(block[:, degree - m : degree + m + 1], (before, after)))
+            part = block[:, degree - m : degree + m + 1]
+            # Not by functional.pad, which fixes the number of edges in a trace.
+            zeros = [part.new_zeros(part.shape[0], 2 * m + 1, n) for n in (before, after)]
+            parts.append(torch.cat([zeros[0], part, zeros[1]], dim=2))
             before += 2 * degree + 1
         return torch.cat(parts, dim=1).index_select(1, self.order)
 
