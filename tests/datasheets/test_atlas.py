@@ -31,7 +31,7 @@ def test_leaders_and_those_that_are_not_told_from_them() -> None:
     assert "the process ended" in html
 
 
-def test_who_leads_by_ratios_and_by_times() -> None:
+def test_who_leads_by_ratios_and_by_costs() -> None:
     def best(piece: str, quantity: str, unit: str, better: str, values: list[float]) -> list[str]:
         sheets = []
         for name, value in zip(atlas_records.MODELS, values, strict=True):

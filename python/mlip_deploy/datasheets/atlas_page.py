@@ -49,7 +49,7 @@ TRADES = (
 """cost against error, each in one plot"""
 AWAY: dict[Better, Callable[[float], float]] = {"low": lambda v: v, "high": lambda v: -v, "one": lambda v: abs(v - 1)}
 """how far a number is from what is better"""
-TIMES_VARY = 1.15
+COSTS_VARY = 1.15
 """a ratio that says nothing: a sheet has one measurement, and files of one architecture differed by up to 1.11"""
 OVERLAID = ("interactions", "ions", "cost", "liquid", "phonons", "reach")
 """pieces whose curves are drawn for all models together"""
@@ -81,8 +81,8 @@ def page(atlas: Atlas) -> str:
         with out.folded("the best of each number", is_open=True):
             out.table(["job", "best", "value", "not told from it", "by", "models"], best)
         out.paragraph(
-            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap, or times "
-            f"differ by less than {round(100 * (TIMES_VARY - 1))} %. The elements that it knows, its functional "
+            "Best: among the models that have the number. Not told from it: the 95 % intervals overlap, or costs "
+            f"differ by less than {round(100 * (COSTS_VARY - 1))} %. The elements that it knows, its functional "
             "and its licence may matter more."
         )
     out.heading("All models")
@@ -200,7 +200,7 @@ def leaders(atlas: Atlas) -> list[list[str]]:
         having = [(s.name, found) for s in atlas.sheets if (found := _numbers(s).get(column.key))]
         away = AWAY[column.better]
         best_name, best = min(having, key=lambda pair: away(pair[1].value))
-        told = _times_differ if column.unit == "µs" else _intervals_differ
+        told = _costs_differ if column.key[0] == "cost" else _intervals_differ
         alike = [other for other, number in having if other != best_name and not told(best, number)]
         value = f"{shown(best.value)} {column.unit}".rstrip()
         if len(alike) == len(having) - 1:
@@ -215,8 +215,8 @@ def _intervals_differ(a: Number, b: Number) -> bool:
     return first[0] > second[1] or second[0] > first[1]
 
 
-def _times_differ(a: Number, b: Number) -> bool:
-    return max(a.value, b.value) > TIMES_VARY * min(a.value, b.value)
+def _costs_differ(a: Number, b: Number) -> bool:
+    return max(a.value, b.value) > COSTS_VARY * min(a.value, b.value)
 
 
 def _trade(atlas: Atlas, cost: Key, error: Key) -> Curve | None:

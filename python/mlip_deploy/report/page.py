@@ -29,6 +29,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; p
   color: var(--text); background: #fff; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; font-size: .9rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 0; }
 .verdict { border-left: .4rem solid; background: var(--back); padding: .7rem 1rem; margin: 1rem 0; }
 .verdict strong { font-size: 1.15rem; }
@@ -64,7 +65,7 @@ img { width: 100%; max-width: 32rem; height: auto; }
 pre { background: var(--back); padding: .8rem; margin: .5rem 0; overflow-x: auto; } p:has(+ pre) { margin-bottom: 0; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
-  details { border: none; padding: 0; } input[type=search], .hits { display: none; }
+  details { border: none; padding: 0; } nav, input[type=search], .hits { display: none; }
   .scroll { overflow: visible; } td, td.long { min-width: 0; overflow-wrap: anywhere; } th { white-space: normal; }
   figure, tr, .verdict { break-inside: avoid; } h2, h3, summary { break-after: avoid; }
 }
@@ -138,6 +139,7 @@ class Page:
     def __init__(self, title: str, introduction: str):
         self._title = title
         self._is_folded = False
+        self._sections: dict[str, str] = {}
         self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(introduction)}</p>"]
 
     def verdict(self, text: str, kind: str, reasons: Sequence[str] = ()) -> None:
@@ -153,7 +155,10 @@ class Page:
         self._parts.append(_CLOSE)
 
     def heading(self, text: str) -> None:
-        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+        """Begin a section, to which `#its-words-like-this` leads."""
+        place = re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+        self._sections[place] = text
+        self._parts.append(f'<h2 id="{place}">{html.escape(text)}</h2>')
 
     def subheading(self, text: str) -> None:
         self._parts.append(f"<h3>{html.escape(text)}</h3>")
@@ -259,11 +264,19 @@ class Page:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self._title)}</title><style>{STYLE}</style></head>"
-            f"<body>{''.join(self._parts)}<script>{SCRIPT}</script></body></html>\n"
+            f"<body>{self._parts[0]}{self._contents()}{''.join(self._parts[1:])}<script>{SCRIPT}</script></body></html>\n"
         )
+
+    def _contents(self) -> str:
+        """Links to the sections of a long page."""
+        if len(self._sections) < MANY_SECTIONS:
+            return ""
+        links = (f'<a href="#{place}">{html.escape(text)}</a>' for place, text in self._sections.items())
+        return f"<nav>{' '.join(links)}</nav>"
 
 
 VERDICTS: tuple[Verdict, ...] = ("pass", "fail", "expected-fail", "not-applicable", "not-tested")
+MANY_SECTIONS = 5
 FEW_POINTS = 10
 """Up to so many are drawn large."""
 MANY_POINTS = 2000
