@@ -9,7 +9,7 @@ from ase.data import atomic_numbers, covalent_radii
 from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.engines import lammps as lammps_engine
 from mlip_deploy.validation.case import Context
-from mlip_deploy.validation.physics import cases, dimers, symmetries
+from mlip_deploy.validation.physics import cases, dimers, dynamics, symmetries
 from mlip_deploy.validation.physics.stencil import POINTS, derivative, integral, step_for
 
 IN_REACH = 4
@@ -212,3 +212,22 @@ def toy(tmp_path):
     fixtures = toy_models.fixtures_of(tmp_path)
     energy = toy_models.LocalEnergy(3.9)
     return toy_models.write(tmp_path / "toy.mlip.pt", energy, "local", "float64", 3.9, fixtures)
+
+
+@pytest.mark.parametrize(("error_of_forces", "verdict"), [(0.0, "pass"), (1.0, "fail")])
+def test_atoms_that_collide_get_shorter_time_steps(error_of_forces, verdict):
+    """Verlet's error of the second and of the sixth order, as in a collision, is none of the forces."""
+    atoms, taken = bulk("Ar"), []
+
+    def energies(step, n_steps):
+        share = step / dynamics.time_step(atoms)
+        taken.append(share)
+        wave = np.sin(np.pi * np.linspace(0.0, 1.0, n_steps + 1))
+        return 0.001 * (20 * share**2 + 200 * share**6 + error_of_forces) * wave
+
+    runs = dynamics.two_time_steps(atoms, energies)
+    assert (taken, runs.step) == ([1.0, 0.5, 0.25, 0.125, 0.0625], dynamics.time_step(atoms) / 8)
+    (judged, *_), curve = dynamics.energy_kept(0.0, len(atoms), runs)
+    assert judged.verdict == verdict
+    assert judged.value == pytest.approx(error_of_forces, abs=0.1)
+    assert curve.series[0].x == curve.series[1].x

@@ -36,7 +36,7 @@ COLUMNS = (
     ("long runs", "cost", "time per atom and step, silicon, 512"),
     ("long runs of water", "cost", "time per atom and step, water, 648"),
     ("large systems", "cost", "memory per atom, silicon"),
-    ("conserved energy", "drift", "drift"),
+    ("conserved energy", "drift", "change of the total energy"),
     ("to know where it errs", "grades", "AUROC"),
 )
 SILICON = ("cost", "time per atom and step, silicon, 512 atoms")
