@@ -213,6 +213,19 @@ def test_commands_are_taken(page: str) -> None:
             assert options.trust_checkpoint, f"{page}: a MACE is a pickled module: {line}"
 
 
+def test_links_into_figures_that_are_pages() -> None:
+    """mkdocs follows links between its own pages alone."""
+    links = {
+        link
+        for page in PAGES
+        for link in re.findall(r"\]\((figures/\S+?\.html#\S+?)\)", (pages.DOCS / page).read_text())
+    }
+    assert links
+    for link in links:
+        file, _, place = link.partition("#")
+        assert f'id="{place}"' in (pages.DOCS / file).read_text(), link
+
+
 def test_the_api_page_has_every_public_name() -> None:
     named = re.findall(r"^::: mlip_deploy\.(\w+)$", (pages.DOCS / "api.md").read_text(), flags=re.MULTILINE)
     assert sorted(named) == sorted(set(mlip_deploy.__all__) - {"__version__"})
