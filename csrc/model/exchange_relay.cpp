@@ -1,10 +1,11 @@
 #include "model/exchange_relay.h"
 
-#include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
+
+#include "core/condition_variable.h"
 
 namespace mlip {
 namespace {

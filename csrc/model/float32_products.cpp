@@ -2,11 +2,11 @@
 
 #include <ATen/Context.h>
 
-#include <condition_variable>
 #include <mutex>
 #include <type_traits>
 #include <utility>
 
+#include "core/condition_variable.h"
 #include "core/error.h"
 
 namespace mlip {

@@ -56,11 +56,13 @@ def test_start(tiny: Path, tmp_path: Path) -> None:
 def test_readme(tiny: Path, tmp_path: Path) -> None:
     """Its Python; its commands are those of start.md."""
     (tmp_path / "7net-0.mlip.pt").symlink_to(tiny)
-    bulk("NaCl", "rocksalt", a=5.64, cubic=True).write(tmp_path / "salt.pdb")
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    salt.set_array("residuenumbers", np.arange(1, 9))  # OpenMM takes atoms of one name in one residue for one atom
+    salt.write(tmp_path / "salt.pdb")
     code = "".join(code for language, _, code in pages.blocks("../README.md") if language == "python")
     assert "simulation.step(1000)" in code
-    printed = pages.use([("python", code.replace("step(1000)", "step(5)"))], tmp_path)
-    assert printed
+    code = code.replace("step(1000)", "step(5)") + "print(system.getNumParticles(), 'particles')\n"
+    assert "8 particles" in pages.use([("python", code)], tmp_path)
 
 
 def test_constant_pressure(tiny: Path, tmp_path: Path) -> None:

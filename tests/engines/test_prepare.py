@@ -383,7 +383,7 @@ def test_the_command(folder, toy_local, tmp_path):
     assert forced.returncode == 0, forced.stderr
     swapped = mlip("prepare", toy_local, "lammps", folder / "salt.cif", "-o", tmp_path / "x")
     assert swapped.returncode == 2
-    assert f"Type: lammps {toy_local}" in swapped.stderr
+    assert f"then the structure: lammps {toy_local}" in swapped.stderr
     other = mlip("prepare", "ase", folder / "salt.cif", toy_local, "-o", tmp_path / "x")
     assert "the engine comes first, then the model, then the structure" in other.stderr
     assert not (tmp_path / "x").exists()

@@ -87,6 +87,16 @@ def test_the_wheel_says_where_it_works(folder):
     assert not any("emulator" in name for name in names)
 
 
+def test_the_wheel_installs_where_openmms_does(folder):
+    """In RHEL 9, whose libstdc++ is that of GCC 11 (csrc/core/condition_variable.h)."""
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = {name: archive.read(name) for name in archive.namelist() if name.endswith(".so")}
+    assert len(libraries) >= 5
+    assert all(b"GLIBCXX_3.4" in content for content in libraries.values())
+    assert not [name for name, content in libraries.items() if b"GLIBCXX_3.4.30\0" in content]
+
+
 def test_the_source_distribution_is_complete(folder, tmp_path):
     """CMake finds every file that it is told to compile."""
     (sources,) = (ROOT / "dist").glob("*.tar.gz")

@@ -185,6 +185,10 @@ def test_lists_and_their_spellings(words, expected):
         (["check", "x", "--ranks", "0"], "'0': expected positive numbers such as 1,2"),
         (["info", "--json", "x.mlip.pt"], "is the name of an artifact, which would be replaced. Put x.mlip.pt before"),
         (["check", "x", "--engines", "ase,", "--ranks", "1", "--surprise"], "unrecognized arguments: --surprise"),
+        (
+            ["run", "ase", "x", "y", "-o", "z", "--temprature=9"],
+            "--temprature=9. Did you mean --temperature? For example: mlip run",
+        ),
     ],
 )
 def test_wrong_usage(words, message, capsys):

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Container, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from mlip_deploy.engines import ENGINES
@@ -24,18 +25,27 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse does, which calls it for each subcommand."""
+        """As argparse does, which calls it for each subcommand; an unknown option is refused by the subcommand."""
         names = {
             kind: {name for action in self._actions if action.type is kind for name in action.option_strings}
             for kind in (comma_separated, counts, symbols)
         }
         lists = set.union(*names.values())
         words = _joined(sys.argv[1:] if args is None else args, lists, names[symbols])
-        return super().parse_known_args(words, namespace)
+        options, rest = super().parse_known_args(words, namespace)
+        unknown = [word.partition("=")[0] for word in rest if word.startswith("--")]
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            close = get_close_matches(unknown[0], known, n=1)
+            self.error(
+                f"unrecognized arguments: {' '.join(rest)}" + "".join(f". Did you mean {name}?" for name in close)
+            )
+        return options, rest
 
     def error(self, message: str) -> NoReturn:
         """As argparse does, with the example of the command."""
-        super().error(f"{message}. For {self.epilog}" if (self.epilog or "").startswith("example") else message)
+        end = "" if message.endswith("?") else "."
+        super().error(f"{message}{end} For {self.epilog}" if (self.epilog or "").startswith("example") else message)
 
 
 SYMBOLS = re.compile(r"[A-Z][a-z]?([,\s]+[A-Z][a-z]?)*,?")

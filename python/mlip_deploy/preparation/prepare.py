@@ -203,7 +203,7 @@ def _require_order(engine: str, path: str | Path, structure: str | Path) -> None
         (other,) = (word for word in words if word not in (*model, *engines))
         right = [*engines, *model, other]
         if words != right:
-            raise MLIPError(f"the engine comes first, then the model, then the structure. Type: {' '.join(right)}")
+            raise MLIPError(f"the engine comes first, then the model, then the structure: {' '.join(right)}")
 
 
 def _require_room(output: Path, force: bool) -> None:
