@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 output, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-lines = [f"// Written by {Path(__file__).name}.", '#include "operators/gpu.h"', "", "namespace mlip::gpu {"]
+lines = [f"// Written by {Path(__file__).name}.", '#include "gpu/texts.h"', "", "namespace mlip::gpu {"]
 for file in files:
     text = re.sub(r"^#(pragma once|include.*)\n", "", file.read_text(), flags=re.MULTILINE)
     lines.append(f'const char* const {file.stem}_text = R"source({text})source";')

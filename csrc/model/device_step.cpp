@@ -7,28 +7,14 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <type_traits>
 
 #include "gpu/edges_by_node.h"
 #include "model/backend.h"
+#include "model/device_edges.h"
 #include "model/domain.h"
 
 namespace mlip {
 namespace {
-
-/// A copy of an array on the device.
-template <typename Value>
-at::Tensor upload(const Value* values, at::IntArrayRef sizes, at::ScalarType type, at::Device device) {
-  // `copy` since the tensor must not depend on the caller's memory where the device is the CPU.
-  return at::from_blob(const_cast<Value*>(values), sizes, type).to(device, type, /*non_blocking=*/false, /*copy=*/true);
-}
-
-template <typename Value>
-at::Tensor upload(const std::vector<Value>& values, at::Device device) {
-  static_assert(std::is_same_v<Value, int> || std::is_same_v<Value, std::int64_t>);
-  return upload(values.data(), {static_cast<std::int64_t>(values.size())}, c10::CppTypeToScalarType<Value>::value,
-                device);
-}
 
 /// Whether edges from these candidates have owned centres in ascending order, and neighbours that are nodes.
 bool are_sound(const CandidateEdges& candidates, std::int64_t n_owned, std::int64_t n_nodes) {
@@ -70,10 +56,8 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
  public:
   explicit DeviceStep(Model& model) : model_(model), device_(model.device()) {
     model_.guarded(size_, [&] {
-      rows_ = upload(virial_rows.data(), {9}, at::kInt, device_);
-      columns_ = upload(virial_columns.data(), {9}, at::kInt, device_);
-      const std::vector<double> radii = mlip::half_radii(model_.contract().elements);
-      half_radii_ = upload(radii.data(), {static_cast<std::int64_t>(radii.size())}, at::kDouble, device_);
+      edges_ = make_device_edges(device_);
+      half_radii_ = upload(mlip::half_radii(model_.contract().elements), device_);
     });
   }
 
@@ -85,25 +69,14 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     model_.guarded(size_, [&] {
       node_types_ = upload(node_types, device_);
       given_types_ = at::Tensor();
-      node_of_ = upload(candidates.node_of, device_).to(at::kLong);
-      neighbours_ = upload(candidates.neighbours, device_);
-      const at::Tensor first = upload(candidates.first, device_);
-      const auto n_centres = static_cast<std::int64_t>(candidates.centres.size());
-      centres_ = upload(candidates.centres, device_)
-                     .repeat_interleave(first.narrow(0, 1, n_centres) - first.narrow(0, 0, n_centres), std::nullopt,
-                                        candidates.n_candidates());
+      edges_->set_candidates(candidates, size_.n_nodes);
       if (takes_positions()) owned_atoms_ = upload(first_atoms(candidates, n_owned), device_);
       if (positions_.defined()) found_at_ = positions_.clone();
-      images_ = at::Tensor();
-      if (candidates.images.empty()) return;
-      images_ = upload(candidates.images, device_);
-      shifts_ = upload(candidates.shifts.data(), {static_cast<std::int64_t>(candidates.shifts.size()), 3}, at::kDouble,
-                       device_);
     });
   }
 
   void set_cell(const Cell& cell) override {
-    model_.guarded(size_, [&] { cell_ = upload(cell.vectors.data(), {3, 3}, at::kDouble, device_); });
+    model_.guarded(size_, [&] { cell_ = upload(cell.vectors.data(), {3, 3}, device_); });
   }
 
   std::int64_t count_edges(const double* positions, double length_in_angstrom) override {
@@ -119,7 +92,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   InPlaceStep* in_place(std::int64_t n_atoms) override {
     // By a copy, which the host waits for: the engine writes there on a stream of its own.
     const std::vector<double> zeros(static_cast<std::size_t>(3 * n_atoms));
-    model_.guarded({}, [&] { positions_ = upload(zeros.data(), {n_atoms, 3}, at::kDouble, device_); });
+    model_.guarded({}, [&] { positions_ = upload(zeros.data(), {n_atoms, 3}, device_); });
     return this;
   }
 
@@ -140,19 +113,16 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   const double* forces() const override { return forces_.const_data_ptr<double>(); }
 
   double bytes() const override {
-    double total = 0.0;
-    for (const at::Tensor& tensor :
-         {node_types_, node_of_, centres_, neighbours_, images_, shifts_, positions_, found_at_, forces_})
+    double total = edges_->bytes();
+    for (const at::Tensor& tensor : {node_types_, positions_, found_at_, forces_})
       if (tensor.defined()) total += static_cast<double>(tensor.nbytes());
     constexpr std::size_t edge_bytes = 2 * sizeof(std::int64_t) + 6 * sizeof(double);  // index, vector, gradient
     return total + static_cast<double>(edge_bytes) * static_cast<double>(std::max<std::int64_t>(size_.n_edges, 0));
   }
 
  private:
-  struct Edges {
-    at::Tensor index;    ///< int64 [2, n_edges] node of centre and neighbour
-    at::Tensor vectors;  ///< float64 [n_edges, 3] r_ij, Å
-    at::Tensor owned;    ///< float64 [n_owned, 3] positions of owned atoms, Å; undefined where the model takes none
+  struct Edges : EdgesOfStep {
+    at::Tensor owned;  ///< float64 [n_owned, 3] positions of owned atoms, Å; undefined where the model takes none
   };
 
   bool takes_positions() const { return model_.contract().positions != Positions::none; }
@@ -201,21 +171,19 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
       }
       if (wanted.gradients()) {
         check_count(found.edge_gradients, 3 * size_.n_edges, "edge_gradients", contract.model_name);
-        const at::Tensor g = found.edge_gradients.to(at::kDouble);
-        at::Tensor forces = wanted.forces ? sum_of_forces(edges, g) : at::Tensor();
-        at::Tensor w = wanted.virial ? total_virial(edges, g) : at::Tensor();
+        const SumsOverEdges sums = edges_->sums(edges, found.edge_gradients.reshape({size_.n_edges, 3}), wanted);
         if (takes_positions()) {
           check_count(found.position_gradients, 3 * size_.n_owned, "position_gradients", contract.model_name);
           check_count(found.cell_gradient, 9, "cell_gradient", contract.model_name);
           const at::Tensor p = found.position_gradients.to(at::kDouble);
-          if (wanted.forces) forces.narrow(0, 0, size_.n_owned).sub_(p);
-          if (wanted.virial) w.sub_(edges.owned.t().matmul(p)).sub_(cell_.t().matmul(found.cell_gradient));
+          if (wanted.forces) sums.forces.narrow(0, 0, size_.n_owned).sub_(p);
+          if (wanted.virial) sums.virial.sub_(edges.owned.t().matmul(p)).sub_(cell_.t().matmul(found.cell_gradient));
         }
-        if (wanted.forces && positions_.defined()) forces_ = forces;
-        if (wanted.forces && !positions_.defined()) download.add(forces, result.forces);
-        if (wanted.virial) download.add(w, virial);
-        if (wanted.atom_virials) download.add(atom_virials(edges, g), result.atom_virials);
-        if (wanted.centroid_virials) download.add(centroid_virials(edges, g), result.centroid_virials);
+        if (wanted.forces && positions_.defined()) forces_ = sums.forces;
+        if (wanted.forces && !positions_.defined()) download.add(sums.forces, result.forces);
+        if (wanted.virial) download.add(sums.virial, virial);
+        if (wanted.atom_virials) download.add(sums.atom_virials, result.atom_virials);
+        if (wanted.centroid_virials) download.add(sums.centroid_virials, result.centroid_virials);
       }
       download.finish();
     });
@@ -260,7 +228,7 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
 
   at::Tensor uploaded(const double* positions) {
     at::Tensor x;
-    model_.guarded(size_, [&] { x = upload(positions, {n_atoms_, 3}, at::kDouble, device_); });
+    model_.guarded(size_, [&] { x = upload(positions, {n_atoms_, 3}, device_); });
     return x;
   }
 
@@ -269,58 +237,16 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     size_.n_edges = -1;
     Edges edges;
     model_.guarded(size_, [&] {
-      // In place: with the skin there are two to three candidates for every edge.
-      at::Tensor vectors = x.index_select(0, neighbours_).sub_(x.index_select(0, centres_)).mul_(length_in_angstrom);
-      if (images_.defined()) vectors.add_(shifts_.index_select(0, images_));
-      const double cutoff = model_.contract().cutoff;
-      const at::Tensor kept = vectors.square().sum(1).lt(cutoff * cutoff).nonzero().select(1, 0);
-      edges.vectors = vectors.index_select(0, kept);
-      edges.index = at::stack({node_of_.index_select(0, centres_.index_select(0, kept)),
-                               node_of_.index_select(0, neighbours_.index_select(0, kept))});
+      static_cast<EdgesOfStep&>(edges) = edges_->find(x, length_in_angstrom, model_.contract().cutoff);
       if (takes_positions()) edges.owned = x.index_select(0, owned_atoms_).mul_(length_in_angstrom);
     });
     size_.n_edges = edges.vectors.size(0);
     return edges;
   }
 
-  at::Tensor of_atoms(std::int64_t n_atoms, std::int64_t width) const {
-    return at::zeros({n_atoms, width}, at::TensorOptions(device_).dtype(at::kDouble));
-  }
-  at::Tensor of_nodes(std::int64_t width) const { return of_atoms(size_.n_nodes, width); }
-
-  // As the loops of graph.cpp.
-
-  at::Tensor sum_of_forces(const Edges& edges, const at::Tensor& g) const {
-    return of_nodes(3).index_add_(0, edges.index[0], g).index_add_(0, edges.index[1], g, -1);
-  }
-
-  /// No matrix product: one with a result of 3 x 3 is a single tile, and one processor of a GPU would add it all up.
-  at::Tensor total_virial(const Edges& edges, const at::Tensor& g) const {
-    std::vector<at::Tensor> rows;
-    for (int a = 0; a < 3; ++a) rows.push_back(g.mul(edges.vectors.select(1, a).unsqueeze(1)).sum(0));
-    return at::stack(rows).neg_();
-  }
-
-  at::Tensor atom_virials(const Edges& edges, const at::Tensor& g) const {
-    const at::Tensor& r = edges.vectors;
-    const at::Tensor a = rows_.narrow(0, 0, 6);
-    const at::Tensor b = columns_.narrow(0, 0, 6);
-    const at::Tensor half = r.index_select(1, a)
-                                .mul_(g.index_select(1, b))
-                                .addcmul_(r.index_select(1, b), g.index_select(1, a))
-                                .mul_(-0.25);
-    return of_nodes(6).index_add_(0, edges.index[0], half).index_add_(0, edges.index[1], half);
-  }
-
-  at::Tensor centroid_virials(const Edges& edges, const at::Tensor& g) const {
-    const at::Tensor whole = edges.vectors.index_select(1, rows_).mul_(g.index_select(1, columns_));
-    return of_nodes(9).index_add_(0, edges.index[1], whole, -1);
-  }
-
   Model& model_;
   at::Device device_;
-  at::Tensor rows_;        // int32 [9] of the virial's components
-  at::Tensor columns_;     // int32 [9]
+  std::unique_ptr<DeviceEdges> edges_;
   at::Tensor half_radii_;  // float64 [n_elements] Å
   GraphSize size_;         // n_edges: of the last step, -1 where they are not counted yet
   std::int64_t n_atoms_ = 0;
@@ -328,14 +254,9 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
   at::Tensor node_types_;         // int64 [n_nodes]
   at::Tensor given_types_;        // a copy, for the model
   std::int64_t given_version_ = 0;
-  at::Tensor node_of_;  // int64 [n_atoms]
   // Of a model that takes positions:
   at::Tensor owned_atoms_;  // int32 [n_owned] engine index
   at::Tensor cell_;         // float64 [3, 3] Å, rows
-  at::Tensor centres_;      // int32 [n_candidates] engine index
-  at::Tensor neighbours_;   // int32 [n_candidates] engine index
-  at::Tensor images_;       // int32 [n_candidates] row of shifts_; undefined without images
-  at::Tensor shifts_;       // float64 [n_images, 3] Å
   at::Tensor positions_;    // float64 [n_atoms, 3] Å, in place only
   at::Tensor found_at_;     // float64 [n_atoms, 3] Å, of the candidates, in place only
   at::Tensor forces_;       // float64 [n_nodes, 3] eV/Å, of the last step with forces

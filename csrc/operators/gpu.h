@@ -9,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "gpu/texts.h"
+
 namespace mlip::gpu {
 
 std::vector<at::Tensor> edge_tensor_product(const at::Tensor& features, const at::Tensor& harmonics,
@@ -36,13 +38,5 @@ at::Tensor symmetric_contraction(const at::Tensor& features, const at::Tensor& t
 at::Tensor symmetric_contraction_backward(const at::Tensor& gradient, const at::Tensor& features,
                                           const at::Tensor& types, const at::Tensor& factors, const at::Tensor& terms,
                                           const at::Tensor& coefficients);
-
-/// The sources (*.cu and the headers that they share with the host), which CMake puts into the library as text.
-extern const char* const edge_tensor_product_arguments_text;
-extern const char* const edge_tensor_product_text;
-extern const char* const edge_harmonics_recurrences_text;
-extern const char* const edge_harmonics_text;
-extern const char* const symmetric_contraction_arguments_text;
-extern const char* const symmetric_contraction_text;
 
 }  // namespace mlip::gpu

@@ -1,5 +1,5 @@
 // A step on the model's device beside the same step on the CPU, with a model of a few tensor operations in place of an
-// artifact. The device is emulated: the code for a GPU holds nothing but torch's operators.
+// artifact. The device is emulated; its edges and sums are torch's, or by a GPU's kernels, emulated too.
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
@@ -23,6 +23,7 @@
 #include "model/step.h"
 #include "unit/counted_operators.h"
 #include "unit/emulated_device.h"
+#include "unit/emulated_kernels.h"
 #include "unit/expect.h"
 #include "unit/two_shells.h"
 
@@ -299,7 +300,8 @@ void test_what_was_not_asked_for() {
 }
 
 /// A product [3, n_edges] by [n_edges, 3] is one tile for a GPU's matrix library: one of its processors does it all.
-void test_no_matrix_product_over_edges() {
+/// And with kernels no sum depends on the order in which a GPU's threads run.
+void test_operators_of_a_step(bool kernels) {
   const Structure structure = structures()[0];
   TestModel model(mlip::Precision::float64);
   mlip::StepEvaluator step(model.model, mlip::EdgesOn::device);
@@ -307,9 +309,12 @@ void test_no_matrix_product_over_edges() {
   const Setup setup = set_up(structure, Layout::images, list);
   step.set_candidates(setup.candidates, setup.node_types, structure.n_atoms());
   const CountedOperators counted;
-  step.evaluate(setup.positions.data(), 1.0, everything);
-  expect(counted["aten::nonzero"] == 1, "operators are counted");
+  step.evaluate(setup.positions.data(), 1.0, {.forces = true, .virial = true});
   expect(counted["aten::mm"] == 0 && counted["aten::matmul"] == 0, "the virial is no matrix product");
+  expect(counted["aten::index_add_"] == (kernels ? 0 : 2), "forces are summed by torch without kernels alone");
+  expect(counted["aten::nonzero"] == (kernels ? 0 : 1), "edges are found by torch without kernels alone");
+  const int of_model = 1;  // what TwoShells looks at
+  if (kernels) expect(counted["aten::_local_scalar_dense"] == 1 + of_model, "one number is read, that of edges");
 }
 
 /// Notes what a model is given.
@@ -535,12 +540,15 @@ void test_out_of_memory() {
 
 }  // namespace
 
-int main() {
+/// With the argument "kernels" the device has a GPU's, emulated.
+int main(int argc, char** argv) {
+  const bool kernels = argc > 1 && std::string(argv[1]) == "kernels";
   mlip::testing::start_emulated_device();
+  mlip::gpu::use_runtime(kernels ? &mlip::testing::emulated_kernels() : nullptr);
   test_device_equals_host();
   test_in_place();
   test_what_was_not_asked_for();
-  test_no_matrix_product_over_edges();
+  test_operators_of_a_step(kernels);
   test_what_a_model_is_given();
   test_thread_of_a_device();
   test_domain_of_a_device();

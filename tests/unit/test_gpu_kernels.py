@@ -1,5 +1,6 @@
-"""The GPU kernels, without a GPU: their very sources, run by the emulator of gpu_emulator.cpp, against the reference
+"""The GPU kernels, without a GPU: their very sources, run by an emulator (emulated_kernels.h), against the reference
 operators and the CPU's kernels; and compiled by NVIDIA's run-time compiler, as a GPU would have them compiled.
+step_tests.cpp runs those for the edges of a step.
 
 What this shows: formulas, indices, sums over lanes, and that each source is accepted for every generation of GPUs.
 What it cannot show: speed, and anything that only a GPU does.
@@ -262,13 +263,13 @@ def sources(dtype: torch.dtype) -> list[str]:
     EMULATED.edge_harmonics(vectors(dtype), 3)
     found.append(EMULATED.last_source())
     EMULATED.symmetric_contraction(*polynomial(2, 16, 3, 2, dtype, 0))
-    return [*found, EMULATED.last_source()]
+    return [*found, EMULATED.last_source(), EMULATED.edges_source(dtype == torch.float32)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
     texts = {*sources(torch.float32), *sources(torch.float64)}
-    assert len(texts) == 8
+    assert len(texts) == 10
     for text in texts:
         assert len(machine_code(text, architecture)) > 1000
 

@@ -38,7 +38,7 @@ def operators(block: Any, kind: str) -> list[Any]:
 
 
 def sources(path: str) -> dict[str, str]:
-    """The text of each distinct convolution of a file, by the layer that has it first."""
+    """The text of each distinct convolution of a file, by the layer that has it first, and that of a step's edges."""
     emulator = torch.ops.mlip_gpu_emulator
     graph = torch.jit.load(path, map_location="cpu").graph
     torch._C._jit_pass_inline(graph)
@@ -58,6 +58,7 @@ def sources(path: str) -> dict[str, str]:
         text = emulator.last_source()
         if text not in found.values():
             found[f"layer {layer}"] = text
+    found["edges of a step"] = emulator.edges_source(True)
     return found
 
 

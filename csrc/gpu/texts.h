@@ -1,0 +1,15 @@
+// The sources of kernels for GPUs (*.cu, and the headers that they share with the host), which CMake puts into the
+// library as text.
+#pragma once
+
+namespace mlip::gpu {
+
+extern const char* const device_edges_text;
+extern const char* const edge_harmonics_recurrences_text;
+extern const char* const edge_harmonics_text;
+extern const char* const edge_tensor_product_arguments_text;
+extern const char* const edge_tensor_product_text;
+extern const char* const symmetric_contraction_arguments_text;
+extern const char* const symmetric_contraction_text;
+
+}  // namespace mlip::gpu

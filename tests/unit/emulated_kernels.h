@@ -1,0 +1,24 @@
+// GPU kernels on a CPU, for tests on machines without a GPU: the very texts that NVIDIA's compiler gets are compiled by
+// the host's, behind a few definitions, and executed thread by thread.
+//
+// The lanes of a warp are coroutines that meet at each shuffle and each ballot, as they do on a GPU; a lane that ends
+// while others wait is an error. Shared memory holds NaN before a block runs. Warps run one after the other: the
+// kernels use no barrier of a block.
+#pragma once
+
+#include <string>
+
+#include "gpu/runtime.h"
+
+namespace mlip::testing {
+
+class EmulatedRuntime : public gpu::Runtime {
+ public:
+  /// The text of the kernel that was asked for last.
+  virtual const std::string& last_source() const = 0;
+};
+
+/// For `gpu::use_runtime`.
+EmulatedRuntime& emulated_kernels();
+
+}  // namespace mlip::testing
