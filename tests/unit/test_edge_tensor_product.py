@@ -186,14 +186,17 @@ def test_tabulated_weights_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, distances))
 
 
-def test_reference_operator_is_the_same() -> None:
-    """What runs on devices without kernels of their own."""
+@pytest.mark.parametrize("any_numbers", [False, True])
+def test_reference_operator_is_the_same(any_numbers: bool) -> None:
+    """What runs on devices without kernels of their own; with numbers of a file that are no Clebsch-Gordan coefficients
+    too, of which l2 = 0 has multiples of the unit matrix."""
     tp = convolution(*SEVENNET)
     edges = graph(9, 13, 70, ordered=False)
     x, y, _ = inputs(tp, 13, 70)
     table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
     distances = torch.linspace(0.3, 4.97, 70).requires_grad_()
     fused = EdgeTensorProduct(tp, table, 0.5)
+    coefficients = torch.randn(fused.coefficients.shape) if any_numbers else fused.coefficients
     arguments = (
         rows(x, tp.irreps_in1),
         y,
@@ -201,7 +204,7 @@ def test_reference_operator_is_the_same() -> None:
         edges,
         9,
         fused.paths,
-        fused.coefficients,
+        coefficients,
         fused.table,
         fused.step,
     )

@@ -32,6 +32,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
@@ -106,6 +107,8 @@ struct CpuCall {
   EdgesByCentre edges;
   std::vector<T> coefficients;
   std::vector<TensorProductPath<T>> paths;
+  std::vector<CouplingTerm<T>> terms;
+  std::vector<std::int64_t> first_term;
   std::vector<std::int64_t> output_sizes;
   TensorProductProblem<T> problem{};
 
@@ -126,10 +129,13 @@ struct CpuCall {
     if (table.numel() > 0)
       check_distances(std::any_of(distances, distances + radial.numel(), [](T r) { return std::isnan(r); }));
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
+    list_terms();
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
       output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
     problem.paths = paths.data();
     problem.n_paths = static_cast<int>(paths.size());
+    problem.terms = terms.data();
+    problem.first_term = first_term.data();
     problem.first_edge = edges.first.data();
     problem.edge_order = edges.order.empty() ? nullptr : edges.order.data();
     problem.neighbours = edge_index.data_ptr<std::int64_t>() + edge_index.size(1);
@@ -171,8 +177,37 @@ struct CpuCall {
           for (std::int64_t m3 = 0; m3 < path.n3(); ++m3) rows[m2 * stride + m1 * path.n3() + m3] = *packed++;
       paths.push_back({static_cast<int>(path.n1()), static_cast<int>(path.n2()), static_cast<int>(path.n3()),
                        path.channels, path.features, path.harmonics, path.weights, static_cast<int>(path.output),
-                       plan.output_channels[path.output], path.output_offset, rows});
+                       plan.output_channels[path.output], path.output_offset, rows, is_scalar(path, rows)});
       rows += path.n2() * stride;
+    }
+  }
+
+  /// Whether one harmonic couples each component with itself alone, and all alike, but for roundings.
+  static bool is_scalar(const EdgeTensorProductPlan::Path& path, const T* row) {
+    if (path.n2() != 1 || path.n1() != path.n3()) return false;
+    const T tolerance = 10 * std::numeric_limits<T>::epsilon() * std::abs(row[0]);
+    for (std::int64_t m1 = 0; m1 < path.n1(); ++m1)
+      for (std::int64_t m3 = 0; m3 < path.n3(); ++m3)
+        if (!(std::abs(row[m1 * path.n3() + m3] - (m1 == m3 ? row[0] : T(0))) <= tolerance)) return false;
+    return true;
+  }
+
+  /// The coefficients that are not zero, by harmonic.
+  void list_terms() {
+    first_term.push_back(0);
+    for (std::int64_t m = 0; m < harmonics.size(1); ++m) {
+      std::int64_t coupling = 0;  // of the edge
+      for (const TensorProductPath<T>& path : paths) {
+        const std::int64_t m2 = m - path.harmonics, size = static_cast<std::int64_t>(path.n1) * path.n3;
+        if (m2 >= 0 && m2 < path.n2) {
+          const T* const row = path.coefficients + m2 * coupling_stride(path.n1, path.n3);
+          for (std::int64_t k = 0; k < size; k += path.is_scalar ? path.n3 + 1 : 1)
+            if (row[k] != 0) terms.push_back({coupling + k, row[k]});
+        }
+        coupling += size;
+      }
+      first_term.push_back(static_cast<std::int64_t>(terms.size()));
+      problem.n_couplings = coupling;
     }
   }
 
@@ -183,9 +218,10 @@ struct CpuCall {
   void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
     const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
     at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<T> scratch(scratch_size(problem));
+      // A tensor's memory is aligned for the widest vectors: one that lies across two cache lines costs two accesses.
+      const Tensor scratch = torch::empty({scratch_size(problem)}, features.options());
       for (std::int64_t chunk = begin; chunk < end; ++chunk)
-        body(chunk, bounds[chunk], bounds[chunk + 1], scratch.data());
+        body(chunk, bounds[chunk], bounds[chunk + 1], scratch.data_ptr<T>());
     });
   }
 };

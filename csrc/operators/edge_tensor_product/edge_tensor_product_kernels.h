@@ -29,6 +29,7 @@ struct TensorProductPath {
   std::int64_t output_channels;  ///< channels of that tensor: stride between its components
   std::int64_t output_offset;    ///< first channel of this path in it
   const T* coefficients;         ///< [n2][n1 * n3, padded to coupling_stride], path normalisation included
+  bool is_scalar;                ///< l2 = 0: c is a multiple of the unit matrix
 };
 
 /// Values between two rows of `coefficients`: whole vectors of every instruction set, zero where padded.
@@ -36,11 +37,23 @@ static inline std::int64_t coupling_stride(int n1, int n3) {
   return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16;
 }
 
+/// One coefficient of a path, for the gradient of a harmonic.
+template <typename T>
+struct CouplingTerm {
+  std::int64_t coupling;  ///< of the edge: those [n1 * n3] of each path follow each other
+  T coefficient;
+};
+
 /// Inputs of one call. Edges of a centre are `edge_order[first_edge[i] .. first_edge[i+1])`.
 template <typename T>
 struct TensorProductProblem {
   const TensorProductPath<T>* paths;
   int n_paths;
+  /// What harmonic m of an edge meets: terms[first_term[m] .. first_term[m + 1]), all coefficients that are not zero,
+  /// of a scalar path those of the diagonal.
+  const CouplingTerm<T>* terms;
+  const std::int64_t* first_term;  ///< [n_harmonics + 1]
+  std::int64_t n_couplings;        ///< of all paths
   const std::int64_t* first_edge;  ///< [n_owned + 1]
   const std::int64_t* edge_order;  ///< [n_edges], or null when edges are stored centre by centre
   const std::int64_t* neighbours;  ///< [n_edges] node index
@@ -68,18 +81,28 @@ struct TensorProductGradients {
   T* radial;                ///< like `radial`, overwritten
 };
 
+/// Values of the largest c of a path, padded.
+template <typename T>
+static inline std::int64_t largest_coupling(const TensorProductProblem<T>& problem) {
+  std::int64_t largest = 0;
+  for (int p = 0; p < problem.n_paths; ++p) {
+    const std::int64_t size = coupling_stride(problem.paths[p].n1, problem.paths[p].n3);
+    if (size > largest) largest = size;
+  }
+  return largest;
+}
+
 /// Values of working memory for one call of either kernel.
 template <typename T>
-std::int64_t scratch_size(const TensorProductProblem<T>& problem) {
+static inline std::int64_t scratch_size(const TensorProductProblem<T>& problem) {
   constexpr std::int64_t widest_vector = 64 / sizeof(T);
-  std::int64_t largest_block = 0, couplings = 0;
+  std::int64_t largest_block = 0;
   for (int p = 0; p < problem.n_paths; ++p) {
-    const TensorProductPath<T>& path = problem.paths[p];
-    if (path.n1 * path.channels > largest_block) largest_block = path.n1 * path.channels;
-    if (coupling_stride(path.n1, path.n3) > couplings) couplings = coupling_stride(path.n1, path.n3);
+    const std::int64_t size = problem.paths[p].n1 * problem.paths[p].channels;
+    if (size > largest_block) largest_block = size;
   }
-  // A vector of partial sums per harmonic and per coupling; couplings and their gradients; weighted features.
-  return widest_vector * (problem.n_harmonics + couplings) + 2 * couplings + largest_block;
+  // A vector of partial sums per harmonic and per coupling; a coupling; weighted features.
+  return widest_vector * (problem.n_harmonics + problem.n_couplings) + largest_coupling(problem) + largest_block;
 }
 
 /// The kernels of one instruction set for one type. Centres [begin, end) only; a caller runs disjoint ranges in

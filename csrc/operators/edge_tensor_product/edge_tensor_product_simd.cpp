@@ -36,7 +36,9 @@ struct Radial<T, false> {
 template <typename T>
 struct Radial<T, true> {
   const T* coefficients;
-  const T* next;  ///< those of the next edge, asked for early: they lie anywhere in a table of megabytes
+  /// Those of the next edge, which lie anywhere in a table of megabytes: the pass back asks for them early. The forward
+  /// pass is bound by its loads and gains a fifth without more of them.
+  const T* next;
   int64_t stride;
   T s, inverse_step;
   typename Vector<T, lanes<T>>::type slope_sums = {};
@@ -64,7 +66,6 @@ struct Radial<T, true> {
   }
   template <typename V>
   MLIP_INLINE typename V::type value(int64_t k) const {
-    prefetch(k);
     const T* c = coefficients + k;
     auto w = V::load(c + 5 * stride);
     for (int power = 4; power >= 0; --power) w = w * s + V::load(c + power * stride);
@@ -106,19 +107,20 @@ MLIP_INLINE void couple(const TensorProductPath<T>& path, const T* harmonics, T*
   }
 }
 
-/// What c passes on to the harmonics: harmonic_sums[m2] += C[m2][k] coupling_gradient[k], lanes summed later.
-/// `coupling_gradient` is zero where padded.
+/// dE/dY[m] = Σ_k C[m][k] dE/dc[k] over the couplings k of all paths of an edge, given as vectors whose lanes are
+/// still channels: one fold per edge.
 template <typename T>
-MLIP_INLINE void uncouple(const TensorProductPath<T>& path, const T* coupling_gradient, T* harmonic_sums) {
+MLIP_INLINE void uncouple(const TensorProductProblem<T>& problem, const T* coupling_sums, T* harmonic_sums,
+                          T* harmonics_gradient) {
   constexpr int L = lanes<T>;
   using V = Vector<T, L>;
-  const int64_t stride = coupling_stride(path.n1, path.n3);
-  for (int m2 = 0; m2 < path.n2; ++m2) {
-    auto sum = V::load(harmonic_sums + m2 * L);
-    for (int64_t k = 0; k < path.n1 * path.n3; k += L)
-      sum += V::load(path.coefficients + m2 * stride + k) * V::load(coupling_gradient + k);
-    V::store(harmonic_sums + m2 * L, sum);
+  for (int64_t m = 0; m < problem.n_harmonics; ++m) {
+    typename V::type sum = {};
+    for (int64_t k = problem.first_term[m]; k < problem.first_term[m + 1]; ++k)
+      sum += V::load(coupling_sums + problem.terms[k].coupling * L) * problem.terms[k].coefficient;
+    V::store(harmonic_sums + m * L, sum);
   }
+  sum_all_lanes(harmonic_sums, problem.n_harmonics, harmonics_gradient);
 }
 
 template <typename T, int N1, int N3, typename R>
@@ -137,7 +139,7 @@ void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* 
   });
 }
 
-/// l2 = 0: c is a multiple of the unit matrix.
+/// c is a multiple of the unit matrix.
 template <typename T, int N, typename R>
 void forward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const R& radial, T* out) {
   const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
@@ -168,16 +170,12 @@ MLIP_INLINE void outer_products(int64_t channels, const T* a, const T* g, int64_
     for (int m1 = 0; m1 < N1; ++m1) V::store(sums + (m1 * N3 + m3 + t) * L, partial[t][m1]);
 }
 
-/// Per path: g = dE/dout; dE/dw to `radial`; gx += dE/dx (when wanted); dE/dY to `harmonic_sums`.
+/// Per path: g = dE/dout; dE/dw to `radial`; gx += dE/dx (when wanted); dE/dc to `coupling_sums`, whose lanes are
+/// summed later.
 template <typename T, int N1, int N3, typename R>
 void backward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
-                   T* harmonic_sums, T* scratch) {
-  constexpr int L = lanes<T>;
-  constexpr int padded = (N1 * N3 + 15) / 16 * 16;
+                   T* coupling_sums, T* weighted) {
   const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
-  T* const sums = scratch;                         // [padded] vectors
-  T* const coupling_gradient = sums + padded * L;  // [padded]
-  T* const weighted = coupling_gradient + padded;  // [N1][channels]
   // back[m1] = Σ_m3 c[m1][m3] g[m3];  dE/dw = Σ_m1 x[m1] back[m1];  dE/dx[m1] = w back[m1]
   for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
@@ -199,15 +197,33 @@ void backward_path(const TensorProductPath<T>& path, const T* coupling, const T*
         V::store(gx + m1 * channels + u, V::load(gx + m1 * channels + u) + weight * back[m1]);
   });
   // dE/dc[m1][m3] = Σ_u w x[m1] g[m3], in tiles of columns whose partial sums stay in registers
-  constexpr int tile = N3 < 12 / (N1 + 1) ? N3 : 12 / (N1 + 1);
+  constexpr int registers = MLIP_VECTOR_BYTES == 64 ? 28 : 12;
+  constexpr int tile = N3 < registers / (N1 + 1) ? N3 : registers / (N1 + 1);
   int m3 = 0;
-  for (; m3 + tile <= N3; m3 += tile) outer_products<T, N1, N3, tile>(channels, weighted, g, stride, m3, sums);
-  if constexpr (N3 % tile != 0) outer_products<T, N1, N3, N3 % tile>(channels, weighted, g, stride, m3, sums);
-  for (int k = N1 * N3; k < padded; ++k) coupling_gradient[k] = 0;
-  constexpr int whole = (N1 * N3 + block<T> - 1) / block<T> * block<T>;
-  for (int k = N1 * N3; k < whole; ++k) Vector<T, L>::store(sums + k * L, typename Vector<T, L>::type{});
-  for (int k = 0; k < whole; k += block<T>) sum_lanes(sums + k * L, coupling_gradient + k);
-  uncouple(path, coupling_gradient, harmonic_sums);
+  for (; m3 + tile <= N3; m3 += tile) outer_products<T, N1, N3, tile>(channels, weighted, g, stride, m3, coupling_sums);
+  if constexpr (N3 % tile != 0) outer_products<T, N1, N3, N3 % tile>(channels, weighted, g, stride, m3, coupling_sums);
+}
+
+/// c is a multiple of the unit matrix, and its one factor has one gradient.
+template <typename T, int N, typename R>
+void backward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, R& radial, const T* g, T* gx,
+                          T* coupling_sums) {
+  constexpr int L = lanes<T>;
+  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+  typename Vector<T, L>::type factor_sums = {};
+  for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+    using V = decltype(v);
+    auto product = V::load(x + u) * V::load(g + u);
+    for (int m = 1; m < N; ++m) product += V::load(x + m * channels + u) * V::load(g + m * stride + u);
+    const auto weight = radial.template value<V>(weights + u, product * factor);
+    V::add_to(factor_sums, product * weight);
+    if (gx)
+      for (int m = 0; m < N; ++m)
+        V::store(gx + m * channels + u, V::load(gx + m * channels + u) + weight * factor * V::load(g + m * stride + u));
+  });
+  // Every value of the diagonal is the factor: the first stands for all.
+  for (int m = 0; m < N; ++m)
+    Vector<T, L>::store(coupling_sums + m * (N + 1) * L, m == 0 ? factor_sums : typename Vector<T, L>::type{});
 }
 
 /// Paths with a component count beyond those compiled (l > 3): the same sums with loop bounds known at run time.
@@ -224,24 +240,22 @@ void forward_any(const TensorProductPath<T>& path, const T* coupling, const T* x
 
 template <typename T, typename R>
 void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
-                  T* harmonic_sums, T* scratch) {
-  using V = Vector<T, 1>;
-  T* const coupling_gradient = scratch;
-  for (int64_t k = 0; k < coupling_stride(path.n1, path.n3); ++k) coupling_gradient[k] = 0;
+                  T* coupling_sums) {
+  constexpr int L = lanes<T>;
+  for (int64_t k = 0; k < path.n1 * path.n3 * L; ++k) coupling_sums[k] = 0;
   for (int64_t u = 0; u < path.channels; ++u) {
     T weight_gradient = 0;
     for (int m1 = 0; m1 < path.n1; ++m1)
       for (int m3 = 0; m3 < path.n3; ++m3)
         weight_gradient += coupling[m1 * path.n3 + m3] * x[m1 * path.channels + u] * g[m3 * path.output_channels + u];
-    const T weight = radial.template value<V>(path.weights + u, weight_gradient);
+    const T weight = radial.template value<Vector<T, 1>>(path.weights + u, weight_gradient);
     for (int m1 = 0; m1 < path.n1; ++m1)
       for (int m3 = 0; m3 < path.n3; ++m3) {
         const T weighted = weight * g[m3 * path.output_channels + u];
-        coupling_gradient[m1 * path.n3 + m3] += weighted * x[m1 * path.channels + u];
+        coupling_sums[(m1 * path.n3 + m3) * L] += weighted * x[m1 * path.channels + u];
         if (gx) gx[m1 * path.channels + u] += weighted * coupling[m1 * path.n3 + m3];
       }
   }
-  uncouple(path, coupling_gradient, harmonic_sums);
 }
 
 /// Calls body(constant N1, constant N3) for the compiled component counts, or `otherwise`.
@@ -309,8 +323,8 @@ void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, in
         with_components(
             path.n1, path.n3,
             [&](auto n1, auto n3) {
-              if constexpr (n1.value == n3.value && n1.value > 1) {
-                if (path.n2 == 1) return forward_scalar_path<T, n1.value>(path, coupling[0], x, radial, out);
+              if constexpr (n1.value == n3.value) {
+                if (path.is_scalar) return forward_scalar_path<T, n1.value>(path, coupling[0], x, radial, out);
               }
               forward_path<T, n1.value, n3.value>(path, coupling, x, radial, out);
             },
@@ -326,13 +340,10 @@ void backward_range(const TensorProductProblem<T>& problem, const TensorProductG
   constexpr int L = lanes<T>;
   const int64_t n_harmonics = problem.n_harmonics;
   T* const harmonic_sums = scratch;
-  T* const coupling = harmonic_sums + L * n_harmonics;
-  T* rest = coupling;
+  T* const coupling_sums = harmonic_sums + L * n_harmonics;
+  T* const coupling = coupling_sums + L * problem.n_couplings;
+  T* const weighted = coupling + largest_coupling(problem);
   const int64_t last = problem.first_edge[end];
-  for (int p = 0; p < problem.n_paths; ++p) {
-    T* behind = coupling + coupling_stride(problem.paths[p].n1, problem.paths[p].n3);
-    if (behind > rest) rest = behind;
-  }
   for (int64_t i = begin; i < end; ++i) {
     for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
       const int64_t edge = edge_at(problem, position);
@@ -342,28 +353,25 @@ void backward_range(const TensorProductProblem<T>& problem, const TensorProductG
       T* row_gradient = gradients.features ? gradients.features + neighbour * problem.n_features : nullptr;
       Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
                                   gradients.radial);
-      for (int64_t m = 0; m < L * n_harmonics; ++m) harmonic_sums[m] = 0;
+      T* sums = coupling_sums;
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
         const T* g = gradients.outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
         T* gx = row_gradient ? row_gradient + path.features : nullptr;
-        T* sums = harmonic_sums + L * path.harmonics;
         couple(path, harmonics + path.harmonics, coupling);
         with_components(
             path.n1, path.n3,
             [&](auto n1, auto n3) {
-              backward_path<T, n1.value, n3.value>(path, coupling, x, radial, g, gx, sums, rest);
+              if constexpr (n1.value == n3.value)
+                if (path.is_scalar) return backward_scalar_path<T, n1.value>(path, coupling[0], x, radial, g, gx, sums);
+              backward_path<T, n1.value, n3.value>(path, coupling, x, radial, g, gx, sums, weighted);
             },
-            [&] { backward_any(path, coupling, x, radial, g, gx, sums, rest); });
+            [&] { backward_any(path, coupling, x, radial, g, gx, sums); });
+        sums += L * path.n1 * path.n3;
       }
       radial.finish(gradients.radial, edge);
-      T* gy = gradients.harmonics + edge * n_harmonics;
-      for (int64_t m = 0; m < n_harmonics; ++m) {
-        T total = 0;
-        for (int lane = 0; lane < L; ++lane) total += harmonic_sums[m * L + lane];
-        gy[m] = total;
-      }
+      uncouple(problem, coupling_sums, harmonic_sums, gradients.harmonics + edge * n_harmonics);
     }
   }
 }
