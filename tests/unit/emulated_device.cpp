@@ -20,11 +20,18 @@ using at::Tensor;
 constexpr auto type = c10::DeviceType::PrivateUse1;
 const at::Device& device = emulated_device;
 
-struct Guard : c10::impl::NoOpDeviceGuardImpl<type> {
+/// Of c10's own NoOpDeviceGuardImpl torch 2.9 lets nothing be derived.
+struct Guard : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override { return testing::type; }
   at::Device exchangeDevice(at::Device) const override { return device; }
   at::Device getDevice() const override { return device; }
+  void setDevice(at::Device) const override {}
+  void uncheckedSetDevice(at::Device) const noexcept override {}
   c10::Stream getStream(at::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, device); }
   c10::Stream exchangeStream(c10::Stream) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, device); }
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
+  bool queryStream(const c10::Stream&) const override { return true; }
+  void synchronizeStream(const c10::Stream&) const override {}
 };
 
 struct Hooks : at::PrivateUse1HooksInterface {
