@@ -11,6 +11,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
+#include <torch/version.h>
 
 namespace mlip::testing {
 namespace {
@@ -134,6 +135,11 @@ void start_emulated_device() {
   static const c10::impl::DeviceGuardImplRegistrar registrar(type, &guard);
   static torch::Library all(torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
   all.fallback(torch::CppFunction::makeFromBoxedFunction<&by_cpu>());
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 10
+  // For operators without derivatives of their own. torch 2.13 brings it along.
+  static torch::Library gradients(torch::Library::IMPL, "_", c10::DispatchKey::AutogradPrivateUse1, __FILE__, __LINE__);
+  gradients.fallback(torch::CppFunction::makeFallthrough());
+#endif
   static torch::Library aten(torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
   aten.impl("empty.memory_format", empty);
   aten.impl("empty_strided", empty_strided);
