@@ -11,5 +11,6 @@ extern const char* const edge_tensor_product_arguments_text;
 extern const char* const edge_tensor_product_text;
 extern const char* const symmetric_contraction_arguments_text;
 extern const char* const symmetric_contraction_text;
+extern const char* const warp_text;
 
 }  // namespace mlip::gpu

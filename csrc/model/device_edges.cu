@@ -1,5 +1,5 @@
-// GPU kernels for the edges of a step and the sums over their gradients. Compiled at run time behind `real`, the type
-// of the gradients, by device_edges_gpu.cpp.
+// GPU kernels for the edges of a step and the sums over their gradients. Compiled at run time behind gpu/warp.cu and
+// `real`, the type of the gradients, by device_edges_gpu.cpp.
 //
 // A warp has a centre, or a node, and its lanes go through the candidates or edges of it. Each sum is taken in an order
 // that depends on the list of candidates alone, without atomic operations: the same input gives the same bits.
@@ -35,19 +35,6 @@ struct DeviceEdgesArguments {
 };
 
 namespace {
-
-constexpr int warp_size = 32;
-
-__device__ __forceinline__ long long warp_index() {
-  return (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
-}
-__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % warp_size); }
-
-__device__ __forceinline__ double sum_of_lanes(double value) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
 
 __device__ __forceinline__ void edge_vector(const DeviceEdgesArguments& a, const double* centre, long long candidate,
                                             double* r) {

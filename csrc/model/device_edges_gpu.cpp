@@ -167,6 +167,8 @@ class KernelEdges : public DeviceEdges {
 
 std::unique_ptr<DeviceEdges> make_kernel_edges(at::Device device) { return std::make_unique<KernelEdges>(device); }
 
-std::string kernel_edges_source(at::ScalarType type) { return gpu::real_type(type) + gpu::device_edges_text; }
+std::string kernel_edges_source(at::ScalarType type) {
+  return gpu::real_type(type) + gpu::warp_text + gpu::device_edges_text;
+}
 
 }  // namespace mlip

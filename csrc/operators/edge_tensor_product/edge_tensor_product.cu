@@ -1,7 +1,7 @@
 // GPU kernels of `mlip::edge_tensor_product`; the formula is in edge_tensor_product_kernels.h.
 //
-// Compiled at run time behind edge_tensor_product_arguments.h and the description of one convolution, which
-// edge_tensor_product_gpu.cpp writes:
+// Compiled at run time behind edge_tensor_product_arguments.h, gpu/warp.cu and the description of one convolution,
+// which edge_tensor_product_gpu.cpp writes:
 //
 //   real            float or double
 //   n_features, n_harmonics, n_weights, n_blocks; tabulated
@@ -24,20 +24,6 @@
 namespace {
 
 using mlip::gpu::EdgeTensorProductArguments;
-
-constexpr int warp_size = 32;
-
-__device__ __forceinline__ long long warp_index() {
-  return (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
-}
-__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % warp_size); }
-
-/// The value in all lanes becomes its sum over the lanes.
-__device__ __forceinline__ real sum_of_lanes(real value) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
 
 /// The radial weights of one edge: stored, or polynomials of the distance.
 struct Radial {

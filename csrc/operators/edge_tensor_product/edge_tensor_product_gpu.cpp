@@ -195,7 +195,7 @@ class Convolutions {
                                describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
                                          values.const_data_ptr<double>(), step},
                                         blocks) +
-                               edge_tensor_product_text + kernels(blocks.size());
+                               warp_text + edge_tensor_product_text + kernels(blocks.size());
     const auto kernel = [&](const std::string& name) { return runtime().kernel(source, name, features.device()); };
     Convolution made;
     Coverage of_features(features.size(1)), of_weights(plan.n_weights);

@@ -303,7 +303,6 @@ MLIP_INLINE int64_t edge_at(const TensorProductProblem<T>& problem, int64_t posi
 template <typename T, bool tabulated>
 void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
   T* const coupling = scratch;
-  const int64_t last = problem.first_edge[end];
   for (int64_t i = begin; i < end; ++i) {
     for (int k = 0; k < problem.n_outputs; ++k) {
       T* row = outputs[k] + i * problem.output_sizes[k];
@@ -313,8 +312,7 @@ void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, in
       const int64_t edge = edge_at(problem, position);
       const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
       const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
-      const Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
-                                        nullptr);
+      const Radial<T, tabulated> radial(problem, edge, edge, nullptr);
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
