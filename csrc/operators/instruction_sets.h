@@ -21,6 +21,8 @@ template <typename T>
 struct SO2ConvolutionKernels;  // so2_convolution_kernels.h
 template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
+template <typename T>
+struct SymmetryFunctionsKernels;  // symmetry_functions_kernels.h
 
 /// What all operators have for one type, float or double.
 template <typename T>
@@ -31,6 +33,7 @@ struct OperatorKernels {
   const GateKernels<T>* gate;
   const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
+  const SymmetryFunctionsKernels<T>* symmetry_functions;
 };
 
 struct InstructionSet {

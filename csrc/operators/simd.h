@@ -18,6 +18,8 @@ namespace {
 
 using std::int32_t;
 using std::int64_t;
+using std::uint32_t;
+using std::uint64_t;
 
 /// L values side by side; L = 1 is the remainder of a loop over channels.
 template <typename T, int L>

@@ -21,6 +21,7 @@ ALLOWED = {
     "operators/gate": {"operators"},
     "operators/so2_convolution": {"operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},
+    "operators/symmetry_functions": {"operators"},
     "model": {"core", "gpu"},
     "lammps": {"core", "model"},
     "openmm": {"core", "model"},

@@ -40,6 +40,7 @@ OPERATORS = {
     "mlip::so2_convolution": OperatorVersions(1, 1),
     "mlip::sum_over_atoms": OperatorVersions(1, 1),
     "mlip::symmetric_contraction": OperatorVersions(1, 1),
+    "mlip::symmetry_functions": OperatorVersions(1, 1),
 }
 """Of each operator that a model may call, its backward pass included."""
 

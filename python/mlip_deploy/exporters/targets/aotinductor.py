@@ -389,6 +389,26 @@ def _contraction_backward(gradient: Tensor, features: Tensor, *_: Any) -> Tensor
     return features.new_empty(features.shape)
 
 
+def _symmetry_functions(
+    edge_vectors: Tensor,
+    node_types: Tensor,
+    edge_index: Tensor,
+    n_owned: int,
+    n_elements: int,
+    radial_shifts: list[float],
+    angular_shifts: list[float],
+    sections: list[float],
+    constants: list[float],
+) -> Tensor:
+    n_pairs = n_elements * (n_elements + 1) // 2
+    n_features = n_elements * len(radial_shifts) + n_pairs * len(angular_shifts) * len(sections)
+    return edge_vectors.new_empty([n_owned, n_features])
+
+
+def _symmetry_functions_backward(gradient: Tensor, edge_vectors: Tensor, *_: Any) -> Tensor:
+    return edge_vectors.new_empty(edge_vectors.shape)
+
+
 @functools.cache
 def _register_shapes() -> None:
     load_operators()
@@ -412,6 +432,8 @@ def _register_shapes() -> None:
         "so2_convolution_backward": _so2_convolution_backward,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
+        "symmetry_functions": _symmetry_functions,
+        "symmetry_functions_backward": _symmetry_functions_backward,
     }
     for name, function in shapes.items():
         torch.library.register_fake(f"mlip::{name}", function)
