@@ -27,7 +27,8 @@ struct Floats<float> {
   static constexpr Integer sqrt_half = 0x3f3504f3;  // the bits of √½
   static constexpr float rounder = 0x1.8p23f;       // a sum with it has an integer in its last bits
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;  // the first has bits to spare
-  static constexpr float least = -87.0f, largest = 88.0f;                     // of what exp is a normal number
+  static constexpr float pi_high = 0x1.921fb6p+1f, pi_low = -0x1.777a5cp-24f;
+  static constexpr float least = -87.0f, largest = 88.0f;  // of what exp is a normal number
   static constexpr int exp_degree = 7, atanh_terms = 7, log_terms = 4, cosine_terms = 7;
 };
 template <>
@@ -39,6 +40,7 @@ struct Floats<double> {
   static constexpr Integer sqrt_half = 0x3fe6a09e667f3bcd;
   static constexpr double rounder = 0x1.8p52;
   static constexpr double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double pi_high = 0x1.921fb54442d18p+1, pi_low = 0x1.1a62633145c07p-53;
   static constexpr double least = -708.0, largest = 709.0;
   static constexpr int exp_degree = 13, atanh_terms = 17, log_terms = 10, cosine_terms = 11;
 };
@@ -101,7 +103,8 @@ template <typename T, typename Lanes>
 MLIP_INLINE CosineAndSine<typename Lanes::type> cosine_and_sine_of_pi(typename Lanes::type x) {
   using V = typename Lanes::type;
   // Sine and cosine of π/2 - πx, by their series
-  const V y = (T(0.5) - x) * T(3.141592653589793), square = y * y, one = V{} + T(1);
+  const V turns = T(0.5) - x, y = turns * Floats<T>::pi_high + turns * Floats<T>::pi_low;
+  const V square = y * y, one = V{} + T(1);
   V sine = one, cosine = one;
   for (int k = Floats<T>::cosine_terms; k > 0; --k) {
     sine = one - sine * square * (T(1) / T(2 * k * (2 * k + 1)));

@@ -62,7 +62,7 @@ struct Neighbourhood {
 template <typename T>
 void cut_off(const T* distances, int64_t n, T cutoff, T* values, T* slopes) {
   for (int64_t k = 0; k < n; k += lanes<T>) {
-    const auto angle = cosine_and_sine_of_pi<T, Whole<T>>(Whole<T>::load(distances + k) * (T(1) / cutoff));
+    const auto angle = cosine_and_sine_of_pi<T, Whole<T>>(Whole<T>::load(distances + k) / cutoff);
     Whole<T>::store(values + k, T(0.5) * angle.cosine + T(0.5));
     Whole<T>::store(slopes + k, angle.sine * (T(-0.5 * 3.141592653589793) / cutoff));
   }

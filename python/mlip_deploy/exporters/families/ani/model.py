@@ -3,8 +3,8 @@ then a perceptron of the atom's element for each member of the ensemble.
 
 The functions are TorchANI's `AEVComputer` on directed edges, in `mlip::symmetry_functions` or in torch's operators.
 They are computed for the elements that are there, a few of the model's seven: the others' functions are zero, and the
-first layers of the networks leave them out. Networks compute in the type of the edge vectors; the self energies, thousands of
-electronvolts that no force sees, are added in float64, which a float32 sum would round to 1e-3 eV.
+first layers of the networks leave them out. Networks compute in the type of the edge vectors; the self energies,
+thousands of electronvolts that no force sees, are added in float64, which a float32 sum would round to 1e-3 eV.
 """
 
 import math
