@@ -80,7 +80,7 @@ Tensor switched(const Tensor& r, double on, double off) {
     return at::where(x > 0.0, at::exp(-1.0 / x.clamp_min(1e-12)), at::zeros_like(x));
   };
   const Tensor c = (r - on) / (off - on), falling = bump(1.0 - c), rising = bump(c);
-  return falling / (falling + rising + 1e-12);
+  return falling / (falling + rising);  // of which one is above zero
 }
 
 /// The same from torch's operators: any device, differentiable, and slow.

@@ -279,15 +279,54 @@ class Nothing(nn.Module):
 
 
 class PlainHarmonics(nn.Module):
-    """Lengths [n_edges] Å and So3krates' own harmonics [n_edges, n_harmonics] of edge vectors."""
+    """Lengths [n_edges] Å and real spherical harmonics [n_edges, n_harmonics] of edge vectors, by torch's operators.
+
+    So3krates' own code is not for TorchScript. Within a degree the order 0 comes first, then the cosine and the sine of
+    each other order; no invariant can tell this from another sequence.
+    """
 
     def __init__(self, original: Any):
         super().__init__()
-        self.original = original.spherical_harmonics
+        self.degrees: list[int] = list(original.degrees)
+        self.largest: int = max(self.degrees)
+        self.norms: list[float] = [
+            _norm(degree, order) for degree in range(self.largest + 1) for order in range(degree + 1)
+        ]
 
     def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
-        harmonics: Tensor = self.original(edge_vectors)
-        return edge_vectors.square().sum(dim=1).sqrt(), harmonics
+        distances = edge_vectors.square().sum(dim=1).sqrt()
+        directions = edge_vectors / distances.unsqueeze(1)
+        x, y, z = directions[:, 0], directions[:, 1], directions[:, 2]
+        # of multiples of the azimuth, times powers of the sine of the polar angle
+        cosines, sines = [torch.ones_like(z)], [torch.zeros_like(z)]
+        for order in range(self.largest):
+            cosines.append(x * cosines[order] - y * sines[order])
+            sines.append(x * sines[order] + y * cosines[order])
+        # associated Legendre polynomials without those powers, at degree (degree + 1) / 2 + order
+        legendre = [torch.ones_like(z)]
+        for degree in range(1, self.largest + 1):
+            before, twice_before = degree * (degree - 1) // 2, (degree - 1) * (degree - 2) // 2
+            for order in range(degree):
+                value = (2 * degree - 1) * z * legendre[before + order]
+                if degree - order > 1:
+                    value = value - (degree + order - 1) * legendre[twice_before + order]
+                legendre.append(value / (degree - order))
+            legendre.append((2 * degree - 1) * legendre[before + degree - 1])
+        columns: list[Tensor] = []
+        for degree in self.degrees:
+            for order in range(degree + 1):
+                place = degree * (degree + 1) // 2 + order
+                value = self.norms[place] * legendre[place]
+                columns.append(value * cosines[order])
+                if order > 0:
+                    columns.append(value * sines[order])
+        return distances, torch.stack(columns, dim=1)
+
+
+def _norm(degree: int, order: int) -> float:
+    """What an associated Legendre polynomial is multiplied with in a real spherical harmonic."""
+    ratio = math.factorial(degree - order) / math.factorial(degree + order)
+    return math.sqrt((1 if order == 0 else 2) * (2 * degree + 1) / (4.0 * math.pi) * ratio)
 
 
 class FusedHarmonics(nn.Module):
