@@ -22,9 +22,8 @@ from mlip_deploy.operators import load_operators
 
 load_operators()
 
-FLOAT64 = 1e-11
-"""Relative to the largest value. so3krates-torch adds 1e-12 to the denominator of what it switches with."""
-FLOAT32 = 1e-5
+FLOAT64, FLOAT32 = 1e-13, 1e-5
+"""Relative to the largest value: seen were 1e-14 and 2e-6."""
 NUMBERS = torch.tensor([1, 8, 16])
 KE, SMEARING, SCALE, SWITCHING = 14.399645351950548, 4.0, 1.2, 2.0
 N_NODES = 9
@@ -38,13 +37,13 @@ def _fastest_instruction_set() -> Iterator[None]:
 
 
 class Case:
-    """Pairs up to a cutoff, Å."""
+    """Pairs up to a cutoff, Å, of charges with a smearing, Å."""
 
-    def __init__(self, cutoff: float = 12.0, dtype: torch.dtype = torch.float64) -> None:
-        self.cutoff = cutoff
+    def __init__(self, cutoff: float = 12.0, smearing: float = SMEARING, dtype: torch.dtype = torch.float64) -> None:
+        self.cutoff, self.smearing = cutoff, smearing
         alphas, c6 = (table[NUMBERS - 1].to(dtype) for table in (original.ALPHAS, original.C6_COEF))
         dispersion = Dispersion(alphas, c6, SCALE, cutoff, SWITCHING, original.BOHR, original.HARTREE)
-        self.fused = FusedPairs(Electrostatics(KE, SMEARING, cutoff), dispersion)
+        self.fused = FusedPairs(Electrostatics(KE, smearing, cutoff), dispersion)
         self.types = torch.arange(N_NODES) % len(NUMBERS)
 
     def inputs(self, n_edges: int) -> list[torch.Tensor]:
@@ -58,7 +57,7 @@ class Case:
         charges, ratios, distances = inputs
         others = (edges[1], edges[0], distances.unsqueeze(1), N_NODES)
         with default_dtype(torch.float64):
-            coulomb = original.ElectrostaticInteraction(ke=KE)(charges, *others, self.cutoff, SMEARING)
+            coulomb = original.ElectrostaticInteraction(ke=KE)(charges, *others, self.cutoff, self.smearing)
             numbers = NUMBERS[self.types]
             dispersion = original.DispersionInteraction()(ratios, numbers, *others, self.cutoff, SWITCHING, SCALE)
         result: torch.Tensor = (coulomb + dispersion).squeeze(1)[:n_owned]
@@ -111,9 +110,10 @@ def test_edges_in_any_order_and_none() -> None:
         compare(case, n_owned=3, n_edges=n_edges)
 
 
-def test_near_the_ends_of_what_switches() -> None:
+@pytest.mark.parametrize("smearing", [4.0, 3.7, 0.9])
+def test_near_the_ends_of_what_switches(smearing: float) -> None:
     """Where the switching functions begin and end, and at the cutoff, where the slope is zero."""
-    case = Case()
+    case = Case(smearing=smearing)
     ends = torch.tensor([5.4, 10.0, 12.0], dtype=torch.float64)
     distances = torch.cat([ends + x for x in (-0.05, -1e-3, -1e-9, 0.0, 1e-9, 1e-3, 0.05)])
     distances = distances[distances <= case.cutoff]

@@ -13,7 +13,7 @@
 //   charges           q, [n_nodes] e
 //   polarizabilities  a, [n_nodes] a.u., above zero
 //   c6                c, [n_nodes] a.u., above zero
-//   distances         [n_edges] Å, above zero
+//   distances         [n_edges] Å, above zero and up to the cutoff
 //   edge_index        int64 [2, n_edges]: centres i in [0, n_owned), neighbours j in [0, n_nodes)
 //   constants         float[], in the order of PairConstants (long_range_pairs_kernels.h)
 //
@@ -80,7 +80,7 @@ Tensor switched(const Tensor& r, double on, double off) {
     return at::where(x > 0.0, at::exp(-1.0 / x.clamp_min(1e-12)), at::zeros_like(x));
   };
   const Tensor c = (r - on) / (off - on), falling = bump(1.0 - c), rising = bump(c);
-  return falling / (falling + rising);  // of which one is above zero
+  return falling / (falling + rising + 1e-12);
 }
 
 /// The same from torch's operators: any device, differentiable, and slow.
@@ -123,7 +123,8 @@ std::int64_t terms_of_series(double x, double epsilon) {
 template <typename T>
 struct CpuCall {
   static constexpr double epsilon = std::numeric_limits<T>::epsilon();
-  static constexpr double largest_argument = 6.0;  ///< where the error function is 1 in float64
+  static constexpr double one = 6.0;      ///< from here the error function is 1 in float64
+  static constexpr double margin = 1.05;  ///< beyond the cutoff, for what rounding adds to a distance
   Inputs inputs;
   EdgesByCentre edges;
   std::vector<T> terms;
@@ -135,8 +136,8 @@ struct CpuCall {
     TORCH_CHECK(n_owned <= inputs.charges.numel(), "long_range_pairs: ", n_owned, " owned atoms of ",
                 inputs.charges.numel());
     problem.constants = as_constants<T>(constants);
-    problem.series_end = static_cast<T>(
-        std::min(largest_argument, static_cast<double>(problem.constants.cutoff / problem.constants.width)));
+    const double furthest = margin * problem.constants.cutoff / problem.constants.width;
+    problem.series_end = static_cast<T>(std::min(one, furthest));
     for (std::int64_t k = 1; k <= terms_of_series(problem.series_end, epsilon); ++k)
       terms.push_back(static_cast<T>(2.0 / static_cast<double>(2 * k + 1)));
     problem.n_terms = static_cast<std::int64_t>(terms.size());

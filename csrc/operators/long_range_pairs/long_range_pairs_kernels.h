@@ -28,7 +28,7 @@ struct PairProblem {
   PairConstants<T> constants;
   std::int64_t n_terms;                      ///< of the series of the error function
   const T* terms;                            ///< [n_terms], 2 / (2 k + 1) for k from 1
-  T series_end;                              ///< beyond it the error function is 1
+  T series_end;                              ///< what its argument is not to exceed, unless the function is 1 there
   const std::int64_t* first_edge;            ///< [n_owned + 1]
   const std::int64_t* edge_order;            ///< null when edges are stored centre by centre
   const std::int64_t* neighbours;            ///< [n_edges]

@@ -12,19 +12,22 @@ struct OfDistance {
   typename Vector<T, lanes<T>>::type value, slope;
 };
 
-/// 1 up to `on`, 0 from `off`: the sigmoid of 1/c - 1/(1-c), where c runs from 0 to 1 between them.
+/// 1 up to `on`, 0 from `off`: f / (f + e^(-1/c) + 1e-12) with f = e^(-1/(1-c)), where c runs from 0 to 1 between them.
+/// Charged cells notice the 1e-12, which is SO3LR's.
 template <typename T>
 MLIP_INLINE OfDistance<T> switched(typename Vector<T, lanes<T>>::type r, T on, T off) {
   using Lanes = Vector<T, lanes<T>>;
   using V = typename Lanes::type;
-  // Nearer to an end than this the sigmoid is its limit, to more digits than there are.
+  // Nearer to an end than this an exponential is zero, to more digits than there are.
   const V least = V{} + T(0.01), largest = V{} + T(0.99);
-  V c = (r - on) * (T(1) / (off - on));
-  c = c < least ? least : c;
-  c = c > largest ? largest : c;
-  const V a = T(1) / c, b = T(1) / (T(1) - c);
-  const V s = sigmoid<T, Lanes>(a - b);
-  return {s, -s * (T(1) - s) * (a * a + b * b) * (T(1) / (off - on))};
+  const V c = (r - on) * (T(1) / (off - on));
+  const V a = T(1) / (c < least ? least : c), b = T(1) / (T(1) - (c > largest ? largest : c));
+  const auto rising = exponential<T, Lanes>(b - a), falling = exponential<T, Lanes>(b);  // both divided by f
+  const V ratio = rising.scale + rising.scale * rising.rest;
+  const V small = (falling.scale + falling.scale * falling.rest) * T(1e-12);
+  const V s = T(1) / (T(1) + ratio + small);
+  // In this order no product overflows.
+  return {s, -((s * ratio) * (s * (a * a + b * b)) + (s * small) * (s * b * b)) * (T(1) / (off - on))};
 }
 
 /// e^(-x²). The square is taken in two parts, since rounding it would be multiplied by the exponential's slope.

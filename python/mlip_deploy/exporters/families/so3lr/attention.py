@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.so3lr.radial import RadialBasis, RadialNetworks
-from mlip_deploy.exporters.layers.radial_table import fewest_intervals, quintics
+from mlip_deploy.exporters.layers.radial_table import radial_table
 from mlip_deploy.operators import load_operators
 
 
@@ -232,15 +232,10 @@ def filter_tables(in_float64: Any, dtype: torch.dtype) -> list[tuple[Tensor, flo
     tables = []
     for k, layer in enumerate(in_float64.euclidean_transformers):
         filters = nn.Sequential(basis, RadialNetworks(layer, Differences(layer, k == 0).bias))
-        cutoff = float(in_float64.r_max)
-        n_intervals = fewest_intervals(filters, cutoff, dtype)
-        if n_intervals is None:
+        table = radial_table(filters, float(in_float64.r_max), dtype)
+        if table is None:
             return None
-        if dtype == torch.float64:
-            # The forces' error is twice what float64 files are held to. It falls with the sixth power of the interval.
-            n_intervals *= 2
-        step = cutoff / n_intervals
-        tables.append((quintics(filters, n_intervals, step), step))
+        tables.append(table)
     return tables
 
 
