@@ -24,7 +24,7 @@ from mlip_deploy.operators import load_operators
 load_operators()
 
 # Sums of a few hundred products of numbers of order one.
-FLOAT64, FLOAT32 = 1e-11, 1e-4
+FLOAT64, FLOAT32 = 1e-12, 1e-4
 N_FUNCTIONS, N_NODES = 8, 9
 N_INTERVALS, STEP = 12, 0.4
 """of a table over the distance, Å"""
