@@ -18,6 +18,10 @@ struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
 template <typename T>
+struct LongRangePairsKernels;  // long_range_pairs_kernels.h
+template <typename T>
+struct NeighbourAttentionKernels;  // neighbour_attention_kernels.h
+template <typename T>
 struct SO2ConvolutionKernels;  // so2_convolution_kernels.h
 template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
@@ -31,6 +35,8 @@ struct OperatorKernels {
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
   const GateKernels<T>* gate;
+  const LongRangePairsKernels<T>* long_range_pairs;
+  const NeighbourAttentionKernels<T>* neighbour_attention;
   const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
   const SymmetryFunctionsKernels<T>* symmetry_functions;

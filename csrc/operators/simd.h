@@ -95,6 +95,13 @@ MLIP_INLINE typename Vector<T, block<T>>::type fold(typename Vector<T, L>::type 
   }
 }
 
+template <typename T>
+MLIP_INLINE T sum_of_lanes(const typename Vector<T, lanes<T>>::type& vector) {
+  T total = 0;
+  for (int lane = 0; lane < lanes<T>; ++lane) total += vector[lane];
+  return total;
+}
+
 /// Sums over the lanes of `block` vectors at once: sums[k] = Σ_lanes vectors[k].
 template <typename T>
 MLIP_INLINE void sum_lanes(const T* vectors, T* sums) {

@@ -19,6 +19,8 @@ ALLOWED = {
     "operators/environment_product": {"operators"},
     "operators/equivariant_linear": {"operators"},
     "operators/gate": {"operators"},
+    "operators/long_range_pairs": {"operators"},
+    "operators/neighbour_attention": {"operators"},
     "operators/so2_convolution": {"operators"},
     "operators/symmetric_contraction": {"core", "gpu", "operators"},
     "operators/symmetry_functions": {"operators"},

@@ -355,6 +355,30 @@ def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> li
     return [x.new_empty(x.shape) for x in inputs]
 
 
+def _pairs(
+    charges: Tensor, polarizabilities: Tensor, c6: Tensor, distances: Tensor, edge_index: Tensor, n_owned: int, *_: Any
+) -> Tensor:
+    return charges.new_empty([n_owned])
+
+
+def _pairs_backward(gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
+
+
+def _neighbour_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, vectors: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
+    n_owned = queries.shape[0]
+    return queries.new_empty([n_owned, values.shape[1]]), queries.new_empty([n_owned, vectors.shape[1]])
+
+
+def _neighbour_attention_backward(
+    of_messages: Tensor, of_vector_messages: Tensor, *arguments: Any
+) -> tuple[Tensor, ...]:
+    inputs, nodes_wanted = arguments[:7], arguments[-1]
+    return tuple(x.new_empty(x.shape if nodes_wanted or k >= 3 else [0]) for k, x in enumerate(inputs))
+
+
 def _so2_convolution(
     nodes: Tensor,
     rotations: Tensor,
@@ -428,6 +452,10 @@ def _register_shapes() -> None:
         "equivariant_linear_backward": _linear_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
+        "long_range_pairs": _pairs,
+        "long_range_pairs_backward": _pairs_backward,
+        "neighbour_attention": _neighbour_attention,
+        "neighbour_attention_backward": _neighbour_attention_backward,
         "so2_convolution": _so2_convolution,
         "so2_convolution_backward": _so2_convolution_backward,
         "symmetric_contraction": _contraction,
