@@ -9,7 +9,7 @@
 namespace {
 
 bool make_first_calls() {
-  const c10::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   for (const auto type : {at::kFloat, at::kDouble}) {
     const at::Tensor x = at::full({16}, 0.5, type);
     // What ATen/cpu/vml.h hands to MKL, in its order.
