@@ -5,11 +5,12 @@
 // may give one of them code of low accuracy: the part of that thread then has relative errors up to 5e-4 in float32,
 // once and silently (https://github.com/pytorch/pytorch/issues/188792). Later calls are right.
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 namespace {
 
 bool make_first_calls() {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   for (const auto type : {at::kFloat, at::kDouble}) {
     const at::Tensor x = at::full({16}, 0.5, type);
     // What ATen/cpu/vml.h hands to MKL, in its order.
