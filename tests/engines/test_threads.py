@@ -193,7 +193,24 @@ def test_a_thread_that_waits_sleeps_soon_unless_the_user_says_otherwise(
     assert f"then {spins}." in said
 
 
-VECTOR_FUNCTIONS = ["acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin", "sqrt", "tan", "tanh", "trunc"]
+VECTOR_FUNCTIONS = [
+    "acos",
+    "asin",
+    "atan",
+    "cos",
+    "erf",
+    "erfc",
+    "erfinv",
+    "exp",
+    "log",
+    "log10",
+    "log2",
+    "sin",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+]
 """What torch hands to MKL, whose first call of each must not be made by several threads at once."""
 
 
