@@ -41,6 +41,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
+#include "operators/native_operator.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
@@ -353,6 +354,51 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
                                   table, step, table_of_edge);
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeEdgeTensorProduct : public NativeOperator {
+ public:
+  NativeEdgeTensorProduct(std::vector<std::int64_t> paths, Tensor coefficients, Tensor table, double step)
+      : paths_(std::move(paths)), coefficients_(std::move(coefficients)), table_(std::move(table)), step_(step) {
+    for (std::size_t k = 7; k < paths_.size(); k += 9)
+      n_outputs_ = std::max(n_outputs_, static_cast<std::size_t>(paths_[k]) + 1);
+  }
+
+  Tensors forward(Tensors inputs, std::int64_t n_owned, Kept* kept) const override {
+    Tensors outputs =
+        forward_cpu(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_, step_);
+    if (kept != nullptr) kept->tensors = std::move(inputs);
+    return outputs;
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
+                Tensors& sums) const override {
+    const Tensors& inputs = kept.tensors;
+    auto [features, harmonics, radial] = backward_cpu(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
+                                                      coefficients_, table_, step_, wanted[0]);
+    if (wanted[0]) add_gradient(sums[0], std::move(features));
+    if (wanted[1]) add_gradient(sums[1], std::move(harmonics));
+    if (wanted[2]) add_gradient(sums[2], std::move(radial));
+  }
+
+  std::size_t n_outputs() const override { return n_outputs_; }
+
+ private:
+  std::vector<std::int64_t> paths_;
+  Tensor coefficients_, table_;
+  double step_;
+  std::size_t n_outputs_ = 0;
+};
+
+const RegisterNative native("mlip::edge_tensor_product",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              for (std::size_t k = 0; k < arguments.size(); ++k)
+                                if (arguments[k].isNone() != (k < 5)) return nullptr;
+                              return std::make_unique<NativeEdgeTensorProduct>(
+                                  arguments[5].toIntVector(), arguments[6].toTensor(), arguments[7].toTensor(),
+                                  arguments[8].toDouble());
+                            });
 
 }  // namespace
 }  // namespace mlip
