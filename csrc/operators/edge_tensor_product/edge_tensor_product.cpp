@@ -366,8 +366,8 @@ class NativeEdgeTensorProduct : public NativeOperator {
   }
 
   Tensors forward(Tensors inputs, std::int64_t n_owned, Kept* kept) const override {
-    Tensors outputs =
-        forward_cpu(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_, step_);
+    Tensors outputs = forward_cpu(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_,
+                                  step_, table_of_edge(inputs));
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return outputs;
   }
@@ -376,7 +376,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
                 Tensors& sums) const override {
     const Tensors& inputs = kept.tensors;
     auto [features, harmonics, radial] = backward_cpu(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
-                                                      coefficients_, table_, step_, wanted[0]);
+                                                      coefficients_, table_, step_, wanted[0], table_of_edge(inputs));
     if (wanted[0]) add_gradient(sums[0], std::move(features));
     if (wanted[1]) add_gradient(sums[1], std::move(harmonics));
     if (wanted[2]) add_gradient(sums[2], std::move(radial));
@@ -385,6 +385,11 @@ class NativeEdgeTensorProduct : public NativeOperator {
   std::size_t n_outputs() const override { return n_outputs_; }
 
  private:
+  /// The last of the arguments, which may be None: then it is none of the inputs.
+  static std::optional<Tensor> table_of_edge(const Tensors& inputs) {
+    return inputs.size() > 4 ? std::optional(inputs[4]) : std::nullopt;
+  }
+
   std::vector<std::int64_t> paths_;
   Tensor coefficients_, table_;
   double step_;
@@ -394,7 +399,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
 const RegisterNative native("mlip::edge_tensor_product",
                             [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
                               for (std::size_t k = 0; k < arguments.size(); ++k)
-                                if (arguments[k].isNone() != (k < 5)) return nullptr;
+                                if (arguments[k].isNone() != (k < 5 || k == 9)) return nullptr;
                               return std::make_unique<NativeEdgeTensorProduct>(
                                   arguments[5].toIntVector(), arguments[6].toTensor(), arguments[7].toTensor(),
                                   arguments[8].toDouble());
