@@ -115,6 +115,7 @@ class NativeStep : public Step {
 
 class TorchStep : public Step {
  public:
+  /// @param arguments of the graph: constants and single slots
   TorchStep(const std::shared_ptr<Graph>& graph, std::vector<Source> arguments, std::set<Slot> wanted)
       : executor_(graph, "program"), arguments_(std::move(arguments)), wanted_(std::move(wanted)) {}
 
@@ -129,17 +130,8 @@ class TorchStep : public Step {
       return leaf;
     };
     std::vector<IValue> stack;
-    for (const Source& argument : arguments_) {
-      if (argument.is_constant()) {
-        stack.push_back(argument.constant);
-      } else if (!argument.is_list) {
-        stack.push_back(value_of(argument.slots[0]));
-      } else {
-        c10::List<Tensor> list;
-        for (const Slot slot : argument.slots) list.push_back(value_of(slot).toTensor());
-        stack.emplace_back(std::move(list));
-      }
-    }
+    for (const Source& argument : arguments_)
+      stack.push_back(argument.is_constant() ? argument.constant : value_of(argument.slots[0]));
     executor_.run(stack);
     for (std::size_t k = 0; k < writes.size(); ++k) {
       IValue& value = stack[k];
@@ -470,13 +462,29 @@ class Compiler {
   void add_torch_step(const std::vector<int>& numbers) {
     if (numbers.empty()) return;
     const auto graph = std::make_shared<Graph>();
-    std::map<const Value*, Value*> values;  // from the model's graph to this one
+    std::map<const Value*, Value*> constants;  // from the model's graph to this one
+    std::map<Slot, Value*> values;
     std::vector<Source> arguments;
+    const auto argument = [&](const Source& source, const c10::TypePtr& type) {
+      arguments.push_back(source);
+      return graph->addInput()->setType(type);
+    };
+    const auto value_of = [&](Slot slot, const c10::TypePtr& type) {
+      Value*& value = values[slot];
+      if (value == nullptr) value = argument({IValue(), {slot}, false}, type);
+      return value;
+    };
     const auto value_in = [&](Value* value) {
-      const auto known = values.find(value);
-      if (known != values.end()) return known->second;
-      arguments.push_back(sources_.at(value));
-      return values[value] = graph->addInput()->setType(value->type());
+      const Source& source = sources_.at(value);
+      if (source.is_constant()) {
+        Value*& constant = constants[value];
+        if (constant == nullptr) constant = argument(source, value->type());
+        return constant;
+      }
+      if (!source.is_list) return value_of(source.slots[0], value->type());
+      std::vector<Value*> elements;  // some of which this very graph may make
+      for (const Slot slot : source.slots) elements.push_back(value_of(slot, c10::TensorType::get()));
+      return graph->appendNode(graph->createList(c10::TensorType::get(), elements))->output();
     };
     std::set<Slot> made, read;
     for (const int number : numbers) {
@@ -486,16 +494,15 @@ class Compiler {
       for (const Slot slot : item.reads)
         if (made.count(slot) == 0) read.insert(slot);
       Node* const clone = graph->appendNode(graph->createClone(item.node, value_in));
-      for (std::size_t k = 0; k < item.node->outputs().size(); ++k) values[item.node->output(k)] = clone->output(k);
+      for (std::size_t k = 0; k < item.writes.size(); ++k) values[item.writes[k]] = clone->output(k);
     }
     std::vector<Slot> writes;
     for (const int number : numbers)
       for (std::size_t k = 0; k < items_[number].writes.size(); ++k) {
         const Slot slot = items_[number].writes[k];
         if (!is_read_later(slot)) continue;
-        const Value* const output = items_[number].node->output(k);
         writes.push_back(slot);
-        graph->registerOutput(values.at(output));
+        graph->registerOutput(values.at(slot));
       }
     std::set<Slot> wanted;
     for (const Slot slot : read)
