@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distribution
 from pathlib import Path
@@ -190,3 +191,21 @@ def test_a_thread_that_waits_sleeps_soon_unless_the_user_says_otherwise(
     ).stdout
     assert f"before {given.get('GOMP_SPINCOUNT', '')}." in said
     assert f"then {spins}." in said
+
+
+VECTOR_FUNCTIONS = "acos asin atan cos erf erfc erfinv exp log log10 log2 sin sqrt tan tanh trunc".split()
+"""What torch hands to MKL, whose first call of each must not be made by several threads at once."""
+
+
+def test_first_calls_of_vector_functions() -> None:
+    code = """
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+        from mlip_deploy.operators import load_operators
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            load_operators()
+        print(*(event.name for event in profiled.events()))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    called = done.stdout.split()
+    assert {name: called.count(f"aten::{name}") for name in VECTOR_FUNCTIONS} == dict.fromkeys(VECTOR_FUNCTIONS, 2)
