@@ -3,7 +3,13 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/csrc/jit/passes/inliner.h>
+#include <torch/csrc/jit/passes/loop_unrolling.h>
+#include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/peephole_list_idioms.h>
+#include <torch/csrc/jit/passes/remove_mutation.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 
@@ -24,7 +30,7 @@ using torch::jit::Node;
 using torch::jit::Value;
 using Tensors = std::vector<Tensor>;
 
-// Positions of the arguments of `forward`.
+// Positions of the arguments of `forward`, without the module itself; the same are their slots.
 constexpr std::size_t edge_vectors_argument = 3, settings_argument = 4;
 
 using Slot = std::size_t;  ///< of a value that is made anew in every run
@@ -45,10 +51,19 @@ struct Frame {
   bool with_gradients;
 };
 
+/// What a tensor that is no longer there looked like.
+struct Shape {
+  std::vector<std::int64_t> sizes;
+  at::TensorOptions options;
+
+  explicit Shape(const Tensor& tensor) : sizes(tensor.sizes().vec()), options(tensor.options()) {}
+};
+
 /// What a step leaves for its pass back.
 struct Kept {
   NativeOperator::Kept native;
-  Tensors inputs, outputs;  // of autograd's graph
+  std::vector<Shape> shapes;  ///< of a native operator's results
+  Tensors inputs, outputs;    ///< of autograd's graph
 };
 
 class Step {
@@ -81,7 +96,7 @@ class NativeStep : public Step {
     const bool keep = frame.with_gradients && differentiable;
     Tensors outputs = operator_->forward(std::move(inputs), count_ ? frame.values[*count_].toInt() : 0,
                                          keep ? &kept.native : nullptr);
-    if (keep && !with_all_gradients) kept.outputs = outputs;
+    if (keep && !with_all_gradients) kept.shapes.assign(outputs.begin(), outputs.end());
     for (std::size_t k = 0; k < writes.size(); ++k) frame.values[writes[k]] = std::move(outputs[k]);
   }
 
@@ -92,7 +107,7 @@ class NativeStep : public Step {
     for (const Slot slot : writes) gradients.push_back(std::move(frame.gradients[slot]));
     if (std::none_of(gradients.begin(), gradients.end(), [](const Tensor& g) { return g.defined(); })) return;
     for (std::size_t k = 0; k < writes.size(); ++k)
-      if (!gradients[k].defined()) gradients[k] = at::zeros_like(kept.outputs[k]);
+      if (!gradients[k].defined()) gradients[k] = at::zeros(kept.shapes[k].sizes, kept.shapes[k].options);
     for (std::size_t k = 0; k < inputs_.size(); ++k)
       if (wanted_[k]) sums[k] = std::move(frame.gradients[inputs_[k]]);
     operator_->backward(gradients, kept.native, wanted_, sums);
@@ -169,9 +184,6 @@ class TorchStep : public Step {
 
 // ---- from a graph to steps -----------------------------------------------------------------------------------
 
-const at::Symbol requires_grad_ = at::Symbol::fromQualString("aten::requires_grad_");
-const at::Symbol grad = at::Symbol::fromQualString("aten::grad");
-
 /// The graph is not one that a program can run.
 struct NotAProgram {};
 
@@ -205,29 +217,75 @@ std::vector<Value*> reads_of(Node* node) {
   return found;
 }
 
+Value* detached(Value* value) {
+  while (value->node()->kind() == c10::aten::detach) value = value->node()->input(0);
+  return value;
+}
+
+/// Of a list that is written down where it is used.
+Value* only_element(Value* list) {
+  if (list->node()->kind() != c10::prim::ListConstruct || list->node()->inputs().size() != 1) throw NotAProgram();
+  return list->node()->input(0);
+}
+
+/// Of `forward`, its graph of the energies and, where it gives them, the features: as functions of its own arguments,
+/// without the pass back, which a program has of its own.
+///
+/// `forward` is what EdgeGradientModel of python/mlip_deploy/exporters/interface.py makes of an energy model: it
+/// differentiates the sum of the energies by a copy of its edge vectors.
+std::shared_ptr<Graph> graph_of_energies(const torch::jit::Method& forward) {
+  std::shared_ptr<Graph> graph = forward.graph()->copy();
+  torch::jit::Inline(*graph);
+  std::vector<Node*> derivatives;
+  for_nodes(*graph->block(), [&](Node* node) {
+    if (node->kind() == at::Symbol::fromQualString("aten::grad")) derivatives.push_back(node);
+  });
+  Node* const results = graph->outputs()[0]->node();
+  if (derivatives.size() != 1 || results->kind() != c10::prim::TupleConstruct || results->inputs().size() < 2 ||
+      results->inputs().size() > 3 || graph->inputs().size() < 5 || graph->inputs().size() > 6)
+    throw NotAProgram();
+  Value* const energies = detached(results->input(0));
+  Value* const copy = only_element(derivatives[0]->input(1));
+  Value* const vectors = graph->inputs()[1 + edge_vectors_argument];
+  Node* const sum = only_element(derivatives[0]->input(0))->node();
+  if (sum->kind() != c10::aten::sum || sum->inputs().size() != 2 || sum->input(0) != energies ||
+      copy->node()->kind() != at::Symbol::fromQualString("aten::requires_grad_") ||
+      detached(copy->node()->input(0)) != vectors || vectors->uses().size() != 1)
+    throw NotAProgram();
+  Value* const features = results->inputs().size() == 3 ? results->input(2) : nullptr;
+  graph->eraseOutput(0);
+  graph->registerOutput(energies);
+  if (features != nullptr) graph->registerOutput(features);
+  copy->replaceAllUsesWith(vectors);
+  copy->node()->destroy();
+  torch::jit::EliminateDeadCode(graph);
+  if (graph->inputs().size() > 1 + settings_argument)  // which are there where they are read
+    graph->inputs()[1 + settings_argument]->setType(c10::TensorType::get());
+  // Lists become what they hold, so that a step may take a single tensor out of one.
+  for (bool changed = true; changed;) {
+    torch::jit::PeepholeOptimize(graph);
+    torch::jit::ConstantPropagation(graph);
+    changed = torch::jit::UnrollConstantLoops(graph);
+    changed = torch::jit::RemoveListMutation(graph) || changed;
+    changed = torch::jit::PeepholeOptimizeListIdioms(graph) || changed;
+  }
+  torch::jit::EliminateDeadCode(graph);
+  return graph;
+}
+
 class Compiler {
  public:
-  explicit Compiler(const torch::jit::Method& forward) : graph_(forward.graph()->copy()) {
-    torch::jit::Inline(*graph_);
+  explicit Compiler(const torch::jit::Method& forward) : graph_(graph_of_energies(forward)) {
     const auto arguments = graph_->inputs();
-    Node* const result = graph_->outputs()[0]->node();
-    if (arguments.size() < 5 || arguments.size() > 6 || result->kind() != c10::prim::TupleConstruct ||
-        result->inputs().size() < 2 || result->inputs().size() > 3)
-      throw NotAProgram();
     sources_[arguments[0]] = {IValue(forward.owner()._ivalue()), {}, false};
     for (std::size_t k = 1; k < arguments.size(); ++k) make_slot(arguments[k], -1);
     differentiable_[edge_vectors_argument] = true;
-    Value* const energies = without_detach(result->input(0));
-    Value* const features = result->inputs().size() == 3 ? without_detach(result->input(2)) : nullptr;
-    need(energies);
-    if (features != nullptr) need(features);
     check_for_side_effects();
-    for (Node* const node : graph_->nodes())
-      if (needed_.count(node) > 0) read(node);
+    for (Node* const node : graph_->nodes()) read(node);
     if (std::none_of(items_.begin(), items_.end(), [](const Item& item) { return item.native != nullptr; }))
       throw NotAProgram();
-    energies_ = slot_of(energies);
-    if (features != nullptr) features_ = slot_of(features);
+    energies_ = slot_of(graph_->outputs()[0]);
+    if (graph_->outputs().size() > 1) features_ = slot_of(graph_->outputs()[1]);
     put_in_order();
     find_gradients();
     find_last_reads();
@@ -247,11 +305,6 @@ class Compiler {
     bool done = false;
   };
 
-  static Value* without_detach(Value* value) {
-    while (value->node()->kind() == c10::aten::detach) value = value->node()->input(0);
-    return value;
-  }
-
   Slot make_slot(const Value* value, int item) {
     const Slot slot = differentiable_.size();
     differentiable_.push_back(false);
@@ -266,32 +319,12 @@ class Compiler {
     return source.slots[0];
   }
 
-  void need(Value* value) {
-    if (!needed_.insert(value->node()).second) return;
-    for (Value* const read : reads_of(value->node())) need(read);
-  }
-
-  /// A list of steps may leave out what leads to no result, and may do things in another order: nothing may be written
-  /// in place, and nothing else may happen.
+  /// Steps come in another order than the graph's nodes: nothing may be written in place, and nothing else may happen.
   void check_for_side_effects() const {
-    for_nodes(*graph_->block(), [&](Node* node) {
+    for_nodes(*graph_->block(), [&](const Node* node) {
       const auto* const schema = node->maybeSchema();
-      if (node->kind() == c10::prim::SetAttr) throw NotAProgram();
-      if (schema == nullptr || !schema->is_mutable() || node->kind() == requires_grad_) return;
-      // The list of gradients in `forward` itself, which a program does not need.
-      const bool apart = node->kind() == c10::aten::append && needed_.count(node->input(0)->node()) == 0;
-      if (!apart) throw NotAProgram();
+      if (node->hasSideEffects() || (schema != nullptr && schema->is_mutable())) throw NotAProgram();
     });
-    for (Node* const node : graph_->nodes()) {
-      bool acts = false;
-      const auto note = [&](const Node* inner) {
-        acts = acts || inner->kind() == c10::prim::RaiseException || inner->kind() == c10::prim::Print;
-        if (needed_.count(node) > 0 && inner->kind() == grad) throw NotAProgram();
-      };
-      note(node);
-      for (torch::jit::Block* const block : node->blocks()) for_nodes(*block, note);
-      if (acts && needed_.count(node) == 0) throw NotAProgram();
-    }
   }
 
   // ---- reading the nodes, in their order
@@ -331,8 +364,6 @@ class Compiler {
     } else if (node->kind() == c10::prim::GetAttr && constant(node->input())) {
       const auto object = sources_.at(node->input()).constant.toObject();
       sources_[node->output()] = {object->getAttr(node->s(c10::attr::name)), {}, false};
-    } else if (is_edge_vectors(node)) {
-      sources_[node->output()] = sources_.at(node->input(0));
     } else if (node->kind() == c10::prim::ListConstruct) {
       return read_list(node);
     } else if (node->kind() == c10::aten::add && sources_.at(node->input(0)).is_list &&
@@ -352,13 +383,6 @@ class Compiler {
       return false;
     }
     return true;
-  }
-
-  /// The copy of the edge vectors that `forward` differentiates by.
-  bool is_edge_vectors(const Node* node) const {
-    if (node->kind() != c10::aten::detach && node->kind() != requires_grad_) return false;
-    const Source& source = sources_.at(node->input(0));
-    return !source.is_list && source.slots == std::vector<Slot>{edge_vectors_argument};
   }
 
   bool read_list(Node* node) {
@@ -551,7 +575,6 @@ class Compiler {
   }
 
   std::shared_ptr<Graph> graph_;
-  std::set<const Node*> needed_;
   std::map<const Value*, Source> sources_;
   std::vector<bool> differentiable_;  // by slot
   std::vector<int> made_by_;          // by slot: the item, or -1 for an argument

@@ -71,7 +71,7 @@ def options_of(name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "own", "keywords"),
     [
-        ("export", {"list", "no_fuse"}, {"fuse"}),
+        ("export", {"list", "no_fuse", "device"}, {"fuse"}),  # a device is refused
         ("check", {"file", "json"}, {"path", "shuffled_ids"}),
         ("validate", {"file", "sign", "json"}, {"path"}),
         ("compare", {"json"}, set()),
@@ -82,7 +82,7 @@ def options_of(name: str) -> set[str]:
     ],
 )
 def test_keywords_are_the_options(name: str, own: set[str], keywords: set[str]) -> None:
-    parameters = set(inspect.signature(getattr(mlip_deploy, name)).parameters) - {"progress"}
+    parameters = set(inspect.signature(getattr(mlip_deploy, name)).parameters) - {"progress", "note"}
     assert parameters - keywords == options_of(name) - own
 
 
