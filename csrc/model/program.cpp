@@ -96,7 +96,7 @@ class NativeStep : public Step {
     const bool keep = frame.with_gradients && differentiable;
     Tensors outputs = operator_->forward(std::move(inputs), count_ ? frame.values[*count_].toInt() : 0,
                                          keep ? &kept.native : nullptr);
-    if (keep && !with_all_gradients) kept.shapes.assign(outputs.begin(), outputs.end());
+    if (keep && !with_all_gradients) kept.shapes = std::vector<Shape>(outputs.begin(), outputs.end());
     for (std::size_t k = 0; k < writes.size(); ++k) frame.values[writes[k]] = std::move(outputs[k]);
   }
 

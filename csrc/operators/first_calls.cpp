@@ -5,6 +5,7 @@
 // may give one of them code of low accuracy: the part of that thread then has relative errors up to 5e-4 in float32,
 // once and silently (https://github.com/pytorch/pytorch/issues/188792). Later calls are right.
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 namespace {
 
