@@ -27,7 +27,7 @@ CHANNELS = 4
 SILU = 1
 
 # torch's and ours, in a step of the fused SevenNet that tests share: it has 3 layers. Fewer are better.
-MOST_OPERATORS = 125
+MOST_OPERATORS = 135
 
 
 class Steps(nn.Module):
@@ -83,6 +83,14 @@ class ResultUnused(Steps):
         return ((1.0 - (edge_vectors * edge_vectors).sum(1) / self.cutoff**2) ** 3).unsqueeze(1)
 
 
+class OwnDetach(Steps):
+    """A factor of the edge vectors that the model itself keeps out of its forces."""
+
+    def smooth(self, distances: Tensor, edge_vectors: Tensor) -> Tensor:
+        constant = edge_vectors.detach()
+        return ((1.0 - (distances / self.cutoff) ** 2) ** 3 * (constant * constant).sum(1)).unsqueeze(1)
+
+
 class Branches(Steps):
     """A condition on what a fused operator gives."""
 
@@ -90,6 +98,17 @@ class Branches(Steps):
         found = self.gate(self.second(messages + blocks, types))[0].sum(dim=[1, 2])
         if found.numel() > 2:
             found = found * messages[0].sum(dim=[1, 2])
+        return found
+
+
+class Appends(Steps):
+    """A list that a loop of known length makes."""
+
+    def energies(self, messages: list[Tensor], blocks: list[Tensor], types: Tensor) -> Tensor:
+        halves: list[Tensor] = []
+        for k in range(2):
+            halves.append(0.5 * (messages + blocks)[k])
+        found: Tensor = self.gate(self.second(halves, types))[0].sum(dim=[1, 2])
         return found
 
 
@@ -107,7 +126,9 @@ MODELS = {
     "steps": Steps,
     "one tensor read twice": ReadTwice,
     "a result unused": ResultUnused,
+    "its own detach": OwnDetach,
     "branches": Branches,
+    "appends": Appends,
     "written in place": InPlace,
 }
 
