@@ -18,9 +18,15 @@ struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
 template <typename T>
+struct LongRangePairsKernels;  // long_range_pairs_kernels.h
+template <typename T>
+struct NeighbourAttentionKernels;  // neighbour_attention_kernels.h
+template <typename T>
 struct SO2ConvolutionKernels;  // so2_convolution_kernels.h
 template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
+template <typename T>
+struct SymmetryFunctionsKernels;  // symmetry_functions_kernels.h
 
 /// What all operators have for one type, float or double.
 template <typename T>
@@ -29,8 +35,11 @@ struct OperatorKernels {
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
   const GateKernels<T>* gate;
+  const LongRangePairsKernels<T>* long_range_pairs;
+  const NeighbourAttentionKernels<T>* neighbour_attention;
   const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
+  const SymmetryFunctionsKernels<T>* symmetry_functions;
 };
 
 struct InstructionSet {

@@ -18,6 +18,8 @@ namespace {
 
 using std::int32_t;
 using std::int64_t;
+using std::uint32_t;
+using std::uint64_t;
 
 /// L values side by side; L = 1 is the remainder of a loop over channels.
 template <typename T, int L>
@@ -91,6 +93,13 @@ MLIP_INLINE typename Vector<T, block<T>>::type fold(typename Vector<T, L>::type 
     } parts{v};
     return fold<T, L / 2>(parts.half[0] + parts.half[1]);
   }
+}
+
+template <typename T>
+MLIP_INLINE T sum_of_lanes(const typename Vector<T, lanes<T>>::type& vector) {
+  T total = 0;
+  for (int lane = 0; lane < lanes<T>; ++lane) total += vector[lane];
+  return total;
 }
 
 /// Sums over the lanes of `block` vectors at once: sums[k] = Σ_lanes vectors[k].

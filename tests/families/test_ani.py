@@ -12,6 +12,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.neighborlist import neighbor_list
 from ase.units import Hartree
 from conftest import mlip
 from models import ani_state
@@ -27,11 +28,15 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.ase import MLIPCalculator
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.ani import adapter
+from mlip_deploy.exporters.families.ani.model import _columns
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL, write_torchforce
 
 WATER = -76.388284
 """hartree, of ase.build's water with the three members, as TorchANI 2.9.0 itself printed it (six digits)"""
+
+FEATURES = 1e-12
+"""sums of a few numbers of order one, in float64"""
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +104,13 @@ def test_published_weights_in_every_engine(info, tmp_path):
     assert atoms.get_potential_energy() / Hartree == pytest.approx(WATER, abs=1e-6)
 
 
-def test_every_element_and_pair_of_elements(info, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "operators"), [((), ["mlip::symmetry_functions"]), (("--no-fuse",), [])], ids=["fused", "plain"]
+)
+def test_every_element_and_pair_of_elements(info, options, operators, tmp_path):
     """A clump of all seven, near enough that each atom has each pair of them."""
-    path = export(info, tmp_path / "double.mlip.pt", "--dtype", "float64")
+    path = export(info, tmp_path / "double.mlip.pt", "--dtype", "float64", *options)
+    assert list(Artifact(path).contract.operators) == operators
     random = np.random.default_rng(5)
     grid = np.array([[i, j, k] for i in range(3) for j in range(3) for k in range(3)], dtype=float)
     symbols = random.permutation(["H", "C", "N", "O", "S", "F", "Cl"] * 4)[:27]
@@ -111,6 +120,26 @@ def test_every_element_and_pair_of_elements(info, tmp_path):
     np.testing.assert_allclose(atoms.get_forces(), truth.forces, rtol=0, atol=FLOAT64_SUM)
     np.testing.assert_allclose(atoms.get_potential_energies(), truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
     assert np.abs(truth.forces).max() > FORCE_SIGNAL
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("symbols", ["CH3OH", "SH2", "HCl"])
+def test_features_of_absent_elements_are_zero(info, symbols, fuse):
+    """The features are TorchANI's, for all seven elements, in each molecule."""
+    adapted = adapt(info, fuse=fuse)
+    atoms = molecule(symbols)
+    own = adapter._load(str(info), ExportOptions())[0].double()
+    wanted = own.aev_computer(own.species_converter(inputs(atoms)[0]), inputs(atoms)[1])[0].detach()
+    centres, neighbours, vectors = neighbor_list("ijD", atoms, adapted.cutoff)
+    _, features = adapted.energy_model(torch.float64).energies_and_features(
+        torch.tensor([adapted.elements.index(symbol) for symbol in atoms.get_chemical_symbols()]),
+        len(atoms),
+        torch.tensor(np.stack([centres, neighbours])),
+        torch.tensor(vectors),
+    )
+    order = _columns(own.aev_computer, list(range(7)))
+    torch.testing.assert_close(features, wanted[:, order], rtol=0, atol=FEATURES)
+    assert wanted.max() > 0.1
 
 
 def test_published_weights_in_float32(info, tmp_path):
@@ -237,7 +266,7 @@ def test_a_file_has_an_unknown_frame(state):
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_torchforce(state, forces, tmp_path):
-    adapted = FAMILIES["ani"].adapt(str(state), ExportOptions())
+    adapted = FAMILIES["ani"].adapt(str(state), ExportOptions(fuse=False))
     atoms = methanol()
     truth = adapted.original.float64(atoms)
     output = tmp_path / "x.torchforce.pt"

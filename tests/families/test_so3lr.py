@@ -38,10 +38,12 @@ from mlip_deploy.exporters.fixed_settings import FixedSettings, fix_settings
 from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL
+from mlip_deploy.exporters.targets.torchscript import operators_of
 from mlip_deploy.openmm import system_of
 
 WATER = -495.8705186908738
 """eV, of ase.build's water, as so3krates-torch 0.2.1 itself printed it in float64"""
+FUSED = {"mlip::neighbour_attention", "mlip::long_range_pairs", "mlip::edge_harmonics"}
 RELATIVE = 1e-9
 """Of one term: the same formulas in float64, with constants folded in another order."""
 
@@ -103,6 +105,7 @@ def test_published_weights_in_every_engine(double):
     assert (contract.model.name, contract.model.license, contract.cutoff) == ("so3lr", "MIT", 12.0)
     assert [(setting.name, setting.default) for setting in contract.settings] == [("charge", None)]
     assert contract.collectives == ["sum_over_atoms"]
+    assert contract.operators.keys() >= FUSED
     structures = artifact.fixtures().structures
     assert {structure.settings["charge"] for structure in structures} == {-1, 0, 1, 2}
     assert np.abs(structures[0].forces).max() > FORCE_SIGNAL
@@ -116,6 +119,17 @@ def test_published_weights_in_float32(tmp_path):
     assert_passes(path, ["ase", "lammps"], [1])
     noise = Artifact(path).fixtures().float32_noise
     assert 1e-8 < noise.energy_per_atom < 1e-4  # 163 eV in float32 alone are rounded by 1e-5
+
+
+def test_without_fused_operators(tmp_path):
+    path = export("so3lr", "so3lr", tmp_path / "plain.mlip.pt", dtype="float64", fuse=False)
+    assert not Artifact(path).contract.operators.keys() & FUSED
+    assert_passes(path, ["ase"], [1])
+
+
+def test_tables_in_float64(tmp_path):
+    path = export("so3lr", "so3lr", tmp_path / "tables.mlip.pt", dtype="float64", radial="table", elements=["O", "H"])
+    assert_passes(path, ["ase"], [1])
 
 
 @pytest.mark.parametrize("system", [acetate, clump, water_box])
@@ -161,9 +175,13 @@ def test_each_term(published, system, fuse):
         total = original(adapter._batch(atoms, original))["node_energy"]
 
     ours = FAMILIES["so3lr"].adapt("so3lr", ExportOptions(fuse=fuse)).energy_model(torch.float64)
-    record({name: getattr(ours, name) for name in blocks}, found)
+    modules = dict(ours.named_children()) | dict(ours.pairs.named_children())
+    record({name: module for name, module in modules.items() if name in {*blocks, "pairs"}}, found)
     energies, features = ours.energies_and_features(*inputs(atoms, published))
     torch.testing.assert_close(features, read_out[0], rtol=RELATIVE, atol=RELATIVE)
+    expected["pairs"] = expected["electrostatics"] + expected["dispersion"]
+    if fuse:  # in one operator
+        del expected["electrostatics"], expected["dispersion"]
     for name, value in expected.items():
         scale = float(value.abs().max())
         assert scale > 1e-3, name
@@ -209,14 +227,21 @@ SETTINGS = {
     "degrees": {"degrees": [0, 2, 3], "num_features": 24, "num_heads": 2, "residual_mlp_2": True},
     "exponential": {"cutoff_fn": "exponential", "layer_normalization_2": False, "final_mlp_layers": 3},
     "without spin": {"use_spin_embed": False, "residual_mlp_1": False, "r_max_lr": 7.0},
+    "another activation": {"activation_fn": "tanh"},
 }
 
 
+@pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_random_weights_in_other_settings(kind, tmp_path):
+def test_random_weights_in_other_settings(kind, fuse, tmp_path):
     """As TorchScript, without the way through a file."""
-    adapted = adapt(saved(tmp_path, so3lr_model(**SETTINGS[kind])), trust_checkpoint=True)
+    adapted = adapt(saved(tmp_path, so3lr_model(**SETTINGS[kind])), trust_checkpoint=True, fuse=fuse)
     model = adapted.scripted(adapted.energy_model(torch.float64).eval())
+    called = operators_of(model)
+    if kind == "another activation":  # which the attention's operator does not know
+        assert called & FUSED == (FUSED - {"mlip::neighbour_attention"} if fuse else set())
+    else:
+        assert called & FUSED == (FUSED if fuse else set())
     for atoms in (acetate(), acetate(1), Atoms("H", positions=[[0.0, 0.0, 0.0]], info={"charge": 0})):
         truth = adapted.original.float64(atoms)
         types, n_owned, edges, vectors, charge = inputs(atoms, adapted)

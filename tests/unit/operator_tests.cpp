@@ -239,6 +239,88 @@ Case so2_convolution(at::ScalarType type, std::int64_t n_edges, bool ordered, st
           own_rotations(operator_of("so2_convolution_reference", rest))};
 }
 
+/// Those of ANI-2x, or numbers of functions that no vector divides; edges on both sides of the angular cutoff, two in a
+/// line, and an element that no node has.
+Case symmetry_functions(at::ScalarType type, std::int64_t n_edges, bool ordered, bool odd) {
+  constexpr std::int64_t n_owned = 30, n_nodes = 40, n_elements = 4;
+  const auto index = at::TensorOptions(at::kLong), options = at::TensorOptions(type);
+  const auto spaced = [](double first, double step, int n) {
+    std::vector<double> values;
+    for (int k = 0; k < n; ++k) values.push_back(first + step * k);
+    return values;
+  };
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  Tensor vectors = at::randn({n_edges, 3}, options);
+  vectors = vectors / vectors.norm(2, 1, true) * (0.7 + 4.4 * at::rand({n_edges, 1}, options));  // Å
+  if (n_edges > 1) {
+    vectors[0] *= 2.0 / vectors[0].norm();
+    vectors[1] = -vectors[0];
+    centres[1].copy_(centres[0]);
+  }
+  const std::vector<double> constants = {19.7, 5.1, 12.5, 14.1, 3.5};
+  const std::vector<IValue> rest = {at::randint(n_elements - 1, {n_nodes}, index),
+                                    at::stack({centres, at::randint(n_nodes, {n_edges}, index)}),
+                                    n_owned,
+                                    n_elements,
+                                    spaced(0.8, 0.26875, odd ? 5 : 16),
+                                    spaced(0.8, 0.3375, odd ? 3 : 8),
+                                    spaced(0.39269908, 0.78539816, odd ? 3 : 4),
+                                    constants};
+  return {"symmetry_functions, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
+              (odd ? ", odd numbers of functions" : ""),
+          {vectors},
+          operator_of("symmetry_functions", rest),
+          operator_of("symmetry_functions_reference", rest)};
+}
+
+/// Heads that no vector divides, of two widths.
+Case neighbour_attention(at::ScalarType type, std::int64_t n_edges, bool ordered, bool tabulated) {
+  constexpr std::int64_t n_heads = 2, n_features = 42, n_intervals = 12, n_hidden = 9, n_nodes = 60, n_owned = 50;
+  constexpr double step = 0.5;  // Å
+  const std::vector<std::int64_t> degrees = {1, 5, 3};
+  constexpr std::int64_t n_degrees = 3, n_components = 9;
+  const auto options = at::TensorOptions(type);
+  const auto index = at::TensorOptions(at::kLong);
+  const auto random = [&](at::IntArrayRef sizes) { return at::randn(sizes, options) / std::sqrt(sizes.back()); };
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  const std::vector<IValue> rest = {
+      at::stack({centres, at::randint(n_nodes, {n_edges}, index)}),
+      n_heads,
+      degrees,
+      tabulated ? at::randn({n_intervals, 6, 2 * n_features}, options) : at::empty({0}, options),
+      step,
+      at::rand({n_components}, options),
+      Tensors{random({n_degrees, 2 * n_hidden}), random({2 * n_hidden}), random({2, n_hidden, n_features})}};
+  const Tensor keys = random({n_nodes, 2 * n_features});
+  return {"neighbour_attention, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
+              (tabulated ? ", with a table" : ""),
+          {at::randn({n_owned, 2 * n_features}, options), keys, at::randn({n_nodes, n_features}, options),
+           at::randn({n_nodes, n_components}, options),
+           tabulated ? at::rand({n_edges}, options) * (step * n_intervals) : random({n_edges, 2 * n_features}),
+           at::rand({n_edges}, options), at::randn({n_edges, n_components}, options)},
+          operator_of("neighbour_attention", rest),
+          operator_of("neighbour_attention_reference", rest)};
+}
+
+/// With SO3LR's constants. Distances on both sides of what switches on, and on that of the cutoff.
+Case long_range_pairs(at::ScalarType type, std::int64_t n_edges, bool ordered) {
+  constexpr std::int64_t n_nodes = 60, n_owned = 50;
+  const std::vector<double> constants = {14.4, 4.0,      12.0,    5.4,     0.0833,   -0.0069, 10.0, 6.1,
+                                         2.55, -0.00433, 0.24429, 0.04125, -0.00079, 0.529,   27.2};
+  const auto options = at::TensorOptions(type);
+  const auto index = at::TensorOptions(at::kLong);
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  const std::vector<IValue> rest = {at::stack({centres, at::randint(n_nodes, {n_edges}, index)}), n_owned, constants};
+  return {"long_range_pairs, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order"),
+          {at::randn({n_nodes}, options), 3 + 8 * at::rand({n_nodes}, options), 5 + 60 * at::rand({n_nodes}, options),
+           1 + 11.5 * at::rand({n_edges}, options)},
+          operator_of("long_range_pairs", rest),
+          operator_of("long_range_pairs_reference", rest)};
+}
+
 Case harmonics(at::ScalarType type, std::int64_t n_edges, std::int64_t l_max) {
   const Tensor vectors = at::randn({n_edges, 3}, at::TensorOptions(type));
   return {"edge_harmonics up to l = " + std::to_string(l_max) + ", " + std::to_string(n_edges) + " edges",
@@ -335,11 +417,21 @@ std::vector<Case> cases(at::ScalarType type) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(environment_product(type, n_edges, true, weighted));
     all.push_back(environment_product(type, 700, false, weighted));
   }
+  for (const bool tabulated : {false, true}) {
+    for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(neighbour_attention(type, n_edges, true, tabulated));
+    all.push_back(neighbour_attention(type, 700, false, tabulated));
+  }
+  for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(long_range_pairs(type, n_edges, true));
+  all.push_back(long_range_pairs(type, 700, false));
   for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(so2_convolution(type, n_edges, true, 2, 2));
   all.push_back(so2_convolution(type, 700, false, 3, 1));
   all.push_back(so2_convolution(type, 200, true, 1, 0));
   for (std::int64_t degree = 1; degree <= 4; ++degree) all.push_back(contraction(type, 60, degree));
   for (const std::int64_t n_atoms : {1, 0}) all.push_back(contraction(type, n_atoms, 3));
+  for (const bool odd : {false, true}) {
+    for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(symmetry_functions(type, n_edges, true, odd));
+    all.push_back(symmetry_functions(type, 700, false, odd));
+  }
   for (const std::int64_t l_max : {0, 3, 10}) all.push_back(harmonics(type, 1100, l_max));
   for (const std::int64_t n_edges : {1, 0}) all.push_back(harmonics(type, n_edges, 3));
   for (const std::int64_t n_atoms : {60, 1, 0}) all.push_back(linear(type, n_atoms));

@@ -150,6 +150,7 @@ def without_kernels() -> dict[str, tuple[Any, list[Tensor], list[Any], bool]]:
     blocks, products = [1, 48, 3, 32], [0, 0, 0, 64, 1, 1, 1, 40]
     matrices, of_elements = normal(2, 64 * 48, seed=8), normal(7, 2, 40 * 32, seed=9)
     terms = [0, 0, 0, 0, 1, 1, 1, 1, 0, 1, 0, 1, 2, 2, 0, 3, 3, 0]
+    shifts, sections = [0.8 + 0.4 * k for k in range(8)], [0.4, 1.2, 2.0, 2.7]
     return {
         "element linear": (
             MLIP.element_linear,
@@ -173,6 +174,12 @@ def without_kernels() -> dict[str, tuple[Any, list[Tensor], list[Any], bool]]:
             MLIP.environment_product,
             [normal(900, 4, 32, seed=6), normal(900, 2, 32, seed=7), normal(900, 4, seed=8)],
             [torch.stack([centres, centres]), 60, terms, normal(6, 32, seed=9), [-1], [0, 1, 1, 1]],
+            False,
+        ),
+        "symmetry functions": (
+            MLIP.symmetry_functions,
+            [2.0 * normal(900, 3, seed=6)],
+            [types, torch.stack([centres, centres]), 60, 5, shifts, shifts, sections, [8.0, 9.0, 8.0, 14.1, 3.5]],
             False,
         ),
     }

@@ -42,6 +42,7 @@
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
 #include "operators/native_operator.h"
+#include "operators/radial_table.h"
 
 #ifndef INTRA_OP_PARALLEL
 #error "compile with OpenMP, as torch was: without it at::parallel_for is a serial loop"
@@ -51,10 +52,6 @@ namespace mlip {
 namespace {
 
 using torch::Tensor;
-
-void check_distances(bool any_is_nan) {
-  TORCH_CHECK(!any_is_nan, "edge_tensor_product: the distance of an edge is not a number");
-}
 
 // ---- reference -----------------------------------------------------------------------------------------------
 
@@ -66,18 +63,8 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
   const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
   plan.check(features, harmonics, radial, edge_index, coefficients, table, table_of_edge);
   const Tensor gathered = features.index_select(0, edge_index[1]);
-  Tensor weights = radial;
-  if (table.numel() > 0) {
-    const Tensor position = radial / step;
-    check_distances(torch::isnan(radial.detach()).any().item<bool>());
-    const std::int64_t n_intervals = table.size(-3);
-    const Tensor interval = position.detach().clamp(0, n_intervals - 1).to(torch::kInt64);
-    const Tensor s = (position - interval).unsqueeze(1);
-    const Tensor rows = table_of_edge ? table.flatten(0, 1).index_select(0, *table_of_edge * n_intervals + interval)
-                                      : table.index_select(0, interval);
-    weights = rows.select(1, 5);
-    for (int power = 4; power >= 0; --power) weights = weights * s + rows.select(1, power);
-  }
+  const Tensor weights =
+      table.numel() > 0 ? weights_of_table("edge_tensor_product", radial, table, step, table_of_edge) : radial;
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
     outputs.push_back(torch::zeros({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
@@ -126,9 +113,7 @@ struct CpuCall {
         edges("edge_tensor_product", edge_index, n_owned, features.size(0)) {
     plan.check(features, harmonics, radial, edge_index, packed_coefficients, table, table_of_edge_);
     check_tables();
-    const T* const distances = radial.const_data_ptr<T>();
-    if (table.numel() > 0)
-      check_distances(std::any_of(distances, distances + radial.numel(), [](T r) { return std::isnan(r); }));
+    if (table.numel() > 0) check_distances("edge_tensor_product", radial);
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
     list_terms();
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)

@@ -34,7 +34,6 @@
 // more than half of the arithmetic, for the pass back, and makes all else again. Three products of matrices, in place
 // of four, make a complex product. Other devices compute the same from torch's own operators, which is also the
 // reference that the tests use: `mlip::so2_convolution_reference`.
-#include <ATen/Parallel.h>
 #include <torch/script.h>
 
 #include <algorithm>
@@ -42,6 +41,7 @@
 #include <vector>
 
 #include "operators/autograd.h"
+#include "operators/edge_blocks.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/so2_convolution/so2_convolution_kernels.h"
@@ -204,19 +204,6 @@ std::tuple<Tensor, Tensor> reference_and_nothing(const Tensor& nodes, const Tens
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
 
-/// Edges that go through all steps at a time: enough for products of matrices at full speed.
-constexpr std::int64_t block_size = 128;
-
-template <typename T>
-Tensor matrix(T* data, std::int64_t n, std::int64_t columns, std::int64_t stride) {
-  return at::from_blob(data, {n, columns}, {stride, 1}, at::TensorOptions(c10::CppTypeToScalarType<T>::value));
-}
-
-/// y = factor a b, or added to y.
-void multiply(Tensor y, const Tensor& a, const Tensor& b, bool add = false, double factor = 1.0) {
-  at::addmm_out(y, y, a, b, add ? 1.0 : 0.0, factor);
-}
-
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
@@ -250,24 +237,6 @@ struct CpuCall {
         std::all_of(types, types + plan.n_nodes, [&](auto type) { return type >= 0 && type < n_elements; }),
         "so2_convolution: a node has a type outside [0, ", n_elements, ")");
   }
-
-  /// body(chunk, first position, last position + 1), in the order of centres.
-  template <typename Body>
-  void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
-    const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
-    at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
-      const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
-      for (std::int64_t chunk = begin; chunk < end; ++chunk)
-        body(chunk, edges.first[bounds[chunk]], edges.first[bounds[chunk + 1]]);
-    });
-  }
-
- private:
-  static std::vector<Tensor> contiguous(at::TensorList tensors) {
-    std::vector<Tensor> result;
-    for (const Tensor& tensor : tensors) result.push_back(tensor.contiguous());
-    return result;
-  }
 };
 
 /// The steps of one block of edges, and the memory of what they make.
@@ -275,13 +244,7 @@ template <typename T>
 class Block {
  public:
   Block(const CpuCall<T>& call, bool back)
-      : call_(call),
-        plan_(call.plan),
-        kernels_(call.kernels),
-        edges_(block_size),
-        centres_(edges_),
-        neighbours_(edges_),
-        gates_(call.plan.l_max * call.plan.hidden) {
+      : call_(call), plan_(call.plan), kernels_(call.kernels), gates_(call.plan.l_max * call.plan.hidden) {
     const std::int64_t n_degrees = plan_.l_max + 1, C = plan_.channels, H = plan_.hidden;
     const std::int64_t n_basis = call.basis.size(1), n_sums = (plan_.n_pairs - n_degrees) * std::max({2 * C, H, C});
     const std::int64_t sizes[] = {n_basis,
@@ -318,17 +281,12 @@ class Block {
 
   /// The edges at positions [begin, end) in the order of centres.
   void take(std::int64_t begin, std::int64_t end) {
-    const std::int64_t* const of_edges = call_.edge_index.template const_data_ptr<std::int64_t>();
-    n_ = end - begin;
-    for (std::int64_t k = 0; k < n_; ++k) {
-      edges_[k] = call_.edges.order.empty() ? begin + k : call_.edges.order[begin + k];
-      centres_[k] = of_edges[edges_[k]];
-      neighbours_[k] = of_edges[plan_.n_edges + edges_[k]];
-    }
+    edges_.take(call_.edges, call_.edge_index, begin, end);
+    n_ = edges_.n;
     block_ = {n_,
-              edges_.data(),
-              centres_.data(),
-              neighbours_.data(),
+              edges_.edges.data(),
+              edges_.centres.data(),
+              edges_.neighbours.data(),
               call_.rotations.template const_data_ptr<T>(),
               call_.envelope.template const_data_ptr<T>()};
   }
@@ -339,9 +297,9 @@ class Block {
     kernels_.scale(call_.rows, n_, rotated_, scalars_, scaled_);
     convolve(call_.first, false, scaled_, 0, first_, gates_);
     for (std::int64_t k = 0; kept != nullptr && k < n_; ++k)
-      std::copy_n(first_.data - gates_ + k * first_.stride, first_.stride, kept + edges_[k] * first_.stride);
+      std::copy_n(first_.data - gates_ + k * first_.stride, first_.stride, kept + edges_.edges[k] * first_.stride);
     make_message();
-    kernels_.rotate_back(call_.rows, block_, centres_.data(), result, plan_.channels, true, second_, 0);
+    kernels_.rotate_back(call_.rows, block_, edges_.centres.data(), result, plan_.channels, true, second_, 0);
   }
 
   /// Gradients of all that the messages were made of, from what `forward` kept.
@@ -350,17 +308,17 @@ class Block {
     const std::int64_t C = plan_.channels;
     rotate_nodes();
     for (std::int64_t k = 0; k < n_; ++k)
-      std::copy_n(kept + edges_[k] * first_.stride, first_.stride, first_.data - gates_ + k * first_.stride);
+      std::copy_n(kept + edges_.edges[k] * first_.stride, first_.stride, first_.data - gates_ + k * first_.stride);
     make_message();
-    kernels_.rotation_gradient(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0, of_rotations,
+    kernels_.rotation_gradient(call_.rows, block_, edges_.centres.data(), of_result, C, true, second_, 0, of_rotations,
                                of_envelope);
-    kernels_.rotate(call_.rows, block_, centres_.data(), of_result, C, true, second_, 0);
+    kernels_.rotate(call_.rows, block_, edges_.centres.data(), of_result, C, true, second_, 0);
     convolve(call_.second, true, second_, 0, gated_, 0);
     kernels_.gate_backward(call_.rows, n_, first_, gated_);
     convolve(call_.first, true, first_, gates_, scaled_, 0);
     kernels_.scale_backward(call_.rows, n_, rotated_, scalars_, scaled_, of_scalars_);
     for (const bool centre : {false, true}) {
-      const std::int64_t* const ends = centre ? centres_.data() : neighbours_.data();
+      const std::int64_t* const ends = centre ? edges_.centres.data() : edges_.neighbours.data();
       kernels_.rotation_gradient(call_.rows, block_, ends, nodes, C, false, scaled_, centre ? C : 0, of_rotations,
                                  nullptr);
       kernels_.rotate_back(call_.rows, block_, ends, of_nodes, C, false, scaled_, centre ? C : 0);
@@ -373,8 +331,8 @@ class Block {
   void rotate_nodes() {
     const T* const nodes = call_.nodes.template const_data_ptr<T>();
     radial_network();
-    kernels_.rotate(call_.rows, block_, neighbours_.data(), nodes, plan_.channels, false, rotated_, 0);
-    kernels_.rotate(call_.rows, block_, centres_.data(), nodes, plan_.channels, false, rotated_, plan_.channels);
+    kernels_.rotate(call_.rows, block_, edges_.neighbours.data(), nodes, plan_.channels, false, rotated_, 0);
+    kernels_.rotate(call_.rows, block_, edges_.centres.data(), nodes, plan_.channels, false, rotated_, plan_.channels);
   }
 
   /// From what the first convolution gives to the message in the frame of the edge, `second_`.
@@ -390,9 +348,9 @@ class Block {
     const T* const of_neighbour = call_.radial[of_neighbours].template const_data_ptr<T>();
     const std::int64_t* const types = call_.node_types.template const_data_ptr<std::int64_t>();
     for (std::int64_t k = 0; k < n_; ++k) {
-      std::copy_n(basis + edges_[k] * n_basis, n_basis, basis_ + k * n_basis);
-      const T* const a = of_centre + types[centres_[k]] * width;
-      const T* const b = of_neighbour + types[neighbours_[k]] * width;
+      std::copy_n(basis + edges_.edges[k] * n_basis, n_basis, basis_ + k * n_basis);
+      const T* const a = of_centre + types[edges_.centres[k]] * width;
+      const T* const b = of_neighbour + types[edges_.neighbours[k]] * width;
       for (std::int64_t u = 0; u < width; ++u) normalized_1_[k * width + u] = a[u] + b[u];
     }
     const Tensor first = matrix(normalized_1_, n_, width, width), second = matrix(normalized_2_, n_, width, width);
@@ -419,7 +377,8 @@ class Block {
     kernels_.normalize_backward(n_, width, radial(norm_1), radial(norm_1 + 1), normalized_1_, inverse_1_,
                                 normalized_2_);
     multiply(matrix(basis_, n_, n_basis, n_basis), next, call_.radial[basis_matrix]);
-    for (std::int64_t k = 0; k < n_; ++k) std::copy_n(basis_ + k * n_basis, n_basis, of_basis + edges_[k] * n_basis);
+    for (std::int64_t k = 0; k < n_; ++k)
+      std::copy_n(basis_ + k * n_basis, n_basis, of_basis + edges_.edges[k] * n_basis);
   }
 
   /// One of the convolutions, or its transpose without the bias: from rows x to rows y. Gates stand before the rows of
@@ -458,7 +417,7 @@ class Block {
   const CpuCall<T>& call_;
   const Plan& plan_;
   const SO2ConvolutionKernels<T>& kernels_;
-  std::vector<std::int64_t> edges_, centres_, neighbours_;
+  BlockOfEdges edges_;
   std::int64_t gates_;  ///< values that stand before the rows of first_
   std::int64_t n_ = 0;
   EdgeBlock<T> block_{};
@@ -479,7 +438,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotati
     kept = at::empty({keep ? call.plan.n_edges : 0, call.plan.n_kept()}, nodes.options());
     scalar_t* const to = result.data_ptr<scalar_t>();
     scalar_t* const to_kept = keep ? kept.data_ptr<scalar_t>() : nullptr;
-    call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    for_chunks(call.edges, call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       Block<scalar_t> block(call, false);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));
@@ -514,7 +473,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     std::vector<Tensor> of_nodes_by_chunk;  // edges of several chunks may have one neighbour
     for (std::size_t chunk = 1; chunk < bounds.size(); ++chunk)
       of_nodes_by_chunk.push_back(at::zeros(nodes.sizes(), nodes.options()));
-    call.for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+    for_chunks(call.edges, bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
       Block<scalar_t> block(call, true);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));

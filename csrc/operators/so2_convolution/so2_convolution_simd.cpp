@@ -7,13 +7,6 @@ namespace mlip {
 namespace {
 
 template <typename T>
-MLIP_INLINE T sum_of_lanes(const typename Vector<T, lanes<T>>::type& partial) {
-  T total = 0;
-  for (int lane = 0; lane < lanes<T>; ++lane) total += partial[lane];
-  return total;
-}
-
-template <typename T>
 void rotate(const MessageRows& rows, const EdgeBlock<T>& block, const int64_t* nodes, const T* x, int64_t channels,
             bool enveloped, BlockRows<T> y, int64_t first) {
   for (int64_t e = 0; e < block.n; ++e) {

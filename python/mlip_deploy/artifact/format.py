@@ -37,9 +37,12 @@ OPERATORS = {
     "mlip::equivariant_linear": OperatorVersions(1, 1),
     "mlip::gate": OperatorVersions(1, 1),
     "mlip::ghost_gather": OperatorVersions(1, 1),
+    "mlip::long_range_pairs": OperatorVersions(1, 1),
+    "mlip::neighbour_attention": OperatorVersions(1, 1),
     "mlip::so2_convolution": OperatorVersions(1, 1),
     "mlip::sum_over_atoms": OperatorVersions(1, 1),
     "mlip::symmetric_contraction": OperatorVersions(1, 1),
+    "mlip::symmetry_functions": OperatorVersions(1, 1),
 }
 """Of each operator that a model may call, its backward pass included."""
 

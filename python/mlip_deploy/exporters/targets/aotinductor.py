@@ -355,6 +355,30 @@ def _gate_backward(gradients: list[Tensor], inputs: list[Tensor], *_: Any) -> li
     return [x.new_empty(x.shape) for x in inputs]
 
 
+def _pairs(
+    charges: Tensor, polarizabilities: Tensor, c6: Tensor, distances: Tensor, edge_index: Tensor, n_owned: int, *_: Any
+) -> Tensor:
+    return charges.new_empty([n_owned])
+
+
+def _pairs_backward(gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:4])
+
+
+def _neighbour_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, vectors: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
+    n_owned = queries.shape[0]
+    return queries.new_empty([n_owned, values.shape[1]]), queries.new_empty([n_owned, vectors.shape[1]])
+
+
+def _neighbour_attention_backward(
+    of_messages: Tensor, of_vector_messages: Tensor, *arguments: Any
+) -> tuple[Tensor, ...]:
+    inputs, nodes_wanted = arguments[:7], arguments[-1]
+    return tuple(x.new_empty(x.shape if nodes_wanted or k >= 3 else [0]) for k, x in enumerate(inputs))
+
+
 def _so2_convolution(
     nodes: Tensor,
     rotations: Tensor,
@@ -389,6 +413,26 @@ def _contraction_backward(gradient: Tensor, features: Tensor, *_: Any) -> Tensor
     return features.new_empty(features.shape)
 
 
+def _symmetry_functions(
+    edge_vectors: Tensor,
+    node_types: Tensor,
+    edge_index: Tensor,
+    n_owned: int,
+    n_elements: int,
+    radial_shifts: list[float],
+    angular_shifts: list[float],
+    sections: list[float],
+    constants: list[float],
+) -> Tensor:
+    n_pairs = n_elements * (n_elements + 1) // 2
+    n_features = n_elements * len(radial_shifts) + n_pairs * len(angular_shifts) * len(sections)
+    return edge_vectors.new_empty([n_owned, n_features])
+
+
+def _symmetry_functions_backward(gradient: Tensor, edge_vectors: Tensor, *_: Any) -> Tensor:
+    return edge_vectors.new_empty(edge_vectors.shape)
+
+
 @functools.cache
 def _register_shapes() -> None:
     load_operators()
@@ -408,10 +452,16 @@ def _register_shapes() -> None:
         "equivariant_linear_backward": _linear_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
+        "long_range_pairs": _pairs,
+        "long_range_pairs_backward": _pairs_backward,
+        "neighbour_attention": _neighbour_attention,
+        "neighbour_attention_backward": _neighbour_attention_backward,
         "so2_convolution": _so2_convolution,
         "so2_convolution_backward": _so2_convolution_backward,
         "symmetric_contraction": _contraction,
         "symmetric_contraction_backward": _contraction_backward,
+        "symmetry_functions": _symmetry_functions,
+        "symmetry_functions_backward": _symmetry_functions_backward,
     }
     for name, function in shapes.items():
         torch.library.register_fake(f"mlip::{name}", function)

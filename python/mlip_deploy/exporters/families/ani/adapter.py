@@ -80,7 +80,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a name of PUBLISHED, a state dictionary of TorchANI, or an info file of NeuroChem.
-        options: `member`, `elements`; there are no fused operators.
+        options: `member`, `elements`; `fuse` False keeps to torch's operators.
 
     Raises:
         MLIPError: for an unknown source, a file that is no ANI model, a package that TorchANI lacks, elements or a
@@ -121,7 +121,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         else EnergyFrame(functional=published.functional, hubbard_u="none", corrections="none", dispersion="none"),
         inputs=inputs,
         inversion_symmetric=True,  # its features are functions of distances and angles
-        energy_model=lambda dtype: ANIEnergy(model, species, dtype),
+        energy_model=lambda dtype: ANIEnergy(model, species, dtype, options.fuse),
         original=Original(
             package=f"torchani {FAMILIES['ani'].version()}",
             float64=_original(model, torch.float64),

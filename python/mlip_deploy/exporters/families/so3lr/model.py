@@ -12,8 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.families.so3lr.pair_terms import Dispersion, Electrostatics, Repulsion
-from mlip_deploy.exporters.layers.radial_series import RadialSeries, radial_series
+from mlip_deploy.exporters.families.so3lr.attention import FusedAttention, PlainAttention, filter_tables, is_fusible
+from mlip_deploy.exporters.families.so3lr.pair_terms import (
+    Dispersion,
+    Electrostatics,
+    FusedPairs,
+    PlainPairs,
+    Repulsion,
+)
+from mlip_deploy.exporters.families.so3lr.radial import RadialBasis
 from mlip_deploy.operators import load_operators
 
 
@@ -22,7 +29,7 @@ class SO3LREnergy(nn.Module):
 
     Args:
         original: `SO3LR` with its cutoffs, in the type to compute in.
-        in_float64: the same in float64, to make series of its radial networks; None to evaluate them.
+        in_float64: the same in float64, to make tables of its radial networks; None to evaluate them.
         numbers: atomic number of each of the artifact's elements.
         fuse: whether to use mlip's operators, or torch's alone.
     """
@@ -42,12 +49,12 @@ class SO3LREnergy(nn.Module):
         self.repulsion = Repulsion(original.zbl_repulsion, numbers)
         self.charges = Charges(original.partial_charges_output_block, numbers)
         self.volumes = VolumeRatios(original.hirshfeld_output_block, numbers)
-        self.electrostatics = Electrostatics(
+        electrostatics = Electrostatics(
             float(original.electrostatic_potential.ke),
             float(original.electrostatic_energy_scale),
             float(original.r_max_lr),
         )
-        self.dispersion = Dispersion(
+        dispersion = Dispersion(
             ALPHAS[of_elements].to(dtype),
             C6_COEF[of_elements].to(dtype),
             float(original.dispersion_energy_scale),
@@ -56,6 +63,7 @@ class SO3LREnergy(nn.Module):
             BOHR,
             HARTREE,
         )
+        self.pairs = (FusedPairs if fuse else PlainPairs)(electrostatics, dispersion)
         # More than a hundred electronvolts for each atom, which float32 would round.
         shifts = original.atomic_energy_output_block.energy_shifts.detach()[of_elements]
         self.register_buffer("shifts", shifts.double())
@@ -81,18 +89,15 @@ class SO3LREnergy(nn.Module):
         distances = edge_vectors.square().sum(dim=1).sqrt()
         near = torch.nonzero(distances < self.short_cutoff).squeeze(1)
         edges = edge_index[:, near]
-        features, cutoffs = self.network(rows[node_types], n_owned, edges[0], edges[1], edge_vectors[near])
+        features, cutoffs = self.network(rows[node_types], n_owned, edges, edge_vectors[near])
 
         energies = self.short_range(features, owned_types)
-        energies = energies + self.repulsion(
-            node_types, n_owned, edges[0], edges[1], distances[near], cutoffs.squeeze(1)
-        )
+        energies = energies + self.repulsion(node_types, n_owned, edges[0], edges[1], distances[near], cutoffs)
         charges = self.charges(features, owned_types, settings[0], counts.sum())
         ratios = self.volumes(features, owned_types)
         everyone = torch.ops.mlip.ghost_gather(torch.stack([charges, ratios], dim=1), n_nodes)
-        centres, neighbours = edge_index[0], edge_index[1]
-        energies = energies + self.electrostatics(everyone[:, 0], n_owned, centres, neighbours, distances)
-        energies = energies + self.dispersion(everyone[:, 1], node_types, n_owned, centres, neighbours, distances)
+        charges, ratios = everyone[:, 0], everyone[:, 1]
+        energies = energies + self.pairs(charges, ratios, node_types, n_owned, edge_index, distances)
         return energies.to(torch.float64) + self.shifts[owned_types], features
 
 
@@ -157,7 +162,7 @@ class Network(nn.Module):
 
     Args:
         original: `SO3LR`, in the type to compute in.
-        in_float64: the same in float64, to make series of its radial networks; None to evaluate them.
+        in_float64: the same in float64, to make tables of its radial networks; None to evaluate them.
         fuse: see SO3LREnergy.
     """
 
@@ -166,37 +171,40 @@ class Network(nn.Module):
         self.harmonics: nn.Module = FusedHarmonics(original) if fuse else PlainHarmonics(original)
         self.cutoff = _cutoff(original)
         transformers = original.euclidean_transformers
-        series = None if in_float64 is None else _radial_series(in_float64, original)
-        if series is None:
-            self.radial: nn.Module = RadialBasis(original)
-            filters: list[nn.Module] = [RadialNetworks(layer) for layer in transformers]
-        else:
-            self.radial, matrices = series
-            filters = [Product(matrix) for matrix in matrices]
-        self.layers = nn.ModuleList(
-            [Layer(layer, radial, k == 0) for k, (layer, radial) in enumerate(zip(transformers, filters, strict=True))]
-        )
+        fuse = fuse and is_fusible(transformers[0])
+        tables = None
+        if fuse and in_float64 is not None:
+            tables = filter_tables(in_float64, original.inv_feature_embedding.embedding.weight.dtype)
+        self.radial: nn.Module = RadialBasis(original) if tables is None else nn.Identity()
+        layers = []
+        for k, transformer in enumerate(transformers):
+            if fuse:
+                table = tables[k] if tables is not None else None
+                layers.append(Layer(transformer, FusedAttention(transformer, k == 0, table)))
+            else:
+                layers.append(Layer(transformer, PlainAttention(transformer, k == 0)))
+        self.layers = nn.ModuleList(layers)
         self.width = sum(2 * degree + 1 for degree in original.degrees)
 
     def forward(
-        self, features: Tensor, n_owned: int, centres: Tensor, neighbours: Tensor, edge_vectors: Tensor
+        self, features: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
             features: of all nodes [n_nodes, n_features], which depend on the element alone.
-            centres, neighbours, edge_vectors: of edges up to the short cutoff.
+            edge_index, edge_vectors: of edges up to the short cutoff.
 
         Returns:
-            features of owned atoms [n_owned, n_features], and the cutoff function of the edges [n_edges, 1].
+            features of owned atoms [n_owned, n_features], and the cutoff function of the edges [n_edges].
         """
         n_nodes = features.shape[0]
         distances, harmonics = self.harmonics(edge_vectors)
-        radial, cutoffs = self.radial(distances), self.cutoff(distances.unsqueeze(1))
+        radial, cutoffs = self.radial(distances), self.cutoff(distances.unsqueeze(1)).squeeze(1)
         rows = torch.cat([features, features.new_zeros([n_nodes, self.width])], dim=1)
         for k, layer in enumerate(self.layers):
             if k > 0:
                 rows = torch.ops.mlip.ghost_gather(rows, n_nodes)
-            rows = layer(rows, n_owned, centres, neighbours, radial, cutoffs, harmonics)
+            rows = layer(rows, n_owned, edge_index, radial, cutoffs, harmonics)
         return rows[:, : features.shape[1]], cutoffs
 
 
@@ -207,128 +215,25 @@ def _cutoff(original: Any) -> nn.Module:
     return cutoff
 
 
-class RadialBasis(nn.Module):
-    """So3krates' functions of the distance: [n] Å to [n, n_functions]."""
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.original = original.radial_embedding
-
-    def forward(self, distances: Tensor) -> Tensor:
-        functions: Tensor = self.original(distances.unsqueeze(1))
-        return functions
-
-
-class RadialNetworks(nn.Module):
-    """The two perceptrons of a layer that see the distance: [n_edges, n_functions] to [n_edges, 2 * n_features]."""
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.first, self.second = original.filter_net_inv.mlp_rbf, original.filter_net_ev.mlp_rbf
-
-    def forward(self, radial: Tensor) -> Tensor:
-        return torch.cat([self.first(radial), self.second(radial)], dim=1)
-
-
-class Product(nn.Module):
-    """A product with a matrix."""
-
-    matrix: Tensor
-
-    def __init__(self, matrix: Tensor):
-        super().__init__()
-        self.register_buffer("matrix", matrix)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.matrix
-
-
-def _radial_series(in_float64: Any, original: Any) -> tuple[RadialSeries, list[Tensor]] | None:
-    """The radial networks of all layers as a few functions and a matrix for each layer, in the type of `original`."""
-    basis = RadialBasis(in_float64)
-    networks = [RadialNetworks(layer) for layer in in_float64.euclidean_transformers]
-    dtype = original.inv_feature_embedding.embedding.weight.dtype
-
-    def weights(r: Tensor) -> Tensor:
-        functions = basis(r)
-        return torch.cat([network(functions) for network in networks], dim=1)
-
-    found = radial_series(weights, float(original.r_max), dtype)
-    if found is None:
-        return None
-    series, matrix = found
-    return series, [part.contiguous() for part in matrix.to(dtype).chunk(len(networks), dim=1)]
-
-
-def _block_diagonal(*matrices: Tensor) -> Tensor:
-    matrix: Tensor = torch.block_diag(*matrices)  # type: ignore[no-untyped-call]
-    return matrix
-
-
 class Layer(nn.Module):
     """One layer: attention of neighbours, then a mixing of the two kinds of features of each atom.
 
     Args:
         original: `EuclideanTransformer`.
-        radial: what `RadialNetworks` of this layer computes.
-        first: whether equivariant features are all zero still.
+        attention: of its neighbours.
     """
 
-    # TorchScript then compiles only the branch that is taken.
-    __constants__ = ("first",)
     invariants: Tensor
     of_degree: Tensor
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    heads: Tensor
-    of_head: Tensor
-    of_equivariant_head: Tensor
-    matrix: Tensor
-    bias: Tensor
 
-    def __init__(self, original: Any, radial: nn.Module, first: bool):
+    def __init__(self, original: Any, attention: nn.Module):
         super().__init__()
-        attention = original.euclidean_attention_block
-        self.n_features = int(attention.num_features)
-        self.first = first
-        contraction = attention.so3_conv_invariants
-        dtype = contraction.cg_rep.dtype
-        of_degree = contraction.segment_sum_matrix.detach().to(dtype)
+        self.attention = attention
+        self.n_features = int(original.euclidean_attention_block.num_features)
+        contraction = original.euclidean_attention_block.so3_conv_invariants
+        of_degree = contraction.segment_sum_matrix.detach().to(contraction.cg_rep.dtype)
         self.register_buffer("of_degree", of_degree)
         self.register_buffer("invariants", contraction.cg_rep.detach().unsqueeze(1) * of_degree)
-
-        # Both kinds of attention side by side: those of invariant features, then those of equivariant ones.
-        def blocks(*matrices: Tensor) -> Tensor:
-            return torch.cat([_block_diagonal(*matrix.detach()) for matrix in matrices], dim=1)
-
-        self.register_buffer("queries", blocks(attention.W_q_inv, attention.W_q_ev))
-        self.register_buffer("keys", blocks(attention.W_k_inv, attention.W_k_ev))
-        self.register_buffer("values", blocks(attention.W_v_inv))
-        heads = [
-            _block_diagonal(*torch.ones(n_heads, self.n_features // n_heads, 1, dtype=dtype))
-            for n_heads in (attention.inv_heads, attention.ev_heads)
-        ]
-        norms = (attention.att_norm_inv, attention.att_norm_ev)
-        normed = [head / norm for head, norm in zip(heads, norms, strict=True)]
-        self.register_buffer("heads", _block_diagonal(*normed))
-        nothing = heads[1].new_zeros(heads[1].shape[1], self.n_features)
-        self.register_buffer("of_head", torch.cat([heads[0].t(), nothing]))
-        nothing = of_degree.new_zeros(heads[0].shape[1], of_degree.shape[0])
-        self.register_buffer("of_equivariant_head", torch.cat([nothing, of_degree.t()]))
-
-        self.radial = radial
-        filters = [original.filter_net_inv.mlp_ev, original.filter_net_ev.mlp_ev]
-        outer = [filter_[2][0] for filter_ in filters]
-        self.hidden = nn.Linear(1, 1)
-        self.hidden.weight = nn.Parameter(torch.cat([filter_[0].weight.detach() for filter_ in filters]))
-        self.hidden.bias = nn.Parameter(torch.cat([filter_[0].bias.detach() for filter_ in filters]))
-        self.activation = filters[0][1]
-        matrix = _block_diagonal(*(linear.weight.detach().t() for linear in outer))
-        bias = torch.cat([linear.bias.detach() for linear in outer])
-        self.register_buffer("matrix", matrix)
-        with torch.no_grad():
-            self.register_buffer("bias", bias + self.activation(self.hidden.bias) @ matrix if first else bias)
         self.norm_1 = original.layer_norm_inv_1 if original.layer_normalization_1 else nn.Identity()
         self.norm_2 = original.layer_norm_inv_2 if original.layer_normalization_2 else nn.Identity()
         self.mixing = original.interaction_block.linear_layer
@@ -340,8 +245,7 @@ class Layer(nn.Module):
         self,
         rows: Tensor,
         n_owned: int,
-        centres: Tensor,
-        neighbours: Tensor,
+        edge_index: Tensor,
         radial: Tensor,
         cutoffs: Tensor,
         harmonics: Tensor,
@@ -349,28 +253,15 @@ class Layer(nn.Module):
         """
         Args:
             rows: invariant and equivariant features of all nodes [n_nodes, n_features + n_harmonics].
-            centres, neighbours: of edges.
             radial, cutoffs, harmonics: of edges [n_edges, ...].
 
         Returns:
             those of owned atoms [n_owned, n_features + n_harmonics].
         """
         scalars, vectors = rows[:, : self.n_features], rows[:, self.n_features :]
-        owned, owned_vectors = scalars[:n_owned], vectors[:n_owned]
-
-        weights = self.radial(radial) + self.bias
-        if not self.first:
-            differences = vectors.index_select(0, neighbours) - owned_vectors.index_select(0, centres)
-            hidden = self.activation(self.hidden(differences.square() @ self.invariants))
-            weights = torch.addmm(weights, hidden, self.matrix)
-        products = (owned @ self.queries).index_select(0, centres) * weights
-        products = products * (scalars @ self.keys).index_select(0, neighbours)
-        attention = (products @ self.heads) * cutoffs
-        messages = (attention @ self.of_head) * (scalars @ self.values).index_select(0, neighbours)
-        vector_messages = (attention @ self.of_equivariant_head) * harmonics
-
-        owned = self.norm_1(owned + torch.zeros_like(owned).index_add(0, centres, messages))
-        owned_vectors = owned_vectors + torch.zeros_like(owned_vectors).index_add(0, centres, vector_messages)
+        messages, vector_messages = self.attention(scalars, vectors, n_owned, edge_index, radial, cutoffs, harmonics)
+        owned = self.norm_1(scalars[:n_owned] + messages)
+        owned_vectors = vectors[:n_owned] + vector_messages
         owned = owned + self.perceptron_1(owned)
 
         mixed = self.mixing(torch.cat([owned, owned_vectors.square() @ self.invariants], dim=1))
@@ -388,15 +279,54 @@ class Nothing(nn.Module):
 
 
 class PlainHarmonics(nn.Module):
-    """Lengths [n_edges] Å and So3krates' own harmonics [n_edges, n_harmonics] of edge vectors."""
+    """Lengths [n_edges] Å and real spherical harmonics [n_edges, n_harmonics] of edge vectors, by torch's operators.
+
+    So3krates' own code is not for TorchScript. Within a degree the order 0 comes first, then the cosine and the sine of
+    each other order; no invariant can tell this from another sequence.
+    """
 
     def __init__(self, original: Any):
         super().__init__()
-        self.original = original.spherical_harmonics
+        self.degrees: list[int] = list(original.degrees)
+        self.largest: int = max(self.degrees)
+        self.norms: list[float] = [
+            _norm(degree, order) for degree in range(self.largest + 1) for order in range(degree + 1)
+        ]
 
     def forward(self, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
-        harmonics: Tensor = self.original(edge_vectors)
-        return edge_vectors.square().sum(dim=1).sqrt(), harmonics
+        distances = edge_vectors.square().sum(dim=1).sqrt()
+        directions = edge_vectors / distances.unsqueeze(1)
+        x, y, z = directions[:, 0], directions[:, 1], directions[:, 2]
+        # of multiples of the azimuth, times powers of the sine of the polar angle
+        cosines, sines = [torch.ones_like(z)], [torch.zeros_like(z)]
+        for order in range(self.largest):
+            cosines.append(x * cosines[order] - y * sines[order])
+            sines.append(x * sines[order] + y * cosines[order])
+        # associated Legendre polynomials without those powers, at degree (degree + 1) / 2 + order
+        legendre = [torch.ones_like(z)]
+        for degree in range(1, self.largest + 1):
+            before, twice_before = degree * (degree - 1) // 2, (degree - 1) * (degree - 2) // 2
+            for order in range(degree):
+                value = (2 * degree - 1) * z * legendre[before + order]
+                if degree - order > 1:
+                    value = value - (degree + order - 1) * legendre[twice_before + order]
+                legendre.append(value / (degree - order))
+            legendre.append((2 * degree - 1) * legendre[before + degree - 1])
+        columns: list[Tensor] = []
+        for degree in self.degrees:
+            for order in range(degree + 1):
+                place = degree * (degree + 1) // 2 + order
+                value = self.norms[place] * legendre[place]
+                columns.append(value * cosines[order])
+                if order > 0:
+                    columns.append(value * sines[order])
+        return distances, torch.stack(columns, dim=1)
+
+
+def _norm(degree: int, order: int) -> float:
+    """What an associated Legendre polynomial is multiplied with in a real spherical harmonic."""
+    ratio = math.factorial(degree - order) / math.factorial(degree + order)
+    return math.sqrt((1 if order == 0 else 2) * (2 * degree + 1) / (4.0 * math.pi) * ratio)
 
 
 class FusedHarmonics(nn.Module):

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlip_deploy.operators import load_operators
+
 FINE_STRUCTURE = 0.0072973525693
 GAMMA_FIT = (-0.00433008, 0.24428889, 0.04125273, -0.00078893)
 """of the width of a quantum Drude oscillator in powers of its van der Waals radius, a.u."""
@@ -182,3 +184,66 @@ class Dispersion(nn.Module):
         energies = -0.5 * self.hartree * c6_pair * powers
         energies = energies * switch(distances, self.cutoff - self.switching, self.cutoff)
         return sum_of_edges(energies, centres, n_owned)
+
+
+class PlainPairs(nn.Module):
+    """Electrostatics and dispersion by torch's operators."""
+
+    def __init__(self, electrostatics: Electrostatics, dispersion: Dispersion):
+        super().__init__()
+        self.electrostatics, self.dispersion = electrostatics, dispersion
+
+    def forward(
+        self, charges: Tensor, ratios: Tensor, types: Tensor, n_owned: int, edge_index: Tensor, distances: Tensor
+    ) -> Tensor:
+        """
+        Args:
+            charges, ratios, types: of all nodes, as of the two terms.
+            edge_index, distances: of edges up to the long cutoff, Å.
+
+        Returns:
+            [n_owned] eV.
+        """
+        centres, neighbours = edge_index[0], edge_index[1]
+        energies: Tensor = self.electrostatics(charges, n_owned, centres, neighbours, distances)
+        energies = energies + self.dispersion(ratios, types, n_owned, centres, neighbours, distances)
+        return energies
+
+
+class FusedPairs(nn.Module):
+    """The same by `mlip::long_range_pairs`."""
+
+    polarizabilities: Tensor
+    c6: Tensor
+    constants: list[float]
+
+    def __init__(self, electrostatics: Electrostatics, dispersion: Dispersion):
+        super().__init__()
+        load_operators()
+        self.register_buffer("polarizabilities", dispersion.polarizabilities)
+        self.register_buffer("c6", dispersion.c6)
+        # in the order of PairConstants, csrc/operators/long_range_pairs/long_range_pairs_kernels.h
+        self.constants = [
+            electrostatics.ke,
+            electrostatics.width,
+            electrostatics.cutoff,
+            electrostatics.switched_on,
+            electrostatics.potential_at_cutoff,
+            electrostatics.slope_at_cutoff,
+            dispersion.cutoff - dispersion.switching,
+            dispersion.radius,
+            dispersion.van_der_waals,
+            *GAMMA_FIT,
+            dispersion.bohr,
+            dispersion.hartree,
+        ]
+
+    def forward(
+        self, charges: Tensor, ratios: Tensor, types: Tensor, n_owned: int, edge_index: Tensor, distances: Tensor
+    ) -> Tensor:
+        """As of `PlainPairs`."""
+        polarizabilities, c6 = self.polarizabilities[types] * ratios, self.c6[types] * ratios.square()
+        energies: Tensor = torch.ops.mlip.long_range_pairs(
+            charges, polarizabilities, c6, distances, edge_index, n_owned, self.constants
+        )
+        return energies

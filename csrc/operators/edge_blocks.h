@@ -1,0 +1,66 @@
+// Edges a few at a time, in the order of their centres, and products of matrices of them: for operators that take a
+// block of edges through all their steps.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "operators/edges_by_centre.h"
+
+namespace mlip {
+
+/// Edges that go through all steps at a time: enough for products of matrices at full speed.
+inline constexpr std::int64_t block_size = 128;
+
+/// The ends of some edges, [n] each.
+struct BlockOfEdges {
+  std::int64_t n = 0;
+  std::vector<std::int64_t> edges, centres, neighbours;
+
+  BlockOfEdges() : edges(block_size), centres(block_size), neighbours(block_size) {}
+
+  /// The edges at positions [begin, end) in the order of centres, at most block_size.
+  void take(const EdgesByCentre& by_centre, const at::Tensor& edge_index, std::int64_t begin, std::int64_t end) {
+    const std::int64_t* const ends = edge_index.const_data_ptr<std::int64_t>();
+    n = end - begin;
+    for (std::int64_t k = 0; k < n; ++k) {
+      edges[k] = by_centre.order.empty() ? begin + k : by_centre.order[begin + k];
+      centres[k] = ends[edges[k]];
+      neighbours[k] = ends[edge_index.size(1) + edges[k]];
+    }
+  }
+};
+
+/// body(chunk, first position, last position + 1) for the edges of the centres between two bounds, by several threads.
+template <typename Body>
+void for_chunks(const EdgesByCentre& edges, const std::vector<std::int64_t>& bounds, Body&& body) {
+  const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
+  at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
+    for (std::int64_t chunk = begin; chunk < end; ++chunk)
+      body(chunk, edges.first[bounds[chunk]], edges.first[bounds[chunk + 1]]);
+  });
+}
+
+/// Numbers that are no tensor's own, as one: n rows, the first values of which are `stride` apart.
+template <typename T>
+at::Tensor matrix(T* data, std::int64_t n, std::int64_t columns, std::int64_t stride) {
+  return at::from_blob(data, {n, columns}, {stride, 1}, at::TensorOptions(c10::CppTypeToScalarType<T>::value));
+}
+
+/// y = factor a b, or added to y.
+inline void multiply(at::Tensor y, const at::Tensor& a, const at::Tensor& b, bool add = false, double factor = 1.0) {
+  at::addmm_out(y, y, a, b, add ? 1.0 : 0.0, factor);
+}
+
+inline std::vector<at::Tensor> contiguous(at::TensorList tensors) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& tensor : tensors) result.push_back(tensor.contiguous());
+  return result;
+}
+
+}  // namespace mlip
