@@ -18,7 +18,7 @@
 #include <optional>
 #include <set>
 
-#include "operators/native_operator.h"
+#include "core/native_operator.h"
 
 namespace mlip {
 namespace {

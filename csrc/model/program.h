@@ -1,7 +1,7 @@
 // A model's TorchScript graph as a list of steps with a pass back of their own, so that neither TorchScript's
 // interpreter nor autograd runs between one kernel and the next: for small systems they cost more than the kernels.
 //
-// The operators that have a native form (operators/native_operator.h) are called directly. What lies between them stays
+// The operators that have a native form (core/native_operator.h) are called directly. What lies between them stays
 // a graph for TorchScript, and autograd differentiates that alone.
 #pragma once
 

@@ -8,8 +8,8 @@
 #include "operators/ghost_gather.h"
 
 #include "core/error.h"
+#include "core/native_operator.h"
 #include "operators/exchange_holder.h"
-#include "operators/native_operator.h"
 
 namespace mlip {
 namespace {

@@ -16,12 +16,12 @@
 #include <cmath>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_harmonics/edge_harmonics_recurrences.h"
 #include "operators/edge_harmonics/edge_harmonics_shared.h"
 #include "operators/gpu.h"
-#include "operators/native_operator.h"
 
 namespace mlip {
 namespace {

@@ -34,6 +34,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
@@ -41,7 +42,6 @@
 #include "operators/edges_by_centre.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
-#include "operators/native_operator.h"
 #include "operators/radial_table.h"
 
 #ifndef INTRA_OP_PARALLEL
@@ -113,7 +113,7 @@ struct CpuCall {
         edges("edge_tensor_product", edge_index, n_owned, features.size(0)) {
     plan.check(features, harmonics, radial, edge_index, packed_coefficients, table, table_of_edge_);
     check_tables();
-    if (table.numel() > 0) check_distances("edge_tensor_product", radial);
+    if (table.numel() > 0) check_distances("edge_tensor_product", radial.data_ptr<T>(), radial.numel());
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
     list_terms();
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)

@@ -24,10 +24,10 @@
 #include <numeric>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/equivariant_linear/equivariant_linear_kernels.h"
 #include "operators/instruction_sets.h"
-#include "operators/native_operator.h"
 
 namespace mlip {
 namespace {

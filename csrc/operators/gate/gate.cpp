@@ -20,10 +20,10 @@
 #include <cmath>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/gate/gate_kernels.h"
 #include "operators/instruction_sets.h"
-#include "operators/native_operator.h"
 
 namespace mlip {
 namespace {

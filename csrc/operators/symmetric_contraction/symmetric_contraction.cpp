@@ -16,11 +16,11 @@
 
 #include <vector>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
-#include "operators/native_operator.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 #include "operators/symmetric_contraction/symmetric_contraction_shared.h"
 

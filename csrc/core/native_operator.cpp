@@ -1,4 +1,4 @@
-#include "operators/native_operator.h"
+#include "core/native_operator.h"
 
 #include <ATen/ATen.h>
 
