@@ -181,7 +181,8 @@ struct CpuCall {
         perceptron(mlip::contiguous(perceptron_)),
         plan(inputs, edge_index, n_heads, degrees, table, step, factors, perceptron),
         edges("neighbour_attention", edge_index, plan.n_owned, plan.n_nodes) {
-    if (table.numel() > 0) check_distances("neighbour_attention", inputs.radial);
+    if (table.numel() > 0)
+      check_distances("neighbour_attention", inputs.radial.template data_ptr<T>(), inputs.radial.numel());
     problem.n_features = plan.n_features;
     problem.n_heads = plan.n_heads;
     problem.n_degrees = plan.n_degrees;
