@@ -171,6 +171,10 @@ def _energy_model(
     model: Any, dtype: torch.dtype, types: list[int], interactions: bool, options: ExportOptions
 ) -> nn.Module:
     converted = _in_type(model, dtype)
+    for module in list(converted.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "PolynomialCutoff":
+                setattr(module, name, PolynomialCutoff(child.p))
     if not options.fuse:
         return NequIPEnergy(converted, types)
     try:
@@ -195,6 +199,25 @@ def _in_type(model: Any, dtype: torch.dtype) -> Any:
             if isinstance(getattr(module, name, None), torch.dtype):
                 setattr(module, name, dtype)
     return result
+
+
+class PolynomialCutoff(nn.Module):
+    """NequIP's cutoff function of x = r / cutoff, with the common power of x in front of the bracket.
+
+    NequIP adds three powers of x with factors of up to 48, whose sum is between 0 and 1: in float32 their roundings
+    made forces five times less accurate. Compiled files, which make the powers by multiplication, had energies that
+    were off by 3e-6 eV an atom.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = float(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = self.p
+        bracket = (p + 1.0) * (p + 2.0) / 2.0 - x * (p * (p + 2.0) - x * (p * (p + 1.0) / 2.0))
+        result: Tensor = (1.0 - torch.pow(x, p) * bracket) * (x < 1.0)
+        return result
 
 
 class NequIPEnergy(nn.Module):
