@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
+
 LARGEST_CHARGE, LARGEST_SPIN = 100, 100
 """of fairchem's tables and checks"""
 
@@ -103,9 +105,7 @@ class FairchemEnergy(nn.Module):
 
     def envelope(self, distances: Tensor) -> Tensor:
         """fairchem's polynomial cutoff [n_edges]."""
-        x, p = distances / self.cutoff, self.exponent
-        value = 1.0 - x.pow(p) * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
-        return torch.where(x < 1.0, value, torch.zeros_like(value))
+        return polynomial_cutoff(distances / self.cutoff, self.exponent)
 
 
 class SystemEmbedding(nn.Module):

@@ -30,6 +30,7 @@ from mlip_deploy.exporters.families.registry import ExportOptions, keep_elements
 from mlip_deploy.exporters.families.sources import downloading
 from mlip_deploy.exporters.interface import Adapted
 from mlip_deploy.exporters.layers.equivariant import NotFusible, keeps_parity, script
+from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
 from mlip_deploy.result import VOIGT, Result
 
 CITATIONS = {
@@ -202,21 +203,14 @@ def _in_type(model: Any, dtype: torch.dtype) -> Any:
 
 
 class PolynomialCutoff(nn.Module):
-    """NequIP's cutoff function of x = r / cutoff, with the common power of x in front of the bracket.
-
-    NequIP adds three powers of x with factors of up to 48, whose sum is between 0 and 1: in float32 their roundings
-    made forces five times less accurate. Compiled files, which make the powers by multiplication, had energies that
-    were off by 3e-6 eV an atom.
-    """
+    """NequIP's own, which adds powers of x one by one, in a form that float32 rounds less."""
 
     def __init__(self, p: float):
         super().__init__()
         self.p = float(p)
 
     def forward(self, x: Tensor) -> Tensor:
-        p = self.p
-        bracket = (p + 1.0) * (p + 2.0) / 2.0 - x * (p * (p + 2.0) - x * (p * (p + 1.0) / 2.0))
-        result: Tensor = (1.0 - torch.pow(x, p) * bracket) * (x < 1.0)
+        result: Tensor = polynomial_cutoff(x, self.p)
         return result
 
 

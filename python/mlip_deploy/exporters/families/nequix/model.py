@@ -25,6 +25,7 @@ from mlip_deploy.exporters.layers.equivariant import (
     table_term,
     to_blocks,
 )
+from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
 from mlip_deploy.exporters.layers.radial_table import radial_table
 
 
@@ -91,10 +92,7 @@ class RadialBasis(nn.Module):
     def forward(self, distances: Tensor) -> Tensor:
         r = distances.unsqueeze(1)
         x = r / self.cutoff
-        p = self.p
-        envelope = 1.0 - x.pow(p) * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
-        envelope = torch.where(x < 1.0, envelope, torch.zeros_like(envelope))
-        return (2.0 / self.cutoff) * torch.sin(self.frequencies * x) / r * envelope
+        return (2.0 / self.cutoff) * torch.sin(self.frequencies * x) / r * polynomial_cutoff(x, self.p)
 
 
 class RadialNetwork(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.dense import linear_layer
+from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
 
 TIE = {torch.float64: 1e-8, torch.float32: 1e-5}
 """Å: neighbours as far as the last one that counts, but for rounding, count too"""
@@ -78,7 +79,7 @@ class OrbEnergy(nn.Module):
         n_nodes = node_types.size(0)
         senders, receivers, vectors = self.nearest(n_owned, n_nodes, edge_index, edge_vectors)
         distances = vectors.square().sum(dim=1).sqrt()
-        cutoffs = envelope(distances / self.basis.cutoff, 4)
+        cutoffs = polynomial_cutoff(distances / self.basis.cutoff, 4.0)
         edges = self.edge_encoder(self.basis(vectors, distances, cutoffs))
         owned = self.features_of_elements.index_select(0, node_types[:n_owned])
         condition = self.conditioner(edge_vectors.new_zeros([2]) if settings is None else settings)
@@ -138,18 +139,6 @@ class Nearest(nn.Module):
         order = order.index_select(0, torch.argsort(centres.index_select(0, order), stable=True))
         last = (torch.cumsum(counts, 0) - counts).index_select(0, full) + (self.most - 1)
         return reach.index_copy(0, full, distances.index_select(0, order.index_select(0, last)) + self.tie)
-
-
-def envelope(x: Tensor, p: int) -> Tensor:
-    """From 1 at 0 to 0 at 1, where its slope and curvature are 0 too; `p` is the order of its first power."""
-    power = x.pow(p)
-    value = (
-        1.0
-        - (0.5 * (p + 1.0) * (p + 2.0)) * power
-        + (p * (p + 2.0)) * (power * x)
-        - (0.5 * p * (p + 1.0)) * (power * x * x)
-    )
-    return value * (x < 1.0).to(x.dtype)
 
 
 class EdgeBasis(nn.Module):
@@ -284,7 +273,7 @@ class Repulsion(nn.Module):
         self.register_buffer("shares", like.squeeze(1))
         self.register_buffer("exponents", original.d.squeeze(1))
         self.prefactor = 0.529 * float(original.a_prefactor)
-        self.p = int(original.p)
+        self.p = float(original.p)
 
     def forward(
         self, node_types: Tensor, n_owned: int, senders: Tensor, receivers: Tensor, distances: Tensor
@@ -302,6 +291,6 @@ class Repulsion(nn.Module):
         reduced = r * ((self.powers[first] + self.powers[second]) / self.prefactor)
         screening = (self.shares * torch.exp(-self.exponents * reduced.unsqueeze(1))).sum(dim=1)
         coulomb = 14.3996 * self.numbers[first] * self.numbers[second] / r
-        energies = 0.5 * coulomb * screening * envelope(r / range_.index_select(0, near), self.p)
+        energies = 0.5 * coulomb * screening * polynomial_cutoff(r / range_.index_select(0, near), self.p)
         nothing = torch.zeros([n_owned], dtype=r.dtype, device=r.device)
         return nothing.index_add(0, senders.index_select(0, near), energies)
