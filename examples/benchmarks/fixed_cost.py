@@ -1,7 +1,7 @@
 """What a step costs before there is any work: atoms without edges. CPU time per step, and the operators of torch in it.
 
-Installations and files take turns. Each turn is a fresh process on one thread, which calls the C++ core as ASE does,
-from positions to forces; of many steps the fastest counts, since other programs only add to the time.
+Files take turns. Each turn is a fresh process on one thread, which runs the TorchScript module alone; of many turns the
+fastest counts, since other programs only add to the time.
 
     python fixed_cost.py before.mlip.pt after.mlip.pt --before OLD/bin/python --after NEW/bin/python
 """
@@ -13,26 +13,29 @@ import subprocess
 import sys
 
 TURN = """
-import json, sys, time
-import numpy as np
+import collections, json, sys, time
 import torch
 from torch.profiler import ProfilerActivity, profile
-from mlip_deploy import _core
+from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.exporters.interface import TORCH_DTYPE
+from mlip_deploy.operators import load_operators
 
 path, n_atoms, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-model = _core.Potential(path, threads=1)
-positions = 100.0 * np.arange(n_atoms)[:, None] * np.ones(3)
-types, cell, periodic = np.zeros(n_atoms, dtype=np.int64), np.zeros((3, 3)), [False, False, False]
-step = lambda: model.compute(positions, types, cell, periodic)
+load_operators()
+torch._C._set_graph_executor_optimize(False)  # as csrc/model/torchscript_backend.cpp
+model = torch.jit.load(path)
+types = torch.zeros(n_atoms, dtype=torch.int64)
+edges = torch.zeros(2, 0, dtype=torch.int64)
+vectors = torch.zeros(0, 3, dtype=TORCH_DTYPE[Artifact(path).contract.dtype])
 for _ in range(20):
-    step()
+    model(types, n_atoms, edges, vectors)
 used = []
 for _ in range(steps):
     start = time.process_time_ns()
-    step()
+    model(types, n_atoms, edges, vectors)
     used.append(time.process_time_ns() - start)
 with profile(activities=[ProfilerActivity.CPU]) as profiled:
-    step()
+    model(types, n_atoms, edges, vectors)
 operators = [event for event in profiled.events() if event.name.startswith(("aten::", "mlip::"))]
 print(json.dumps([min(used) / 1000, len(operators)]))
 """
