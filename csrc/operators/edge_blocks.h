@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include <cstdint>
@@ -38,11 +37,9 @@ struct BlockOfEdges {
 /// body(chunk, first position, last position + 1) for the edges of the centres between two bounds, by several threads.
 template <typename Body>
 void for_chunks(const EdgesByCentre& edges, const std::vector<std::int64_t>& bounds, Body&& body) {
-  const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
-  at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+  for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
-    for (std::int64_t chunk = begin; chunk < end; ++chunk)
-      body(chunk, edges.first[bounds[chunk]], edges.first[bounds[chunk + 1]]);
+    body(chunk, edges.first[begin], edges.first[end]);
   });
 }
 

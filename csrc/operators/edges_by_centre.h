@@ -60,4 +60,12 @@ struct EdgesByCentre {
   }
 };
 
+/// body(chunk, first centre, last centre + 1) for each of the ranges of EdgesByCentre::chunks, by several threads.
+template <typename Body>
+void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) {
+  at::parallel_for(0, static_cast<std::int64_t>(bounds.size()) - 1, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t chunk = begin; chunk < end; ++chunk) body(chunk, bounds[chunk], bounds[chunk + 1]);
+  });
+}
+
 }  // namespace mlip

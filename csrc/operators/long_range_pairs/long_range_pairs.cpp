@@ -150,14 +150,6 @@ struct CpuCall {
     problem.polarizabilities = inputs.polarizabilities.template const_data_ptr<T>();
     problem.c6 = inputs.c6.template const_data_ptr<T>();
   }
-
-  /// body(chunk, first centre, last centre + 1), by several threads.
-  template <typename Body>
-  void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
-    at::parallel_for(0, static_cast<std::int64_t>(bounds.size()) - 1, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t chunk = begin; chunk < end; ++chunk) body(chunk, bounds[chunk], bounds[chunk + 1]);
-    });
-  }
 };
 
 Tensor forward_cpu(const Tensor& charges, const Tensor& polarizabilities, const Tensor& c6, const Tensor& distances,
@@ -166,7 +158,7 @@ Tensor forward_cpu(const Tensor& charges, const Tensor& polarizabilities, const 
   AT_DISPATCH_FLOATING_TYPES(charges.scalar_type(), "long_range_pairs", [&] {
     const CpuCall<scalar_t> call({charges, polarizabilities, c6, distances, edge_index, constants}, n_owned, constants);
     scalar_t* const to = energies.data_ptr<scalar_t>();
-    call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+    for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       call.kernels.forward(call.problem, to, begin, end);
     });
   });
@@ -189,7 +181,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     const std::int64_t n_nodes = charges.numel(), n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
     // Edges of several chunks may have one neighbour.
     const Tensor by_chunk = at::zeros({n_chunks, 3, n_nodes}, charges.options());
-    call.for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
+    for_chunks(bounds, [&](std::int64_t chunk, std::int64_t begin, std::int64_t end) {
       scalar_t* const nodes = by_chunk.data_ptr<scalar_t>() + chunk * 3 * n_nodes;
       const PairGradients<scalar_t> gradients{of_energies.const_data_ptr<scalar_t>(), nodes, nodes + n_nodes,
                                               nodes + 2 * n_nodes, of_distances.data_ptr<scalar_t>()};

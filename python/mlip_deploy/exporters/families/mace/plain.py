@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.mace.inputs import FirstFeatures
 from mlip_deploy.exporters.interface import given
+from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
 
 INTERACTIONS = (
     "RealAgnosticInteractionBlock",
@@ -101,7 +102,7 @@ class PairRepulsion(nn.Module):
         self.register_buffer("fractions", original.c.detach().clone())
         self.register_buffer("decays", torch.tensor([-3.2, -0.9423, -0.4028, -0.2016], dtype=dtype))
         self.length = 0.529 * float(original.a_prefactor)
-        self.power = int(original.p)
+        self.power = float(original.p)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, distances: Tensor) -> Tensor:
         """
@@ -116,14 +117,8 @@ class PairRepulsion(nn.Module):
         reduced = distances * (self.reduced_charges[first] + self.reduced_charges[second]) / self.length
         screening = (self.fractions * torch.exp(self.decays * reduced.unsqueeze(1))).sum(1)
         x = distances / (self.radii[first] + self.radii[second])
-        p = self.power
-        envelope = (
-            1.0
-            - (p + 1.0) * (p + 2.0) / 2.0 * torch.pow(x, p)
-            + p * (p + 2.0) * torch.pow(x, p + 1)
-            - p * (p + 1.0) / 2.0 * torch.pow(x, p + 2)
-        ) * (x < 1.0)
-        pairs = 0.5 * 14.3996 * self.charges[first] * self.charges[second] / distances * screening * envelope
+        charges = self.charges[first] * self.charges[second]
+        pairs = 0.5 * 14.3996 * charges / distances * screening * polynomial_cutoff(x, self.power)
         total = torch.zeros([n_owned], dtype=distances.dtype, device=distances.device)
         return total.index_add(0, edge_index[0], pairs)
 
