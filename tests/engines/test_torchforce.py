@@ -179,13 +179,14 @@ def test_edges_against_ase(data):
 
 
 MEMORY = """
-import resource, sys, torch
+import sys, torch
 from ase.build import bulk
+from mlip_deploy.bench.measure import peak_memory
 atoms = bulk("NaCl", "rocksalt", a=5.2, cubic=True).repeat((7, 6, 6))[:2000]
 module = torch.jit.load(sys.argv[1])
 module.set_atoms(atoms.get_chemical_symbols(), [])
 energy, forces = module(torch.tensor(0.1 * atoms.positions), torch.tensor(0.1 * atoms.cell.array))
-print(len(atoms), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(len(atoms), peak_memory() / 1024**2)
 """
 
 
