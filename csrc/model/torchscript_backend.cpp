@@ -7,21 +7,25 @@
 
 #include "core/error.h"
 #include "model/backend.h"
+#include "model/program.h"
 
 namespace mlip {
 namespace {
 
 class TorchScriptBackend : public Backend {
  public:
-  explicit TorchScriptBackend(torch::jit::Module script_module)
+  TorchScriptBackend(torch::jit::Module script_module, at::Device device)
       : module_(std::move(script_module)),
         forward_(module_.get_method("forward")),
         energies_(module_.find_method("energies")),
-        extras_(module_.find_method("extras")) {}
+        extras_(module_.find_method("extras")) {
+    if (device.is_cpu()) program_ = Program::of(forward_);
+  }
 
   ModelOutputs run(const ModelInputs& inputs, bool only_energies) override {
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.
     torch::jit::GraphOptimizerEnabledGuard no_profiling(false);
+    if (program_) return program_->run(stack(inputs), settings.defined() ? settings.clone() : settings, only_energies);
     if (only_energies && energies_) {
       c10::NoGradGuard no_grad;
       return {.energies = (*energies_)(stack(inputs), others(inputs)).toTensor()};
@@ -72,6 +76,7 @@ class TorchScriptBackend : public Backend {
   torch::jit::Method forward_;
   std::optional<torch::jit::Method> energies_;
   std::optional<torch::jit::Method> extras_;
+  std::unique_ptr<Program> program_;  ///< of `forward`; null where TorchScript's interpreter runs it
 };
 
 }  // namespace
@@ -79,7 +84,7 @@ class TorchScriptBackend : public Backend {
 std::unique_ptr<Backend> load_torchscript(const std::string& path, at::Device device) {
   torch::jit::Module module = torch::jit::load(path, device);
   module.eval();
-  return std::make_unique<TorchScriptBackend>(std::move(module));
+  return std::make_unique<TorchScriptBackend>(std::move(module), device);
 }
 
 }  // namespace mlip

@@ -8,6 +8,7 @@
 #include "operators/ghost_gather.h"
 
 #include "core/error.h"
+#include "core/native_operator.h"
 #include "operators/exchange_holder.h"
 
 namespace mlip {
@@ -118,6 +119,26 @@ class GhostGather : public torch::autograd::Function<GhostGather> {
 torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
   return GhostGather::apply(x, std::move(n_nodes));
 }
+
+class NativeGhostGather : public NativeOperator {
+ public:
+  Tensors forward(Tensors inputs, std::int64_t count, Kept* kept) const override {
+    if (kept != nullptr) kept->sizes = {inputs[0].size(0)};
+    return {gather(inputs[0], count)};
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
+    add_gradient(sums[0], gather_backward(gradients[0], kept.sizes[0]));
+  }
+
+  std::size_t n_outputs() const override { return 1; }
+};
+
+const RegisterNative native("mlip::ghost_gather",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              if (!arguments[0].isNone() || !arguments[1].isNone()) return nullptr;
+                              return std::make_unique<NativeGhostGather>();
+                            });
 
 }  // namespace
 

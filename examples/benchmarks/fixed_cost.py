@@ -1,7 +1,7 @@
 """What a step costs before there is any work: atoms without edges. CPU time per step, and the operators of torch in it.
 
-Files take turns. Each turn is a fresh process on one thread, which runs the TorchScript module alone; of many turns the
-fastest counts, since other programs only add to the time.
+Installations and files take turns. Each turn is a fresh process on one thread, which calls the C++ core as ASE does,
+from positions to forces; of many steps the fastest counts, since other programs only add to the time.
 
     python fixed_cost.py before.mlip.pt after.mlip.pt --before OLD/bin/python --after NEW/bin/python
 """
@@ -13,29 +13,26 @@ import subprocess
 import sys
 
 TURN = """
-import collections, json, sys, time
+import json, sys, time
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
-from mlip_deploy.artifact.reader import Artifact
-from mlip_deploy.exporters.interface import TORCH_DTYPE
-from mlip_deploy.operators import load_operators
+from mlip_deploy import _core
 
 path, n_atoms, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-load_operators()
-torch._C._set_graph_executor_optimize(False)  # as csrc/model/torchscript_backend.cpp
-model = torch.jit.load(path)
-types = torch.zeros(n_atoms, dtype=torch.int64)
-edges = torch.zeros(2, 0, dtype=torch.int64)
-vectors = torch.zeros(0, 3, dtype=TORCH_DTYPE[Artifact(path).contract.dtype])
+model = _core.Potential(path, threads=1)
+positions = 100.0 * np.arange(n_atoms)[:, None] * np.ones(3)
+types, cell, periodic = np.zeros(n_atoms, dtype=np.int64), np.zeros((3, 3)), [False, False, False]
+step = lambda: model.compute(positions, types, cell, periodic)
 for _ in range(20):
-    model(types, n_atoms, edges, vectors)
+    step()
 used = []
 for _ in range(steps):
     start = time.process_time_ns()
-    model(types, n_atoms, edges, vectors)
+    step()
     used.append(time.process_time_ns() - start)
 with profile(activities=[ProfilerActivity.CPU]) as profiled:
-    model(types, n_atoms, edges, vectors)
+    step()
 operators = [event for event in profiled.events() if event.name.startswith(("aten::", "mlip::"))]
 print(json.dumps([min(used) / 1000, len(operators)]))
 """

@@ -132,19 +132,20 @@ def test_check_says_how_far_a_file_is_off(wrong) -> None:
     assert "self-test" not in done.stdout + done.stderr
 
 
-# A kernel of the library replaced by a wrong one, and one engine in the same process.
+# A kernel of torch replaced by a wrong one, and one engine in the same process.
 WRONG_KERNEL = """
 import sys
 import torch
 from mlip_deploy.operators import load_operators
 load_operators()
 engine, path = sys.argv[1:]
-library = torch.library.Library("mlip", "IMPL")
+library = torch.library.Library("aten", "IMPL")
 
-def wrong(x, n_nodes):
-    return 1.001 * torch.cat([x, x.new_zeros([n_nodes - x.shape[0], *x.shape[1:]])])
+def wrong(x, dim, index):
+    found = x.movedim(dim, 0)[index].movedim(0, dim)
+    return 1.001 * found if x.is_floating_point() else found
 
-library.impl("ghost_gather", wrong, "CPU", allow_override=True)
+library.impl("index_select", wrong, "CPU", allow_override=True)
 if engine == "ase":
     from mlip_deploy.ase import MLIPCalculator
     MLIPCalculator(path)

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_harmonics/edge_harmonics_recurrences.h"
@@ -133,6 +134,34 @@ std::tuple<Tensor, Tensor> forward_autograd(const Tensor& vectors, std::int64_t 
   const auto outputs = EdgeHarmonics::apply(vectors, l_max);
   return {outputs[0], outputs[1]};
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeEdgeHarmonics : public NativeOperator {
+ public:
+  explicit NativeEdgeHarmonics(std::int64_t l_max) : l_max_(l_max) {}
+
+  Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
+    auto [distances, harmonics] = forward_cpu(inputs[0], l_max_);
+    if (kept != nullptr) kept->tensors = std::move(inputs);
+    return {std::move(distances), std::move(harmonics)};
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
+    add_gradient(sums[0], backward_cpu(gradients[0], gradients[1], kept.tensors[0], l_max_));
+  }
+
+  std::size_t n_outputs() const override { return 2; }
+
+ private:
+  std::int64_t l_max_;
+};
+
+const RegisterNative native("mlip::edge_harmonics",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              if (!arguments[0].isNone() || arguments[1].isNone()) return nullptr;
+                              return std::make_unique<NativeEdgeHarmonics>(arguments[1].toInt());
+                            });
 
 }  // namespace
 }  // namespace mlip

@@ -34,6 +34,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
@@ -338,6 +339,56 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
                                   table, step, table_of_edge);
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeEdgeTensorProduct : public NativeOperator {
+ public:
+  NativeEdgeTensorProduct(std::vector<std::int64_t> paths, Tensor coefficients, Tensor table, double step)
+      : paths_(std::move(paths)), coefficients_(std::move(coefficients)), table_(std::move(table)), step_(step) {
+    for (std::size_t k = 7; k < paths_.size(); k += 9)
+      n_outputs_ = std::max(n_outputs_, static_cast<std::size_t>(paths_[k]) + 1);
+  }
+
+  Tensors forward(Tensors inputs, std::int64_t n_owned, Kept* kept) const override {
+    Tensors outputs = forward_cpu(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_,
+                                  step_, table_of_edge(inputs));
+    if (kept != nullptr) kept->tensors = std::move(inputs);
+    return outputs;
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
+                Tensors& sums) const override {
+    const Tensors& inputs = kept.tensors;
+    auto [features, harmonics, radial] = backward_cpu(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
+                                                      coefficients_, table_, step_, wanted[0], table_of_edge(inputs));
+    if (wanted[0]) add_gradient(sums[0], std::move(features));
+    if (wanted[1]) add_gradient(sums[1], std::move(harmonics));
+    if (wanted[2]) add_gradient(sums[2], std::move(radial));
+  }
+
+  std::size_t n_outputs() const override { return n_outputs_; }
+
+ private:
+  /// The last of the arguments, which may be None: then it is none of the inputs.
+  static std::optional<Tensor> table_of_edge(const Tensors& inputs) {
+    return inputs.size() > 4 ? std::optional(inputs[4]) : std::nullopt;
+  }
+
+  std::vector<std::int64_t> paths_;
+  Tensor coefficients_, table_;
+  double step_;
+  std::size_t n_outputs_ = 0;
+};
+
+const RegisterNative native("mlip::edge_tensor_product",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              for (std::size_t k = 0; k < arguments.size(); ++k)
+                                if (arguments[k].isNone() != (k < 5 || k == 9)) return nullptr;
+                              return std::make_unique<NativeEdgeTensorProduct>(
+                                  arguments[5].toIntVector(), arguments[6].toTensor(), arguments[7].toTensor(),
+                                  arguments[8].toDouble());
+                            });
 
 }  // namespace
 }  // namespace mlip

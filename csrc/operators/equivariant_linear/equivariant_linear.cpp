@@ -24,6 +24,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/equivariant_linear/equivariant_linear_kernels.h"
 #include "operators/instruction_sets.h"
@@ -48,10 +49,12 @@ struct Plan {
   };
   std::vector<Block> blocks;
   std::vector<Product> products;
+  std::int64_t n_inputs;   ///< at the least
   std::int64_t width = 0;  ///< values of all blocks
 
-  Plan(at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, std::int64_t n_inputs, const Tensor& types,
-       const Tensor& matrices, const Tensor& element_matrices, const Tensor& bias) {
+  Plan(at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, std::int64_t n_inputs, const Tensor& matrices,
+       const Tensor& element_matrices, const Tensor& bias)
+      : n_inputs(n_inputs) {
     TORCH_CHECK(packed_blocks.size() % 2 == 0 && packed_products.size() % 4 == 0,
                 "equivariant_linear: blocks are two numbers each and products four, found ", packed_blocks.size(),
                 " and ", packed_products.size());
@@ -78,9 +81,6 @@ struct Plan {
                 element_matrices.sizes());
     TORCH_CHECK(bias.dim() == 2 && (bias.size(0) == 0 || bias.size(1) == width),
                 "equivariant_linear: expected a bias [0, 0] or [1 or n_elements, ", width, "], found ", bias.sizes());
-    TORCH_CHECK(types.dim() == 1 && types.scalar_type() == at::kLong,
-                "equivariant_linear: expected types int64 [n_atoms] or [0], found ", types.scalar_type(), " ",
-                types.sizes());
   }
 
   bool of_elements() const {
@@ -98,8 +98,16 @@ struct Plan {
                   "equivariant_linear_backward: gradient ", b, " has the wrong shape or type");
   }
 
-  void check_inputs(at::TensorList inputs, const Tensor& matrices) const {
-    TORCH_CHECK(!inputs.empty(), "equivariant_linear: no inputs");
+  static void check_types(const Tensor& types) {
+    TORCH_CHECK(types.dim() == 1 && types.scalar_type() == at::kLong,
+                "equivariant_linear: expected types int64 [n_atoms] or [0], found ", types.scalar_type(), " ",
+                types.sizes());
+  }
+
+  void check_inputs(at::TensorList inputs, const Tensor& types, const Tensor& matrices) const {
+    check_types(types);
+    TORCH_CHECK(!inputs.empty() && static_cast<std::int64_t>(inputs.size()) >= n_inputs,
+                "equivariant_linear: ", inputs.size(), " inputs, expected ", n_inputs);
     for (const Tensor& input : inputs)
       TORCH_CHECK(input.dim() == 3 && input.size(0) == inputs[0].size(0) &&
                       input.scalar_type() == matrices.scalar_type() && input.is_floating_point(),
@@ -122,9 +130,9 @@ std::vector<Tensor> reference(at::TensorList inputs, const Tensor& types, const 
   static const auto element_linear = c10::Dispatcher::singleton()
                                          .findSchemaOrThrow("mlip::element_linear", "")
                                          .typed<Tensor(const Tensor&, const Tensor&, const Tensor&)>();
-  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), types, matrices,
-                  element_matrices, bias);
-  plan.check_inputs(inputs, matrices);
+  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), matrices, element_matrices,
+                  bias);
+  plan.check_inputs(inputs, types, matrices);
   std::vector<Tensor> sums(plan.blocks.size());
   const auto add = [&](std::size_t block, const Tensor& term) {
     sums[block] = sums[block].defined() ? sums[block] + term : term;
@@ -285,12 +293,9 @@ std::vector<Side<T>> sides_of_blocks(const Plan& plan, const std::vector<Tensor>
   return sides;
 }
 
-std::vector<Tensor> forward_cpu(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
-                                const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
-                                at::IntArrayRef packed_products, bool as_rows) {
-  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), types, matrices,
-                  element_matrices, bias);
-  plan.check_inputs(inputs, matrices);
+std::vector<Tensor> forward_of(const Plan& plan, at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                               const Tensor& element_matrices, const Tensor& bias, bool as_rows) {
+  plan.check_inputs(inputs, types, matrices);
   const std::int64_t n_atoms = inputs[0].size(0);
   std::vector<Tensor> outputs;
   if (as_rows) outputs.push_back(at::empty({n_atoms, plan.width}, inputs[0].options()));
@@ -310,30 +315,50 @@ std::vector<Tensor> forward_cpu(at::TensorList inputs, const Tensor& types, cons
   return outputs;
 }
 
-/// -> gradients of the inputs whose number is in `wanted`, in its order
+std::vector<Tensor> forward_cpu(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                                const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
+                                at::IntArrayRef packed_products, bool as_rows) {
+  const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), matrices, element_matrices,
+                  bias);
+  return forward_of(plan, inputs, types, matrices, element_matrices, bias, as_rows);
+}
+
 /// @param input_sizes components and channels of each input
+/// @param wanted numbers of the inputs whose gradients are made
+/// @param sums [number of inputs]: dense tensors that they are added to, undefined for those that are to be made
+void backward_of(const Plan& plan, at::TensorList gradients, at::IntArrayRef wanted, at::IntArrayRef input_sizes,
+                 const Tensor& types, const Tensor& matrices, const Tensor& element_matrices, const Tensor& no_bias,
+                 bool as_rows, std::vector<Tensor>& sums) {
+  Plan::check_types(types);
+  plan.check_gradients(gradients, as_rows, matrices);
+  const std::int64_t n_atoms = gradients[0].size(0);
+  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear_backward", [&] {
+    std::vector<Tensor> dense;
+    for (const Tensor& gradient : gradients) dense.push_back(gradient.contiguous());
+    std::vector<Side<scalar_t>> to;
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      to.push_back({nullptr, input_sizes[2 * k] * input_sizes[2 * k + 1], input_sizes[2 * k] * input_sizes[2 * k + 1]});
+    for (const std::int64_t k : wanted) {
+      to[k].written = sums[k].defined();
+      if (!sums[k].defined())
+        sums[k] = at::empty({n_atoms, input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options());
+      to[k].data = sums[k].template data_ptr<scalar_t>();
+    }
+    Pass<scalar_t>(plan, true, types, matrices, element_matrices, no_bias, n_atoms)
+        .run(sides_of_blocks<scalar_t>(plan, dense, as_rows), to);
+  });
+}
+
+/// -> gradients of the inputs whose number is in `wanted`, in its order
 std::vector<Tensor> backward_cpu(at::TensorList gradients, at::IntArrayRef wanted, at::IntArrayRef input_sizes,
                                  const Tensor& types, const Tensor& matrices, const Tensor& element_matrices,
                                  at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, bool as_rows) {
   const std::int64_t n_inputs = static_cast<std::int64_t>(input_sizes.size()) / 2;
   const Tensor no_bias = at::empty({0, 0}, matrices.options());
-  const Plan plan(packed_blocks, packed_products, n_inputs, types, matrices, element_matrices, no_bias);
-  plan.check_gradients(gradients, as_rows, matrices);
-  const std::int64_t n_atoms = gradients[0].size(0);
-  std::vector<Tensor> results;
-  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear_backward", [&] {
-    std::vector<Tensor> dense;
-    for (const Tensor& gradient : gradients) dense.push_back(gradient.contiguous());
-    std::vector<Side<scalar_t>> to;
-    for (std::int64_t k = 0; k < n_inputs; ++k)
-      to.push_back({nullptr, input_sizes[2 * k] * input_sizes[2 * k + 1], input_sizes[2 * k] * input_sizes[2 * k + 1]});
-    for (const std::int64_t k : wanted) {
-      results.push_back(at::empty({n_atoms, input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options()));
-      to[k].data = results.back().template data_ptr<scalar_t>();
-    }
-    Pass<scalar_t>(plan, true, types, matrices, element_matrices, no_bias, n_atoms)
-        .run(sides_of_blocks<scalar_t>(plan, dense, as_rows), to);
-  });
+  const Plan plan(packed_blocks, packed_products, n_inputs, matrices, element_matrices, no_bias);
+  std::vector<Tensor> sums(n_inputs), results;
+  backward_of(plan, gradients, wanted, input_sizes, types, matrices, element_matrices, no_bias, as_rows, sums);
+  for (const std::int64_t k : wanted) results.push_back(sums[k]);
   return results;
 }
 
@@ -389,6 +414,67 @@ std::vector<Tensor> forward_autograd(at::TensorList inputs, const Tensor& types,
   if (!matrices.is_cpu()) return reference(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
   return EquivariantLinear::apply(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeEquivariantLinear : public NativeOperator {
+ public:
+  NativeEquivariantLinear(Plan plan, Tensor matrices, Tensor element_matrices, Tensor bias, bool as_rows)
+      : plan_(std::move(plan)),
+        matrices_(std::move(matrices)),
+        element_matrices_(std::move(element_matrices)),
+        bias_(std::move(bias)),
+        no_bias_(at::empty({0, 0}, bias_.options())),
+        as_rows_(as_rows) {}
+
+  Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
+    const Tensor types = std::move(inputs.back());
+    inputs.pop_back();
+    if (kept != nullptr) {
+      kept->tensors = {types};
+      for (const Tensor& input : inputs) kept->sizes.insert(kept->sizes.end(), {input.size(1), input.size(2)});
+    }
+    return forward_of(plan_, inputs, types, matrices_, element_matrices_, bias_, as_rows_);
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
+                Tensors& sums) const override {
+    const std::size_t n_inputs = sums.size() - 1;  // the last ones are types
+    std::vector<std::int64_t> numbers;
+    Tensors targets(n_inputs);
+    for (std::size_t k = 0; k < n_inputs; ++k) {
+      if (!wanted[k]) continue;
+      numbers.push_back(static_cast<std::int64_t>(k));
+      if (is_own(sums[k])) targets[k] = std::move(sums[k]);
+    }
+    backward_of(plan_, gradients, numbers, kept.sizes, kept.tensors[0], matrices_, element_matrices_, no_bias_,
+                as_rows_, targets);
+    for (const std::int64_t k : numbers) add_gradient(sums[k], std::move(targets[k]));
+  }
+
+  std::size_t n_outputs() const override { return as_rows_ ? 1 : plan_.blocks.size(); }
+
+ private:
+  Plan plan_;
+  Tensor matrices_, element_matrices_, bias_, no_bias_;
+  bool as_rows_;
+};
+
+const RegisterNative native("mlip::equivariant_linear",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              for (std::size_t k = 0; k < arguments.size(); ++k)
+                                if (arguments[k].isNone() != (k < 2)) return nullptr;
+                              const Tensor matrices = arguments[2].toTensor(),
+                                           element_matrices = arguments[3].toTensor();
+                              const Tensor bias = arguments[4].toTensor();
+                              const auto blocks = arguments[5].toIntVector(), products = arguments[6].toIntVector();
+                              std::int64_t n_inputs = 0;
+                              for (std::size_t k = 0; k < products.size(); k += 4)
+                                n_inputs = std::max(n_inputs, products[k] + 1);
+                              return std::make_unique<NativeEquivariantLinear>(
+                                  Plan(blocks, products, n_inputs, matrices, element_matrices, bias), matrices,
+                                  element_matrices, bias, arguments[7].toBool());
+                            });
 
 }  // namespace
 }  // namespace mlip

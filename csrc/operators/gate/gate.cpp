@@ -20,6 +20,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/gate/gate_kernels.h"
 #include "operators/instruction_sets.h"
@@ -252,6 +253,45 @@ std::vector<Tensor> forward_autograd(at::TensorList inputs, at::IntArrayRef piec
   if (inputs.empty() || !inputs[0].is_cpu()) return reference(inputs, pieces, factors);
   return Gate::apply(inputs, pieces, factors);
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeGate : public NativeOperator {
+ public:
+  NativeGate(std::vector<std::int64_t> pieces, std::vector<double> factors)
+      : pieces_(std::move(pieces)), factors_(std::move(factors)) {
+    for (std::size_t k = 6; k < pieces_.size(); k += numbers_of_a_piece)
+      n_outputs_ = std::max(n_outputs_, static_cast<std::size_t>(pieces_[k]) + 1);
+  }
+
+  Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
+    Tensors outputs = forward_cpu(inputs, pieces_, factors_);
+    if (kept != nullptr) kept->tensors = std::move(inputs);
+    return outputs;
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
+                Tensors& sums) const override {
+    Tensors found = backward_cpu(gradients, kept.tensors, pieces_, factors_);
+    for (std::size_t k = 0; k < found.size(); ++k)
+      if (wanted[k]) add_gradient(sums[k], std::move(found[k]));
+  }
+
+  std::size_t n_outputs() const override { return n_outputs_; }
+
+ private:
+  std::vector<std::int64_t> pieces_;
+  std::vector<double> factors_;
+  std::size_t n_outputs_ = 0;
+};
+
+const RegisterNative native("mlip::gate",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              if (!arguments[0].isNone() || arguments[1].isNone() || arguments[2].isNone())
+                                return nullptr;
+                              return std::make_unique<NativeGate>(arguments[1].toIntVector(),
+                                                                  arguments[2].toDoubleVector());
+                            });
 
 }  // namespace
 }  // namespace mlip

@@ -16,6 +16,7 @@
 
 #include <vector>
 
+#include "core/native_operator.h"
 #include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/gpu.h"
@@ -183,6 +184,44 @@ Tensor forward_autograd(const Tensor& features, const Tensor& types, const Tenso
     return reference(features, types, factors, terms, n_outputs, coefficients);
   return SymmetricContraction::apply(features, types, factors, terms, n_outputs, coefficients);
 }
+
+// ---- without autograd ----------------------------------------------------------------------------------------
+
+class NativeSymmetricContraction : public NativeOperator {
+ public:
+  NativeSymmetricContraction(Tensor factors, Tensor terms, std::int64_t n_values, Tensor coefficients)
+      : factors_(std::move(factors)),
+        terms_(std::move(terms)),
+        n_values_(n_values),
+        coefficients_(std::move(coefficients)) {}
+
+  Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
+    Tensor outputs = forward_cpu(inputs[0], inputs[1], factors_, terms_, n_values_, coefficients_);
+    if (kept != nullptr) kept->tensors = std::move(inputs);
+    return {std::move(outputs)};
+  }
+
+  void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
+    add_gradient(sums[0],
+                 backward_cpu(gradients[0], kept.tensors[0], kept.tensors[1], factors_, terms_, coefficients_));
+  }
+
+  std::size_t n_outputs() const override { return 1; }
+
+ private:
+  Tensor factors_, terms_;
+  std::int64_t n_values_;
+  Tensor coefficients_;
+};
+
+const RegisterNative native("mlip::symmetric_contraction",
+                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                              for (std::size_t k = 0; k < arguments.size(); ++k)
+                                if (arguments[k].isNone() != (k < 2)) return nullptr;
+                              return std::make_unique<NativeSymmetricContraction>(
+                                  arguments[2].toTensor(), arguments[3].toTensor(), arguments[4].toInt(),
+                                  arguments[5].toTensor());
+                            });
 
 }  // namespace
 }  // namespace mlip
