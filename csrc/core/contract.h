@@ -41,7 +41,7 @@ enum class BackendKind {
 struct CompiledFor {
   std::string torch;      ///< minor release, "2.13"
   std::string device;     ///< "cpu" or "cuda"
-  std::string processor;  ///< instruction set of the CPU: "x86-64-v4", "x86-64-v3" or "x86-64"
+  std::string processor;  ///< least of the CPU: "x86-64-v4", "x86-64-v3" or "x86-64"; of a GPU "sm_90"
 };
 
 struct Contract {

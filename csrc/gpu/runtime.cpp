@@ -218,6 +218,19 @@ std::string real_type(at::ScalarType type) {
   return std::string("typedef ") + (type == at::kFloat ? "float" : "double") + " real;\n";
 }
 
+std::string architecture(at::Device device) {
+  const TorchContext current(device);
+  return launcher().architecture();
+}
+
+bool runs_code_for(const std::string& compiled, const std::string& architecture) {
+  const auto number = [](const std::string& name) {
+    return name.rfind("sm_", 0) == 0 ? std::atoi(name.c_str() + 3) : -1;
+  };
+  const int code = number(compiled), gpu = number(architecture);
+  return code >= 0 && code / 10 == gpu / 10 && code <= gpu;
+}
+
 std::string compile(const std::string& source, const std::string& architecture) {
   const Compiler& nvrtc = compiler();
   const std::string target = nvrtc.target(std::stoi(architecture.substr(architecture.find('_') + 1)));

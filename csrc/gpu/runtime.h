@@ -55,6 +55,13 @@ bool has_kernels(at::Device device);
 /// @throws c10::Error for types that the kernels do not have.
 std::string real_type(at::ScalarType type);
 
+/// Of an NVIDIA GPU, such as "sm_90". @throws Error where there is no driver.
+std::string architecture(at::Device device);
+
+/// Whether a GPU of one architecture runs machine code for another: that of its generation, if it is not newer than the
+/// GPU. sm_86 runs code for sm_80; sm_90 does not, and sm_80 does not run that for sm_86.
+bool runs_code_for(const std::string& compiled, const std::string& architecture);
+
 /// Machine code ("cubin") of `source` for an architecture such as "sm_90"; for one that the compiler does not know yet,
 /// what such a GPU runs too, which may be assembly for its driver ("PTX").
 /// @throws Error when there is no compiler, and with its words when it refuses.

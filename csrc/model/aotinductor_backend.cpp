@@ -19,12 +19,13 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "gpu/runtime.h"
 #include "model/backend.h"
 
 namespace mlip {
 namespace {
 
-/// Whether this machine runs code for a level of x86-64, which is all that is compiled so far.
+/// Whether this machine runs code for a level of x86-64, which is all that is compiled for CPUs.
 bool runs_code_for([[maybe_unused]] const std::string& level) {
 #if defined(__x86_64__)
   if (level == "x86-64-v4") return __builtin_cpu_supports("x86-64-v4");
@@ -47,28 +48,30 @@ std::string minor_release(const std::string& version) {
 }
 
 /// What writes the model of a contract again.
-std::string export_again(const Contract& contract, bool compiled) {
+/// @param on device that it is compiled for; empty for a file that is not compiled
+std::string export_again(const Contract& contract, const std::string& on) {
   if (contract.model_family == "custom")
-    return compiled ? "export_module(..., backend=\"aotinductor\")" : "export_module(..., \"NAME.mlip.pt\")";
+    return "export_module(..., " +
+           (on.empty() ? "\"NAME.mlip.pt\")" : "backend=\"aotinductor\", device=\"" + on + "\")");
   return "mlip export " + contract.model_family + " CHECKPOINT " +
-         (compiled ? "--backend aotinductor -o NAME.mlip.pt2" : "-o NAME.mlip.pt");
+         (on.empty() ? "-o NAME.mlip.pt" : "--backend aotinductor --device " + on + " -o NAME.mlip.pt2");
 }
 
 void check_compiled_for(const std::string& path, const Contract& contract, at::Device device) {
   const CompiledFor& compiled = *contract.compiled_for;
+  const std::string here = c10::DeviceTypeName(device.type(), true);
   auto refuse = [&](const std::string& expected, const std::string& found) {
     throw Error("'" + path + "' is compiled for " + expected + ", this is " + found +
-                ". Compile it here: " + export_again(contract, true));
+                ". Compile it here: " + export_again(contract, here) + ", or write a file that runs anywhere: " +
+                export_again(contract, ""));
   };
-  if (compiled.device == "cpu" && !device.is_cpu())
-    throw Error("'" + path + "' is compiled for device cpu, this is device " + device.str() +
-                ". Files are compiled for CPUs only: use 'device cpu', or export a file that runs on GPUs: " +
-                export_again(contract, false));
   const std::string torch = minor_release(TORCH_VERSION);
   if (compiled.torch != torch) refuse("torch " + compiled.torch, "torch " + torch);
-  if (compiled.device != c10::DeviceTypeName(device.type(), true))
-    refuse("device " + compiled.device, "device " + device.str());
-  if (!runs_code_for(compiled.processor)) refuse("processors of " + compiled.processor, this_processor());
+  if (compiled.device != here) refuse("device " + compiled.device, "device " + device.str());
+  if (device.is_cpu() && !runs_code_for(compiled.processor))
+    refuse("processors of " + compiled.processor, this_processor());
+  if (device.is_cuda() && !gpu::runs_code_for(compiled.processor, gpu::architecture(device)))
+    refuse("GPUs of " + compiled.processor, "a GPU of " + gpu::architecture(device));
 }
 
 // Between compiled code and the operators that it calls is a C interface: an exception becomes "... API call failed",

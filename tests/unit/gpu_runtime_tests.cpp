@@ -73,6 +73,12 @@ void test_compiler(void* torchs) {
   const auto compiled_for = [](const char* architecture) { return mlip::gpu::compile("", architecture); };
   expect(compiled_for("sm_86") == "torch 12.8 --gpu-architecture=sm_80: ", "machine code of the same generation");
   expect(compiled_for("sm_121") == "torch 12.8 --gpu-architecture=compute_90: ", "assembly for a new generation");
+  expect(mlip::gpu::runs_code_for("sm_80", "sm_86") && mlip::gpu::runs_code_for("sm_90", "sm_90") &&
+             mlip::gpu::runs_code_for("sm_100", "sm_103"),
+         "machine code of the same generation runs");
+  expect(!mlip::gpu::runs_code_for("sm_80", "sm_90") && !mlip::gpu::runs_code_for("sm_86", "sm_80") &&
+             !mlip::gpu::runs_code_for("x86-64", "sm_90") && !mlip::gpu::runs_code_for("sm_120", "sm_100"),
+         "that of another, or for a newer GPU, does not");
   expect(compiled_for("sm_70") == "torch 12.8 --gpu-architecture=sm_70: ", "an old GPU is for the compiler to refuse");
 
   auto* const compiled = of_library<int()>(torchs, "fake_compiled");

@@ -86,9 +86,9 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it():
             "neither a file nor a SevenNet model. Known models: 7net-0",
         ),
         (
-            ["export", "sevennet", "7net-0", "--backend", "aotinductor", "--device", "cuda", "-o", "x.mlip.pt2"],
-            "is compiled for CPUs only. Leave --device out, and give it where the file runs: mlip check NAME.mlip.pt "
-            "--device cuda",
+            ["export", "sevennet", "7net-0", "--device", "cuda", "-o", "x.mlip.pt"],
+            "a file is written for no device, '*.mlip.pt' runs on CPUs and GPUs. Leave it out, and give it where the file "
+            "runs: mlip check NAME.mlip.pt --device cuda",
         ),
         (["export", "sevennet", "no/such.pth", "-o", "x.mlip.pt"], "no such checkpoint file"),
         (["export", "sevennet", "7net-mf-0", "-o", "x.mlip.pt"], "has several modalities (PBE, R2SCAN)"),

@@ -67,7 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="torchscript",
         help="aotinductor: code compiled for this torch and processor, *.mlip.pt2; default: torchscript",
     )
-    parser.add_argument("--device", type=_refuse_device, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cpu",
+        help="what --backend aotinductor compiles for: cuda needs a GPU like the one that will run the file",
+    )
     parser.add_argument(
         "--target",
         choices=["artifact", "torchforce"],
@@ -93,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
             radial=options.radial,
             trust_checkpoint=options.trust_checkpoint,
             backend=options.backend,
+            device=options.device,
             target=options.target,
             energy_frame=EnergyFrame.parse(options.energy_frame) if options.energy_frame else None,
             base=options.base,
@@ -113,14 +119,6 @@ def run(options: argparse.Namespace) -> int:
         console.print(escape(note))
     console.print(f"next: mlip check {path}")
     return 0
-
-
-def _refuse_device(text: str) -> str:
-    raise argparse.ArgumentTypeError(
-        "a file is written for no device. '*.mlip.pt' runs on CPUs and GPUs; '*.mlip.pt2' (--backend aotinductor) is "
-        "compiled for CPUs only. Leave --device out, and give it where the file runs: "
-        f"mlip check NAME.mlip.pt --device {text}"
-    )
 
 
 def _name_and_value(text: str) -> tuple[str, str]:

@@ -35,6 +35,7 @@ def export(
     radial: Radial = "auto",
     trust_checkpoint: bool = False,
     backend: BackendKind = "torchscript",
+    device: str = "cpu",
     target: Target = "artifact",
     energy_frame: EnergyFrame | None = None,
     base: str | Path | None = None,
@@ -74,6 +75,9 @@ def export(
         Load a checkpoint file that is a pickle, which runs the code in it.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
+    device
+        Of the back end aotinductor: what the code is compiled for, "cpu" or "cuda", which needs a GPU like the one that
+        will run it. Other files run on both.
     target
         "artifact", or "torchforce" for a file that PyPI's openmmtorch runs without mlip-deploy.
     energy_frame
@@ -114,6 +118,7 @@ def export(
             raise MLIPError(f"{name}: '{value}' is not one of {', '.join(known)}")
     if target == "torchforce" and backend != "torchscript":
         raise MLIPError(f"--target torchforce is TorchScript. Leave out --backend {backend}")
+    check_device(device, backend)
     suffix = TORCHFORCE_SUFFIX if target == "torchforce" else SUFFIXES[backend]
     if not output.name.endswith(suffix):
         stem = output.name.split(".")[0]
@@ -150,8 +155,19 @@ def export(
     if target == "torchforce":
         write_torchforce(adapted, output, dtype, progress)
     else:
-        write_artifact(adapted, output, dtype, progress, backend)
+        write_artifact(adapted, output, dtype, progress, backend, device)
     return output
+
+
+def check_device(device: str, backend: BackendKind) -> None:
+    """Raises MLIPError for a device that files of the back end are not written for."""
+    if device not in ("cpu", "cuda"):
+        raise MLIPError(f"--device: '{device}' is not one of cpu, cuda")
+    if device != "cpu" and backend != "aotinductor":
+        raise MLIPError(
+            f"--device {device}: a file is written for no device, '*.mlip.pt' runs on CPUs and GPUs. Leave it out, and "
+            f"give it where the file runs: mlip check NAME.mlip.pt --device {device}"
+        )
 
 
 def _refuse_artifact(source: Path) -> None:

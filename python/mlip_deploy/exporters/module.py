@@ -36,6 +36,7 @@ from mlip_deploy.artifact.reader import SUFFIXES
 from mlip_deploy.artifact.tolerances import FLOAT64
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.branches import branches_on_counts
+from mlip_deploy.exporters.export import check_device
 from mlip_deploy.exporters.interface import Adapted, EdgeGradientModelWithFeatures, gradients
 from mlip_deploy.exporters.parts import Exchange, cut, energies_of_parts, enlarged, graph
 from mlip_deploy.exporters.settings import quiet, torchs_own_functions
@@ -64,6 +65,7 @@ def export_module(
     license: str = "unknown",
     citation: str = "none",
     backend: BackendKind = "torchscript",
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> Contract:
     """Write a module of your own as an artifact.
@@ -114,6 +116,8 @@ def export_module(
         Reference to cite with the model.
     backend
         "torchscript", or "aotinductor" for code compiled for this torch and processor.
+    device
+        As of `export`.
     progress
         Called with a line of text before each piece of work.
 
@@ -130,6 +134,7 @@ def export_module(
         for a file that cannot be written.
     """
     output = Path(output)
+    check_device(device, backend)
     suffix = SUFFIXES[backend]
     if not output.name.endswith(suffix):
         raise MLIPError(f"{output}: file names end in {suffix} here. Type: {output.name.split('.')[0]}{suffix}")
@@ -171,7 +176,7 @@ def export_module(
         positions=positions,
         atomic_energies_meaningful=atomic_energies_meaningful,
     )
-    return write_artifact(adapted, output, dtype, progress, backend)
+    return write_artifact(adapted, output, dtype, progress, backend, device)
 
 
 def _in_type(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -33,6 +33,7 @@ def write_artifact(
     dtype: Dtype,
     progress: Progress,
     backend: BackendKind = "torchscript",
+    device: str = "cpu",
 ) -> Contract:
     """As `write_model`, with fixtures that the original computes now."""
     load_operators()
@@ -46,7 +47,7 @@ def write_artifact(
             adapted.rotation_symmetric,
             adapted.composition,
         )
-    return write_model(adapted, fixtures, output, dtype, progress, backend)
+    return write_model(adapted, fixtures, output, dtype, progress, backend, device)
 
 
 def write_model(
@@ -56,6 +57,7 @@ def write_model(
     dtype: Dtype,
     progress: Progress,
     backend: BackendKind = "torchscript",
+    device: str = "cpu",
 ) -> Contract:
     """Script or compile `served`, and save it with its contract and fixtures.
 
@@ -67,7 +69,7 @@ def write_model(
     load_operators()
     contract = served.contract(dtype)
     if backend == "aotinductor":
-        contract = aotinductor.contract_of(contract)
+        contract = aotinductor.contract_of(contract, device)
     fixtures = with_self_test(fixtures, dtype)
     with default_dtype(TORCH_DTYPE[dtype]), quiet():
         model = served.interface(TORCH_DTYPE[dtype], with_features=backend == "torchscript").eval()
@@ -77,6 +79,7 @@ def write_model(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         if backend == "aotinductor":
+            model = model.to(device)
             files, operators = aotinductor.compile_model(model, contract, progress)
             contract = _with_operators(contract, operators)
             aotinductor.save(files, output, contract, fixtures, model)

@@ -43,11 +43,11 @@ N_NODES, N_OWNED, N_EDGES = 67, 61, 409
 SECONDS_BETWEEN_MESSAGES = 10.0
 
 
-def contract_of(contract: Contract) -> Contract:
-    """The contract of the compiled model.
+def contract_of(contract: Contract, device: str) -> Contract:
+    """The contract of the model compiled for "cpu" or "cuda".
 
     Raises:
-        MLIPError: for a model, a processor or a torch that this back end is not for.
+        MLIPError: for a model, a processor or a torch that this back end is not for, and for a GPU that is not there.
     """
     if contract.extras:
         raise MLIPError(
@@ -59,7 +59,7 @@ def contract_of(contract: Contract) -> Contract:
             f"{contract.model.name} takes positions and cell beside its edges, which compiled files do not have. Leave "
             "out --backend aotinductor"
         )
-    compiled = CompiledFor(torch=_minor_release(), device="cpu", processor=_processor())
+    compiled = CompiledFor(torch=_minor_release(), device=device, processor=_processor() if device == "cpu" else _gpu())
     fields = dict(contract) | {"schema": contract.schema_version, "backend": "aotinductor", "compiled_for": compiled}
     fields["differentiable_energies"] = False  # the compiled graph holds the gradient of their sum
     fields["features"] = None
@@ -70,7 +70,8 @@ def contract_of(contract: Contract) -> Contract:
 def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> tuple[list[Any], set[str]]:
     """
     Args:
-        model: the model interface (`EdgeGradientModel`) in the contract's type, no parameter of which wants gradients.
+        model: the model interface (`EdgeGradientModel`) in the contract's type and on the device to compile for, no
+            parameter of which wants gradients.
         contract: from `contract_of`.
 
     Returns:
@@ -82,7 +83,7 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> t
     """
     assert contract.compiled_for is not None
     with _elapsed(progress, "tracing the model"):
-        graph, inputs = _trace(model, contract)
+        graph, inputs = _trace(model, contract, contract.compiled_for.device)
     operators = _operators(graph)
     options = {
         "aot_inductor.package": True,
@@ -91,7 +92,7 @@ def compile_model(model: nn.Module, contract: Contract, progress: Progress) -> t
         # torch 2.13 may hand a buffer on to an in-place kernel and read it afterwards: a crash (toy_models.HaloEnergy).
         "inplace_buffers": False,
         # Otherwise the code is for this very processor.
-        "cpp.march": contract.compiled_for.processor,
+        "cpp.march": contract.compiled_for.processor if contract.compiled_for.device == "cpu" else "x86-64",
     }
     folder = (
         Path(pooch.os_cache("mlip-deploy")) / "aotinductor" / _digest(graph, inputs, options, versions_of(operators))
@@ -135,7 +136,9 @@ def _compare(package: str, model: nn.Module, contract: Contract) -> None:
     directions = nn.functional.normalize(torch.randn(N_EDGES, 3, generator=random, dtype=torch.float64), dim=1)
     lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(N_EDGES, 1, generator=random, dtype=torch.float64))
     vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
-    settings = _example_settings(contract)
+    assert contract.compiled_for is not None
+    device = contract.compiled_for.device
+    types, edges, vectors, *settings = (x.to(device) for x in (types, edges, vectors, *_example_settings(contract)))
     expected = model(types, N_OWNED, edges, vectors, *settings)
     found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors, *settings])
     for a, b in zip(found, expected, strict=True):
@@ -171,8 +174,8 @@ def _example_settings(contract: Contract) -> list[Tensor]:
     return [torch.tensor(values, dtype=TORCH_DTYPE[contract.dtype])] if values else []
 
 
-def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, list[Tensor]]:
-    """The graph, and example inputs whose counts are symbols."""
+def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.GraphModule, list[Tensor]]:
+    """The graph, and example inputs on the device of the model, whose counts are symbols."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import (
@@ -194,7 +197,7 @@ def _trace(model: nn.Module, contract: Contract) -> tuple[torch.fx.GraphModule, 
         *((values, [fixed]) for values in _example_settings(contract)),
     ]
     inputs: list[Tensor] = [
-        fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
+        fake.from_tensor(tensor.to(device), symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
         for tensor, sizes in examples
     ]
     name = contract.model.name
@@ -487,11 +490,11 @@ def _digest(
     graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, Any], operators: dict[str, int]
 ) -> str:
     """Of all that the compiled code depends on: operators and their versions, constants, inputs, options, torch."""
-    shapes = [(x.shape, x.dtype) for x in inputs]
+    shapes = [(x.shape, x.dtype, x.device) for x in inputs]
     digest = hashlib.sha256(repr((torch.__version__, options, operators, shapes)).encode())
     digest.update(graph.code.encode())
     for node in graph.graph.find_nodes(op="get_attr"):
-        value = getattr(graph, node.target).detach().contiguous()
+        value = getattr(graph, node.target).detach().cpu().contiguous()
         digest.update(repr((node.target, value.shape, value.dtype)).encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
@@ -517,6 +520,21 @@ def _processor() -> Any:
         )
     vectors = str(pick_vec_isa())
     return "x86-64-v4" if "avx512" in vectors else "x86-64-v3" if "avx2" in vectors else "x86-64"
+
+
+def _gpu() -> str:
+    """The architecture of the GPU that code is compiled for, such as "sm_90": code for one runs on no older one.
+
+    Raises:
+        MLIPError: where there is none.
+    """
+    if not torch.cuda.is_available():
+        raise MLIPError(
+            f"--device cuda: code for a GPU is compiled where there is one, and torch {torch.__version__} finds none "
+            "here. Type it there; or export without --backend aotinductor, for a file that runs on CPUs and GPUs"
+        )
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
 
 
 @contextmanager
