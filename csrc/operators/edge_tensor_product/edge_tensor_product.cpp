@@ -57,7 +57,7 @@ using torch::Tensor;
 
 /// The same from torch's operators: any device, differentiable, and slow.
 std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                              const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
+                              const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                               const Tensor& coefficients, const Tensor& table, double step,
                               const std::optional<Tensor>& table_of_edge) {
   const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
@@ -67,7 +67,8 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
       table.numel() > 0 ? weights_of_table("edge_tensor_product", radial, table, step, table_of_edge) : radial;
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
-    outputs.push_back(torch::zeros({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
+    outputs.push_back(
+        at::zeros_symint({n_owned, plan.output_components[k], plan.output_channels[k]}, features.options()));
   for (const EdgeTensorProductPlan::Path& path : plan.paths) {
     const Tensor x =
         gathered.narrow(1, path.features, path.n1() * path.channels).unflatten(1, {path.n1(), path.channels});
@@ -77,7 +78,7 @@ std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, c
     const Tensor coupling = torch::einsum("abc,eb->eac", {c, y});
     const Tensor message =
         torch::einsum("eac,eau->ecu", {coupling, x}) * weights.narrow(1, path.weights, path.channels).unsqueeze(1);
-    Tensor total = torch::zeros({n_owned, path.n3(), path.channels}, features.options());
+    Tensor total = at::zeros_symint({n_owned, path.n3(), path.channels}, features.options());
     total = total.index_add(0, edge_index[0], message);
     const std::int64_t after = plan.output_channels[path.output] - path.output_offset - path.channels;
     outputs[path.output] = outputs[path.output] + torch::constant_pad_nd(total, {path.output_offset, after});
@@ -334,7 +335,7 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
                                      const Tensor& coefficients, const Tensor& table, double step,
                                      const std::optional<Tensor>& table_of_edge) {
   if (!features.is_cpu() && !gpu::has_kernels(features.device()))
-    return reference(features, harmonics, radial, edge_index, n_owned.expect_int(), paths, coefficients, table, step,
+    return reference(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
                      table_of_edge);
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
                                   table, step, table_of_edge);
@@ -403,7 +404,8 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted, "
       "Tensor? table_of_edge=None) -> (Tensor, Tensor, Tensor)");
   library.def(
-      "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
+      "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt "
+      "n_owned, "
       "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]",
       mlip::reference);
 }

@@ -9,6 +9,8 @@
 #include <optional>
 #include <vector>
 
+#include "operators/sizes.h"
+
 namespace mlip {
 
 /// The constants of a convolution, unpacked.
@@ -33,8 +35,8 @@ struct EdgeTensorProductPlan {
     for (std::size_t p = 0; p < packed.size() / 9; ++p, row += 9) {
       Path path{row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], n_coefficients};
       TORCH_CHECK(*std::min_element(row, row + 9) >= 0 &&
-                      path.features + path.n1() * path.channels <= features.size(1) &&
-                      path.harmonics + path.n2() <= harmonics.size(1) &&
+                      path.features + path.n1() * path.channels <= fixed_size(features, 1) &&
+                      path.harmonics + path.n2() <= fixed_size(harmonics, 1) &&
                       path.output <= static_cast<std::int64_t>(output_channels.size()),
                   "edge_tensor_product: path ", p, " does not fit the features or harmonics");
       n_coefficients += path.n1() * path.n2() * path.n3();
@@ -56,15 +58,15 @@ struct EdgeTensorProductPlan {
   void check(const at::Tensor& features, const at::Tensor& harmonics, const at::Tensor& radial,
              const at::Tensor& edge_index, const at::Tensor& coefficients, const at::Tensor& table,
              const std::optional<at::Tensor>& table_of_edge) const {
-    const std::int64_t n_edges = edge_index.size(1);
+    const c10::SymInt n_edges = edge_index.sym_size(1);
     for (const at::Tensor* tensor : {&features, &harmonics, &radial, &coefficients, &table})
       TORCH_CHECK(tensor->scalar_type() == features.scalar_type() && tensor->is_floating_point(),
                   "edge_tensor_product: all floating-point inputs must have one type");
-    TORCH_CHECK(harmonics.size(0) == n_edges && radial.size(0) == n_edges,
+    TORCH_CHECK(harmonics.sym_size(0) == n_edges && radial.sym_size(0) == n_edges,
                 "edge_tensor_product: harmonics and radial need one row for each of ", n_edges, " edges");
     if (table_of_edge) {
       TORCH_CHECK(radial.dim() == 1 && table.numel() > 0 && table.dim() == 4 && table.size(2) == 6 &&
-                      table.size(3) == n_weights && table_of_edge->sizes() == radial.sizes() &&
+                      table.size(3) == n_weights && table_of_edge->sym_sizes() == radial.sym_sizes() &&
                       table_of_edge->scalar_type() == at::kLong,
                   "edge_tensor_product: with a table of each edge, int64 [n_edges], radial is [n_edges] and table "
                   "[n_tables, n_intervals, 6, ",
@@ -73,7 +75,7 @@ struct EdgeTensorProductPlan {
       TORCH_CHECK(radial.dim() == 1 && table.dim() == 3 && table.size(1) == 6 && table.size(2) == n_weights,
                   "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", n_weights, "]");
     } else {
-      TORCH_CHECK(radial.dim() == 2 && radial.size(1) == n_weights,
+      TORCH_CHECK(radial.dim() == 2 && fixed_size(radial, 1) == n_weights,
                   "edge_tensor_product: without a table, radial is [n_edges, ", n_weights, "]");
     }
   }

@@ -35,6 +35,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/environment_product/environment_product_kernels.h"
 #include "operators/instruction_sets.h"
+#include "operators/sizes.h"
 
 namespace mlip {
 namespace {
@@ -52,23 +53,23 @@ struct Plan {
        at::IntArrayRef weight_blocks_)
       : feature_blocks(feature_blocks_.vec()), weight_blocks(weight_blocks_.vec()) {
     if (feature_blocks == std::vector<std::int64_t>{-1}) feature_blocks.clear();
-    const std::int64_t n_edges = edge_index.size(1);
+    const c10::SymInt n_edges = edge_index.sym_size(1);
     for (const Tensor* tensor : {&features, &weights, &harmonics, &coefficients})
       TORCH_CHECK(tensor->is_floating_point() && tensor->scalar_type() == features.scalar_type(),
                   "environment_product: all floating-point inputs must have one type");
-    TORCH_CHECK(features.dim() == 3 && weights.dim() == 3 && features.size(0) == n_edges &&
-                    weights.size(0) == n_edges && weights.size(2) == features.size(2),
+    TORCH_CHECK(features.dim() == 3 && weights.dim() == 3 && features.sym_size(0) == n_edges &&
+                    weights.sym_size(0) == n_edges && fixed_size(weights, 2) == fixed_size(features, 2),
                 "environment_product: expected features and weights [", n_edges,
                 ", components or blocks, channels], found ", features.sizes(), " and ", weights.sizes());
-    TORCH_CHECK(harmonics.dim() == 2 && harmonics.size(0) == n_edges, "environment_product: expected harmonics [",
+    TORCH_CHECK(harmonics.dim() == 2 && harmonics.sym_size(0) == n_edges, "environment_product: expected harmonics [",
                 n_edges, ", components], found ", harmonics.sizes());
-    n2 = harmonics.size(1);
-    n1 = feature_blocks.empty() ? features.size(1) : n2;
-    channels = features.size(2);
+    n2 = fixed_size(harmonics, 1);
+    n1 = feature_blocks.empty() ? fixed_size(features, 1) : n2;
+    channels = fixed_size(features, 2);
     const auto fit = [&](const std::vector<std::int64_t>& blocks, const Tensor& tensor) {
       return static_cast<std::int64_t>(blocks.size()) == n2 &&
              std::all_of(blocks.begin(), blocks.end(),
-                         [&](auto block) { return block >= 0 && block < tensor.size(1); });
+                         [&](auto block) { return block >= 0 && block < fixed_size(tensor, 1); });
     };
     TORCH_CHECK((feature_blocks.empty() || fit(feature_blocks, features)) && fit(weight_blocks, weights),
                 "environment_product: blocks of ", n2, " components do not fit features ", features.sizes(),
@@ -96,7 +97,7 @@ struct Plan {
 
 /// The same from torch's operators: any device, differentiable, and slow.
 std::tuple<Tensor, Tensor> reference(const Tensor& features, const Tensor& weights, const Tensor& harmonics,
-                                     const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef terms,
+                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef terms,
                                      const Tensor& coefficients, at::IntArrayRef feature_blocks,
                                      at::IntArrayRef weight_blocks) {
   const Plan plan(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks, weight_blocks);
@@ -106,7 +107,7 @@ std::tuple<Tensor, Tensor> reference(const Tensor& features, const Tensor& weigh
   };
   const Tensor& centres = edge_index[0];
   const Tensor x = plan.feature_blocks.empty() ? features : weighted(features, plan.feature_blocks);
-  const Tensor environment = at::zeros({n_owned, plan.n2, plan.channels}, features.options())
+  const Tensor environment = at::zeros_symint({std::move(n_owned), plan.n2, plan.channels}, features.options())
                                  .index_add(0, centres, weighted(weights, weight_blocks));
   // One matrix [n1 n2, n3] for each channel.
   std::vector<std::int64_t> places;
@@ -311,8 +312,8 @@ std::tuple<Tensor, Tensor> forward_autograd(const Tensor& features, const Tensor
                                             const Tensor& coefficients, at::IntArrayRef feature_blocks,
                                             at::IntArrayRef weight_blocks) {
   if (!features.is_cpu())
-    return reference(features, weights, harmonics, edge_index, n_owned.expect_int(), terms, coefficients,
-                     feature_blocks, weight_blocks);
+    return reference(features, weights, harmonics, edge_index, std::move(n_owned), terms, coefficients, feature_blocks,
+                     weight_blocks);
   const auto outputs = EnvironmentProduct::apply(features, weights, harmonics, edge_index, std::move(n_owned), terms,
                                                  coefficients, feature_blocks, weight_blocks);
   return {outputs[0], outputs[1]};
@@ -332,7 +333,8 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       "int[] weight_blocks) -> (Tensor, Tensor, Tensor)");
   library.def(
       "environment_product_reference(Tensor features, Tensor weights, Tensor harmonics, Tensor edge_index, "
-      "int n_owned, int[] terms, Tensor coefficients, int[] feature_blocks, int[] weight_blocks) -> (Tensor, Tensor)",
+      "SymInt n_owned, int[] terms, Tensor coefficients, int[] feature_blocks, int[] weight_blocks) -> (Tensor, "
+      "Tensor)",
       mlip::reference);
 }
 

@@ -28,6 +28,7 @@
 #include "operators/autograd.h"
 #include "operators/equivariant_linear/equivariant_linear_kernels.h"
 #include "operators/instruction_sets.h"
+#include "operators/sizes.h"
 
 namespace mlip {
 namespace {
@@ -109,13 +110,13 @@ struct Plan {
     TORCH_CHECK(!inputs.empty() && static_cast<std::int64_t>(inputs.size()) >= n_inputs,
                 "equivariant_linear: ", inputs.size(), " inputs, expected ", n_inputs);
     for (const Tensor& input : inputs)
-      TORCH_CHECK(input.dim() == 3 && input.size(0) == inputs[0].size(0) &&
+      TORCH_CHECK(input.dim() == 3 && input.sym_size(0) == inputs[0].sym_size(0) &&
                       input.scalar_type() == matrices.scalar_type() && input.is_floating_point(),
                   "equivariant_linear: expected inputs [n_atoms, components, channels] of the matrices' type, found ",
                   input.scalar_type(), " ", input.sizes());
     for (const Product& product : products)
-      TORCH_CHECK(inputs[product.input].size(1) == blocks[product.block].components &&
-                      inputs[product.input].size(2) == product.channels_in,
+      TORCH_CHECK(fixed_size(inputs[product.input], 1) == blocks[product.block].components &&
+                      fixed_size(inputs[product.input], 2) == product.channels_in,
                   "equivariant_linear: input ", product.input, " is ", inputs[product.input].sizes(),
                   ", expected [n_atoms, ", blocks[product.block].components, ", ", product.channels_in, "]");
   }
@@ -150,10 +151,10 @@ std::vector<Tensor> reference(at::TensorList inputs, const Tensor& types, const 
     const Plan::Block& block = plan.blocks[b];
     if (bias.size(0) > 0) {
       const Tensor own = bias.narrow(1, block.first, block.size()).unflatten(1, {block.components, block.channels});
-      add(b, bias.size(0) == 1 ? own.expand({inputs[0].size(0), -1, -1}) : own.index_select(0, types));
+      add(b, bias.size(0) == 1 ? own.expand_symint({inputs[0].sym_size(0), -1, -1}) : own.index_select(0, types));
     }
     if (!sums[b].defined())
-      sums[b] = at::zeros({inputs[0].size(0), block.components, block.channels}, inputs[0].options());
+      sums[b] = at::zeros_symint({inputs[0].sym_size(0), block.components, block.channels}, inputs[0].options());
   }
   if (!as_rows) return sums;
   for (Tensor& sum : sums) sum = sum.flatten(1);
@@ -379,7 +380,7 @@ class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
         c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(forward_cpu)>();
     std::vector<std::int64_t> sizes;
     for (const Tensor& input : inputs)  // sizes() would make the number of atoms a constant of a trace
-      for (const std::int64_t dimension : {1, 2}) sizes.push_back(input.sym_size(dimension).expect_int());
+      for (const std::int64_t dimension : {1, 2}) sizes.push_back(fixed_size(input, dimension));
     context->save_for_backward({types, matrices, element_matrices});
     keep_constants<Constants>(*context, {std::move(sizes), blocks.vec(), products.vec(), as_rows});
     at::AutoDispatchBelowADInplaceOrView below_autograd;

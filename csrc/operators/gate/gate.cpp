@@ -24,6 +24,7 @@
 #include "operators/autograd.h"
 #include "operators/gate/gate_kernels.h"
 #include "operators/instruction_sets.h"
+#include "operators/sizes.h"
 
 namespace mlip {
 namespace {
@@ -43,7 +44,7 @@ struct Plan {
                 " inputs, ", packed.size(), " numbers and ", factors.size(), " factors");
     const std::int64_t n_inputs = static_cast<std::int64_t>(inputs.size());
     for (const Tensor& input : inputs)
-      TORCH_CHECK(input.dim() == 3 && input.size(0) == inputs[0].size(0) && input.is_floating_point() &&
+      TORCH_CHECK(input.dim() == 3 && input.sym_size(0) == inputs[0].sym_size(0) && input.is_floating_point() &&
                       input.scalar_type() == inputs[0].scalar_type(),
                   "gate: expected inputs [n_atoms, components, channels] of one type, found ", input.scalar_type(), " ",
                   input.sizes());
@@ -54,8 +55,8 @@ struct Plan {
       const bool fits = row[0] >= 0 && row[0] < n_activations && row[1] > 0 && row[2] >= 0 && row[2] < n_inputs &&
                         row[3] >= 0 && row[4] >= -1 && row[4] < n_inputs && row[5] >= 0 && row[6] >= 0 &&
                         row[6] <= static_cast<std::int64_t>(covered.size()) && row[7] >= 0 &&
-                        inputs[row[2]].size(1) == 1 && row[3] + row[1] <= inputs[row[2]].size(2) &&
-                        (row[4] < 0 || row[5] + row[1] <= inputs[row[4]].size(2));
+                        fixed_size(inputs[row[2]], 1) == 1 && row[3] + row[1] <= fixed_size(inputs[row[2]], 2) &&
+                        (row[4] < 0 || row[5] + row[1] <= fixed_size(inputs[row[4]], 2));
       TORCH_CHECK(fits, "gate: piece ", p, " does not fit the inputs");
       piece.activation = static_cast<Activation>(row[0]);
       piece.factor = factors[p];
@@ -66,8 +67,8 @@ struct Plan {
       piece.value_first = row[5];
       piece.output = row[6];
       piece.output_first = row[7];
-      piece.components = piece.value < 0 ? 1 : inputs[piece.value].size(1);
-      piece.value_channels = piece.value < 0 ? 0 : inputs[piece.value].size(2);
+      piece.components = piece.value < 0 ? 1 : fixed_size(inputs[piece.value], 1);
+      piece.value_channels = piece.value < 0 ? 0 : fixed_size(inputs[piece.value], 2);
       if (piece.output == static_cast<std::int64_t>(covered.size())) {
         covered.push_back(0);
         output_channels.push_back(0);

@@ -32,6 +32,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/long_range_pairs/long_range_pairs_kernels.h"
+#include "operators/sizes.h"
 
 namespace mlip {
 namespace {
@@ -49,19 +50,20 @@ struct Inputs {
         c6(c6_.contiguous()),
         distances(distances_.contiguous()),
         edge_index(edge_index_.contiguous()) {
-    TORCH_CHECK(edge_index.dim() == 2 && edge_index.size(0) == 2,
+    TORCH_CHECK(edge_index.dim() == 2 && fixed_size(edge_index, 0) == 2,
                 "long_range_pairs: expected edge_index [2, n_edges], found ", edge_index.sizes());
     TORCH_CHECK(static_cast<std::int64_t>(constants.size()) == n_pair_constants, "long_range_pairs: expected ",
                 n_pair_constants, " constants, found ", constants.size());
-    const auto expect = [&](const char* name, const Tensor& tensor, std::int64_t n) {
-      TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == n && tensor.scalar_type() == charges.scalar_type(),
+    const auto expect = [&](const char* name, const Tensor& tensor, const c10::SymInt& n) {
+      TORCH_CHECK(tensor.dim() == 1 && tensor.sym_size(0) == n && tensor.scalar_type() == charges.scalar_type(),
                   "long_range_pairs: expected ", name, " [", n, "] of ", charges.scalar_type(), ", found ",
                   tensor.sizes(), " of ", tensor.scalar_type());
     };
-    expect("charges", charges, charges.numel());
-    expect("polarizabilities", polarizabilities, charges.numel());
-    expect("c6", c6, charges.numel());
-    expect("distances", distances, edge_index.size(1));
+    const c10::SymInt n_nodes = charges.sym_numel();
+    expect("charges", charges, n_nodes);
+    expect("polarizabilities", polarizabilities, n_nodes);
+    expect("c6", c6, n_nodes);
+    expect("distances", distances, edge_index.sym_size(1));
   }
 };
 
@@ -85,7 +87,7 @@ Tensor switched(const Tensor& r, double on, double off) {
 
 /// The same from torch's operators: any device, differentiable, and slow.
 Tensor reference(const Tensor& charges, const Tensor& polarizabilities, const Tensor& c6, const Tensor& distances,
-                 const Tensor& edge_index, std::int64_t n_owned, at::ArrayRef<double> constants) {
+                 const Tensor& edge_index, c10::SymInt n_owned, at::ArrayRef<double> constants) {
   const Inputs checked(charges, polarizabilities, c6, distances, edge_index, constants);
   const PairConstants<double> x = as_constants<double>(constants);
   const Tensor &i = edge_index[0], &j = edge_index[1];
@@ -103,7 +105,7 @@ Tensor reference(const Tensor& charges, const Tensor& polarizabilities, const Te
   const Tensor powers = 1.0 / (r.pow(3) + damping.pow(3)) + 10.0 * width / (r.pow(4) + damping.pow(4)) +
                         122.5 * width.square() / (r.pow(5) + damping.pow(5));
   const Tensor dispersion = -0.5 * x.hartree * c6_pair * powers * switched(distances, x.dispersion_on, x.cutoff);
-  return at::zeros({n_owned}, charges.options()).index_add(0, i, coulomb + dispersion);
+  return at::zeros_symint({std::move(n_owned)}, charges.options()).index_add(0, i, coulomb + dispersion);
 }
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ Tensor forward_autograd(const Tensor& charges, const Tensor& polarizabilities, c
                         const Tensor& distances, const Tensor& edge_index, c10::SymInt n_owned,
                         at::ArrayRef<double> constants) {
   if (!charges.is_cpu())
-    return reference(charges, polarizabilities, c6, distances, edge_index, n_owned.expect_int(), constants);
+    return reference(charges, polarizabilities, c6, distances, edge_index, std::move(n_owned), constants);
   return LongRangePairs::apply(charges, polarizabilities, c6, distances, edge_index, std::move(n_owned), constants);
 }
 
@@ -250,7 +252,7 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       "Tensor distances, Tensor edge_index, float[] constants) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "long_range_pairs_reference(Tensor charges, Tensor polarizabilities, Tensor c6, Tensor distances, "
-      "Tensor edge_index, int n_owned, float[] constants) -> Tensor",
+      "Tensor edge_index, SymInt n_owned, float[] constants) -> Tensor",
       mlip::reference);
 }
 

@@ -48,6 +48,7 @@
 #include "operators/instruction_sets.h"
 #include "operators/neighbour_attention/neighbour_attention_kernels.h"
 #include "operators/radial_table.h"
+#include "operators/sizes.h"
 
 namespace mlip {
 namespace {
@@ -70,23 +71,25 @@ struct Inputs {
 
 /// The sizes of a call, checked against the tensors.
 struct Plan {
-  std::int64_t n_owned, n_nodes, n_edges, n_features, n_heads, n_degrees, n_components, n_hidden;
+  c10::SymInt n_owned, n_nodes, n_edges;
+  std::int64_t n_features, n_heads, n_degrees, n_components, n_hidden;
   std::vector<std::int64_t> first;  ///< [n_degrees + 1]: components of each degree
 
   Plan(const Inputs& inputs, const Tensor& edge_index, std::int64_t n_heads_, at::IntArrayRef degrees,
        const Tensor& table, double step, const Tensor& factors, at::TensorList perceptron)
       : n_heads(n_heads_), n_degrees(static_cast<std::int64_t>(degrees.size())), first(1, 0) {
     TORCH_CHECK(
-        inputs.queries.dim() == 2 && inputs.values.dim() == 2 && edge_index.dim() == 2 && edge_index.size(0) == 2,
+        inputs.queries.dim() == 2 && inputs.values.dim() == 2 && edge_index.dim() == 2 &&
+            fixed_size(edge_index, 0) == 2,
         "neighbour_attention: expected queries and values of two dimensions and edge_index [2, n_edges], found ",
         inputs.queries.sizes(), ", ", inputs.values.sizes(), " and ", edge_index.sizes());
     TORCH_CHECK(perceptron.size() == n_perceptron && perceptron[second_matrices].dim() == 3,
                 "neighbour_attention: expected a perceptron of a matrix, a bias and [2, n_hidden, n_features], found ",
                 perceptron.size(), " tensors");
-    n_owned = inputs.queries.size(0);
-    n_nodes = inputs.values.size(0);
-    n_edges = edge_index.size(1);
-    n_features = inputs.values.size(1);
+    n_owned = inputs.queries.sym_size(0);
+    n_nodes = inputs.values.sym_size(0);
+    n_edges = edge_index.sym_size(1);
+    n_features = fixed_size(inputs.values, 1);
     n_hidden = perceptron[second_matrices].size(1);
     for (const std::int64_t components : degrees) {
       TORCH_CHECK(components > 0, "neighbour_attention: a degree has ", components, " components");
@@ -96,10 +99,10 @@ struct Plan {
     TORCH_CHECK(n_heads > 0 && n_degrees > 0 && n_features % n_heads == 0 && n_features % n_degrees == 0,
                 "neighbour_attention: ", n_features, " features are not those of ", n_heads, " equal heads and of ",
                 n_degrees, " degrees");
-    const auto expect = [&](const char* name, const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
-      TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == inputs.queries.scalar_type(),
-                  "neighbour_attention: expected ", name, " ", at::IntArrayRef(sizes), " of ",
-                  inputs.queries.scalar_type(), ", found ", tensor.sizes(), " of ", tensor.scalar_type());
+    const auto expect = [&](const char* name, const Tensor& tensor, const std::vector<c10::SymInt>& sizes) {
+      TORCH_CHECK(tensor.sym_sizes() == sizes && tensor.scalar_type() == inputs.queries.scalar_type(),
+                  "neighbour_attention: expected ", name, " ", c10::SymIntArrayRef(sizes), " of ",
+                  inputs.queries.scalar_type(), ", found ", tensor.sym_sizes(), " of ", tensor.scalar_type());
     };
     expect("queries", inputs.queries, {n_owned, 2 * n_features});
     expect("keys", inputs.keys, {n_nodes, 2 * n_features});
@@ -139,7 +142,7 @@ std::tuple<Tensor, Tensor> reference(const Tensor& queries, const Tensor& keys, 
   Tensor filters = table.numel() > 0 ? weights_of_table("neighbour_attention", radial, table, step) : radial;
   if (plan.n_hidden > 0) {
     const Tensor differences = vectors.index_select(0, neighbours) - vectors.index_select(0, centres);
-    const Tensor squares = at::zeros({plan.n_edges, plan.n_degrees}, vectors.options())
+    const Tensor squares = at::zeros_symint({plan.n_edges, plan.n_degrees}, vectors.options())
                                .index_add(1, degree_of, differences.square() * factors);
     const Tensor hidden = at::silu(at::matmul(squares, perceptron[first_matrix]) + perceptron[first_bias]);
     const Tensor both = perceptron[second_matrices];
@@ -149,14 +152,16 @@ std::tuple<Tensor, Tensor> reference(const Tensor& queries, const Tensor& keys, 
   }
   const Tensor products = queries.index_select(0, centres) * keys.index_select(0, neighbours) * filters;
   const auto attention = [&](std::int64_t begin, std::int64_t n) {
-    return products.narrow(1, begin, n_features).reshape({plan.n_edges, n, n_features / n}).sum(2) *
+    return products.narrow(1, begin, n_features).reshape_symint({plan.n_edges, n, n_features / n}).sum(2) *
            cutoffs.unsqueeze(1);
   };
-  const Tensor of_values = values.index_select(0, neighbours).view({plan.n_edges, n_heads, n_features / n_heads});
+  const Tensor of_values =
+      values.index_select(0, neighbours).view_symint({plan.n_edges, n_heads, n_features / n_heads});
   const Tensor messages = (attention(0, n_heads).unsqueeze(2) * of_values).flatten(1);
   const Tensor vector_messages = attention(n_features, plan.n_degrees).index_select(1, degree_of) * harmonics;
-  return {at::zeros({plan.n_owned, n_features}, values.options()).index_add(0, centres, messages),
-          at::zeros({plan.n_owned, plan.n_components}, vectors.options()).index_add(0, centres, vector_messages)};
+  return {
+      at::zeros_symint({plan.n_owned, n_features}, values.options()).index_add(0, centres, messages),
+      at::zeros_symint({plan.n_owned, plan.n_components}, vectors.options()).index_add(0, centres, vector_messages)};
 }
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ struct CpuCall {
         factors(factors_.contiguous()),
         perceptron(mlip::contiguous(perceptron_)),
         plan(inputs, edge_index, n_heads, degrees, table, step, factors, perceptron),
-        edges("neighbour_attention", edge_index, plan.n_owned, plan.n_nodes) {
+        edges("neighbour_attention", edge_index, plan.n_owned.expect_int(), plan.n_nodes.expect_int()) {
     if (table.numel() > 0)
       check_distances("neighbour_attention", inputs.radial.template data_ptr<T>(), inputs.radial.numel());
     problem.n_features = plan.n_features;
@@ -288,8 +293,8 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& queries, const Tensor& keys
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
                                  degrees, table, step, factors, perceptron);
-    messages = at::zeros({call.plan.n_owned, call.plan.n_features}, queries.options());
-    vector_messages = at::zeros({call.plan.n_owned, call.plan.n_components}, queries.options());
+    messages = at::zeros_symint({call.plan.n_owned, call.plan.n_features}, queries.options());
+    vector_messages = at::zeros_symint({call.plan.n_owned, call.plan.n_components}, queries.options());
     scalar_t* const to_messages = messages.data_ptr<scalar_t>();
     scalar_t* const to_vectors = vector_messages.data_ptr<scalar_t>();
     for_blocks(call, call.edges.chunks(), false,
@@ -314,11 +319,12 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention_backward", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
                                  degrees, table, step, factors, perceptron);
-    TORCH_CHECK(messages_gradient.sizes() == at::IntArrayRef({call.plan.n_owned, call.plan.n_features}) &&
-                    vector_messages_gradient.sizes() == at::IntArrayRef({call.plan.n_owned, call.plan.n_components}) &&
-                    messages_gradient.scalar_type() == queries.scalar_type() &&
-                    vector_messages_gradient.scalar_type() == queries.scalar_type(),
-                "neighbour_attention_backward: a gradient has the wrong shape or type");
+    TORCH_CHECK(
+        messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_features}) &&
+            vector_messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_components}) &&
+            messages_gradient.scalar_type() == queries.scalar_type() &&
+            vector_messages_gradient.scalar_type() == queries.scalar_type(),
+        "neighbour_attention_backward: a gradient has the wrong shape or type");
     const Tensor of_messages = messages_gradient.contiguous(), of_sums = vector_messages_gradient.contiguous();
     const std::vector<std::int64_t> bounds = call.edges.chunks();
     // Edges of several chunks may have one neighbour.

@@ -44,6 +44,7 @@
 #include "operators/edge_blocks.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
+#include "operators/sizes.h"
 #include "operators/so2_convolution/so2_convolution_kernels.h"
 
 namespace mlip {
@@ -57,41 +58,45 @@ constexpr std::size_t n_radial = 11;
 
 /// The sizes of a call, checked against the tensors, and the order of rows.
 struct Plan {
-  std::int64_t n_nodes, n_edges, l_max = 0, m_max, channels, hidden, width, n_rows = 0, n_pairs = 0;
+  c10::SymInt n_nodes, n_edges;
+  std::int64_t l_max = 0, m_max, channels, hidden, width, n_rows = 0, n_pairs = 0;
   std::vector<std::int64_t> first_of_degree, of_degree, plus, minus;
 
   Plan(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
        const Tensor& node_types, const Tensor& edge_index, at::TensorList radial, at::TensorList first,
        at::TensorList second) {
-    TORCH_CHECK(nodes.dim() == 3 && edge_index.dim() == 2 && edge_index.size(0) == 2,
+    TORCH_CHECK(nodes.dim() == 3 && edge_index.dim() == 2 && fixed_size(edge_index, 0) == 2,
                 "so2_convolution: expected nodes [n_nodes, (l_max+1)^2, channels] and edge_index [2, n_edges], found ",
                 nodes.sizes(), " and ", edge_index.sizes());
-    n_nodes = nodes.size(0);
-    n_edges = edge_index.size(1);
-    channels = nodes.size(2);
-    while ((l_max + 1) * (l_max + 1) < nodes.size(1)) ++l_max;
+    n_nodes = nodes.sym_size(0);
+    n_edges = edge_index.sym_size(1);
+    channels = fixed_size(nodes, 2);
+    const std::int64_t n_components = fixed_size(nodes, 1);
+    while ((l_max + 1) * (l_max + 1) < n_components) ++l_max;
     m_max = static_cast<std::int64_t>(first.size()) - 2;
-    TORCH_CHECK((l_max + 1) * (l_max + 1) == nodes.size(1) && l_max <= largest_degree && m_max >= 0 && m_max <= l_max &&
+    TORCH_CHECK((l_max + 1) * (l_max + 1) == n_components && l_max <= largest_degree && m_max >= 0 && m_max <= l_max &&
                     second.size() == first.size() && radial.size() == n_radial && first[1].dim() == 2 &&
                     first[1].size(0) % (2 * l_max + 1) == 0,
-                "so2_convolution: ", nodes.size(1), " components of nodes, ", radial.size(), " tensors of radial, ",
+                "so2_convolution: ", n_components, " components of nodes, ", radial.size(), " tensors of radial, ",
                 first.size(), " of first and ", second.size(), " of second do not fit each other");
     hidden = first[1].size(0) / (2 * l_max + 1);
     width = radial[basis_matrix].size(0);
     find_rows();
-    const auto expect = [&](const char* name, const Tensor& tensor, const std::vector<std::int64_t>& sizes) {
-      TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == nodes.scalar_type(), "so2_convolution: expected ",
-                  name, " ", at::IntArrayRef(sizes), " of ", nodes.scalar_type(), ", found ", tensor.sizes(), " of ",
-                  tensor.scalar_type());
+    const auto expect = [&](const char* name, const Tensor& tensor, const std::vector<c10::SymInt>& sizes) {
+      TORCH_CHECK(tensor.sym_sizes() == sizes && tensor.scalar_type() == nodes.scalar_type(),
+                  "so2_convolution: expected ", name, " ", c10::SymIntArrayRef(sizes), " of ", nodes.scalar_type(),
+                  ", found ", tensor.sym_sizes(), " of ", tensor.scalar_type());
     };
-    TORCH_CHECK(basis.dim() == 2 && node_types.sizes() == at::IntArrayRef({n_nodes}) && radial[of_centres].dim() == 2,
-                "so2_convolution: expected basis [n_edges, n_basis] and node_types [n_nodes], found ", basis.sizes(),
-                " and ", node_types.sizes());
+    TORCH_CHECK(
+        basis.dim() == 2 && node_types.sym_sizes() == c10::SymIntArrayRef({n_nodes}) && radial[of_centres].dim() == 2,
+        "so2_convolution: expected basis [n_edges, n_basis] and node_types [n_nodes], found ", basis.sizes(), " and ",
+        node_types.sizes());
     const std::int64_t n_elements = radial[of_centres].size(0), n_scalars = n_pairs * 2 * channels;
-    expect("rotations", rotations, {n_edges, n_rows, nodes.size(1)});
+    expect("rotations", rotations, {n_edges, n_rows, n_components});
     expect("envelope", envelope, {n_edges});
-    expect("basis", basis, {n_edges, basis.size(1)});
-    expect("radial[0]", radial[basis_matrix], {width, basis.size(1)});
+    const std::int64_t n_basis = fixed_size(basis, 1);
+    expect("basis", basis, {n_edges, n_basis});
+    expect("radial[0]", radial[basis_matrix], {width, n_basis});
     for (const int table : {of_centres, of_neighbours}) expect("tables of radial", radial[table], {n_elements, width});
     for (const int k : {norm_1, norm_1 + 1, norm_2, norm_2 + 1, linear_1 + 1}) expect("radial", radial[k], {width});
     expect("radial[5]", radial[linear_1], {width, width});
@@ -146,7 +151,7 @@ struct Plan {
 
 /// The same from torch's operators: any device, differentiable, and all edges at once.
 Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
-                 const Tensor& node_types, const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
+                 const Tensor& node_types, const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
                  at::TensorList first, at::TensorList second, double epsilon) {
   const Plan plan(nodes, rotations, envelope, basis, node_types, edge_index, radial, first, second);
   const Tensor &centres = edge_index[0], &neighbours = edge_index[1];
@@ -157,7 +162,7 @@ Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& env
     scalars = at::silu(at::layer_norm(scalars, {plan.width}, radial[norm], radial[norm + 1], epsilon));
     scalars = at::linear(scalars, radial[norm + 2], radial[norm + 3]);
   }
-  scalars = scalars.view({plan.n_edges, plan.n_pairs, 2 * plan.channels});
+  scalars = scalars.view_symint({plan.n_edges, plan.n_pairs, 2 * plan.channels});
   const Tensor rotated =
       at::bmm(rotations, at::cat({nodes.index_select(0, neighbours), nodes.index_select(0, centres)}, 2));
   /// of rows [n_edges, n_rows, values] the real and the imaginary part of an order, [n_edges, values of all l]
@@ -166,16 +171,17 @@ Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& env
   };
   const auto convolution = [&](const Tensor& x, at::TensorList matrices, std::int64_t values, Tensor* gates) {
     const Tensor zero = at::linear(part(x, 0, 1), matrices[1], matrices[0]);
-    const std::int64_t before = zero.size(1) - (plan.l_max + 1) * values;
-    if (gates != nullptr) *gates = at::sigmoid(zero.narrow(1, 0, before)).view({plan.n_edges, plan.l_max, values});
-    std::vector<Tensor> orders = {zero.narrow(1, before, zero.size(1) - before)};
+    const std::int64_t n_values = fixed_size(zero, 1), before = n_values - (plan.l_max + 1) * values;
+    if (gates != nullptr)
+      *gates = at::sigmoid(zero.narrow(1, 0, before)).view_symint({plan.n_edges, plan.l_max, values});
+    std::vector<Tensor> orders = {zero.narrow(1, before, n_values - before)};
     for (std::int64_t m = 1; m <= plan.m_max; ++m) {
       const Tensor u = matrices[m + 1][0], v = matrices[m + 1][2] - u;
       const Tensor real = part(x, m, 1), imaginary = part(x, m, -1);
       orders.push_back(at::linear(real, u) - at::linear(imaginary, v));
       orders.push_back(at::linear(real, v) + at::linear(imaginary, u));
     }
-    return at::cat(orders, 1).view({plan.n_edges, plan.n_rows, values});
+    return at::cat(orders, 1).view_symint({plan.n_edges, plan.n_rows, values});
   };
   std::vector<std::int64_t> degree_of_row(plan.n_rows), pair_of_row(plan.n_rows);
   for (std::int64_t l = 0; l <= plan.l_max; ++l)
@@ -190,15 +196,17 @@ Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& env
   gates = at::cat({at::sigmoid(x.narrow(1, 0, 1)), gates}, 1);
   x = convolution(x * gates.index_select(1, degrees), second, plan.channels, nullptr);
   const Tensor messages = at::bmm(rotations.transpose(1, 2), x) * envelope.view({-1, 1, 1});
-  return at::zeros({n_owned, nodes.size(1), plan.channels}, nodes.options()).index_add(0, centres, messages);
+  return at::zeros_symint({std::move(n_owned), nodes.sym_size(1), plan.channels}, nodes.options())
+      .index_add(0, centres, messages);
 }
 
 /// Autograd keeps what the pass back of torch's operators needs.
 std::tuple<Tensor, Tensor> reference_and_nothing(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
                                                  const Tensor& basis, const Tensor& node_types,
-                                                 const Tensor& edge_index, std::int64_t n_owned, at::TensorList radial,
+                                                 const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
                                                  at::TensorList first, at::TensorList second, double epsilon, bool) {
-  return {reference(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first, second, epsilon),
+  return {reference(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial, first,
+                    second, epsilon),
           at::empty({0}, nodes.options())};
 }
 
@@ -229,12 +237,12 @@ struct CpuCall {
         second(contiguous(second_)),
         epsilon(static_cast<T>(epsilon_)),
         plan(nodes, rotations, envelope, basis, node_types, edge_index, radial, first, second),
-        edges("so2_convolution", edge_index, n_owned, plan.n_nodes),
+        edges("so2_convolution", edge_index, n_owned, plan.n_nodes.expect_int()),
         rows(plan.rows()) {
     const std::int64_t n_elements = radial[of_centres].size(0);
     const std::int64_t* const types = node_types.const_data_ptr<std::int64_t>();
     TORCH_CHECK_INDEX(
-        std::all_of(types, types + plan.n_nodes, [&](auto type) { return type >= 0 && type < n_elements; }),
+        std::all_of(types, types + node_types.numel(), [&](auto type) { return type >= 0 && type < n_elements; }),
         "so2_convolution: a node has a type outside [0, ", n_elements, ")");
   }
 };
@@ -435,7 +443,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotati
   AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution", [&] {
     const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first,
                                  second, epsilon);
-    kept = at::empty({keep ? call.plan.n_edges : 0, call.plan.n_kept()}, nodes.options());
+    kept = at::empty({keep ? edge_index.size(1) : 0, call.plan.n_kept()}, nodes.options());
     scalar_t* const to = result.data_ptr<scalar_t>();
     scalar_t* const to_kept = keep ? kept.data_ptr<scalar_t>() : nullptr;
     for_chunks(call.edges, call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
@@ -466,7 +474,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, gradient.size(0), radial,
                                  first, second, epsilon);
     const Tensor of_result = gradient.contiguous(), from_kept = kept.contiguous();
-    TORCH_CHECK(kept.sizes() == at::IntArrayRef({call.plan.n_edges, call.plan.n_kept()}) &&
+    TORCH_CHECK(kept.sizes() == at::IntArrayRef({edge_index.size(1), call.plan.n_kept()}) &&
                     kept.scalar_type() == nodes.scalar_type(),
                 "so2_convolution_backward: nothing was kept for it");
     const std::vector<std::int64_t> bounds = call.edges.chunks();
@@ -547,8 +555,8 @@ std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& r
   const bool differentiable =
       nodes.requires_grad() || rotations.requires_grad() || envelope.requires_grad() || basis.requires_grad();
   if (!nodes.is_cpu())
-    return reference_and_nothing(nodes, rotations, envelope, basis, node_types, edge_index, n_owned.expect_int(),
-                                 radial, first, second, epsilon, keep);
+    return reference_and_nothing(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
+                                 first, second, epsilon, keep);
   if (c10::GradMode::is_enabled() && differentiable)
     return {SO2Convolution::call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
                                  first, second, epsilon),
@@ -574,7 +582,7 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       "-> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "so2_convolution_reference(Tensor nodes, Tensor rotations, Tensor envelope, Tensor basis, Tensor node_types, "
-      "Tensor edge_index, int n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) -> Tensor",
+      "Tensor edge_index, SymInt n_owned, Tensor[] radial, Tensor[] first, Tensor[] second, float epsilon) -> Tensor",
       mlip::reference);
 }
 

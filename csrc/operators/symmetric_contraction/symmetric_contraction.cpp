@@ -36,14 +36,16 @@ namespace {
 Tensor reference(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
                  std::int64_t n_outputs, const Tensor& coefficients) {
   check_contraction(features, types, factors, terms, n_outputs, coefficients);
-  const std::int64_t n_atoms = features.size(0), channels = features.size(2);
-  const Tensor x = torch::cat({features, torch::ones({n_atoms, 1, channels}, features.options())}, 1);
+  const c10::SymInt n_atoms = features.sym_size(0);
+  const std::int64_t channels = fixed_size(features, 2);
+  const Tensor x = torch::cat({features, at::ones_symint({n_atoms, 1, channels}, features.options())}, 1);
   Tensor monomials = x.index_select(1, factors.select(1, 0));
   for (std::int64_t d = 1; d < factors.size(1); ++d) monomials = monomials * x.index_select(1, factors.select(1, d));
   const Tensor of_atoms =
       coefficients.index_select(0, types).transpose(1, 2).flatten(2).narrow(2, 0, channels);  // [n_atoms, n_terms, u]
   const Tensor products = monomials.index_select(1, terms.select(1, 1)) * of_atoms;
-  return torch::zeros({n_atoms, n_outputs, channels}, features.options()).index_add(1, terms.select(1, 0), products);
+  return at::zeros_symint({n_atoms, n_outputs, channels}, features.options())
+      .index_add(1, terms.select(1, 0), products);
 }
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
