@@ -321,7 +321,11 @@ def compiled_for(**fields):
             compiled_for(torch="2.4"),
             r"compiled for torch 2\.4, this is torch \d+\.\d+\. Compile it here: export_module",
         ),
-        (compiled_for(device="cuda"), r"for device cuda, this is device cpu\. Compile it here: export_module\(\.\.\., backend=\"aotinductor\", device=\"cpu\"\)"),
+        (
+            compiled_for(device="cuda"),
+            r"for device cuda, this is device cpu\. Compile it here: export_module\(\.\.\., backend=\"aotinductor\", "
+            r"device=\"cpu\"\), or write a file that runs anywhere: export_module\(\.\.\., \"NAME\.mlip\.pt\"\)",
+        ),
         (compiled_for(processor="x86-64-v9"), r"is compiled for processors of x86-64-v9, this is x86-64\S*\. Compile"),
     ],
 )

@@ -87,8 +87,12 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it():
         ),
         (
             ["export", "sevennet", "7net-0", "--device", "cuda", "-o", "x.mlip.pt"],
-            "a file is written for no device, '*.mlip.pt' runs on CPUs and GPUs. Leave it out, and give it where the file "
-            "runs: mlip check NAME.mlip.pt --device cuda",
+            "a file is written for no device, '*.mlip.pt' runs on CPUs and GPUs. Leave it out, and give it where the "
+            "file runs: mlip check NAME.mlip.pt --device cuda",
+        ),
+        (
+            ["export", "sevennet", "7net-0", "--backend", "aotinductor", "--device", "cuda", "-o", "x.mlip.pt2"],
+            "--device cuda: code for a GPU is compiled on a machine that has one, and torch",
         ),
         (["export", "sevennet", "no/such.pth", "-o", "x.mlip.pt"], "no such checkpoint file"),
         (["export", "sevennet", "7net-mf-0", "-o", "x.mlip.pt"], "has several modalities (PBE, R2SCAN)"),

@@ -3,6 +3,11 @@ by their emulator, and without, as where no kernels can be compiled. In a proces
 once:
 
     python tests/unit/test_emulated_device.py kernels|torch FILE.mlip.pt ...
+
+And the trace from which a file for a GPU is compiled (`--backend aotinductor --device cuda`), which is all of that work
+that needs no GPU:
+
+    python tests/unit/test_emulated_device.py trace FAMILY CHECKPOINT float32|float64
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from ase.neighborlist import neighbor_list
 
 import mlip_deploy
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.interface import TORCH_DTYPE
-from mlip_deploy.exporters.targets.aotinductor import _example_settings
+from mlip_deploy.exporters.settings import default_dtype, quiet
+from mlip_deploy.exporters.targets.aotinductor import _example_settings, _trace
 from mlip_deploy.operators import load_operators
 
 AGREEMENT = {"float64": 1e-10, "float32": 1e-3}
@@ -63,12 +70,15 @@ def results_on(path: str, device: str) -> list[torch.Tensor]:
     return [one.detach().cpu() for one in found]
 
 
-def main() -> None:
-    kernels, *paths = sys.argv[1:]
+def start_device(kernels: bool) -> None:
     load_operators()
     torch.ops.load_library(str(Path(mlip_deploy.__file__).parent / "lib" / "libmlip_gpu_emulator.so"))
-    torch.ops.mlip_gpu_emulator.start_device(kernels == "kernels")
+    torch.ops.mlip_gpu_emulator.start_device(kernels)
     torch._register_device_module("emulated", ModuleType("torch.emulated"))
+
+
+def compare_files(kernels: bool, paths: list[str]) -> None:
+    start_device(kernels)
     for path in paths:
         expected, dtype = results_on(path, "cpu"), Artifact(path).contract.dtype
         assert float(expected[1].abs().max()) > 1e-3, "no forces"
@@ -81,15 +91,72 @@ def main() -> None:
             assert difference < AGREEMENT[dtype], name
 
 
-def run(kernels: str, *paths: Path) -> None:
-    done = subprocess.run([sys.executable, __file__, kernels, *paths], capture_output=True, text=True)
+def compare_trace(family: str, checkpoint: str, name: str) -> None:
+    """The trace made on the device, with other numbers of atoms and edges than those it was made with."""
+    start_device(kernels=True)
+    dtype = TORCH_DTYPE[name]
+    adapted = FAMILIES[family].adapt(checkpoint, ExportOptions(trust_checkpoint=True))
+    contract = adapted.contract(name)
+    with default_dtype(dtype), quiet():
+        model = adapted.interface(dtype, with_features=False).eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        settings = _example_settings(contract)
+        random = torch.Generator().manual_seed(1)
+        examples = []
+        for n_atoms, n_edges in (13, 40), (30, 200):
+            directions = torch.nn.functional.normalize(torch.randn(n_edges, 3, generator=random, dtype=dtype), dim=1)
+            lengths = contract.cutoff * (0.4 + 0.5 * torch.rand(n_edges, 1, generator=random, dtype=dtype))
+            types = torch.randint(len(contract.elements), (n_atoms,), generator=random)
+            edges = torch.randint(n_atoms, (2, n_edges), generator=random)
+            inputs = [types, types, edges, lengths * directions, *settings]
+            expected = model(types, n_atoms, *inputs[2:])
+            examples.append((inputs, [one.detach() for one in expected]))
+        traced, _ = _trace(model.to("emulated:0"), contract, "emulated:0")
+    for inputs, expected in examples:
+        assert float(expected[1].abs().max()) > 1e-3, "no forces"
+        found = traced(*(x.to("emulated:0") for x in inputs))
+        for what, a, b in zip(("energies", "gradients"), found, expected, strict=True):
+            assert a.device == torch.device("emulated:0")
+            difference = float((a.cpu() - b).abs().max()) / float(b.abs().max())
+            print(f"{family}: {what} differ by {difference:.1e}")
+            assert difference < AGREEMENT[name], what
+
+
+def main() -> None:
+    if sys.argv[1] == "trace":
+        compare_trace(*sys.argv[2:])
+    else:
+        compare_files(sys.argv[1] == "kernels", sys.argv[2:])
+
+
+def run(*arguments: str | Path) -> str:
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("gradients differ by") == len(paths)
+    return done.stdout
 
 
 @pytest.mark.parametrize("kernels", ["kernels", "torch"])
 def test_models_give_the_same_on_another_device(kernels: str, artifacts, toy_halo: Path) -> None:
-    run(kernels, artifacts.tiny("float32"), toy_halo)
+    printed = run(kernels, artifacts.tiny("float32"), toy_halo)
+    assert printed.count("gradients differ by") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_trace_off_the_cpu_fixes_no_count(dtype: str, artifacts) -> None:
+    printed = run("trace", "sevennet", artifacts.checkpoint(), dtype)
+    assert printed.count("gradients differ by") == 2
+
+
+@pytest.mark.slow
+def test_a_trace_of_operators_without_kernels_fixes_no_count(tmp_path: Path) -> None:
+    """Their references are in the graph, with the numbers that C++ makes."""
+    pytest.importorskip("fairchem")
+    from models import tiny_fairchem_checkpoint
+
+    checkpoint = tiny_fairchem_checkpoint(tmp_path / "esen.pt")
+    assert run("trace", "fairchem", checkpoint, "float64").count("gradients differ by") == 2
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 

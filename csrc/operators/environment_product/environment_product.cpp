@@ -35,7 +35,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/environment_product/environment_product_kernels.h"
 #include "operators/instruction_sets.h"
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {
@@ -101,7 +101,7 @@ std::tuple<Tensor, Tensor> reference(const Tensor& features, const Tensor& weigh
                                      const Tensor& coefficients, at::IntArrayRef feature_blocks,
                                      at::IntArrayRef weight_blocks) {
   const Plan plan(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks, weight_blocks);
-  const auto indices = [&](at::IntArrayRef values) { return at::tensor(values, edge_index.options()); };
+  const auto indices = [&](at::IntArrayRef values) { return constant(values, edge_index.options()); };
   const auto weighted = [&](const Tensor& factors, at::IntArrayRef blocks) {
     return harmonics.unsqueeze(2) * factors.index_select(1, indices(blocks));
   };

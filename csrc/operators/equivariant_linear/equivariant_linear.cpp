@@ -28,7 +28,7 @@
 #include "operators/autograd.h"
 #include "operators/equivariant_linear/equivariant_linear_kernels.h"
 #include "operators/instruction_sets.h"
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {

@@ -24,7 +24,7 @@
 #include "operators/autograd.h"
 #include "operators/gate/gate_kernels.h"
 #include "operators/instruction_sets.h"
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {

@@ -32,7 +32,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/long_range_pairs/long_range_pairs_kernels.h"
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {

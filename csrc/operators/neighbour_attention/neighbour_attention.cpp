@@ -48,7 +48,7 @@
 #include "operators/instruction_sets.h"
 #include "operators/neighbour_attention/neighbour_attention_kernels.h"
 #include "operators/radial_table.h"
-#include "operators/sizes.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor> reference(const Tensor& queries, const Tensor& keys, 
   const Tensor &centres = edge_index[0], &neighbours = edge_index[1];
   std::vector<std::int64_t> places;
   for (std::int64_t l = 0; l < plan.n_degrees; ++l) places.insert(places.end(), degrees[l], l);
-  const Tensor degree_of = at::tensor(places, edge_index.options());
+  const Tensor degree_of = constant(places, edge_index.options());
 
   Tensor filters = table.numel() > 0 ? weights_of_table("neighbour_attention", radial, table, step) : radial;
   if (plan.n_hidden > 0) {

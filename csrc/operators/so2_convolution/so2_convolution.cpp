@@ -44,8 +44,8 @@
 #include "operators/edge_blocks.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
-#include "operators/sizes.h"
 #include "operators/so2_convolution/so2_convolution_kernels.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 namespace {
@@ -189,8 +189,8 @@ Tensor reference(const Tensor& nodes, const Tensor& rotations, const Tensor& env
       degree_of_row[plan.of_degree[r]] = l;
   for (std::int64_t pair = 0; pair < plan.n_pairs; ++pair)
     pair_of_row[plan.plus[pair]] = pair_of_row[plan.minus[pair]] = pair;
-  const Tensor pairs = at::tensor(pair_of_row, edge_index.options());
-  const Tensor degrees = at::tensor(degree_of_row, edge_index.options());
+  const Tensor pairs = constant(pair_of_row, edge_index.options());
+  const Tensor degrees = constant(degree_of_row, edge_index.options());
   Tensor gates;
   Tensor x = convolution(rotated * scalars.index_select(1, pairs), first, plan.hidden, &gates);
   gates = at::cat({at::sigmoid(x.narrow(1, 0, 1)), gates}, 1);

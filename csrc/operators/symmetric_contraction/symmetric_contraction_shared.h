@@ -6,8 +6,8 @@
 
 #include <cstdint>
 
-#include "operators/sizes.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
+#include "operators/tracing.h"
 
 namespace mlip {
 

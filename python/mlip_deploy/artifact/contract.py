@@ -175,7 +175,8 @@ class CompiledFor(_Strict):
     device: str
     """"cpu" or "cuda\""""
     processor: str
-    """least level of the CPU's instruction set: "x86-64", "x86-64-v3" or "x86-64-v4"; of a GPU its architecture, "sm_90\""""
+    """least level of the CPU's instruction set ("x86-64", "x86-64-v3" or "x86-64-v4"), or architecture of the GPU
+    ("sm_90")"""
 
     def describe(self) -> str:
         """In words."""

@@ -160,13 +160,23 @@ def export(
 
 
 def check_device(device: str, backend: BackendKind) -> None:
-    """Raises MLIPError for a device that files of the back end are not written for."""
+    """Raises MLIPError for a device that files of the back end are not written for, and for a GPU that is not there."""
     if device not in ("cpu", "cuda"):
         raise MLIPError(f"--device: '{device}' is not one of cpu, cuda")
     if device != "cpu" and backend != "aotinductor":
         raise MLIPError(
             f"--device {device}: a file is written for no device, '*.mlip.pt' runs on CPUs and GPUs. Leave it out, and "
             f"give it where the file runs: mlip check NAME.mlip.pt --device {device}"
+        )
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MLIPError(
+            f"--device cuda: code for a GPU is compiled on a machine that has one, and torch {torch.__version__} finds "
+            "none here. Type it there. Or leave out --backend aotinductor and --device, for a file that runs on CPUs "
+            "and GPUs"
         )
 
 

@@ -47,7 +47,7 @@ def contract_of(contract: Contract, device: str) -> Contract:
     """The contract of the model compiled for "cpu" or "cuda".
 
     Raises:
-        MLIPError: for a model, a processor or a torch that this back end is not for, and for a GPU that is not there.
+        MLIPError: for a model, a processor or a torch that this back end is not for.
     """
     if contract.extras:
         raise MLIPError(
@@ -180,6 +180,7 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import (
         DimDynamic,
+        GuardOnDataDependentSymNode,
         ShapeEnv,
         StatelessSymbolicContext,
         free_unbacked_symbols,
@@ -209,6 +210,8 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     try:
         with fake:
             graph = make_fx(_CountsAsShapes(model), _allow_non_fake_inputs=True)(*inputs)
+    except GuardOnDataDependentSymNode as error:
+        raise _selects_by_values(name) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise MLIPError(
@@ -217,10 +220,7 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     if any(
         free_unbacked_symbols(value) for node in graph.graph.nodes if isinstance(value := node.meta.get("val"), Tensor)
     ):
-        raise MLIPError(
-            f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace "
-            "saw for theirs. Export it without --backend aotinductor"
-        )
+        raise _selects_by_values(name)
     # What is left of a comparison of counts with one another (n_owned <= n_nodes) holds for all graphs.
     pins = [guard for guard in shapes.guards if len(guard.expr.free_symbols) == 1]
     if pins:
@@ -232,6 +232,13 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
         )
     join_slice_gradients(graph)
     return graph, inputs
+
+
+def _selects_by_values(name: str) -> MLIPError:
+    return MLIPError(
+        f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace saw "
+        "for theirs. Export it without --backend aotinductor"
+    )
 
 
 def _operators(graph: torch.fx.GraphModule) -> set[str]:
@@ -523,16 +530,7 @@ def _processor() -> Any:
 
 
 def _gpu() -> str:
-    """The architecture of the GPU that code is compiled for, such as "sm_90": code for one runs on no older one.
-
-    Raises:
-        MLIPError: where there is none.
-    """
-    if not torch.cuda.is_available():
-        raise MLIPError(
-            f"--device cuda: code for a GPU is compiled where there is one, and torch {torch.__version__} finds none "
-            "here. Type it there; or export without --backend aotinductor, for a file that runs on CPUs and GPUs"
-        )
+    """The architecture of the GPU that is there, such as "sm_90": code for one runs on no older one."""
     major, minor = torch.cuda.get_device_capability()
     return f"sm_{major}{minor}"
 
