@@ -64,6 +64,7 @@ struct Kept {
   NativeOperator::Kept native;
   std::vector<Shape> shapes;  ///< of a native operator's results
   Tensors inputs, outputs;    ///< of autograd's graph
+  std::vector<Slot> slots;    ///< of the inputs
 };
 
 class Step {
@@ -139,7 +140,8 @@ class TorchStep : public Step {
     const c10::AutoGradMode grad_mode(keep);
     std::map<Slot, Tensor> leaves;
     const auto value_of = [&](Slot slot) -> IValue {
-      if (!keep || wanted_.count(slot) == 0) return frame.values[slot];
+      if (!keep || wanted_.count(slot) == 0 || !frame.values[slot].toTensor().is_floating_point())
+        return frame.values[slot];
       Tensor& leaf = leaves[slot];
       if (!leaf.defined()) leaf = frame.values[slot].toTensor().detach().requires_grad_(true);
       return leaf;
@@ -154,8 +156,10 @@ class TorchStep : public Step {
       frame.values[writes[k]] =
           keep && value.isTensor() && value.toTensor().requires_grad() ? IValue(value.toTensor().detach()) : value;
     }
-    for (const Slot slot : wanted_)
-      if (keep) kept.inputs.push_back(leaves[slot]);
+    for (const auto& [slot, leaf] : leaves) {
+      kept.slots.push_back(slot);
+      kept.inputs.push_back(leaf);
+    }
   }
 
   void backward(Frame& frame, Kept& kept) const override {
@@ -169,17 +173,14 @@ class TorchStep : public Step {
     if (outputs.empty()) return;
     const Tensors found = torch::autograd::grad(outputs, kept.inputs, gradients, /*retain_graph=*/false,
                                                 /*create_graph=*/false, /*allow_unused=*/true);
-    std::size_t k = 0;
-    for (const Slot slot : wanted_) {
-      if (found[k].defined()) add_gradient(frame.gradients[slot], found[k]);
-      ++k;
-    }
+    for (std::size_t k = 0; k < found.size(); ++k)
+      if (found[k].defined()) add_gradient(frame.gradients[kept.slots[k]], found[k]);
   }
 
  private:
   mutable torch::jit::GraphExecutor executor_;
   std::vector<Source> arguments_;
-  std::set<Slot> wanted_;  ///< of what it reads: whose gradients are
+  std::set<Slot> wanted_;  ///< of what it reads: whose gradients are, unless it holds integers
 };
 
 // ---- from a graph to steps -----------------------------------------------------------------------------------

@@ -112,6 +112,17 @@ class Appends(Steps):
         return found
 
 
+class Selects(Steps):
+    """Edges by their lengths: numbers of edges, which have no gradient, before a fused operator and after it."""
+
+    def energies(self, messages: list[Tensor], blocks: list[Tensor], types: Tensor) -> Tensor:
+        chosen = torch.nonzero(messages[0].sum(dim=[1, 2]) > 0.0).squeeze(1)
+        zeros = torch.zeros_like(messages[0])
+        selected = zeros.index_add(0, chosen, messages[0].index_select(0, chosen))
+        found: Tensor = self.gate(self.second([selected, blocks[0]], types))[0].sum(dim=[1, 2])
+        return found.index_add(0, chosen, found.index_select(0, chosen))
+
+
 class TorchsList(Steps):
     """A list that one of torch's operators makes, and that is read before and after a fused operator."""
 
@@ -139,6 +150,7 @@ MODELS = {
     "its own detach": OwnDetach,
     "branches": Branches,
     "appends": Appends,
+    "numbers of what is selected": Selects,
     "a list of torch's": TorchsList,
     "written in place": InPlace,
 }
