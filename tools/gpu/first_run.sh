@@ -95,4 +95,12 @@ if [ "$DEV" = cuda ]; then
   stage counters 70 bash -c "SIZES=32768 ncu --clock-control none -k 'regex:^convolution' --launch-count 40 --metrics $metrics $PY $HERE/steps.py"
   stage memory-checker 60 bash -c "compute-sanitizer --tool memcheck --error-exitcode 9 $PY $HERE/operators.py --quick && echo RESULT clean"
 fi
+
+# ---- a compiled file, which needs SevenNet -----------------------------------------------------------------------------------
+compiled() {
+  mlip export sevennet 7net-0 --backend aotinductor --device "$DEV" -o 7net-0.mlip.pt2 &&
+    mlip check 7net-0.mlip.pt2 --device "$DEV" --engines ase && echo "RESULT passed"
+}
+export -f compiled
+stage compiled 200 bash -c compiled
 say "done in $SECONDS s: $OUT"
