@@ -1,6 +1,11 @@
-"""Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager."""
+"""Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager.
 
+python tests/nequip_models.py nequip|allegro FILE [OPTIONS OF THE MODEL'S BUILDER AS JSON]
+"""
+
+import json
 import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +97,7 @@ def _write(kind: str, path: Path, options: dict[str, Any]) -> None:
     checkpoint = path.with_name(path.name.removesuffix(".nequip.zip") + "-packaged.ckpt")
     _write_checkpoint(model, checkpoint)
     main(["build", str(checkpoint), str(path)])
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], Path(sys.argv[2]), **json.loads(sys.argv[3] if len(sys.argv) > 3 else "{}"))
