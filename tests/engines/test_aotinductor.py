@@ -168,7 +168,7 @@ def test_compiling_the_same_again_is_free(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(aotinductor, "_compile", lambda *_: compiled.append(1) or [str(__file__)])
     contract = Artifact(toy_models.export(tmp_path / "toy.mlip.pt", "local")).contract
-    contract = aotinductor.contract_of(contract)
+    contract = aotinductor.contract_of(contract, "cpu")
 
     def run(cutoff):
         model = EdgeGradientModel(toy_models.LocalEnergy(cutoff)).eval()
@@ -279,7 +279,7 @@ def test_what_a_trace_would_fix_is_refused(module: type[nn.Module], words, tmp_p
 def test_layers_in_torchscript_are_refused(tmp_path):
     module = toy_models.LocalEnergy(3.9)
     module.layer = torch.jit.script(nn.Linear(1, 1))
-    contract = aotinductor.contract_of(Artifact(toy_models.export(tmp_path / "toy.mlip.pt", "local")).contract)
+    contract = aotinductor.contract_of(Artifact(toy_models.export(tmp_path / "toy.mlip.pt", "local")).contract, "cpu")
     with pytest.raises(MLIPError, match=r"stores as TorchScript.*Leave out --no-fuse if it is there, or --backend"):
         aotinductor.compile_model(EdgeGradientModel(module).eval(), contract, lambda message: None)
 
@@ -390,7 +390,7 @@ def test_the_line_to_type_names_the_family(local, tmp_path):
         contract["compiled_for"]["torch"] = "2.4"
 
     path = edited(local, tmp_path / "x.mlip.pt2", CONTRACT_RECORD, change)
-    line = "mlip export sevennet CHECKPOINT --backend aotinductor -o NAME.mlip.pt2"
+    line = "mlip export sevennet CHECKPOINT --backend aotinductor --device cpu -o NAME.mlip.pt2"
     with pytest.raises(MLIPError, match=line):
         MLIPCalculator(path)
 
@@ -460,7 +460,7 @@ def test_extras_are_refused(toy_local):
     with pytest.raises(
         MLIPError, match=r"outputs beside energy and forces \(magmoms\).*Leave out --backend aotinductor"
     ):
-        aotinductor.contract_of(contract)
+        aotinductor.contract_of(contract, "cpu")
 
 
 def test_roofline_needs_a_graph(local):

@@ -71,7 +71,7 @@ def options_of(name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "own", "keywords"),
     [
-        ("export", {"list", "no_fuse", "device"}, {"fuse"}),  # a device is refused
+        ("export", {"list", "no_fuse"}, {"fuse"}),
         ("check", {"file", "json"}, {"path", "shuffled_ids"}),
         ("validate", {"file", "sign", "json"}, {"path"}),
         ("compare", {"json"}, set()),

@@ -180,7 +180,6 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import (
         DimDynamic,
-        GuardOnDataDependentSymNode,
         ShapeEnv,
         StatelessSymbolicContext,
         free_unbacked_symbols,
@@ -210,8 +209,6 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     try:
         with fake:
             graph = make_fx(_CountsAsShapes(model), _allow_non_fake_inputs=True)(*inputs)
-    except GuardOnDataDependentSymNode as error:
-        raise _selects_by_values(name) from error
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise MLIPError(
@@ -220,7 +217,10 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
     if any(
         free_unbacked_symbols(value) for node in graph.graph.nodes if isinstance(value := node.meta.get("val"), Tensor)
     ):
-        raise _selects_by_values(name)
+        raise MLIPError(
+            f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace "
+            "saw for theirs. Export it without --backend aotinductor"
+        )
     # What is left of a comparison of counts with one another (n_owned <= n_nodes) holds for all graphs.
     pins = [guard for guard in shapes.guards if len(guard.expr.free_symbols) == 1]
     if pins:
@@ -232,13 +232,6 @@ def _trace(model: nn.Module, contract: Contract, device: str) -> tuple[torch.fx.
         )
     join_slice_gradients(graph)
     return graph, inputs
-
-
-def _selects_by_values(name: str) -> MLIPError:
-    return MLIPError(
-        f"{name} selects edges or angles by their values. A compiled graph would take the number that the trace saw "
-        "for theirs. Export it without --backend aotinductor"
-    )
 
 
 def _operators(graph: torch.fx.GraphModule) -> set[str]:
