@@ -61,9 +61,8 @@ void check_compiled_for(const std::string& path, const Contract& contract, at::D
   const CompiledFor& compiled = *contract.compiled_for;
   const std::string here = c10::DeviceTypeName(device.type(), true);
   auto refuse = [&](const std::string& expected, const std::string& found) {
-    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found +
-                ". Compile it here: " + export_again(contract, here) + ", or write a file that runs anywhere: " +
-                export_again(contract, ""));
+    throw Error("'" + path + "' is compiled for " + expected + ", this is " + found + ". Compile it here: " +
+                export_again(contract, here) + ", or write a file that runs anywhere: " + export_again(contract, ""));
   };
   const std::string torch = minor_release(TORCH_VERSION);
   if (compiled.torch != torch) refuse("torch " + compiled.torch, "torch " + torch);
