@@ -211,6 +211,11 @@ class CudaRuntime : public Runtime {
 
 std::atomic<Runtime*> replacement{nullptr};
 
+/// 90 of "sm_90"; -1 of what names no GPU.
+int number_of(const std::string& architecture) {
+  return architecture.rfind("sm_", 0) == 0 ? std::atoi(architecture.c_str() + 3) : -1;
+}
+
 }  // namespace
 
 std::string real_type(at::ScalarType type) {
@@ -224,16 +229,13 @@ std::string architecture(at::Device device) {
 }
 
 bool runs_code_for(const std::string& compiled, const std::string& architecture) {
-  const auto number = [](const std::string& name) {
-    return name.rfind("sm_", 0) == 0 ? std::atoi(name.c_str() + 3) : -1;
-  };
-  const int code = number(compiled), gpu = number(architecture);
+  const int code = number_of(compiled), gpu = number_of(architecture);
   return code >= 0 && code / 10 == gpu / 10 && code <= gpu;
 }
 
 std::string compile(const std::string& source, const std::string& architecture) {
   const Compiler& nvrtc = compiler();
-  const std::string target = nvrtc.target(std::stoi(architecture.substr(architecture.find('_') + 1)));
+  const std::string target = nvrtc.target(number_of(architecture));
   const bool for_machine = target.starts_with("sm_");
   void* program = nullptr;
   if (nvrtc.create(&program, source.c_str(), "mlip.cu", 0, nullptr, nullptr) != 0)

@@ -29,7 +29,7 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
 from mlip_deploy.exporters.interface import TORCH_DTYPE
 from mlip_deploy.exporters.settings import default_dtype, quiet
-from mlip_deploy.exporters.targets.aotinductor import _example_settings, _trace
+from mlip_deploy.exporters.targets.aotinductor import _example_settings, _trace, random_graph
 from mlip_deploy.operators import load_operators
 
 AGREEMENT = {"float64": 1e-10, "float32": 1e-3}
@@ -102,17 +102,10 @@ def compare_trace(family: str, checkpoint: str, name: str) -> None:
         model = adapted.interface(dtype, with_features=False).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        settings = _example_settings(contract)
-        random = torch.Generator().manual_seed(1)
         examples = []
         for n_atoms, n_edges in (13, 40), (30, 200):
-            directions = torch.nn.functional.normalize(torch.randn(n_edges, 3, generator=random, dtype=dtype), dim=1)
-            lengths = contract.cutoff * (0.4 + 0.5 * torch.rand(n_edges, 1, generator=random, dtype=dtype))
-            types = torch.randint(len(contract.elements), (n_atoms,), generator=random)
-            edges = torch.randint(n_atoms, (2, n_edges), generator=random)
-            inputs = [types, types, edges, lengths * directions, *settings]
-            expected = model(types, n_atoms, *inputs[2:])
-            examples.append((inputs, [one.detach() for one in expected]))
+            inputs = random_graph(contract, n_atoms, n_edges)
+            examples.append((inputs, [one.detach() for one in model(inputs[0], n_atoms, *inputs[2:])]))
         traced, _ = _trace(model.to("emulated:0"), contract, "emulated:0")
     for inputs, expected in examples:
         assert float(expected[1].abs().max()) > 1e-3, "no forces"

@@ -129,24 +129,28 @@ AGREEMENT = {"float32": 1e-3, "float64": 1e-9}
 
 def _compare(package: str, model: nn.Module, contract: Contract) -> None:
     """On a random graph without ghosts: torch's compiler makes mistakes, and its crashes and wrong numbers are ours."""
-    random = torch.Generator().manual_seed(1)
-    types = torch.randint(len(contract.elements), [N_OWNED], generator=random)
-    centres = torch.randint(N_OWNED, [N_EDGES], generator=random).sort().values
-    edges = torch.stack([centres, torch.randint(N_OWNED, [N_EDGES], generator=random)])
-    directions = nn.functional.normalize(torch.randn(N_EDGES, 3, generator=random, dtype=torch.float64), dim=1)
-    lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(N_EDGES, 1, generator=random, dtype=torch.float64))
-    vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
     assert contract.compiled_for is not None
-    device = contract.compiled_for.device
-    types, edges, vectors, *settings = (x.to(device) for x in (types, edges, vectors, *_example_settings(contract)))
-    expected = model(types, N_OWNED, edges, vectors, *settings)
-    found = torch._inductor.aoti_load_package(package).loader.run([types, types, edges, vectors, *settings])
+    inputs = [x.to(contract.compiled_for.device) for x in random_graph(contract, N_OWNED, N_EDGES)]
+    expected = model(inputs[0], N_OWNED, *inputs[2:])
+    found = torch._inductor.aoti_load_package(package).loader.run(inputs)
     for a, b in zip(found, expected, strict=True):
         if not float((a - b).abs().max()) <= AGREEMENT[contract.dtype] * float(b.abs().max()):
             raise MLIPError(
                 f"{contract.model.name}: torch {torch.__version__} compiles this model to code that computes other "
                 "numbers. Export it without --backend aotinductor"
             )
+
+
+def random_graph(contract: Contract, n_atoms: int, n_edges: int) -> list[Tensor]:
+    """Inputs of a compiled model (`_CountsAsShapes`) for a graph without ghosts, the same in each call."""
+    random = torch.Generator().manual_seed(1)
+    types = torch.randint(len(contract.elements), [n_atoms], generator=random)
+    centres = torch.randint(n_atoms, [n_edges], generator=random).sort().values
+    edges = torch.stack([centres, torch.randint(n_atoms, [n_edges], generator=random)])
+    directions = nn.functional.normalize(torch.randn(n_edges, 3, generator=random, dtype=torch.float64), dim=1)
+    lengths = contract.cutoff * (0.5 + 0.45 * torch.rand(n_edges, 1, generator=random, dtype=torch.float64))
+    vectors = (lengths * directions).to(TORCH_DTYPE[contract.dtype])
+    return [types, types, edges, vectors, *_example_settings(contract)]
 
 
 # ---- tracing ------------------------------------------------------------------------------------------------------
