@@ -1,5 +1,5 @@
-// Edges a few at a time, in the order of their centres, and products of matrices of them: for operators that take a
-// block of edges through all their steps.
+// Edges a few at a time, in the order of their centres: for operators that take a block of edges through all their
+// steps.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -41,17 +41,6 @@ void for_chunks(const EdgesByCentre& edges, const std::vector<std::int64_t>& bou
     const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
     body(chunk, edges.first[begin], edges.first[end]);
   });
-}
-
-/// Numbers that are no tensor's own, as one: n rows, the first values of which are `stride` apart.
-template <typename T>
-at::Tensor matrix(T* data, std::int64_t n, std::int64_t columns, std::int64_t stride) {
-  return at::from_blob(data, {n, columns}, {stride, 1}, at::TensorOptions(c10::CppTypeToScalarType<T>::value));
-}
-
-/// y = factor a b, or added to y.
-inline void multiply(at::Tensor y, const at::Tensor& a, const at::Tensor& b, bool add = false, double factor = 1.0) {
-  at::addmm_out(y, y, a, b, add ? 1.0 : 0.0, factor);
 }
 
 inline std::vector<at::Tensor> contiguous(at::TensorList tensors) {

@@ -24,6 +24,8 @@ namespace mlip {
   extern const LongRangePairsKernels<double> set##_long_range_pairs_float64;            \
   extern const NeighbourAttentionKernels<float> set##_neighbour_attention_float32;      \
   extern const NeighbourAttentionKernels<double> set##_neighbour_attention_float64;     \
+  extern const PackedProductKernels<float> set##_packed_product_float32;                \
+  extern const PackedProductKernels<double> set##_packed_product_float64;               \
   extern const SO2ConvolutionKernels<float> set##_so2_convolution_float32;              \
   extern const SO2ConvolutionKernels<double> set##_so2_convolution_float64;             \
   extern const SymmetricContractionKernels<float> set##_symmetric_contraction_float32;  \
@@ -31,11 +33,11 @@ namespace mlip {
   extern const SymmetryFunctionsKernels<float> set##_symmetry_functions_float32;        \
   extern const SymmetryFunctionsKernels<double> set##_symmetry_functions_float64;
 #define MLIP_KERNELS(set, type)                                            \
-  {&set##_edge_tensor_product_##type, &set##_environment_product_##type,   \
-   &set##_equivariant_linear_##type,  &set##_gate_##type,                  \
-   &set##_long_range_pairs_##type,    &set##_neighbour_attention_##type,   \
-   &set##_so2_convolution_##type,     &set##_symmetric_contraction_##type, \
-   &set##_symmetry_functions_##type}
+  {&set##_edge_tensor_product_##type,   &set##_environment_product_##type, \
+   &set##_equivariant_linear_##type,    &set##_gate_##type,                \
+   &set##_long_range_pairs_##type,      &set##_neighbour_attention_##type, \
+   &set##_packed_product_##type,        &set##_so2_convolution_##type,     \
+   &set##_symmetric_contraction_##type, &set##_symmetry_functions_##type}
 #define MLIP_KERNELS_OF(set) #set, MLIP_KERNELS(set, float32), MLIP_KERNELS(set, float64)
 
 MLIP_DECLARE_KERNELS(portable)

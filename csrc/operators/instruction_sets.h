@@ -22,6 +22,8 @@ struct LongRangePairsKernels;  // long_range_pairs_kernels.h
 template <typename T>
 struct NeighbourAttentionKernels;  // neighbour_attention_kernels.h
 template <typename T>
+struct PackedProductKernels;  // packed_product_kernels.h
+template <typename T>
 struct SO2ConvolutionKernels;  // so2_convolution_kernels.h
 template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
@@ -37,6 +39,7 @@ struct OperatorKernels {
   const GateKernels<T>* gate;
   const LongRangePairsKernels<T>* long_range_pairs;
   const NeighbourAttentionKernels<T>* neighbour_attention;
+  const PackedProductKernels<T>* packed_product;
   const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
   const SymmetryFunctionsKernels<T>* symmetry_functions;

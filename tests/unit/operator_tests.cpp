@@ -17,6 +17,7 @@
 #include "core/exchange.h"
 #include "model/exchange_relay.h"
 #include "operators/ghost_gather.h"
+#include "operators/packed_product/packed_matrix.h"
 #include "unit/counted_operators.h"
 #include "unit/emulated_device.h"
 #include "unit/expect.h"
@@ -443,22 +444,61 @@ std::vector<Case> cases(at::ScalarType type) {
   return all;
 }
 
+/// body(name) while that instruction set runs, for all that this processor has.
+void with_each_instruction_set(const std::function<void(const std::string&)>& body) {
+  std::vector<std::string> names;
+  const IValue found = call("instruction_sets", {})[0];
+  for (const IValue& name : found.toListRef()) names.push_back(name.toStringRef());
+  for (const std::string& name : names) {
+    call("use_instruction_set", {name});
+    body(name);
+  }
+  call("use_instruction_set", {names[0]});
+}
+
 void test_kernels_equal_the_reference() {
   expect(at::get_num_threads() == n_threads, "threads of torch");
-  std::vector<std::string> instruction_sets;
-  const IValue names = call("instruction_sets", {})[0];
-  for (const IValue& name : names.toListRef()) instruction_sets.push_back(name.toStringRef());
   for (const auto type : {at::kFloat, at::kDouble}) {
     for (const Case& each : cases(type)) {
       const Tensors expected = with_gradients(each.reference, each.inputs);
-      for (const std::string& name : instruction_sets) {
-        call("use_instruction_set", {name});
+      with_each_instruction_set([&](const std::string& name) {
         expect_close(with_gradients(each.fused, each.inputs), expected,
                      each.name + ", " + c10::toString(type) + ", " + name);
-      }
+      });
     }
   }
-  call("use_instruction_set", {instruction_sets[0]});
+}
+
+/// Rows that are part of longer ones times a packed matrix, in both of its orders; what lies beside them stays.
+template <typename T>
+void test_packed_product(const std::string& set) {
+  const at::ScalarType type = c10::CppTypeToScalarType<T>::value;
+  for (const std::int64_t n : {1, 2, 5, 6, 7, 8, 23})
+    for (const std::int64_t inner : {1, 3, 256, 700})  // 700 are several blocks of rows of the matrix
+      for (const std::int64_t columns : {1, 7, 16, 33, 100})
+        for (const bool transposed : {false, true}) {
+          const Tensor rows = at::randn({n, inner + 3}, type), before = at::randn({n, columns + 2}, type);
+          const Tensor matrix = transposed ? at::randn({columns, inner}, type).t() : at::randn({inner, columns}, type);
+          const Tensor product = at::matmul(rows.narrow(1, 1, inner).to(at::kDouble), matrix.to(at::kDouble));
+          const mlip::PackedMatrix<T> packed(matrix);
+          for (const bool add : {false, true}) {
+            Tensor found = before.clone(), expected = before.to(at::kDouble);
+            packed.multiply(n, rows.const_data_ptr<T>() + 1, inner + 3, found.data_ptr<T>() + 1, columns + 2, add,
+                            T(-0.5));
+            const Tensor part = expected.narrow(1, 1, columns);
+            part.copy_(-0.5 * product + (add ? part : at::zeros_like(part)));
+            expect_close({found}, {expected.to(type)},
+                         set + ", " + std::to_string(n) + " rows times [" + std::to_string(inner) + ", " +
+                             std::to_string(columns) + "]");
+          }
+        }
+}
+
+void test_packed_products() {
+  with_each_instruction_set([](const std::string& name) {
+    test_packed_product<float>(name);
+    test_packed_product<double>(name);
+  });
 }
 
 /// On a device for which an operator has no kernels it computes the same from torch's own operators, of that device.
@@ -651,6 +691,7 @@ int main() {
   at::set_num_threads(n_threads);
   at::manual_seed(7);
   test_kernels_equal_the_reference();
+  test_packed_products();
   test_calls_side_by_side();
   test_devices_without_kernels();
   test_ghosts_through_the_relay();

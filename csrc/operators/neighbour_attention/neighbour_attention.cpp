@@ -47,6 +47,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/neighbour_attention/neighbour_attention_kernels.h"
+#include "operators/packed_product/packed_matrix.h"
 #include "operators/radial_table.h"
 #include "operators/tracing.h"
 
@@ -175,10 +176,11 @@ struct CpuCall {
   Plan plan;
   EdgesByCentre edges;
   AttentionProblem<T> problem{};
+  std::vector<PackedMatrix<T>> to_filters, to_hidden;  ///< the second matrices of both halves, and their transposes
   const NeighbourAttentionKernels<T>& kernels = *instruction_set().kernels<T>().neighbour_attention;
 
   CpuCall(const Inputs& inputs_, const Tensor& edge_index_, std::int64_t n_heads, at::IntArrayRef degrees,
-          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_)
+          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_, bool back)
       : inputs(inputs_.contiguous()),
         edge_index(edge_index_.contiguous()),
         table(table_.contiguous()),
@@ -206,6 +208,11 @@ struct CpuCall {
     problem.table = table.numel() > 0 ? table.template const_data_ptr<T>() : nullptr;
     problem.n_intervals = table.size(0);
     problem.inverse_step = 1.0 / step;
+    if (plan.n_hidden == 0) return;
+    for (std::int64_t half = 0; half < 2; ++half) {
+      to_filters.emplace_back(perceptron[second_matrices][half]);
+      if (back) to_hidden.emplace_back(perceptron[second_matrices][half].t());
+    }
   }
 };
 
@@ -244,7 +251,8 @@ class Block {
     call_.kernels.attend_backward(call_.problem, block_, gradients, data(filters_), slopes(), data(scratch_));
     if (call_.plan.n_hidden == 0) return;
     for (std::int64_t half = 0; half < 2; ++half)
-      multiply(part(hidden_, half), part(filters_, half), call_.perceptron[second_matrices][half].t());
+      call_.to_hidden[half].multiply(edges_.n, half_of(filters_, half), filters_.size(1), half_of(hidden_, half),
+                                     hidden_.size(1));
     call_.kernels.hide_backward(call_.problem, block_, data(sums_), data(hidden_), gradients.vectors, data(scratch_));
   }
 
@@ -254,17 +262,15 @@ class Block {
     if (call_.plan.n_hidden == 0) return;
     call_.kernels.hide(call_.problem, block_, data(sums_), data(hidden_), data(scratch_));
     for (std::int64_t half = 0; half < 2; ++half)
-      multiply(part(filters_, half), part(hidden_, half), call_.perceptron[second_matrices][half], true);
+      call_.to_filters[half].multiply(edges_.n, half_of(hidden_, half), hidden_.size(1), half_of(filters_, half),
+                                      filters_.size(1), true);
   }
 
   Tensor make(std::int64_t width) const { return at::empty({block_size, width}, call_.inputs.queries.options()); }
   T* slopes() const { return slopes_.numel() > 0 ? data(slopes_) : nullptr; }
   static T* data(const Tensor& tensor) { return tensor.template data_ptr<T>(); }
-  /// Of the rows of the block's edges the first or the second half of the columns.
-  Tensor part(const Tensor& tensor, std::int64_t half) const {
-    const std::int64_t width = tensor.size(1) / 2;
-    return tensor.narrow(0, 0, edges_.n).narrow(1, half * width, width);
-  }
+  /// The first or the second half of the columns.
+  static T* half_of(const Tensor& tensor, std::int64_t half) { return data(tensor) + half * (tensor.size(1) / 2); }
 
   const CpuCall<T>& call_;
   BlockOfEdges edges_;
@@ -292,7 +298,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& queries, const Tensor& keys
   Tensor messages, vector_messages;
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
-                                 degrees, table, step, factors, perceptron);
+                                 degrees, table, step, factors, perceptron, false);
     messages = at::zeros_symint({call.plan.n_owned, call.plan.n_features}, queries.options());
     vector_messages = at::zeros_symint({call.plan.n_owned, call.plan.n_components}, queries.options());
     scalar_t* const to_messages = messages.data_ptr<scalar_t>();
@@ -318,7 +324,7 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
   Tensor of_harmonics = at::empty(harmonics.sizes(), harmonics.options());
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention_backward", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
-                                 degrees, table, step, factors, perceptron);
+                                 degrees, table, step, factors, perceptron, true);
     TORCH_CHECK(
         messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_features}) &&
             vector_messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_components}) &&

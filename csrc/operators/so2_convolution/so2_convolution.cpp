@@ -32,8 +32,8 @@
 //
 // The CPU takes some edges at a time through all steps. Of an edge it keeps what the first convolution gives, which is
 // more than half of the arithmetic, for the pass back, and makes all else again. Three products of matrices, in place
-// of four, make a complex product. Other devices compute the same from torch's own operators, which is also the
-// reference that the tests use: `mlip::so2_convolution_reference`.
+// of four, make a complex product. Matrices are packed once a call. Other devices compute the same from torch's own
+// operators, which is also the reference that the tests use: `mlip::so2_convolution_reference`.
 #include <torch/script.h>
 
 #include <algorithm>
@@ -44,6 +44,7 @@
 #include "operators/edge_blocks.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
+#include "operators/packed_product/packed_matrix.h"
 #include "operators/so2_convolution/so2_convolution_kernels.h"
 #include "operators/tracing.h"
 
@@ -212,6 +213,43 @@ std::tuple<Tensor, Tensor> reference_and_nothing(const Tensor& nodes, const Tens
 
 // ---- CPU -----------------------------------------------------------------------------------------------------
 
+/// One of the convolutions, or its transpose: from rows x to rows y.
+///
+/// (a + ib)(U + iV) = (U (a + b) - (U + V) b) + i (U (a + b) + (V - U) a) takes three products, since U (a + b) is part
+/// of both. The transpose is a product with U - iV.
+template <typename T>
+struct Convolution {
+  struct Order {
+    PackedMatrix<T> common, to_real, to_imaginary;
+  };
+  Tensor bias;  ///< of m = 0; the transpose has none
+  PackedMatrix<T> zero;
+  std::vector<Order> orders;  ///< of m > 0
+  T sign_of_real, sign_of_imaginary;
+
+  Convolution(at::TensorList matrices, bool transposed)
+      : zero(transposed ? matrices[1] : matrices[1].t()),
+        sign_of_real(transposed ? 1 : -1),
+        sign_of_imaginary(transposed ? -1 : 1) {
+    if (!transposed) bias = matrices[0];
+    for (std::size_t m = 2; m < matrices.size(); ++m) {
+      const auto side = [&](int k) { return PackedMatrix<T>(transposed ? matrices[m][k] : matrices[m][k].t()); };
+      orders.push_back({side(0), side(transposed ? 1 : 2), side(transposed ? 2 : 1)});
+    }
+  }
+};
+
+/// The matrices of the radial network, or their transposes.
+template <typename T>
+struct RadialMatrices {
+  PackedMatrix<T> basis, hidden, scalars;
+
+  RadialMatrices(at::TensorList radial, bool transposed)
+      : basis(transposed ? radial[basis_matrix] : radial[basis_matrix].t()),
+        hidden(transposed ? radial[linear_1] : radial[linear_1].t()),
+        scalars(transposed ? radial[linear_2] : radial[linear_2].t()) {}
+};
+
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
@@ -221,6 +259,8 @@ struct CpuCall {
   Plan plan;
   EdgesByCentre edges;
   MessageRows rows;
+  RadialMatrices<T> to_scalars;
+  Convolution<T> to_message;
   const SO2ConvolutionKernels<T>& kernels = *instruction_set().kernels<T>().so2_convolution;
 
   CpuCall(const Tensor& nodes_, const Tensor& rotations_, const Tensor& envelope_, const Tensor& basis_,
@@ -238,13 +278,22 @@ struct CpuCall {
         epsilon(static_cast<T>(epsilon_)),
         plan(nodes, rotations, envelope, basis, node_types, edge_index, radial, first, second),
         edges("so2_convolution", edge_index, n_owned, plan.n_nodes.expect_int()),
-        rows(plan.rows()) {
+        rows(plan.rows()),
+        to_scalars(radial, false),
+        to_message(second, false) {
     const std::int64_t n_elements = radial[of_centres].size(0);
     const std::int64_t* const types = node_types.const_data_ptr<std::int64_t>();
     TORCH_CHECK_INDEX(
         std::all_of(types, types + node_types.numel(), [&](auto type) { return type >= 0 && type < n_elements; }),
         "so2_convolution: a node has a type outside [0, ", n_elements, ")");
   }
+};
+
+/// What the pass back multiplies with.
+template <typename T>
+struct PassBack {
+  RadialMatrices<T> radial;
+  Convolution<T> first, second;
 };
 
 /// The steps of one block of edges, and the memory of what they make.
@@ -300,10 +349,10 @@ class Block {
   }
 
   /// Adds the messages to the result, and keeps what the first convolution gives unless `kept` is null.
-  void forward(T* result, T* kept) {
+  void forward(const Convolution<T>& first, T* result, T* kept) {
     rotate_nodes();
     kernels_.scale(call_.rows, n_, rotated_, scalars_, scaled_);
-    convolve(call_.first, false, scaled_, 0, first_, gates_);
+    convolve(first, scaled_, 0, first_, gates_);
     for (std::int64_t k = 0; kept != nullptr && k < n_; ++k)
       std::copy_n(first_.data - gates_ + k * first_.stride, first_.stride, kept + edges_.edges[k] * first_.stride);
     make_message();
@@ -311,7 +360,8 @@ class Block {
   }
 
   /// Gradients of all that the messages were made of, from what `forward` kept.
-  void back(const T* kept, const T* of_result, T* of_nodes, T* of_rotations, T* of_envelope, T* of_basis) {
+  void back(const PassBack<T>& matrices, const T* kept, const T* of_result, T* of_nodes, T* of_rotations,
+            T* of_envelope, T* of_basis) {
     const T* const nodes = call_.nodes.template const_data_ptr<T>();
     const std::int64_t C = plan_.channels;
     rotate_nodes();
@@ -321,9 +371,9 @@ class Block {
     kernels_.rotation_gradient(call_.rows, block_, edges_.centres.data(), of_result, C, true, second_, 0, of_rotations,
                                of_envelope);
     kernels_.rotate(call_.rows, block_, edges_.centres.data(), of_result, C, true, second_, 0);
-    convolve(call_.second, true, second_, 0, gated_, 0);
+    convolve(matrices.second, second_, 0, gated_, 0);
     kernels_.gate_backward(call_.rows, n_, first_, gated_);
-    convolve(call_.first, true, first_, gates_, scaled_, 0);
+    convolve(matrices.first, first_, gates_, scaled_, 0);
     kernels_.scale_backward(call_.rows, n_, rotated_, scalars_, scaled_, of_scalars_);
     for (const bool centre : {false, true}) {
       const std::int64_t* const ends = centre ? edges_.centres.data() : edges_.neighbours.data();
@@ -331,7 +381,7 @@ class Block {
                                  nullptr);
       kernels_.rotate_back(call_.rows, block_, ends, of_nodes, C, false, scaled_, centre ? C : 0);
     }
-    radial_network_back(of_basis);
+    radial_network_back(matrices.radial, of_basis);
   }
 
  private:
@@ -346,7 +396,7 @@ class Block {
   /// From what the first convolution gives to the message in the frame of the edge, `second_`.
   void make_message() {
     kernels_.gate(call_.rows, n_, first_, gated_);
-    convolve(call_.second, false, gated_, 0, second_, 0);
+    convolve(call_.to_message, gated_, 0, second_, 0);
   }
 
   void radial_network() {
@@ -361,63 +411,57 @@ class Block {
       const T* const b = of_neighbour + types[edges_.neighbours[k]] * width;
       for (std::int64_t u = 0; u < width; ++u) normalized_1_[k * width + u] = a[u] + b[u];
     }
-    const Tensor first = matrix(normalized_1_, n_, width, width), second = matrix(normalized_2_, n_, width, width);
-    const Tensor activated = matrix(activated_, n_, width, width);
-    const Tensor scalars = matrix(scalars_, n_, plan_.n_pairs * 2 * plan_.channels, plan_.n_pairs * 2 * plan_.channels);
-    multiply(first, matrix(basis_, n_, n_basis, n_basis), call_.radial[basis_matrix].t(), true);
+    call_.to_scalars.basis.multiply(n_, basis_, normalized_1_, true);
     kernels_.normalize(n_, width, call_.epsilon, radial(norm_1), radial(norm_1 + 1), normalized_1_, inverse_1_,
                        activated_);
-    second.copy_(call_.radial[linear_1 + 1].expand_as(second));
-    multiply(second, activated, call_.radial[linear_1].t(), true);
+    fill_rows(call_.radial[linear_1 + 1], normalized_2_, width);
+    call_.to_scalars.hidden.multiply(n_, activated_, normalized_2_, true);
     kernels_.normalize(n_, width, call_.epsilon, radial(norm_2), radial(norm_2 + 1), normalized_2_, inverse_2_,
                        activated_);
-    scalars.copy_(call_.radial[linear_2 + 1].expand_as(scalars));
-    multiply(scalars, activated, call_.radial[linear_2].t(), true);
+    fill_rows(call_.radial[linear_2 + 1], scalars_, plan_.n_pairs * 2 * plan_.channels);
+    call_.to_scalars.scalars.multiply(n_, activated_, scalars_, true);
   }
 
-  void radial_network_back(T* of_basis) {
+  void radial_network_back(const RadialMatrices<T>& matrices, T* of_basis) {
     const std::int64_t n_basis = call_.basis.size(1), width = plan_.width;
-    const std::int64_t n_scalars = plan_.n_pairs * 2 * plan_.channels;
-    const Tensor gradient = matrix(activated_, n_, width, width), next = matrix(normalized_2_, n_, width, width);
-    multiply(gradient, matrix(of_scalars_, n_, n_scalars, n_scalars), call_.radial[linear_2]);
+    matrices.scalars.multiply(n_, of_scalars_, activated_);
     kernels_.normalize_backward(n_, width, radial(norm_2), radial(norm_2 + 1), normalized_2_, inverse_2_, activated_);
-    multiply(next, gradient, call_.radial[linear_1]);
+    matrices.hidden.multiply(n_, activated_, normalized_2_);
     kernels_.normalize_backward(n_, width, radial(norm_1), radial(norm_1 + 1), normalized_1_, inverse_1_,
                                 normalized_2_);
-    multiply(matrix(basis_, n_, n_basis, n_basis), next, call_.radial[basis_matrix]);
+    matrices.basis.multiply(n_, normalized_2_, basis_);
     for (std::int64_t k = 0; k < n_; ++k)
       std::copy_n(basis_ + k * n_basis, n_basis, of_basis + edges_.edges[k] * n_basis);
   }
 
-  /// One of the convolutions, or its transpose without the bias: from rows x to rows y. Gates stand before the rows of
-  /// one of them.
-  void convolve(const std::vector<Tensor>& matrices, bool transposed, BlockRows<T> x, std::int64_t x_gates,
-                BlockRows<T> y, std::int64_t y_gates) {
-    const auto part = [&](const BlockRows<T>& rows, std::int64_t m, int sign) {
-      return matrix(rows.data + plan_.row(m, m, sign) * rows.width, n_, (plan_.l_max + 1 - m) * rows.width,
-                    rows.stride);
-    };
-    const auto zero = [&](const BlockRows<T>& rows, std::int64_t gates) {
-      return matrix(rows.data - gates, n_, gates + (plan_.l_max + 1) * rows.width, rows.stride);
-    };
-    Tensor of_zero = zero(y, y_gates);
-    if (!transposed) of_zero.copy_(matrices[0].expand_as(of_zero));
-    multiply(of_zero, zero(x, x_gates), transposed ? matrices[1] : matrices[1].t(), !transposed);
-    // (a + ib)(U + iV) by three products: U(a + b) is part of both. The transpose is a product with U - iV.
+  /// From rows x to rows y. Gates stand before the rows of one of them.
+  void convolve(const Convolution<T>& convolution, BlockRows<T> x, std::int64_t x_gates, BlockRows<T> y,
+                std::int64_t y_gates) {
+    T* const zero = y.data - y_gates;
+    const bool biased = convolution.bias.defined();
+    if (biased) fill_rows(convolution.bias, zero, y.stride);
+    convolution.zero.multiply(n_, x.data - x_gates, x.stride, zero, y.stride, biased);
     kernels_.sum_signs(call_.rows, n_, x, sums_);
     const std::int64_t n_sums = (plan_.n_pairs - plan_.l_max - 1) * x.width;
-    T* sums = sums_;
+    const T* sums = sums_;
     for (std::int64_t m = 1; m <= plan_.m_max; ++m) {
-      const std::int64_t columns = (plan_.l_max + 1 - m) * x.width;
-      const auto side = [&](int k) { return transposed ? matrices[m + 1][k] : matrices[m + 1][k].t(); };
-      const Tensor difference = side(1), sum = side(2);
-      Tensor real = part(y, m, 1), imaginary = part(y, m, -1);
-      multiply(imaginary, matrix(sums, n_, columns, n_sums), side(0));
-      real.copy_(imaginary);
-      multiply(real, part(x, m, -1), transposed ? difference : sum, true, transposed ? 1.0 : -1.0);
-      multiply(imaginary, part(x, m, 1), transposed ? sum : difference, true, transposed ? -1.0 : 1.0);
-      sums += columns;
+      const auto& order = convolution.orders[m - 1];
+      const auto part = [&](const BlockRows<T>& rows, int sign) {
+        return rows.data + plan_.row(m, m, sign) * rows.width;
+      };
+      T *const real = part(y, 1), *const imaginary = part(y, -1);
+      order.common.multiply(n_, sums, n_sums, imaginary, y.stride);
+      for (std::int64_t k = 0; k < n_; ++k)
+        std::copy_n(imaginary + k * y.stride, order.common.columns(), real + k * y.stride);
+      order.to_real.multiply(n_, part(x, -1), x.stride, real, y.stride, true, convolution.sign_of_real);
+      order.to_imaginary.multiply(n_, part(x, 1), x.stride, imaginary, y.stride, true, convolution.sign_of_imaginary);
+      sums += order.common.inner();
     }
+  }
+
+  /// A row for each edge, `stride` values apart.
+  void fill_rows(const Tensor& row, T* rows, std::int64_t stride) const {
+    for (std::int64_t k = 0; k < n_; ++k) std::copy_n(row.template const_data_ptr<T>(), row.numel(), rows + k * stride);
   }
 
   const T* radial(int k) const { return call_.radial[k].template const_data_ptr<T>(); }
@@ -443,6 +487,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotati
   AT_DISPATCH_FLOATING_TYPES(nodes.scalar_type(), "so2_convolution", [&] {
     const CpuCall<scalar_t> call(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial, first,
                                  second, epsilon);
+    const Convolution<scalar_t> to_kept_rows(call.first, false);
     kept = at::empty({keep ? edge_index.size(1) : 0, call.plan.n_kept()}, nodes.options());
     scalar_t* const to = result.data_ptr<scalar_t>();
     scalar_t* const to_kept = keep ? kept.data_ptr<scalar_t>() : nullptr;
@@ -450,7 +495,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& nodes, const Tensor& rotati
       Block<scalar_t> block(call, false);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));
-        block.forward(to, to_kept);
+        block.forward(to_kept_rows, to, to_kept);
       }
     });
   });
@@ -477,6 +522,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     TORCH_CHECK(kept.sizes() == at::IntArrayRef({edge_index.size(1), call.plan.n_kept()}) &&
                     kept.scalar_type() == nodes.scalar_type(),
                 "so2_convolution_backward: nothing was kept for it");
+    const PassBack<scalar_t> matrices{{call.radial, true}, {call.first, true}, {call.second, true}};
     const std::vector<std::int64_t> bounds = call.edges.chunks();
     std::vector<Tensor> of_nodes_by_chunk;  // edges of several chunks may have one neighbour
     for (std::size_t chunk = 1; chunk < bounds.size(); ++chunk)
@@ -485,7 +531,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
       Block<scalar_t> block(call, true);
       for (; begin < end; begin += block_size) {
         block.take(begin, std::min(begin + block_size, end));
-        block.back(from_kept.const_data_ptr<scalar_t>(), of_result.const_data_ptr<scalar_t>(),
+        block.back(matrices, from_kept.const_data_ptr<scalar_t>(), of_result.const_data_ptr<scalar_t>(),
                    of_nodes_by_chunk[chunk].template data_ptr<scalar_t>(), of_rotations.data_ptr<scalar_t>(),
                    of_envelope.data_ptr<scalar_t>(), of_basis.data_ptr<scalar_t>());
       }

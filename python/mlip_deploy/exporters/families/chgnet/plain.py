@@ -99,7 +99,9 @@ class CHGNetEnergy(nn.Module):
         first, second = pairs_of_edges(short_centres, short_centres, n_nodes)
         first, second = first[first != second], second[first != second]
         directions = edge_vectors[short] / distances[short].unsqueeze(1)
-        angles = self.angle_embedding(self.angular(directions[first], directions[second]))
+        angles = self.angle_embedding(
+            self.angular(directions.index_select(0, first), directions.index_select(0, second))
+        )
 
         # With ghosts, what layer t computes is right, and needed, for atoms within n_layers - 1 - t hops of an owned
         # atom; nodes further out are left as they are.
@@ -248,7 +250,7 @@ class AtomConvolution(nn.Module):
             centres, neighbours = centres[needed], neighbours[needed]
             bonds, weights = bonds[needed], weights[needed]
         parts = self.perceptron.parts
-        features = parts[0](x)[centres] + parts[1](bonds) + parts[2](x)[neighbours]
+        features = parts[0](x).index_select(0, centres) + parts[1](bonds) + parts[2](x).index_select(0, neighbours)
         total = torch.zeros_like(x).index_add(0, centres, self.perceptron(features) * weights)
         result: Tensor = self.mlp_out(total) + x
         return result
@@ -288,11 +290,13 @@ class BondConvolution(nn.Module):
             reverse: [n_short], see `reverse_edges`.
         """
         parts = self.perceptron.parts
-        features = parts[0](bonds)[first] + parts[1](bonds)[second] + parts[2](angles) + parts[3](x)[vertices]
-        messages = self.perceptron(features) * weights[first] * weights[second]
+        features = parts[2](angles)
+        features = features + parts[0](bonds).index_select(0, first) + parts[1](bonds).index_select(0, second)
+        features = features + parts[3](x).index_select(0, vertices)
+        messages = self.perceptron(features) * weights.index_select(0, first) * weights.index_select(0, second)
         total = torch.zeros_like(bonds).index_add(0, first, messages)
         nothing = total.new_zeros(1, total.shape[1])
-        total = total + torch.cat([total, nothing])[reverse]
+        total = total + torch.cat([total, nothing]).index_select(0, reverse)
         result: Tensor = self.mlp_out(total) + bonds
         return result
 
@@ -308,7 +312,9 @@ class AngleUpdate(nn.Module):
         self, x: Tensor, bonds: Tensor, angles: Tensor, first: Tensor, second: Tensor, vertices: Tensor
     ) -> Tensor:
         parts = self.perceptron.parts
-        features = parts[0](bonds)[first] + parts[1](bonds)[second] + parts[2](angles) + parts[3](x)[vertices]
+        features = parts[2](angles)
+        features = features + parts[0](bonds).index_select(0, first) + parts[1](bonds).index_select(0, second)
+        features = features + parts[3](x).index_select(0, vertices)
         result: Tensor = self.perceptron(features) + angles
         return result
 
