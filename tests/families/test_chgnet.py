@@ -93,6 +93,12 @@ def test_contract(double):
 # ---- a graph with ghosts ------------------------------------------------------------------------------------------
 
 
+def test_the_name_in_a_file_is_a_source(double):
+    """`mlip bench --against original` takes it for one."""
+    model = Artifact(double).contract.model
+    assert adapt(model.name, ExportOptions()).identity == model
+
+
 def test_owned_energies_need_no_more_than_the_halo():
     """Half of a chain of atoms as owned atoms, edges out to as many hops as there are layers."""
     adapted = adapt("0.3.0", ExportOptions())

@@ -47,13 +47,15 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     """A packaged or stored CHGNet as an Adapted model.
 
     Args:
-        source: "0.3.0", "r2scan" or "0.2.0", or a file written by CHGNet's trainer.
+        source: "0.3.0", "r2scan" or "0.2.0", with "chgnet-" before it or not, or a file that CHGNet's trainer wrote.
         options: `elements`, `trust_checkpoint`; there are no fused operators.
 
     Raises:
         MLIPError: for an unknown source, elements that the model lacks, an architecture other than that of
             the published models.
     """
+    if not Path(source).is_file():
+        source = source.removeprefix("chgnet-")
     path, packaged = _find(source)
     model = _load(path, options.trust_checkpoint or packaged)
     name = f"chgnet-{source}" if packaged else path.name.split(".")[0]
