@@ -24,10 +24,19 @@ struct OperatorVersions {
 };
 
 inline constexpr OperatorVersions operators[] = {
-    {"mlip::edge_harmonics", 1, 1},      {"mlip::edge_tensor_product", 1, 2}, {"mlip::element_linear", 1, 1},
-    {"mlip::environment_product", 1, 1}, {"mlip::equivariant_linear", 1, 1},  {"mlip::gate", 1, 1},
-    {"mlip::ghost_gather", 1, 1},        {"mlip::long_range_pairs", 1, 1},    {"mlip::neighbour_attention", 1, 1},
-    {"mlip::so2_convolution", 1, 1},     {"mlip::sum_over_atoms", 1, 1},      {"mlip::symmetric_contraction", 1, 1},
+    {"mlip::edge_harmonics", 1, 1},
+    {"mlip::edge_perceptron", 1, 1},
+    {"mlip::edge_tensor_product", 1, 2},
+    {"mlip::element_linear", 1, 1},
+    {"mlip::environment_product", 1, 1},
+    {"mlip::equivariant_linear", 1, 1},
+    {"mlip::gate", 1, 1},
+    {"mlip::ghost_gather", 1, 1},
+    {"mlip::long_range_pairs", 1, 1},
+    {"mlip::neighbour_attention", 1, 1},
+    {"mlip::so2_convolution", 1, 1},
+    {"mlip::sum_over_atoms", 1, 1},
+    {"mlip::symmetric_contraction", 1, 1},
     {"mlip::symmetry_functions", 1, 1},
 };
 

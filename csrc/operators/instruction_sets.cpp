@@ -12,6 +12,8 @@ namespace mlip {
 
 // What the *_simd.cpp define under the name of each set.
 #define MLIP_DECLARE_KERNELS(set)                                                       \
+  extern const EdgePerceptronKernels<float> set##_edge_perceptron_float32;              \
+  extern const EdgePerceptronKernels<double> set##_edge_perceptron_float64;             \
   extern const TensorProductKernels<float> set##_edge_tensor_product_float32;           \
   extern const TensorProductKernels<double> set##_edge_tensor_product_float64;          \
   extern const EnvironmentProductKernels<float> set##_environment_product_float32;      \
@@ -32,12 +34,18 @@ namespace mlip {
   extern const SymmetricContractionKernels<double> set##_symmetric_contraction_float64; \
   extern const SymmetryFunctionsKernels<float> set##_symmetry_functions_float32;        \
   extern const SymmetryFunctionsKernels<double> set##_symmetry_functions_float64;
-#define MLIP_KERNELS(set, type)                                            \
-  {&set##_edge_tensor_product_##type,   &set##_environment_product_##type, \
-   &set##_equivariant_linear_##type,    &set##_gate_##type,                \
-   &set##_long_range_pairs_##type,      &set##_neighbour_attention_##type, \
-   &set##_packed_product_##type,        &set##_so2_convolution_##type,     \
-   &set##_symmetric_contraction_##type, &set##_symmetry_functions_##type}
+#define MLIP_KERNELS(set, type)         \
+  {&set##_edge_perceptron_##type,       \
+   &set##_edge_tensor_product_##type,   \
+   &set##_environment_product_##type,   \
+   &set##_equivariant_linear_##type,    \
+   &set##_gate_##type,                  \
+   &set##_long_range_pairs_##type,      \
+   &set##_neighbour_attention_##type,   \
+   &set##_packed_product_##type,        \
+   &set##_so2_convolution_##type,       \
+   &set##_symmetric_contraction_##type, \
+   &set##_symmetry_functions_##type}
 #define MLIP_KERNELS_OF(set) #set, MLIP_KERNELS(set, float32), MLIP_KERNELS(set, float64)
 
 MLIP_DECLARE_KERNELS(portable)

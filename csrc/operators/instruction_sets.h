@@ -10,6 +10,8 @@
 namespace mlip {
 
 template <typename T>
+struct EdgePerceptronKernels;  // edge_perceptron_kernels.h
+template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
 template <typename T>
 struct EnvironmentProductKernels;  // environment_product_kernels.h
@@ -33,6 +35,7 @@ struct SymmetryFunctionsKernels;  // symmetry_functions_kernels.h
 /// What all operators have for one type, float or double.
 template <typename T>
 struct OperatorKernels {
+  const EdgePerceptronKernels<T>* edge_perceptron;
   const TensorProductKernels<T>* edge_tensor_product;
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;

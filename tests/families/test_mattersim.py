@@ -23,6 +23,7 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mattersim import adapter
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
+from mlip_deploy.exporters.parts import graph
 from mlip_deploy.exporters.targets.torchforce import KJ_PER_MOL, write_torchforce
 from mlip_deploy.operators import load_operators
 
@@ -51,6 +52,7 @@ def test_float64_in_every_engine(tiny, tmp_path):
     assert (contract.model.name, contract.model.license, contract.parallel) == ("tiny", "unknown", "exchange")
     assert (contract.message_passing_layers, contract.interaction_range) == (2, 10.0)
     assert contract.inversion_symmetric is True
+    assert sorted(contract.operators) == ["mlip::edge_perceptron", "mlip::ghost_gather"]
     assert contract.energy_frame.functional == "unknown"
     assert contract.elements[0] == "H"
     assert contract.elements[-1] == "Ca"
@@ -62,6 +64,17 @@ def test_float32_and_fewer_elements(tiny, tmp_path):
     assert_passes(path, ["ase", "lammps", "openmm"], [1, 2])
     assert Artifact(path).contract.elements == ["Na", "Cl"]
     assert 1e-9 < Artifact(path).fixtures().float32_noise.energy_per_atom < 1e-5
+
+
+def test_without_the_fused_operator(tiny, tmp_path):
+    plain, fused = (adapt(tiny, fuse=fuse) for fuse in (False, True))
+    assert_equals_the_original(plain, salt())
+    types, edges, vectors = graph(salt(), plain.elements, plain.cutoff, torch.float64)
+    found = [adapted.energy_model(torch.float64)(types, len(types), edges, vectors) for adapted in (plain, fused)]
+    np.testing.assert_allclose(*(x.detach() for x in found), rtol=0, atol=FLOAT64_SUM)
+    path = export("mattersim", tiny, tmp_path / "plain.mlip.pt", fuse=False)
+    assert list(Artifact(path).contract.operators) == ["mlip::ghost_gather"]
+    assert_passes(path, ["ase"], [1])
 
 
 @pytest.mark.parametrize(("num_blocks", "units", "size"), [(3, 128, 890_034), (4, 256, 4_548_930)])
@@ -101,7 +114,8 @@ EDGES = {
 
 @pytest.mark.parametrize("case", EDGES)
 def test_few_edges_and_angles(case, tiny):
-    assert_equals_the_original(adapt(tiny), EDGES[case], 0.0)
+    for fuse in (True, False):
+        assert_equals_the_original(adapt(tiny, fuse=fuse), EDGES[case], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +140,7 @@ def test_a_compiled_file_is_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_torchforce(forces, tiny, tmp_path):
-    adapted = adapt(tiny)
+    adapted = adapt(tiny, fuse=False)
     atoms = salt()
     truth = adapted.original.float64(atoms)
     output = tmp_path / "x.torchforce.pt"

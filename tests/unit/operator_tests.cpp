@@ -305,6 +305,28 @@ Case neighbour_attention(at::ScalarType type, std::int64_t n_edges, bool ordered
           operator_of("neighbour_attention_reference", rest)};
 }
 
+/// Channels that no vector divides.
+Case edge_perceptron(at::ScalarType type, std::int64_t n_edges, bool ordered, bool to_atoms) {
+  constexpr std::int64_t n_channels = 21, n_radial = 3, n_nodes = 60, n_owned = 50;
+  const auto index = at::TensorOptions(at::kLong);
+  const auto random = [&](at::IntArrayRef sizes) {
+    return at::randn(sizes, at::TensorOptions(type)) / std::sqrt(sizes.back());
+  };
+  Tensor centres = at::randint(n_owned, {n_edges}, index);
+  if (ordered) centres = std::get<0>(centres.sort());
+  const Tensor ends = at::stack({centres, at::randint(n_nodes, {n_edges}, index)});
+  const Tensors weights = {random({n_channels, 2 * n_channels}), random({2, n_channels, n_channels}),
+                           random({2 * n_channels}), random({n_radial, n_channels})};
+  const auto atoms = [&](std::int64_t n) { return at::randn({n, 2 * n_channels}, at::TensorOptions(type)); };
+  const auto fused = operator_of("edge_perceptron", {ends, weights, to_atoms, false});
+  return {"edge_perceptron, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
+              (to_atoms ? ", to atoms" : ""),
+          {atoms(n_owned), atoms(n_nodes), at::randn({n_edges, n_channels}, at::TensorOptions(type)),
+           at::randn({n_edges, n_radial}, at::TensorOptions(type))},
+          [=](const Tensors& inputs) { return Tensors{fused(inputs)[0]}; },
+          operator_of("edge_perceptron_reference", {ends, weights, to_atoms})};
+}
+
 /// With SO3LR's constants. Distances on both sides of what switches on, and on that of the cutoff.
 Case long_range_pairs(at::ScalarType type, std::int64_t n_edges, bool ordered) {
   constexpr std::int64_t n_nodes = 60, n_owned = 50;
@@ -421,6 +443,10 @@ std::vector<Case> cases(at::ScalarType type) {
   for (const bool tabulated : {false, true}) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(neighbour_attention(type, n_edges, true, tabulated));
     all.push_back(neighbour_attention(type, 700, false, tabulated));
+  }
+  for (const bool to_atoms : {false, true}) {
+    for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(edge_perceptron(type, n_edges, true, to_atoms));
+    all.push_back(edge_perceptron(type, 700, false, to_atoms));
   }
   for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(long_range_pairs(type, n_edges, true));
   all.push_back(long_range_pairs(type, 700, false));

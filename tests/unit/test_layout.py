@@ -15,6 +15,7 @@ ALLOWED = {
     "gpu": {"core"},
     "operators": {"core", "gpu"},
     "operators/edge_harmonics": {"core", "gpu", "operators"},
+    "operators/edge_perceptron": {"operators"},
     "operators/edge_tensor_product": {"core", "gpu", "operators"},
     "operators/environment_product": {"operators"},
     "operators/equivariant_linear": {"core", "operators"},

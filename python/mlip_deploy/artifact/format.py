@@ -31,6 +31,7 @@ class OperatorVersions(NamedTuple):
 
 OPERATORS = {
     "mlip::edge_harmonics": OperatorVersions(1, 1),
+    "mlip::edge_perceptron": OperatorVersions(1, 1),
     "mlip::edge_tensor_product": OperatorVersions(1, 2),
     "mlip::element_linear": OperatorVersions(1, 1),
     "mlip::environment_product": OperatorVersions(1, 1),

@@ -372,6 +372,26 @@ def _pairs_backward(gradient: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in inputs[:4])
 
 
+def _edge_perceptron(
+    of_centres: Tensor,
+    of_neighbours: Tensor,
+    edges: Tensor,
+    radial: Tensor,
+    edge_index: Tensor,
+    weights: list[Tensor],
+    to_atoms: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    n_edges, n_channels = edges.shape
+    kept = edges.new_empty([n_edges if keep else 0, 5 * n_channels])
+    return edges.new_empty([of_centres.shape[0] if to_atoms else n_edges, n_channels]), kept
+
+
+def _edge_perceptron_backward(gradient: Tensor, kept: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, atoms_wanted = arguments[:4], arguments[-1]
+    return tuple(x.new_empty(x.shape if atoms_wanted or k >= 2 else [0]) for k, x in enumerate(inputs))
+
+
 def _neighbour_attention(
     queries: Tensor, keys: Tensor, values: Tensor, vectors: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
@@ -450,6 +470,8 @@ def _register_shapes() -> None:
         "sum_over_atoms_backward": _sum_backward,
         "edge_harmonics": _harmonics,
         "edge_harmonics_backward": _harmonics_backward,
+        "edge_perceptron": _edge_perceptron,
+        "edge_perceptron_backward": _edge_perceptron_backward,
         "edge_tensor_product": _product,
         "edge_tensor_product_backward": _product_backward,
         "environment_product": _environment_product,

@@ -67,7 +67,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a name of PUBLISHED in any case, or a file that MatterSim has saved.
-        options: `elements`, `trust_checkpoint`; there are no fused operators.
+        options: `fuse` False takes torch's operators alone; `elements`, `trust_checkpoint`.
 
     Raises:
         MLIPError: for an unknown source, a file that is no checkpoint of MatterSim's M3GNet, elements that the model
@@ -93,7 +93,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         energy_frame=FRAME if published else EnergyFrame.unknown(),
         inputs=[],
         inversion_symmetric=True,  # its features are functions of distances and angles
-        energy_model=lambda dtype: MatterSimEnergy(copy.deepcopy(model).to(dtype), numbers),
+        energy_model=lambda dtype: MatterSimEnergy(copy.deepcopy(model).to(dtype), numbers, options.fuse),
         original=Original(
             package=f"mattersim {FAMILIES['mattersim'].version()}",
             float64=_original(model, torch.float64),

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.dense import linear_layer
 from mlip_deploy.exporters.layers.edge_pairs import pairs_of_edges
+from mlip_deploy.operators import load_operators
 
 
 class MatterSimEnergy(nn.Module):
@@ -29,13 +30,14 @@ class MatterSimEnergy(nn.Module):
     Args:
         model: `mattersim.forcefield.m3gnet.m3gnet.M3Gnet` in the type to compute in.
         numbers: atomic number of each type index.
+        fuse: whether to use mlip's operators, or torch's alone.
     """
 
     embedding: Tensor
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: Any, numbers: list[int]):
+    def __init__(self, model: Any, numbers: list[int], fuse: bool):
         super().__init__()
         self.register_buffer("embedding", model.atom_embedding.mlp[0].linear.weight.detach().T[numbers].contiguous())
         self.register_buffer("scale", model.normalizer.scale.detach()[numbers])
@@ -43,7 +45,7 @@ class MatterSimEnergy(nn.Module):
         self.radial = RadialBasis(model.rbf)
         self.edge_encoder = model.edge_encoder.mlp[0].linear
         self.angles = AngleSums(model.sbf, float(model.model_args["threebody_cutoff"]))
-        self.layers = nn.ModuleList(Layer(block) for block in model.graph_conv)
+        self.layers = nn.ModuleList(Layer(block, fuse) for block in model.graph_conv)
         self.readout = GatedPerceptron(model.final)
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -189,14 +191,12 @@ class AngleSums(nn.Module):
 class Layer(nn.Module):
     """MatterSim's MainBlock: edges from angles, then edges and atoms from edges and the atoms at their ends."""
 
-    def __init__(self, original: Any):
+    def __init__(self, original: Any, fuse: bool):
         super().__init__()
         self.atom_gate = original.three_body.atom_mlp.linear
         self.angle_gate = GatedPerceptron(original.three_body.edge_gate_mlp)
-        self.to_edges = PairPerceptron(original.gated_mlp_edge)
-        self.radial_to_edges = original.edge_layer_edge.linear
-        self.to_atoms = PairPerceptron(original.gated_mlp_atom)
-        self.radial_to_atoms = original.edge_layer_atom.linear
+        self.to_edges = EdgePerceptron(original.gated_mlp_edge, original.edge_layer_edge.linear, False, fuse)
+        self.to_atoms = EdgePerceptron(original.gated_mlp_atom, original.edge_layer_atom.linear, True, fuse)
 
     def forward(
         self, x: Tensor, everyone: Tensor, edges: Tensor, radial: Tensor, near: Tensor, sums: Tensor, edge_index: Tensor
@@ -211,15 +211,10 @@ class Layer(nn.Module):
             near, sums: see `AngleSums.forward`.
             edge_index: int64 [2, n_edges].
         """
-        centres, neighbours = edge_index[0], edge_index[1]
-        weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, centres.index_select(0, near))
+        weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, edge_index[0].index_select(0, near))
         edges = edges.index_add(0, near, self.angle_gate(weighted))
-
-        update = self.to_edges(x, everyone, edges, centres, neighbours)
-        edges = torch.addcmul(edges, update, self.radial_to_edges(radial))
-        messages = self.to_atoms(x, everyone, edges, centres, neighbours)
-        messages = messages * nn.functional.silu(self.radial_to_atoms(radial))
-        return x.index_add(0, centres, messages), edges
+        edges = self.to_edges(x, everyone, edges, radial, edge_index)
+        return x + self.to_atoms(x, everyone, edges, radial, edge_index), edges
 
 
 class GatedPerceptron(nn.Module):
@@ -245,27 +240,62 @@ class GatedPerceptron(nn.Module):
         return result
 
 
-class PairPerceptron(nn.Module):
-    """A GatedMLP of two layers, of the features of an edge's centre, of its neighbour and of the edge, side by side."""
+class EdgePerceptron(nn.Module):
+    """A GatedMLP of two layers, of the features of an edge's centre, of its neighbour and of the edge, side by side.
 
+    Args:
+        original: GatedMLP.
+        radial: matrix of the radial functions, by which the perceptron is multiplied, as a linear layer without bias.
+        to_atoms: whether to sum over the edges of each centre, after a silu of what `radial` gives, or to add to the
+            edges.
+        fuse: whether to use `mlip::edge_perceptron`, or torch's operators alone.
+    """
+
+    # TorchScript then compiles only the branches that are taken.
+    __constants__ = ("fuse", "to_atoms")
     of_edge: Tensor
+    matrices: Tensor
+    biases: Tensor
+    of_radial: Tensor
 
-    def __init__(self, original: Any):
+    def __init__(self, original: Any, radial: nn.Linear, to_atoms: bool, fuse: bool):
         super().__init__()
+        if fuse:
+            load_operators()
+        self.to_atoms, self.fuse = to_atoms, fuse
         weight, bias = _first_of_both(original)
         centre, neighbour, edge = weight.chunk(3, dim=1)
         self.of_centre, self.of_neighbour = linear_layer(centre, bias), linear_layer(neighbour)
+        value, gate = original.g[1].linear, original.sigma[1].linear
         self.register_buffer("of_edge", edge.T.contiguous())
-        self.value, self.gate = original.g[1].linear, original.sigma[1].linear
+        self.register_buffer("matrices", torch.stack([value.weight.T, gate.weight.T]).detach().contiguous())
+        self.register_buffer("biases", torch.cat([value.bias, gate.bias]).detach())
+        self.register_buffer("of_radial", radial.weight.detach().T.contiguous())
 
-    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, centres: Tensor, neighbours: Tensor) -> Tensor:
-        """Of [n_owned, channels], [n_nodes, channels], [n_edges, channels] and the edges' ends; [n_edges, channels]."""
-        of_centres = self.of_centre(x).index_select(0, centres)
-        of_neighbours = self.of_neighbour(everyone).index_select(0, neighbours)
-        both = nn.functional.silu(torch.addmm(of_centres + of_neighbours, edges, self.of_edge))
-        value, gate = both.chunk(2, dim=1)
-        result: Tensor = nn.functional.silu(self.value(value)) * torch.sigmoid(self.gate(gate))
-        return result
+    def forward(self, x: Tensor, everyone: Tensor, edges: Tensor, radial: Tensor, edge_index: Tensor) -> Tensor:
+        """New features of edges [n_edges, channels], or what is added to those of atoms [n_owned, channels].
+
+        Args:
+            x, everyone, edges, radial, edge_index: see `Layer.forward`.
+        """
+        of_centres, of_neighbours = self.of_centre(x), self.of_neighbour(everyone)
+        if self.fuse:
+            weights = [self.of_edge, self.matrices, self.biases, self.of_radial]
+            result: tuple[Tensor, Tensor] = torch.ops.mlip.edge_perceptron(
+                of_centres, of_neighbours, edges, radial, edge_index, weights, self.to_atoms, False
+            )
+            return result[0]
+        centres, neighbours = edge_index[0], edge_index[1]
+        of_atoms = of_centres.index_select(0, centres) + of_neighbours.index_select(0, neighbours)
+        first = nn.functional.silu(torch.addmm(of_atoms, edges, self.of_edge)).chunk(2, dim=1)
+        biases = self.biases.chunk(2)
+        value = torch.addmm(biases[0], first[0], self.matrices[0])
+        gate = torch.addmm(biases[1], first[1], self.matrices[1])
+        gated = nn.functional.silu(value) * torch.sigmoid(gate)
+        factors = torch.mm(radial, self.of_radial)
+        if self.to_atoms:
+            return torch.zeros_like(x).index_add(0, centres, gated * nn.functional.silu(factors))
+        return torch.addcmul(edges, gated, factors)
 
 
 def _first_of_both(original: Any) -> tuple[Tensor, Tensor | None]:

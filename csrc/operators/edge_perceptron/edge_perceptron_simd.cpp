@@ -1,0 +1,148 @@
+// The loops of `mlip::edge_perceptron`, compiled once per instruction set: see simd.h for what may not be used here.
+#include "operators/edge_perceptron/edge_perceptron_kernels.h"
+#include "operators/simd.h"
+#include "operators/vector_functions.h"
+
+namespace mlip {
+namespace {
+
+/// d silu(x) / dx, from sigmoid(x).
+template <typename T, typename V>
+MLIP_INLINE V slope_of_silu(V x, V sigmoid) {
+  return sigmoid * (T(1) + x * (T(1) - sigmoid));
+}
+
+template <typename T>
+void gather(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, T* hidden) {
+  const int64_t width = 2 * problem.n_channels;
+  for (int64_t e = 0; e < block.n; ++e, hidden += width) {
+    const T* const own = problem.of_centres + block.centres[e] * width;
+    const T* const other = problem.of_neighbours + block.neighbours[e] * width;
+    for_channels<T, true>(width, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+      using V = decltype(vector);
+      V::store(hidden + u, V::load(own + u) + V::load(other + u));
+    });
+  }
+}
+
+template <typename T>
+void activate(const PerceptronProblem<T>& problem, int64_t n, T* hidden, PerceptronRows<T> slopes) {
+  const int64_t width = 2 * problem.n_channels;
+  for (int64_t e = 0; e < n; ++e, hidden += width, slopes.data += slopes.stride)
+    for_channels<T, false>(width, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+      using V = decltype(vector);
+      const auto x = V::load(hidden + u), s = sigmoid<T, V>(x);
+      V::store(hidden + u, x * s);
+      if (slopes.data != nullptr) V::store(slopes.data + u, slope_of_silu<T>(x, s));
+    });
+}
+
+template <typename T>
+void activate_backward(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block,
+                       PerceptronRows<const T> slopes, T* of_hidden, T* of_centres, T* of_neighbours) {
+  const int64_t width = 2 * problem.n_channels;
+  for (int64_t e = 0; e < block.n; ++e, of_hidden += width, slopes.data += slopes.stride) {
+    if (of_centres == nullptr) {
+      for_channels<T, true>(width, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+        using V = decltype(vector);
+        V::store(of_hidden + u, V::load(of_hidden + u) * V::load(slopes.data + u));
+      });
+      continue;
+    }
+    T* const own = of_centres + block.centres[e] * width;
+    T* const other = of_neighbours + block.neighbours[e] * width;
+    for_channels<T, true>(width, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+      using V = decltype(vector);
+      const auto gradient = V::load(of_hidden + u) * V::load(slopes.data + u);
+      V::store(of_hidden + u, gradient);
+      V::store(own + u, V::load(own + u) + gradient);
+      V::store(other + u, V::load(other + u) + gradient);
+    });
+  }
+}
+
+/// Σ_k radial[k] matrix[k][u] of an edge.
+template <typename T, typename V>
+MLIP_INLINE typename V::type radial_sum(const PerceptronProblem<T>& problem, const T* radial, int64_t u) {
+  typename V::type sum{};
+  for (int64_t k = 0; k < problem.n_radial; ++k)
+    sum += V::load(problem.radial_matrix + k * problem.n_channels + u) * radial[k];
+  return sum;
+}
+
+template <typename T, bool to_atoms>
+MLIP_INLINE void gate_edges(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block,
+                            const T* values_and_gates, T* results, PerceptronRows<T> slopes) {
+  const int64_t n_channels = problem.n_channels;
+  for (int64_t e = 0; e < block.n; ++e, values_and_gates += 2 * n_channels, slopes.data += slopes.stride) {
+    const T* const radial = block.radial + e * problem.n_radial;
+    const T* const edge = block.edges + e * n_channels;
+    T* const result = results + (to_atoms ? block.centres[e] : e) * n_channels;
+    for_channels<T, false>(n_channels, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+      using V = decltype(vector);
+      const auto value = V::load(values_and_gates + u) + V::load(problem.biases + u);
+      const auto gate = V::load(values_and_gates + n_channels + u) + V::load(problem.biases + n_channels + u);
+      auto factor = radial_sum<T, V>(problem, radial, u);
+      auto slope_of_factor = typename V::type{} + T(1);
+      if constexpr (to_atoms) {
+        const auto s = sigmoid<T, V>(factor);
+        slope_of_factor = slope_of_silu<T>(factor, s);
+        factor *= s;
+      }
+      const auto s = sigmoid<T, V>(value), g = sigmoid<T, V>(gate);
+      const auto gated = value * s * g, product = gated * factor;
+      V::store(result + u, V::load((to_atoms ? result : edge) + u) + product);
+      if (slopes.data != nullptr) {
+        V::store(slopes.data + u, slope_of_silu<T>(value, s) * (g * factor));
+        V::store(slopes.data + n_channels + u, product * (T(1) - g));
+        V::store(slopes.data + 2 * n_channels + u, gated * slope_of_factor);
+      }
+    });
+  }
+}
+
+template <typename T>
+void gate(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, const T* values_and_gates, T* results,
+          PerceptronRows<T> slopes) {
+  if (problem.to_atoms)
+    gate_edges<T, true>(problem, block, values_and_gates, results, slopes);
+  else
+    gate_edges<T, false>(problem, block, values_and_gates, results, slopes);
+}
+
+template <typename T>
+void gate_backward(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, PerceptronRows<const T> slopes,
+                   const T* of_results, T* of_values_and_gates, T* of_radial, T* scratch) {
+  using Whole = Vector<T, lanes<T>>;
+  constexpr int64_t L = lanes<T>;
+  const int64_t n_channels = problem.n_channels, n_radial = problem.n_radial;
+  T* const partial = scratch;
+  for (int64_t e = 0; e < block.n; ++e, of_values_and_gates += 2 * n_channels, slopes.data += slopes.stride) {
+    const T* const of_result = of_results + (problem.to_atoms ? block.centres[e] : e) * n_channels;
+    for (int64_t k = 0; k < n_radial * L; ++k) partial[k] = 0;
+    for_channels<T, false>(n_channels, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+      using V = decltype(vector);
+      const auto gradient = V::load(of_result + u);
+      V::store(of_values_and_gates + u, gradient * V::load(slopes.data + u));
+      V::store(of_values_and_gates + n_channels + u, gradient * V::load(slopes.data + n_channels + u));
+      const auto of_factor = gradient * V::load(slopes.data + 2 * n_channels + u);
+      for (int64_t k = 0; k < n_radial; ++k) {
+        auto sums = Whole::load(partial + k * L);
+        V::add_to(sums, V::load(problem.radial_matrix + k * n_channels + u) * of_factor);
+        Whole::store(partial + k * L, sums);
+      }
+    });
+    sum_all_lanes(partial, n_radial, of_radial + e * n_radial);
+  }
+}
+
+}  // namespace
+
+extern const EdgePerceptronKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_perceptron_float32);
+extern const EdgePerceptronKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_perceptron_float64);
+const EdgePerceptronKernels<float> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_perceptron_float32) = {
+    gather<float>, activate<float>, activate_backward<float>, gate<float>, gate_backward<float>};
+const EdgePerceptronKernels<double> MLIP_CONCATENATE(MLIP_INSTRUCTION_SET, _edge_perceptron_float64) = {
+    gather<double>, activate<double>, activate_backward<double>, gate<double>, gate_backward<double>};
+
+}  // namespace mlip
