@@ -47,6 +47,12 @@ def info():
     return folder / "ani-2x_3x.info"
 
 
+@pytest.fixture(scope="module")
+def double(info, tmp_path_factory):
+    """The published weights in float64."""
+    return export(info, tmp_path_factory.mktemp("ani") / "double.mlip.pt", "--dtype", "float64")
+
+
 @pytest.fixture
 def copied(info, tmp_path):
     """The published files, to be damaged."""
@@ -92,24 +98,23 @@ def inputs(atoms):
     return torch.tensor(atoms.numbers).unsqueeze(0), torch.tensor(atoms.positions).unsqueeze(0)
 
 
-def test_published_weights_in_every_engine(info, tmp_path):
-    path = export(info, tmp_path / "double.mlip.pt", "--dtype", "float64")
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2, 4])
-    contract = Artifact(path).contract
+def test_published_weights_in_every_engine(double):
+    assert_passes(double, ["ase", "lammps", "openmm"], [1, 2, 4])
+    contract = Artifact(double).contract
     assert (contract.model.name, contract.parallel, contract.interaction_range) == ("ani-2x_3x", "local", 5.1)
     assert contract.elements == ["H", "C", "N", "O", "S", "F", "Cl"]
-    assert np.abs(Artifact(path).fixtures().structures[0].forces).max() > FORCE_SIGNAL
+    assert np.abs(Artifact(double).fixtures().structures[0].forces).max() > FORCE_SIGNAL
     atoms = molecule("H2O")
-    atoms.calc = MLIPCalculator(path)
+    atoms.calc = MLIPCalculator(double)
     assert atoms.get_potential_energy() / Hartree == pytest.approx(WATER, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "operators"), [((), ["mlip::symmetry_functions"]), (("--no-fuse",), [])], ids=["fused", "plain"]
 )
-def test_every_element_and_pair_of_elements(info, options, operators, tmp_path):
+def test_every_element_and_pair_of_elements(info, double, options, operators, tmp_path):
     """A clump of all seven, near enough that each atom has each pair of them."""
-    path = export(info, tmp_path / "double.mlip.pt", "--dtype", "float64", *options)
+    path = export(info, tmp_path / "plain.mlip.pt", "--dtype", "float64", *options) if options else double
     assert list(Artifact(path).contract.operators) == operators
     random = np.random.default_rng(5)
     grid = np.array([[i, j, k] for i in range(3) for j in range(3) for k in range(3)], dtype=float)
@@ -145,7 +150,7 @@ def test_features_of_absent_elements_are_zero(info, symbols, fuse):
 def test_published_weights_in_float32(info, tmp_path):
     """Energies of hundreds of hartree are not rounded to float32: the noise is that of the networks."""
     path = export(info, tmp_path / "single.mlip.pt")
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2, 4])
+    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2])
     noise = Artifact(path).fixtures().float32_noise
     assert 1e-8 < noise.energy_per_atom < 1e-5
     assert noise.forces < 1e-3
@@ -165,10 +170,9 @@ def test_neurochem_files_are_read_as_torchani_reads_them(info, monkeypatch):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_members_and_their_spread(info, monkeypatch, tmp_path):
+def test_members_and_their_spread(info, double, monkeypatch, tmp_path):
     atoms = methanol()
-    whole = export(info, tmp_path / "whole.mlip.pt", "--dtype", "float64")
-    assert Artifact(whole).contract.extras == ["energy_std"]
+    assert Artifact(double).contract.extras == ["energy_std"]
     energies = []
     for k in range(3):
         path = export(info, tmp_path / f"{k}.mlip.pt", "--dtype", "float64", "--member", str(k))
@@ -182,7 +186,7 @@ def test_members_and_their_spread(info, monkeypatch, tmp_path):
         energies.append(atoms.get_potential_energies())
         expected = own(inputs(atoms)).energies.item() * Hartree
         assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-8)
-    atoms.calc = MLIPCalculator(whole)
+    atoms.calc = MLIPCalculator(double)
     np.testing.assert_allclose(atoms.get_potential_energies(), np.mean(energies, axis=0), rtol=0, atol=FLOAT64_SUM)
     own = neurochem_model(info, monkeypatch).double()
     stdev = own.atomic_stdev(inputs(atoms)).stdev_atomic_energies[0].detach().numpy() * Hartree
@@ -226,7 +230,8 @@ def test_state_dictionaries(architecture, names, members, tmp_path):
     assert any(".members." in name or "atomics" in name for name in state) == (names == "today's")
     torch.save(state, tmp_path / "mine.pt")
     path = export(tmp_path / "mine.pt", tmp_path / "mine.mlip.pt", "--dtype", "float64")
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2])
+    # Names of old are read, and then forgotten.
+    assert_passes(path, *((["ase"], [1]) if names == "of old" else (["ase", "lammps", "openmm"], [1, 2])))
 
     assembler = Assembler()
     assembler.set_symbols(SYMBOLS_1X if architecture == "ani1x" else SYMBOLS_2X)

@@ -27,6 +27,7 @@ from mlip_deploy.exporters.families.nequix.checkpoint import read_checkpoint
 from mlip_deploy.exporters.families.nequix.framework import build_model, model_class
 from mlip_deploy.exporters.families.registry import ExportOptions
 
+IRREPS = ["8x0e + 4x1o + 2x2e", "8x0e + 3x1o + 3x1e + 2x2o + 2x2e", "8x0e"]
 # eV per atom at the usual lattice constants, as nequix 0.4.5 itself printed them (four digits)
 MP_1 = [
     (bulk("Si", a=5.431), -5.417),
@@ -56,9 +57,11 @@ def tiny(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "functional"), [("mp-1", "PBE (MPtrj)"), ("oam-1", "PBE (MPtrj, sAlex)"), ("omat-1", "PBE (OMat24)")]
 )
-def test_published_weights_in_every_engine(name, functional, tmp_path):
+def test_published_weights(name, functional, tmp_path):
     path = export(published(name), tmp_path / "double.mlip.pt", "--dtype", "float64")
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2, 4])
+    # Of one architecture: other weights and elements take no other way through an engine.
+    engines, ranks = (["ase", "lammps", "openmm"], [1, 2, 4]) if name == "mp-1" else (["lammps"], [2])
+    assert_passes(path, engines, ranks)
     contract = Artifact(path).contract
     assert contract.model.name == f"nequix-{name}"
     assert contract.energy_frame.functional == functional
@@ -72,7 +75,7 @@ def test_published_weights_in_every_engine(name, functional, tmp_path):
 
 def test_published_weights_in_float32(tmp_path):
     path = export(published("mp-1"), tmp_path / "single.mlip.pt", "--elements", "Na,Cl")
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2, 4])
+    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2])
     assert 1e-8 < Artifact(path).fixtures().float32_noise.energy_per_atom < 1e-5
 
 
@@ -96,16 +99,18 @@ def test_both_kinds_of_file_hold_the_same_model(tmp_path):
     assert len(numbers) == again.n_species
 
 
-@pytest.mark.parametrize("irreps", ["8x0e + 4x1o + 2x2e", "8x0e + 3x1o + 3x1e + 2x2o + 2x2e", "8x0e"])
+@pytest.mark.parametrize("irreps", IRREPS)
 @pytest.mark.parametrize("layer_norm", [True, False])
 @pytest.mark.parametrize("options", [(), ("--no-fuse",)])
 def test_architectures(irreps, layer_norm, options, tmp_path):
-    """No published model has odd tensors, scalars alone, or no norm; the settings of a checkpoint may."""
+    """No published model has odd tensors, scalars alone, or no norm; the settings of a checkpoint may. Two ranks hand
+    every layer's features on; what the engines add to that does not depend on the architecture."""
     source = tiny_nequix_checkpoint(
         tmp_path / "tiny.pt", hidden_irreps=irreps, layer_norm=layer_norm, scale=5.0 if layer_norm else 40.0
     )
     path = export(source, tmp_path / "tiny.mlip.pt", "--dtype", "float64", *options)
-    assert_passes(path, ["ase", "lammps", "openmm"], [1, 2])
+    first = layer_norm and irreps == IRREPS[0]
+    assert_passes(path, *((["ase", "lammps", "openmm"], [1, 2]) if first else (["lammps"], [2])))
     assert np.abs(Artifact(path).fixtures().structures[0].forces).max() > FORCE_SIGNAL
 
 

@@ -22,7 +22,14 @@ from mlip_deploy.exporters.layers.equivariant import (  # noqa: E402
     pack_tensor_product,
     to_blocks,
 )
-from mlip_deploy.exporters.layers.radial_table import radial_table  # noqa: E402
+from mlip_deploy.exporters.layers.radial_table import (  # noqa: E402
+    INTERVALS,
+    SLOPE_TOLERANCE,
+    VALUE_TOLERANCE,
+    fewest_intervals,
+    quintics,
+    radial_table,
+)
 from mlip_deploy.operators import load_operators  # noqa: E402
 
 load_operators()
@@ -368,6 +375,34 @@ def test_radial_table_is_continuous(dtype) -> None:
         order = int((factor == 0).sum())
         starts = factor[order] * table[2:, order]
         torch.testing.assert_close(ends, starts, rtol=0, atol=CONTINUITY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rate", [0.3, 3.0, 12.0])
+def test_radial_table_has_the_fewest_intervals(dtype, rate) -> None:
+    """Whatever number the search starts from."""
+
+    def weights(r: torch.Tensor) -> torch.Tensor:
+        return torch.sin(torch.outer(r, torch.tensor([0.5 * rate, rate])))
+
+    def error(n_intervals: int) -> float:
+        """Of values and slopes, in units of the tolerances; both functions and their values reach one."""
+        r = torch.linspace(0.5, 4.999, 20001)
+        table, step = quintics(weights, n_intervals, 5.0 / n_intervals), 5.0 / n_intervals
+        interval = (r / step).long()
+        s = (r / step - interval).unsqueeze(1)
+        value = sum(table[interval, k] * s**k for k in range(6)) - weights(r)
+        slope = sum(k * table[interval, k] * s ** (k - 1) for k in range(1, 6)) / step
+        rates = torch.tensor([0.5 * rate, rate])
+        slope = slope - rates * torch.cos(torch.outer(r, rates))
+        of_value = float(value.abs().max()) / VALUE_TOLERANCE[dtype]
+        return max(of_value, float(slope.abs().max()) / (SLOPE_TOLERANCE[dtype] * rate))
+
+    found = fewest_intervals(weights, 5.0, dtype)
+    assert found is not None
+    # where samples of the search miss the largest error by little
+    assert error(found) <= 1.1
+    assert all(error(n) > 0.9 for n in INTERVALS[: INTERVALS.index(found)])
 
 
 def test_radial_table_gives_up_on_noise() -> None:

@@ -132,6 +132,11 @@ class Exchange(TorchDispatchMode):
         self._given: Iterator[Tensor] | None = None if features is None else iter(features)
         self._ghosts = ghosts
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; otherwise torch imports its compiler, which takes two seconds, to say so."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.name() == "mlip::ghost_gather_backward":
             return args[0][: args[1]].clone()  # what ghosts feel is of other parts, and not looked at

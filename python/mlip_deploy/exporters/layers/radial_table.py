@@ -1,5 +1,6 @@
 """A radial network as a table over distance: polynomials of degree five between knots, from its derivatives."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import torch
@@ -42,24 +43,40 @@ def radial_table(weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torc
 def fewest_intervals(
     weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torch.dtype, at_least: int = INTERVALS[0]
 ) -> int | None:
-    """The first of INTERVALS from `at_least` on that meets the tolerances; None when none does."""
-    for n_intervals in INTERVALS[INTERVALS.index(at_least) :]:
-        step = cutoff / n_intervals
-        table = quintics(weights, n_intervals, step)
-        first = int(SHORTEST / step)
-        s = torch.tensor([0.13, 0.37, 0.5, 0.71, 0.93], dtype=torch.float64)
-        distances = (torch.arange(first, n_intervals, dtype=torch.float64).unsqueeze(1) + s) * step
-        value, slope = (x.reshape(*distances.shape, -1) for x in _derivatives(weights, distances.flatten(), 1))
-        powers = torch.stack([s**k for k in range(6)])
-        slopes = torch.stack([k * s ** max(k - 1, 0) for k in range(6)]) / step
-        worst_value, worst_slope = (
-            float((torch.einsum("ks,iku->isu", factors, table[first:]) - truth).abs().max())
-            for factors, truth in ((powers, value), (slopes, slope))
-        )
-        value_fits = worst_value <= VALUE_TOLERANCE[dtype] * float(value.abs().max())
-        if value_fits and worst_slope <= SLOPE_TOLERANCE[dtype] * float(slope.abs().max()):
-            return n_intervals
-    return None
+    """The first of INTERVALS from `at_least` on that meets the tolerances; None when none does.
+
+    The slope of a quintic errs as the fifth power of the interval's width, so the error of the first says about how
+    many are needed. The search goes on from there, one by one, downwards or upwards.
+    """
+    choices = INTERVALS[INTERVALS.index(at_least) :]
+    error = _error(weights, cutoff, dtype, at_least)
+    if error <= 1.0:
+        return at_least
+    fits = lambda k: _error(weights, cutoff, dtype, choices[k]) <= 1.0  # noqa: E731
+    k = max(1, min(bisect_left(choices, at_least * error**0.2), len(choices) - 1))
+    if fits(k):
+        while k > 1 and fits(k - 1):
+            k -= 1
+        return choices[k]
+    return next((choices[more] for more in range(k + 1, len(choices)) if fits(more)), None)
+
+
+def _error(weights: Callable[[Tensor], Tensor], cutoff: float, dtype: torch.dtype, n_intervals: int) -> float:
+    """The largest error of a table, in units of the tolerances; not a number where a weight is none."""
+    step = cutoff / n_intervals
+    table = quintics(weights, n_intervals, step)
+    first = int(SHORTEST / step)
+    s = torch.tensor([0.13, 0.37, 0.5, 0.71, 0.93], dtype=torch.float64)
+    distances = (torch.arange(first, n_intervals, dtype=torch.float64).unsqueeze(1) + s) * step
+    value, slope = (x.reshape(*distances.shape, -1) for x in _derivatives(weights, distances.flatten(), 1))
+    powers = torch.stack([s**k for k in range(6)])
+    slopes = torch.stack([k * s ** max(k - 1, 0) for k in range(6)]) / step
+    errors = []
+    for factors, truth, tolerance in (powers, value, VALUE_TOLERANCE), (slopes, slope, SLOPE_TOLERANCE):
+        worst = (torch.einsum("ks,iku->isu", factors, table[first:]) - truth).abs().max()
+        # where all weights are zero, so is the table
+        errors.append(worst / (tolerance[dtype] * truth.abs().max()) if worst != 0.0 else worst)
+    return float(torch.stack(errors).max())
 
 
 def quintics(weights: Callable[[Tensor], Tensor], n_intervals: int, step: float) -> Tensor:
