@@ -52,7 +52,10 @@ def fewest_intervals(
     error = _error(weights, cutoff, dtype, at_least)
     if error <= 1.0:
         return at_least
-    fits = lambda k: _error(weights, cutoff, dtype, choices[k]) <= 1.0  # noqa: E731
+
+    def fits(k: int) -> bool:
+        return _error(weights, cutoff, dtype, choices[k]) <= 1.0
+
     k = max(1, min(bisect_left(choices, at_least * error**0.2), len(choices) - 1))
     if fits(k):
         while k > 1 and fits(k - 1):
