@@ -17,7 +17,7 @@
 #include "core/exchange.h"
 #include "model/exchange_relay.h"
 #include "operators/ghost_gather.h"
-#include "operators/packed_product/packed_matrix.h"
+#include "operators/packed_matrix.h"
 #include "unit/counted_operators.h"
 #include "unit/emulated_device.h"
 #include "unit/expect.h"

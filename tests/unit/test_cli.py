@@ -258,6 +258,20 @@ def test_the_handler_of_a_caller_comes_back(tiny, capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interruption_that_is_heard_while_an_error_is_shown(tmp_path, monkeypatch):
+    """Ctrl-C ends the engine too, whose end may be known first."""
+    module, shown = sys.modules[main.__module__], []
+
+    def interrupted_once(text):
+        shown.append(text)
+        if len(shown) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.errors, "print", interrupted_once)
+    assert main(["info", str(tmp_path / "nothing.mlip.pt")]) == 130
+    assert shown[-1] == "interrupted"
+
+
 def test_completion():
     script = mlip("completion", "bash").stdout
     ask = 'COMP_WORDS=(mlip che); COMP_CWORD=1; COMP_LINE="mlip che"; _shtab_mlip; echo "${COMPREPLY[@]}"'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+TESTS = Path(__file__).parents[1]
 ALLOWED = """import pytest
 
 def test_of_a_gpu():
@@ -36,7 +36,8 @@ pytest.importorskip("no_such_package", reason="no_such_package is not installed"
 
 
 def run(folder: Path, ci: str, files: dict[str, str], processes: int) -> subprocess.CompletedProcess[str]:
-    shutil.copy(CONFTEST, folder)
+    for name in ("conftest.py", "command_server.py"):
+        shutil.copy(TESTS / name, folder)
     for name, text in files.items():
         (folder / name).write_text(text)
     command = [sys.executable, "-m", "pytest", "-ra", "-n", str(processes), "-p", "no:cacheprovider", folder]

@@ -35,7 +35,7 @@
 #include "operators/edge_perceptron/edge_perceptron_kernels.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
-#include "operators/packed_product/packed_matrix.h"
+#include "operators/packed_matrix.h"
 #include "operators/tracing.h"
 
 namespace mlip {

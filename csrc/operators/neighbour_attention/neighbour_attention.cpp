@@ -47,7 +47,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/neighbour_attention/neighbour_attention_kernels.h"
-#include "operators/packed_product/packed_matrix.h"
+#include "operators/packed_matrix.h"
 #include "operators/radial_table.h"
 #include "operators/tracing.h"
 

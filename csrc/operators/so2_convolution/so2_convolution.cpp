@@ -44,7 +44,7 @@
 #include "operators/edge_blocks.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
-#include "operators/packed_product/packed_matrix.h"
+#include "operators/packed_matrix.h"
 #include "operators/so2_convolution/so2_convolution_kernels.h"
 #include "operators/tracing.h"
 

@@ -89,10 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
         unwind_on_signals()
     options = parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
-    except MLIPError as error:
-        errors.print(f"[bold red]error[/]: {escape(str(error))}")
-        return WRONG_INPUT
+        try:
+            code: int = options.run(options)
+        except MLIPError as error:  # Ctrl-C may end an engine before it is heard here
+            errors.print(f"[bold red]error[/]: {escape(str(error))}")
+            return WRONG_INPUT
     except KeyboardInterrupt:
         errors.print("interrupted")
         return INTERRUPTED

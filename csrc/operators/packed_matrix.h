@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "operators/instruction_sets.h"
-#include "operators/packed_product/packed_product_kernels.h"
+#include "operators/packed_product_kernels.h"
 
 namespace mlip {
 

@@ -1,6 +1,6 @@
 // Products of packed matrices, compiled once per instruction set: see simd.h for what may not be used here.
 #include "operators/matrix_tile.h"
-#include "operators/packed_product/packed_product_kernels.h"
+#include "operators/packed_product_kernels.h"
 #include "operators/simd.h"
 
 namespace mlip {
