@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,6 +84,15 @@ def mlip(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 _server = cache(CommandServer)
+
+
+@pytest.fixture
+def fastest_instruction_set() -> Iterator[None]:
+    """The one that operators choose runs again when the test has ended, whichever it has picked."""
+    import torch
+
+    yield
+    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 @pytest.fixture(scope="session")

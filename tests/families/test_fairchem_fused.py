@@ -33,10 +33,9 @@ ELEMENTS = ("Na", "Cl")
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
+def _as_it_was(fastest_instruction_set) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
     torch.set_num_threads(threads)
 
 

@@ -5,10 +5,9 @@ The truth is `mattersim`: GatedMLP, LinearLayer and SwishLayer, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from random_edges import random_edges
 
 pytest.importorskip(
     "mattersim", reason="the package 'mattersim' is not installed. Type: pip install mattersim --no-deps"
@@ -21,17 +20,12 @@ from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 # Sums of a few hundred products of numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 1e-4
 N_NODES, N_RADIAL = 9, 3
 NAMES = ("x", "edges", "radial")
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 class Case:
@@ -64,10 +58,7 @@ class Case:
 
 def graph(n_owned: int, n_edges: int, ordered: bool = True) -> torch.Tensor:
     """With centres of one edge and of none, where there are more of them than edges."""
-    random = torch.Generator().manual_seed(2)
-    centres = torch.randint(0, n_owned, (n_edges,), generator=random)
-    neighbours = torch.randint(0, N_NODES, (n_edges,), generator=random)
-    return torch.stack([centres.sort()[0] if ordered else centres, neighbours])
+    return random_edges(n_owned, N_NODES, n_edges, seed=2, ordered=ordered)
 
 
 def compare(case: Case, n_owned: int, n_edges: int, ordered: bool = True) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_edges import random_edges
 
 e3nn = pytest.importorskip("e3nn")
 from e3nn import o3  # noqa: E402
@@ -44,12 +45,11 @@ SEEDS = range(3)
 
 
 @pytest.fixture(autouse=True)
-def _float64_by_default() -> Iterator[None]:
+def _float64_by_default(fastest_instruction_set: None) -> Iterator[None]:
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(previous)
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 def convolution(irreps_in: str, irreps_edge: str, keep: str | None = None) -> o3.TensorProduct:
@@ -65,14 +65,6 @@ def convolution(irreps_in: str, irreps_edge: str, keep: str | None = None) -> o3
     irreps_out, places, _ = o3.Irreps(entries).sort()
     instructions = sorted(((i, j, places[k], mode, train) for i, j, k, mode, train in instructions), key=lambda x: x[2])
     return o3.TensorProduct(first, second, irreps_out, instructions, shared_weights=False, internal_weights=False)
-
-
-def graph(n_owned: int, n_nodes: int, n_edges: int, seed: int = 0, ordered: bool = True) -> torch.Tensor:
-    random = torch.Generator().manual_seed(seed)
-    centres = torch.randint(0, max(n_owned, 1), (n_edges,), generator=random)
-    if ordered:
-        centres = centres.sort()[0]
-    return torch.stack([centres, torch.randint(0, max(n_nodes, 1), (n_edges,), generator=random)])
 
 
 def rows(x: torch.Tensor, irreps: o3.Irreps) -> torch.Tensor:
@@ -95,7 +87,7 @@ def inputs(tp: o3.TensorProduct, n_nodes: int, n_edges: int, dtype=torch.float64
 def compare(
     tp: o3.TensorProduct, n_owned: int, n_nodes: int, n_edges: int, ordered: bool = True, seed: int = 0
 ) -> None:
-    edges = graph(n_owned, n_nodes, n_edges, seed, ordered)
+    edges = random_edges(n_owned, n_nodes, n_edges, seed, ordered)
     x, y, w = inputs(tp, n_nodes, n_edges, seed=seed)
     fused = EdgeTensorProduct(tp)
     outputs = fused(rows(x, tp.irreps_in1), y, w, edges, n_owned)
@@ -177,7 +169,7 @@ def test_components_beyond_the_compiled_ones() -> None:
 
 def test_gradients_by_finite_differences() -> None:
     tp = convolution("3x0e+2x1e", "0e+1e")
-    edges = graph(3, 4, 7)
+    edges = random_edges(3, 4, 7)
     x, y, w = inputs(tp, 4, 7)
     fused = EdgeTensorProduct(tp)
     assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, w))
@@ -185,7 +177,7 @@ def test_gradients_by_finite_differences() -> None:
 
 def test_tabulated_weights_by_finite_differences() -> None:
     tp = convolution("3x0e+2x1e", "0e+1e")
-    edges = graph(3, 4, 7)
+    edges = random_edges(3, 4, 7)
     x, y, _ = inputs(tp, 4, 7)
     table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
     distances = torch.tensor([0.6, 1.13, 2.49, 3.01, 4.02, 4.4, 4.999], requires_grad=True)
@@ -198,7 +190,7 @@ def test_reference_operator_is_the_same(any_numbers: bool) -> None:
     """What runs on devices without kernels of their own; with numbers of a file that are no Clebsch-Gordan coefficients
     too, of which l2 = 0 has multiples of the unit matrix."""
     tp = convolution(*SEVENNET)
-    edges = graph(9, 13, 70, ordered=False)
+    edges = random_edges(9, 13, 70, ordered=False)
     x, y, _ = inputs(tp, 13, 70)
     table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
     distances = torch.linspace(0.3, 4.97, 70).requires_grad_()
@@ -229,7 +221,7 @@ def test_distances_outside_of_the_table(name: str) -> None:
     """Taken with the polynomial of the nearest interval, as the reference does; what is not a number is refused."""
     torch.ops.mlip.use_instruction_set(name)
     tp = convolution(*SEVENNET)
-    edges = graph(3, 4, 7)
+    edges = random_edges(3, 4, 7)
     x, y, _ = inputs(tp, 4, 7)
     table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
     distances = torch.tensor([-1.3, -0.51, -0.2, 0.0, 4.99, 5.0, 5.6], requires_grad=True)
@@ -253,7 +245,7 @@ def test_every_edge_has_its_own_table(name: str, ordered: bool) -> None:
     """Against e3nn with the weights that each edge's table gives; in float32 against float64."""
     torch.ops.mlip.use_instruction_set(name)
     tp = convolution(*MACE)
-    edges = graph(9, 13, 70, ordered=ordered)
+    edges = random_edges(9, 13, 70, ordered=ordered)
     x, y, _ = inputs(tp, 13, 70)
     random = torch.Generator().manual_seed(2)
     tables = torch.randn(3, 10, 6, tp.weight_numel, generator=random)
@@ -288,7 +280,7 @@ def test_a_table_that_is_not_there_is_refused() -> None:
     tp = convolution("3x0e", "0e")
     x, y, _ = inputs(tp, 4, 2)
     fused = EdgeTensorProduct(tp, torch.zeros(2, 10, 6, 3), 0.5)
-    arguments = (x, y, torch.ones(2), graph(3, 4, 2), 3)
+    arguments = (x, y, torch.ones(2), random_edges(3, 4, 2), 3)
     for wrong in ([0, 2], [-1, 0]):
         with pytest.raises(IndexError, match=r"a table outside \[0, 2\)"):
             fused(*arguments, torch.tensor(wrong))
@@ -302,7 +294,7 @@ def test_a_table_that_is_not_there_is_refused() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_float32(seed: int) -> None:
     tp = convolution(*SEVENNET)
-    edges = graph(9, 13, 70, seed)
+    edges = random_edges(9, 13, 70, seed)
     x, y, w = (t.detach() for t in inputs(tp, 13, 70, seed=seed))
     truth = expected(tp, x, y, w, edges, 9)
     fused = EdgeTensorProduct(tp).float()
@@ -325,7 +317,7 @@ def test_mixed_types_are_refused() -> None:
     tp = convolution("3x0e", "0e")
     x, y, w = inputs(tp, 4, 2)
     with pytest.raises(RuntimeError, match="one type"):
-        EdgeTensorProduct(tp)(x, y.float(), w, graph(3, 4, 2), 3)
+        EdgeTensorProduct(tp)(x, y.float(), w, random_edges(3, 4, 2), 3)
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:

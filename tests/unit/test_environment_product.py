@@ -5,7 +5,6 @@ The truth is `allegro`: weighted harmonics, their sum over the edges of an atom,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,18 +20,13 @@ from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 # Sums of a few hundred products of numbers of order one.
 FLOAT64, FLOAT32 = 1e-11, 1e-3
 FACTOR = 0.3
 FIRST, LATER, LAST = ("0e+1o+2e", "0e+1o+2e"), ("0e+1o+1e+2e", "0e+1o+2o"), ("0e+1o+2e", "0e")
 """irreps of features and product: a layer of weighted harmonics, one with odd irreps of even l, one to scalars alone"""
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 class Case:

@@ -5,10 +5,9 @@ The truth is `so3krates_torch`: ElectrostaticInteraction and DispersionInteracti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from random_edges import random_edges
 
 pytest.importorskip(
     "so3krates_torch", reason="the package 'so3krates_torch' is not installed. Type: pip install so3krates-torch"
@@ -21,6 +20,7 @@ from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 FLOAT64, FLOAT32 = 1e-13, 1e-5
 """Relative to the largest value: seen were 4e-15 and 6e-7."""
@@ -28,12 +28,6 @@ NUMBERS = torch.tensor([1, 8, 16])
 KE, SMEARING, SCALE, SWITCHING = 14.399645351950548, 4.0, 1.2, 2.0
 N_NODES = 9
 NAMES = ("charges", "ratios", "distances")
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 class Case:
@@ -71,10 +65,7 @@ class Case:
 
 def graph(n_owned: int, n_edges: int, ordered: bool = True) -> torch.Tensor:
     """With centres of one edge and of none, where there are more of them than edges."""
-    random = torch.Generator().manual_seed(2)
-    centres = torch.randint(0, n_owned, (n_edges,), generator=random)
-    neighbours = torch.randint(0, N_NODES, (n_edges,), generator=random)
-    return torch.stack([centres.sort()[0] if ordered else centres, neighbours])
+    return random_edges(n_owned, N_NODES, n_edges, seed=2, ordered=ordered)
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor, relative: float, what: str) -> None:

@@ -5,11 +5,11 @@ The truth is `so3krates_torch`: EuclideanAttentionBlock, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from random_edges import random_edges
 
 pytest.importorskip(
     "so3krates_torch", reason="the package 'so3krates_torch' is not installed. Type: pip install so3krates-torch"
@@ -22,6 +22,7 @@ from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 # Sums of a few hundred products of numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 1e-4
@@ -29,12 +30,6 @@ N_FUNCTIONS, N_NODES = 8, 9
 N_INTERVALS, STEP = 12, 0.4
 """of a table over the distance, Å"""
 NAMES = ("scalars", "vectors", "radial", "cutoffs", "harmonics")
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 class Half(torch.nn.Module):
@@ -110,10 +105,7 @@ class Case:
 
 def graph(n_owned: int, n_edges: int, ordered: bool = True) -> torch.Tensor:
     """With centres of one edge and of none, where there are more of them than edges."""
-    random = torch.Generator().manual_seed(2)
-    centres = torch.randint(0, n_owned, (n_edges,), generator=random)
-    neighbours = torch.randint(0, N_NODES, (n_edges,), generator=random)
-    return torch.stack([centres.sort()[0] if ordered else centres, neighbours])
+    return random_edges(n_owned, N_NODES, n_edges, seed=2, ordered=ordered)
 
 
 def compare(case: Case, n_owned: int, n_edges: int, ordered: bool = True) -> None:

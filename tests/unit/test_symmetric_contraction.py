@@ -5,8 +5,6 @@ That the operator computes MACE's contraction is tested with MACE (tests/familie
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,16 +13,11 @@ from hypothesis import strategies as st
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 # Sums of some dozen products of a few numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 2e-4
 BLOCK = 16
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 def problem(

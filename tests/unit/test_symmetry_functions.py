@@ -7,7 +7,6 @@ centre, in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -22,18 +21,13 @@ from torchani.aev import ANIAngular, ANIRadial
 from mlip_deploy.operators import load_operators
 
 load_operators()
+pytestmark = pytest.mark.usefixtures("fastest_instruction_set")
 
 # Sums of a few hundred numbers of order one.
 FLOAT64, FLOAT32 = 1e-12, 1e-5
 N_ELEMENTS = 3
 CUTOFF = 3.5
 """Å, of the angular functions"""
-
-
-@pytest.fixture(autouse=True)
-def _fastest_instruction_set() -> Iterator[None]:
-    yield
-    torch.ops.mlip.use_instruction_set(torch.ops.mlip.instruction_sets()[0])
 
 
 class Functions:
