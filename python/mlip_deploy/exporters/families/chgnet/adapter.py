@@ -54,11 +54,10 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         MLIPError: for an unknown source, elements that the model lacks, an architecture other than that of
             the published models.
     """
-    if not Path(source).is_file():
-        source = source.removeprefix("chgnet-")
-    path, packaged = _find(source)
+    path, version = _find(source)
+    packaged = version is not None
     model = _load(path, options.trust_checkpoint or packaged)
-    name = f"chgnet-{source}" if packaged else path.name.split(".")[0]
+    name = f"chgnet-{version}" if packaged else path.name.split(".")[0]
     known = [chemical_symbols[z] for z in range(1, model.atom_embedding.embedding.num_embeddings + 1)]
     known = [symbol for symbol in known if not (packaged and symbol in UNTRAINED)]
     elements = keep_elements(known, options.elements, name)
@@ -77,7 +76,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         cutoff=float(model.graph_converter.atom_graph_cutoff),
         message_passing_layers=int(model.n_conv),
         parallel="halo",
-        energy_frame=FRAMES[source] if packaged else EnergyFrame.unknown(),
+        energy_frame=EnergyFrame.unknown() if version is None else FRAMES[version],
         inputs=[],
         inversion_symmetric=True,  # its features are functions of distances and angles
         energy_model=lambda dtype: CHGNetEnergy(copy.deepcopy(model).to(dtype), numbers),
@@ -91,16 +90,17 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
     )
 
 
-def _find(source: str) -> tuple[Path, bool]:
-    """The checkpoint's path, and whether it is part of the package."""
+def _find(source: str) -> tuple[Path, str | None]:
+    """The checkpoint's path, and its version if it is part of the package."""
     if Path(source).is_file():
-        return Path(source), False
+        return Path(source), None
     import chgnet
 
     folder = Path(chgnet.__file__).parent / "pretrained"
-    if source in FRAMES and (folder / source).is_dir():
-        (path,) = (folder / source).glob("*.pth.tar")
-        return path, True
+    version = source.removeprefix("chgnet-")
+    if version in FRAMES and (folder / version).is_dir():
+        (path,) = (folder / version).glob("*.pth.tar")
+        return path, version
     if "/" in source or source.endswith((".tar", ".pth", ".pt")):
         raise MLIPError(f"'{source}': no such checkpoint file")
     raise MLIPError(f"'{source}' is neither a file nor a CHGNet model. Known models: {', '.join(FRAMES)}")
