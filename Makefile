@@ -32,7 +32,7 @@ demo: build
 	@echo "mlip and lmp in this shell: . $(BIN)/activate"
 
 test: build
-	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure
+	$(BIN)/ctest --test-dir $(VENV)/build --output-on-failure -j $(JOBS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 	$(MAKE) test-mace
 

@@ -30,7 +30,7 @@ from mlip_deploy.bench.measure import (
     peak_memory_per_atom,
 )
 from mlip_deploy.bench.report import label, plot, table
-from mlip_deploy.bench.roofline import convolution_cost
+from mlip_deploy.bench.roofline import convolution_cost, linear_cost
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.cli import bench as command
 from mlip_deploy.environment.gpus import driver, gpus
@@ -97,6 +97,11 @@ def run(*arguments: object) -> int:
     return command.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
+def test_operations_of_linear_layers_by_hand() -> None:
+    """Four channels of scalars from five, and two of vectors from three: two operations for each product, twice."""
+    assert linear_cost([1, 4, 3, 2], [0, 0, 0, 5, 1, 1, 1, 3]) == 2 * 2 * (4 * 5 + 3 * 2 * 3)
+
+
 def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, plot = tmp_path / "bench.json", tmp_path / "bench.png"
     status = run(
@@ -118,7 +123,9 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
             assert second["clock"] == "cpu"
         ratios = [b / a for a, b in zip(first[second["clock"]], second[second["clock"]], strict=True)]
         assert second["ratios"] == pytest.approx(ratios)
-    assert report["rooflines"][0]["operations"]["convolution"] > 0
+    operations = report["rooflines"][0]["operations"]
+    assert min(operations["convolution"], operations["linear layers"]) > 0
+    assert {"convolution", "linear layers", "the rest"} <= set(report["rooflines"][0]["seconds"])
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "katom-step/s" in capsys.readouterr().out
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,10 @@ from mlip_deploy.artifact.reader import Artifact
 from mlip_deploy.bench.measure import WARM_UP
 from mlip_deploy.bench.systems import build_system
 from mlip_deploy.errors import MLIPError
+
+REST = "the rest"
+PARTS = {"edge_tensor_product": "convolution", "equivariant_linear": "linear layers"}
+"""Fused operators that go by another name than their own."""
 
 
 def roofline(path: str, system: str) -> dict[str, Any]:
@@ -47,21 +53,18 @@ def roofline(path: str, system: str) -> dict[str, Any]:
             module(*inputs)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
             module(*inputs)
-    seconds = {"convolution": 0.0, "symmetric contraction": 0.0, "matrix products": 0.0, "the rest": 0.0}
-    operations = {"convolution": 0.0, "matrix products": 0.0}
+    seconds: dict[str, float] = defaultdict(float)
+    operations: dict[str, float] = defaultdict(float)
     for event in profile.key_averages():
-        if event.key.startswith("mlip::edge_tensor_product"):
-            kind = "convolution"
-        elif event.key.startswith("mlip::symmetric_contraction"):
-            kind = "symmetric contraction"
-        elif event.key in ("aten::mm", "aten::bmm", "aten::addmm"):
-            kind = "matrix products"
-            operations[kind] += event.flops
-        else:
-            kind = "the rest"
-        seconds[kind] += 1e-6 * event.self_cpu_time_total
+        part = _part(event.key)
+        seconds[part] += 1e-6 * event.self_cpu_time_total
+        if part == "matrix products":
+            operations[part] += event.flops
     bytes_moved = 0.0
     graph = module.inlined_graph  # its nodes live no longer than this name
+    for node in graph.findAllNodes("mlip::equivariant_linear"):
+        per_atom = linear_cost(_integers(node.inputsAt(5)), _integers(node.inputsAt(6)))
+        operations["linear layers"] += per_atom * len(atoms)
     for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
         numbers, table = _integers(node.inputsAt(5)), node.inputsAt(7).toIValue()
         paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
@@ -72,12 +75,22 @@ def roofline(path: str, system: str) -> dict[str, Any]:
         "system": system,
         "n_atoms": len(atoms),
         "n_edges": len(centres),
-        "seconds": seconds,
-        "operations": operations,
+        "seconds": {part: seconds[part] for part in sorted(seconds, key=lambda part: (part == REST, -seconds[part]))},
+        "operations": dict(operations),
         "convolution_bytes": bytes_moved,
         "ceiling_operations_per_s": _matrix_product_ceiling(dtype),
         "ceiling_bytes_per_s": _copy_ceiling(),
     }
+
+
+def _part(name: str) -> str:
+    """What the time of one of torch's or of the fused operators is shown under."""
+    if name in ("aten::mm", "aten::bmm", "aten::addmm"):
+        return "matrix products"
+    if not name.startswith("mlip::"):
+        return REST
+    name = name.removeprefix("mlip::").removesuffix("_backward")
+    return PARTS.get(name, name.replace("_", " "))
 
 
 def _integers(value: Any) -> list[int]:
@@ -110,6 +123,16 @@ def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tu
     # and their gradient is written, tabulated ones are six rows, twice.
     values = features * (2 if first else 4) + n_weights * (12 if tabulated else 3)
     return operations, values
+
+
+def linear_cost(blocks: list[int], products: list[int]) -> int:
+    """Operations per atom of `mlip::equivariant_linear`, forward and backward together; arguments as it takes them."""
+    sizes = list(zip(blocks[::2], blocks[1::2], strict=True))
+    forward = sum(
+        2 * math.prod(sizes[block]) * channels_in
+        for block, channels_in in zip(products[1::4], products[3::4], strict=True)
+    )
+    return 2 * forward
 
 
 def _pairs(atoms: Atoms, cutoff: float) -> tuple[Any, Any, Any]:
