@@ -159,6 +159,9 @@ void start_emulated_device() {
   aten.impl("_copy_from", copy_from);
   aten.impl("_copy_from_and_resize", copy_from_and_resize);
   aten.impl("_local_scalar_dense", item);
+  // One operator, as on a GPU: without this torch makes a new tensor and copies it.
+  for (const char* in_place : {"add_.Tensor", "addmm_", "baddbmm_"})
+    aten.impl(in_place, torch::CppFunction::makeFromBoxedFunction<&by_cpu>());
 }
 
 }  // namespace mlip::testing

@@ -46,6 +46,9 @@ struct Emulated<operator_on_gpu> {
 /// The text of the kernel that was asked for last.
 std::string last_source() { return emulated_kernels().last_source(); }
 
+/// Of all kernels that were asked for.
+std::vector<std::string> all_sources() { return emulated_kernels().sources(); }
+
 /// Of the kernels for a step's edges and their sums.
 std::string edges_source(bool float32) { return mlip::kernel_edges_source(float32 ? at::kFloat : at::kDouble); }
 
@@ -60,6 +63,8 @@ void start_device(bool kernels) {
   library.impl("edge_tensor_product_backward", edge_tensor_product_backward);
   library.impl("edge_harmonics", edge_harmonics);
   library.impl("edge_harmonics_backward", edge_harmonics_backward);
+  library.impl("gate", gate);
+  library.impl("gate_backward", gate_backward);
   library.impl("symmetric_contraction", symmetric_contraction);
   library.impl("symmetric_contraction_backward", symmetric_contraction_backward);
 }
@@ -148,6 +153,9 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "edge_harmonics_backward(Tensor distances_gradient, Tensor harmonics_gradient, Tensor vectors, int l_max) -> "
       "Tensor",
       Emulated<edge_harmonics_backward>::run);
+  library.def("gate(Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]", Emulated<gate>::run);
+  library.def("gate_backward(Tensor[] gradients, Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]",
+              Emulated<gate_backward>::run);
   library.def(
       "symmetric_contraction(Tensor features, Tensor types, Tensor factors, Tensor terms, int n_outputs, "
       "Tensor coefficients) -> Tensor",
@@ -162,6 +170,7 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "bool only_energies) -> Tensor[]",
       step);
   library.def("last_source() -> str", last_source);
+  library.def("sources() -> str[]", all_sources);
   library.def("edges_source(bool float32) -> str", edges_source);
   library.def("machine_code(str source, str architecture) -> Tensor", machine_code);
   library.def("cached_machine_code(str source, str architecture) -> Tensor", cached_machine_code);
