@@ -7,6 +7,7 @@
 #pragma once
 
 #include <ATen/core/ivalue.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <memory>
@@ -42,8 +43,9 @@ class NativeOperator {
 };
 
 /// @param arguments as the operator's schema has them; None for those that each call gives
-/// @return null where one has to be a constant and is not
-using NativeFactory = std::unique_ptr<NativeOperator> (*)(const std::vector<c10::IValue>& arguments);
+/// @param device of the tensors
+/// @return null where an argument has to be a constant and is not, or where the device has no kernels for the operator
+using NativeFactory = std::unique_ptr<NativeOperator> (*)(const std::vector<c10::IValue>& arguments, at::Device device);
 
 class RegisterNative {
  public:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -221,6 +222,16 @@ int number_of(const std::string& architecture) {
 std::string real_type(at::ScalarType type) {
   TORCH_CHECK(type == at::kFloat || type == at::kDouble, "GPU kernels: expected float32 or float64, found ", type);
   return std::string("typedef ") + (type == at::kFloat ? "float" : "double") + " real;\n";
+}
+
+std::string real_number(double value, at::ScalarType type) {
+  char text[40];
+  std::snprintf(text, sizeof text, type == at::kFloat ? "%af" : "%a", value);
+  return std::string("real(") + text + ")";
+}
+
+std::string constant(const char* name, std::int64_t value) {
+  return std::string("  static constexpr int ") + name + " = " + std::to_string(value) + ";\n";
 }
 
 std::string architecture(at::Device device) {

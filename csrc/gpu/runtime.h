@@ -55,6 +55,12 @@ bool has_kernels(at::Device device);
 /// @throws c10::Error for types that the kernels do not have.
 std::string real_type(at::ScalarType type);
 
+/// A value of that type in a source: in hexadecimal, which is exact.
+std::string real_number(double value, at::ScalarType type);
+
+/// The line of a struct in a source that gives a whole number a name.
+std::string constant(const char* name, std::int64_t value);
+
 /// Of an NVIDIA GPU, such as "sm_90". @throws Error where there is no driver.
 std::string architecture(at::Device device);
 

@@ -1,12 +1,13 @@
-// What kernels for GPUs that give a warp one row of work share. Their texts stand behind this one.
+// What kernels for GPUs share: the place of a thread and of its warp. Their texts stand behind this one.
 
 namespace {
 
 constexpr int warp_size = 32;
 
-__device__ __forceinline__ long long warp_index() {
-  return (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / warp_size;
+__device__ __forceinline__ long long thread_index() {
+  return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
+__device__ __forceinline__ long long warp_index() { return thread_index() / warp_size; }
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % warp_size); }
 
 /// The sum of a value over the lanes, in all of them.

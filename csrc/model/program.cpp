@@ -283,7 +283,7 @@ std::shared_ptr<Graph> graph_of_energies(const torch::jit::Method& forward) {
 
 class Compiler {
  public:
-  explicit Compiler(const torch::jit::Method& forward) : graph_(graph_of_energies(forward)) {
+  Compiler(const torch::jit::Method& forward, at::Device device) : graph_(graph_of_energies(forward)), device_(device) {
     const auto arguments = graph_->inputs();
     sources_[arguments[0]] = {IValue(forward.owner()._ivalue()), {}, false};
     for (std::size_t k = 1; k < arguments.size(); ++k) make_slot(arguments[k], -1);
@@ -441,7 +441,7 @@ class Compiler {
         return nullptr;
     }
     for (const Slot slot : inputs) wanted.push_back(differentiable_[slot]);
-    auto made = factory(constants);
+    auto made = factory(constants, device_);
     if (made == nullptr) return nullptr;
     return std::make_unique<NativeStep>(std::move(made), std::move(inputs), std::move(wanted), count);
   }
@@ -585,6 +585,7 @@ class Compiler {
   }
 
   std::shared_ptr<Graph> graph_;
+  at::Device device_;
   std::map<const Value*, Source> sources_;
   std::vector<bool> differentiable_;  // by slot
   std::vector<int> made_by_;          // by slot: the item, or -1 for an argument
@@ -636,9 +637,9 @@ class Steps : public Program {
 
 }  // namespace
 
-std::unique_ptr<Program> Program::of(const torch::jit::Method& forward) {
+std::unique_ptr<Program> Program::of(const torch::jit::Method& forward, at::Device device) {
   try {
-    return std::make_unique<Steps>(Compiler(forward));
+    return std::make_unique<Steps>(Compiler(forward, device));
   } catch (const NotAProgram&) {
     return nullptr;
   }

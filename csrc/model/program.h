@@ -6,6 +6,7 @@
 #pragma once
 
 #include <ATen/core/ivalue.h>
+#include <c10/core/Device.h>
 #include <torch/csrc/jit/api/method.h>
 
 #include <memory>
@@ -18,9 +19,10 @@ namespace mlip {
 class Program {
  public:
   /// @param forward of a model that sees positions through its edges alone
+  /// @param device of the model
   /// @return null where no operator of the graph has a native form, or where the graph is more than a list of steps
   ///         whose results are tensors: TorchScript then runs all of it
-  static std::unique_ptr<Program> of(const torch::jit::Method& forward);
+  static std::unique_ptr<Program> of(const torch::jit::Method& forward, at::Device device);
   virtual ~Program() = default;
 
   /// @param inputs node types, number of owned nodes, edge index and edge vectors, as `forward` takes them

@@ -18,9 +18,8 @@ class TorchScriptBackend : public Backend {
       : module_(std::move(script_module)),
         forward_(module_.get_method("forward")),
         energies_(module_.find_method("energies")),
-        extras_(module_.find_method("extras")) {
-    if (device.is_cpu()) program_ = Program::of(forward_);
-  }
+        extras_(module_.find_method("extras")),
+        program_(Program::of(forward_, device)) {}
 
   ModelOutputs run(const ModelInputs& inputs, bool only_energies) override {
     // The profiling executor would specialise and recompile during the first steps; it gains nothing here.

@@ -135,7 +135,8 @@ class NativeGhostGather : public NativeOperator {
 };
 
 const RegisterNative native("mlip::ghost_gather",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                            [](const std::vector<c10::IValue>& arguments,
+                               at::Device) -> std::unique_ptr<NativeOperator> {
                               if (!arguments[0].isNone() || !arguments[1].isNone()) return nullptr;
                               return std::make_unique<NativeGhostGather>();
                             });

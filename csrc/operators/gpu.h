@@ -1,5 +1,5 @@
 // The fused operators on GPUs: what is registered for CUDA tensors. Arguments as in the operators' own files
-// (edge_harmonics.cpp, edge_tensor_product.cpp, symmetric_contraction.cpp).
+// (edge_harmonics.cpp, edge_tensor_product.cpp, gate.cpp, symmetric_contraction.cpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,15 @@
 #include <tuple>
 #include <vector>
 
+#include "gpu/runtime.h"
 #include "gpu/texts.h"
+
+namespace mlip {
+
+/// Whether an operator with kernels for CPUs and for GPUs has them on this device. Elsewhere it is torch's operators.
+inline bool has_own_kernels(at::Device device) { return device.is_cpu() || gpu::has_kernels(device); }
+
+}  // namespace mlip
 
 namespace mlip::gpu {
 
@@ -30,6 +38,12 @@ std::tuple<at::Tensor, at::Tensor> edge_harmonics(const at::Tensor& vectors, std
 /// -> gradient of the vectors
 at::Tensor edge_harmonics_backward(const at::Tensor& distances_gradient, const at::Tensor& harmonics_gradient,
                                    const at::Tensor& vectors, std::int64_t l_max);
+
+std::vector<at::Tensor> gate(at::TensorList inputs, at::IntArrayRef pieces, at::ArrayRef<double> factors);
+
+/// -> gradients of the inputs
+std::vector<at::Tensor> gate_backward(at::TensorList gradients, at::TensorList inputs, at::IntArrayRef pieces,
+                                      at::ArrayRef<double> factors);
 
 at::Tensor symmetric_contraction(const at::Tensor& features, const at::Tensor& types, const at::Tensor& factors,
                                  const at::Tensor& terms, std::int64_t n_outputs, const at::Tensor& coefficients);

@@ -5,6 +5,8 @@ MACE's package pins a version of e3nn that SevenNet's excludes: `make test-mace`
 
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import heat_flux_truth as truth
@@ -308,6 +310,17 @@ def artifact(saved, tmp_path_factory):
         return path
 
     return export
+
+
+@pytest.mark.parametrize("name", ["scale-shift", "gated"])
+def test_steps_on_another_device(artifact, name):
+    """With a GPU's kernels, emulated."""
+    command = Path(__file__).parents[1] / "unit/test_emulated_device.py", "steps", "kernels"
+    done = subprocess.run(
+        [sys.executable, *command, artifact(name, "float64")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("forces differ by") == 2
 
 
 def test_two_heads_in_one_file_share_their_layers(artifact, saved, tmp_path):

@@ -8,6 +8,7 @@
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/view_native.h>
+#include <ATen/record_function.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
@@ -74,12 +75,16 @@ Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> scalar, std::o
   return at::detail::empty_generic(sizes, c10::GetAllocator(type), keys, c10::dtype_or_default(scalar), format);
 }
 
+/// For as long as it lives, operators are not recorded: those of the CPU that stand for one of the device.
+using WorkOfTheDevice = at::DisableRecordFunctionGuard;
+
 /// The same memory as a tensor of the CPU.
 Tensor on_cpu(const Tensor& tensor) {
   return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), tensor.options().device(at::kCPU));
 }
 
 Tensor copy_from(const Tensor& from, const Tensor& to, bool) {
+  const WorkOfTheDevice hidden;
   on_cpu(to).copy_(on_cpu(from));
   return to;
 }
@@ -94,10 +99,14 @@ const Tensor& resize(const Tensor& self, at::IntArrayRef sizes, std::optional<at
   return self;
 }
 
-at::Scalar item(const Tensor& self) { return on_cpu(self).item(); }
+at::Scalar item(const Tensor& self) {
+  const WorkOfTheDevice hidden;
+  return on_cpu(self).item();
+}
 
 /// Everything else: by torch's operator for the CPU.
 void by_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const WorkOfTheDevice hidden;
   const auto n = op.schema().arguments().size();
   bool ours = false, of_cpu = false;
   const auto look = [&](const Tensor& tensor) {
@@ -150,6 +159,9 @@ void start_emulated_device() {
   aten.impl("_copy_from", copy_from);
   aten.impl("_copy_from_and_resize", copy_from_and_resize);
   aten.impl("_local_scalar_dense", item);
+  // One operator, as on a GPU: without this torch makes a new tensor and copies it.
+  for (const char* in_place : {"add_.Tensor", "addmm_", "baddbmm_"})
+    aten.impl(in_place, torch::CppFunction::makeFromBoxedFunction<&by_cpu>());
 }
 
 }  // namespace mlip::testing

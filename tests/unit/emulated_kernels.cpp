@@ -26,8 +26,12 @@ constexpr int shared_values = 48 * 1024 / sizeof(double);
 const char* const prelude = R"(
 #include <cmath>
 #include <cstring>
+using std::exp;
+using std::fabs;
 using std::fma;
+using std::log1p;
 using std::sqrt;
+using std::tanh;
 struct Dimensions { unsigned x, y, z; };
 extern "C" { Dimensions threadIdx, blockIdx, blockDim; void (*emulator_meet)(); char emulator_slots[32][8]; }
 #define __global__
@@ -181,13 +185,18 @@ class Emulator : public EmulatedRuntime {
                                                   at::Device) override {
     last_source_ = source;
     auto& program = programs_[source];
-    if (!program) program = std::make_unique<Program>(source);
+    if (!program) {
+      program = std::make_unique<Program>(source);
+      sources_.push_back(source);
+    }
     return std::make_shared<EmulatedKernel>(*program, name);
   }
   const std::string& last_source() const override { return last_source_; }
+  const std::vector<std::string>& sources() const override { return sources_; }
 
  private:
   std::string last_source_;
+  std::vector<std::string> sources_;
   std::map<std::string, std::unique_ptr<Program>> programs_;
 };
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "gpu/runtime.h"
 
@@ -16,6 +17,8 @@ class EmulatedRuntime : public gpu::Runtime {
  public:
   /// The text of the kernel that was asked for last.
   virtual const std::string& last_source() const = 0;
+  /// Of all kernels, each text once, in the order in which they were first asked for.
+  virtual const std::vector<std::string>& sources() const = 0;
 };
 
 /// For `gpu::use_runtime`.

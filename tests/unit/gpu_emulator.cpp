@@ -1,14 +1,25 @@
-// The operators of csrc/operators as they run on a GPU, with their kernels emulated (emulated_kernels.h). Loaded by
-// tests/unit/test_gpu_kernels.py, to which it gives the operators `mlip_gpu_emulator::...`.
+// The operators of csrc/operators as they run on a GPU, with their kernels emulated (emulated_kernels.h), and steps of
+// whole models on the emulated device. Loaded by tests/unit/test_gpu_kernels.py and test_emulated_device.py, to which
+// it gives the operators `mlip_gpu_emulator::...`.
 #include <torch/script.h>
 
 #include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "core/archive.h"
+#include "core/sealed_archive.h"
 #include "gpu/runtime.h"
+#include "model/backend.h"
 #include "model/device_edges.h"
+#include "model/step.h"
 #include "operators/gpu.h"
 #include "unit/emulated_device.h"
 #include "unit/emulated_kernels.h"
+#include "unit/layouts.h"
 
 namespace {
 
@@ -35,6 +46,9 @@ struct Emulated<operator_on_gpu> {
 /// The text of the kernel that was asked for last.
 std::string last_source() { return emulated_kernels().last_source(); }
 
+/// Of all kernels that were asked for.
+std::vector<std::string> all_sources() { return emulated_kernels().sources(); }
+
 /// Of the kernels for a step's edges and their sums.
 std::string edges_source(bool float32) { return mlip::kernel_edges_source(float32 ? at::kFloat : at::kDouble); }
 
@@ -49,8 +63,60 @@ void start_device(bool kernels) {
   library.impl("edge_tensor_product_backward", edge_tensor_product_backward);
   library.impl("edge_harmonics", edge_harmonics);
   library.impl("edge_harmonics_backward", edge_harmonics_backward);
+  library.impl("gate", gate);
+  library.impl("gate_backward", gate_backward);
   library.impl("symmetric_contraction", symmetric_contraction);
   library.impl("symmetric_contraction_backward", symmetric_contraction_backward);
+}
+
+/// A file's model as engines call it.
+struct Served {
+  mlip::Model model;
+  mlip::StepEvaluator step;
+  mlip::NeighbourList list;
+
+  Served(const std::string& path, at::Device device)
+      : model(mlip::read_contract(mlip::SealedArchive(path)), mlip::load_torchscript(path, device), device.str()),
+        step(model) {}
+
+  static Served& of(const std::string& path, at::Device device) {
+    static std::map<std::pair<std::string, std::string>, std::unique_ptr<Served>> known;
+    auto& found = known[{path, device.str()}];
+    if (!found) found = std::make_unique<Served>(path, device);
+    return *found;
+  }
+};
+
+/// A step on the CPU or the emulated device: of one rank, or as one of several sees it, with ghosts as nodes whose
+/// features an exchange brings.
+/// @return energies [n] eV; forces [n, 3] eV/Å, those on ghosts with their owners', and virial [9] eV unless only
+///         energies are wanted
+std::vector<torch::Tensor> step(const std::string& path, bool on_device, const torch::Tensor& positions,
+                                const torch::Tensor& types, const torch::Tensor& cell, bool periodic, bool ghosts,
+                                bool only_energies) {
+  Served& served = Served::of(path, on_device ? mlip::testing::emulated_device : at::Device(at::kCPU));
+  const std::int64_t n_atoms = positions.size(0);
+  mlip::testing::Structure structure{"", {}, {}, {periodic, periodic, periodic}};
+  structure.positions.assign(positions.const_data_ptr<double>(), positions.const_data_ptr<double>() + 3 * n_atoms);
+  std::copy_n(cell.const_data_ptr<double>(), 9, structure.cell.begin());
+  std::vector<std::int64_t> node_types(types.const_data_ptr<std::int64_t>(),
+                                       types.const_data_ptr<std::int64_t>() + n_atoms);
+  const auto layout = ghosts ? mlip::testing::Layout::ghosts : mlip::testing::Layout::images;
+  auto setup =
+      mlip::testing::set_up(structure, std::move(node_types), served.model.contract().cutoff, layout, served.list);
+  served.step.set_candidates(setup.candidates, setup.node_types, n_atoms);
+  mlip::StepRequest wanted;
+  wanted.forces = wanted.virial = !only_energies;
+  mlip::StepResult result =
+      served.step.evaluate(setup.positions.data(), 1.0, wanted, ghosts ? &setup.exchange : nullptr);
+  const auto tensor = [](const auto& values) {
+    return torch::tensor(at::ArrayRef<double>(values.data(), values.size()), at::kDouble);
+  };
+  if (only_energies) return {tensor(result.atomic_energies)};
+  setup.exchange.scatter_add(
+      {result.forces.data(), mlip::Precision::float64, n_atoms, static_cast<std::int64_t>(setup.node_types.size()), 3});
+  result.forces.resize(static_cast<std::size_t>(3 * n_atoms));
+  return {tensor(result.atomic_energies), tensor(result.forces).reshape({-1, 3}), tensor(result.virial)};
 }
 
 torch::Tensor bytes(const std::string& code) {
@@ -87,6 +153,9 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "edge_harmonics_backward(Tensor distances_gradient, Tensor harmonics_gradient, Tensor vectors, int l_max) -> "
       "Tensor",
       Emulated<edge_harmonics_backward>::run);
+  library.def("gate(Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]", Emulated<gate>::run);
+  library.def("gate_backward(Tensor[] gradients, Tensor[] inputs, int[] pieces, float[] factors) -> Tensor[]",
+              Emulated<gate_backward>::run);
   library.def(
       "symmetric_contraction(Tensor features, Tensor types, Tensor factors, Tensor terms, int n_outputs, "
       "Tensor coefficients) -> Tensor",
@@ -96,7 +165,12 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
       "Tensor coefficients) -> Tensor",
       Emulated<symmetric_contraction_backward>::run);
   library.def("start_device(bool kernels) -> ()", start_device);
+  library.def(
+      "step(str path, bool on_device, Tensor positions, Tensor types, Tensor cell, bool periodic, bool ghosts, "
+      "bool only_energies) -> Tensor[]",
+      step);
   library.def("last_source() -> str", last_source);
+  library.def("sources() -> str[]", all_sources);
   library.def("edges_source(bool float32) -> str", edges_source);
   library.def("machine_code(str source, str architecture) -> Tensor", machine_code);
   library.def("cached_machine_code(str source, str architecture) -> Tensor", cached_machine_code);

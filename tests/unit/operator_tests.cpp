@@ -362,7 +362,7 @@ Case linear(at::ScalarType type, std::int64_t n_atoms) {
 }
 
 /// A block with two products, one with one and one with none. Channels that no vector divides.
-Case equivariant_linear(at::ScalarType type, std::int64_t n_atoms, bool of_elements, bool as_rows) {
+Case equivariant_linear(at::ScalarType type, std::int64_t n_atoms, bool of_elements, bool as_rows, bool biased) {
   constexpr std::int64_t n_elements = 4;
   const auto options = at::TensorOptions(type);
   const std::vector<std::int64_t> blocks = {1, 37, 3, 21, 5, 2};  // components and channels
@@ -380,13 +380,14 @@ Case equivariant_linear(at::ScalarType type, std::int64_t n_atoms, bool of_eleme
   std::vector<std::pair<std::int64_t, std::int64_t>> sizes = {{13, 37}, {45, 21}};
   if (!of_elements) sizes.emplace_back(6, 37);
   const Tensor types = at::randint(n_elements - 1, {n_atoms}, at::TensorOptions(at::kLong));  // the last one is absent
-  const std::vector<IValue> rest = {types,
-                                    pair(sizes, 1)[0],
-                                    of_elements ? pair({{6, 37}}, n_elements) : at::empty({0, 2, 0}, options),
-                                    at::randn({of_elements ? n_elements : 1, width}, options),
-                                    blocks,
-                                    products,
-                                    as_rows};
+  const std::vector<IValue> rest = {
+      types,
+      pair(sizes, 1)[0],
+      of_elements ? pair({{6, 37}}, n_elements) : at::empty({0, 2, 0}, options),
+      biased ? at::randn({of_elements ? n_elements : 1, width}, options) : at::empty({0, 0}, options),
+      blocks,
+      products,
+      as_rows};
   expect(rest[1].toTensor().size(1) == own + (of_elements ? 0 : others), "equivariant_linear: values of the matrices");
   const auto input = [&](std::int64_t components, std::int64_t channels) {
     return at::randn({n_atoms, components, channels}, options);
@@ -399,7 +400,7 @@ Case equivariant_linear(at::ScalarType type, std::int64_t n_atoms, bool of_eleme
     };
   };
   return {std::string("equivariant_linear, ") + std::to_string(n_atoms) + " atoms" + (of_elements ? ", elements" : "") +
-              (as_rows ? ", as rows" : ""),
+              (as_rows ? ", as rows" : "") + (biased ? ", biased" : ""),
           {input(1, 13), input(3, 45), input(1, 6)},
           listed("equivariant_linear"),
           listed("equivariant_linear_reference")};
@@ -464,8 +465,9 @@ std::vector<Case> cases(at::ScalarType type) {
   for (const std::int64_t n_atoms : {60, 1, 0}) all.push_back(linear(type, n_atoms));
   for (const bool of_elements : {false, true})
     for (const bool as_rows : {false, true})
-      for (const std::int64_t n_atoms : {300, 1, 0})
-        all.push_back(equivariant_linear(type, n_atoms, of_elements, as_rows));
+      for (const bool biased : {false, true})
+        for (const std::int64_t n_atoms : {300, 1, 0})
+          all.push_back(equivariant_linear(type, n_atoms, of_elements, as_rows, biased));
   for (const std::int64_t n_atoms : {200, 1, 0}) all.push_back(gate(type, n_atoms));
   return all;
 }
@@ -689,6 +691,23 @@ void test_collectives_of_a_device() {
       "sum_over_atoms on a device");
 }
 
+/// On a device a linear layer is a launch for each product, which writes its result where it belongs.
+void test_launches_of_a_linear_layer() {
+  for (const bool as_rows : {false, true}) {
+    const Case each = equivariant_linear(at::kDouble, 5, false, as_rows, false);
+    Tensors inputs;
+    for (const Tensor& input : each.inputs) inputs.push_back(input.to(mlip::testing::emulated_device));
+    each.fused(inputs);
+    const mlip::testing::CountedOperators counted;
+    const Tensors found = each.fused(inputs);
+    const int products =
+        counted["aten::mm"] + counted["aten::bmm"] + counted["aten::addmm_"] + counted["aten::baddbmm_"];
+    expect(products == 3 && counted["aten::zero_"] == 1, each.name + ": three products, and a block without one");
+    expect(counted["aten::empty"] == static_cast<int>(found.size()), each.name + ": no memory but the results'");
+    expect(counted["aten::cat"] == 0 && counted["aten::add"] == 0, each.name + ": in place");
+  }
+}
+
 /// On a GPU the host waits for the number of atoms of each element: once for the same types.
 void test_atoms_by_element() {
   Tensor types = at::arange(12, at::kLong).remainder(3);
@@ -724,5 +743,6 @@ int main() {
   test_lent_rows();
   test_collectives_of_a_device();
   test_atoms_by_element();
+  test_launches_of_a_linear_layer();
   return mlip::testing::report();
 }

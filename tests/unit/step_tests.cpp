@@ -7,7 +7,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -25,6 +24,7 @@
 #include "unit/emulated_device.h"
 #include "unit/emulated_kernels.h"
 #include "unit/expect.h"
+#include "unit/layouts.h"
 #include "unit/two_shells.h"
 
 namespace {
@@ -35,6 +35,9 @@ using mlip::testing::expect_near;
 
 using mlip::testing::CountedOperators;
 using mlip::testing::cutoff;
+using mlip::testing::Layout;
+using mlip::testing::Setup;
+using mlip::testing::Structure;
 using mlip::testing::TestModel;
 using mlip::testing::TwoShells;
 
@@ -42,43 +45,6 @@ using mlip::testing::TwoShells;
 constexpr double sum_tolerance = 1e-12;
 // As many float32 terms, where ghosts are nodes of their own and the model adds in another order.
 constexpr double float32_tolerance = 1e-4;
-
-/// Ghosts whose owners live in the same process: periodic images.
-class ImageExchange : public mlip::Exchange {
- public:
-  std::vector<std::int64_t> owner_of_ghost;
-  int n_gathered = 0;
-
-  void gather(const mlip::FeatureRows& rows) override {
-    ++n_gathered;
-    visit(rows, [](auto& ghost, auto& owner) { ghost = owner; });
-  }
-  void scatter_add(const mlip::FeatureRows& rows) override {
-    visit(rows, [](auto& ghost, auto& owner) { owner += ghost; });
-  }
-  void sum(double*, std::int64_t) override {}  // one rank
-
- private:
-  template <typename Body>
-  void visit(const mlip::FeatureRows& rows, Body&& body) {
-    const auto with_type = [&](auto* values) {
-      for (std::size_t k = 0; k < owner_of_ghost.size(); ++k) body(values[rows.n_owned + k], values[owner_of_ghost[k]]);
-    };
-    if (rows.precision == mlip::Precision::float32)
-      with_type(static_cast<float*>(rows.data));
-    else
-      with_type(static_cast<double*>(rows.data));
-  }
-};
-
-struct Structure {
-  std::string name;
-  std::vector<double> positions;  // [n_atoms, 3] Å
-  std::array<double, 9> cell;
-  std::array<bool, 3> periodic;
-
-  std::int64_t n_atoms() const { return static_cast<std::int64_t>(positions.size() / 3); }
-};
 
 std::vector<Structure> structures() {
   unsigned state = 3;
@@ -101,48 +67,11 @@ std::vector<Structure> structures() {
           {"no atoms", {}, none, {false, false, false}}};
 }
 
-/// How an engine sets up the same edges.
-enum class Layout {
-  images,  ///< atoms and shifts (NeighbourList)
-  folded,  ///< ghosts as atoms, folded onto their owners' nodes (LAMMPS on one rank)
-  ghosts   ///< ghosts as atoms and nodes (LAMMPS on several ranks), with an exchange
-};
-
-struct Setup {
-  mlip::CandidateEdges candidates;
-  std::vector<std::int64_t> node_types;
-  std::vector<double> positions;  // of owned atoms and ghosts, Å
-  ImageExchange exchange;
-};
-
+/// Its atoms are of two types.
 Setup set_up(const Structure& structure, Layout layout, mlip::NeighbourList& list) {
-  Setup setup;
-  setup.positions = structure.positions;
-  const std::int64_t n_atoms = structure.n_atoms();
-  for (std::int64_t atom = 0; atom < n_atoms; ++atom) setup.node_types.push_back(atom % 2);
-  list.update(structure.positions.data(), n_atoms, structure.cell, structure.periodic, cutoff);
-  setup.candidates = list.candidates();
-  if (layout == Layout::images || setup.candidates.images.empty()) return setup;
-
-  std::map<std::pair<int, int>, int> ghost_of;
-  auto& candidates = setup.candidates;
-  for (std::size_t k = 0; k < candidates.neighbours.size(); ++k) {
-    const int owner = candidates.neighbours[k];
-    const auto& shift = candidates.shifts[candidates.images[k]];
-    if (shift == std::array<double, 3>{}) continue;
-    const auto [ghost, is_new] =
-        ghost_of.try_emplace({owner, candidates.images[k]}, static_cast<int>(candidates.node_of.size()));
-    candidates.neighbours[k] = ghost->second;
-    if (!is_new) continue;
-    for (int axis = 0; axis < 3; ++axis) setup.positions.push_back(structure.positions[3 * owner + axis] + shift[axis]);
-    candidates.node_of.push_back(layout == Layout::folded ? owner : static_cast<int>(setup.node_types.size()));
-    if (layout == Layout::folded) continue;
-    setup.node_types.push_back(setup.node_types[owner]);
-    setup.exchange.owner_of_ghost.push_back(owner);
-  }
-  candidates.images.clear();
-  candidates.shifts.clear();
-  return setup;
+  std::vector<std::int64_t> types;
+  for (std::int64_t atom = 0; atom < structure.n_atoms(); ++atom) types.push_back(atom % 2);
+  return mlip::testing::set_up(structure, std::move(types), cutoff, layout, list);
 }
 
 constexpr mlip::StepRequest everything{true, true, true, true, true, true};
@@ -223,7 +152,7 @@ void test_device_equals_host() {
           for (double& x : setup.positions) x *= 1.002;
         }
         if (layout == Layout::ghosts && structure.periodic[0])
-          expect(setup.exchange.n_gathered > 0 && !setup.exchange.owner_of_ghost.empty(), what + ": ghosts took part");
+          expect(setup.exchange.n_gathered > 0 && setup.exchange.n_ghosts() > 0, what + ": ghosts took part");
         expect(on_device.backend->edges_sorted, what + ": edges stand centre by centre");
       }
     }

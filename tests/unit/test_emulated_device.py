@@ -4,6 +4,11 @@ once:
 
     python tests/unit/test_emulated_device.py kernels|torch FILE.mlip.pt ...
 
+Steps as engines take them, alone and with ghosts as several ranks have them, and how many operators torch dispatches in
+one, as on a GPU:
+
+    python tests/unit/test_emulated_device.py steps kernels|torch FILE.mlip.pt ...
+
 And the trace from which a file for a GPU is compiled (`--backend aotinductor --device cuda`), which is all of that work
 that needs no GPU:
 
@@ -13,8 +18,11 @@ that needs no GPU:
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +31,7 @@ import numpy as np
 import pytest
 import torch
 from ase.neighborlist import neighbor_list
+from torch.profiler import ProfilerActivity, profile
 
 import mlip_deploy
 from mlip_deploy.artifact.reader import Artifact
@@ -92,6 +101,33 @@ def compare_files(kernels: bool, paths: list[str]) -> None:
             assert difference < AGREEMENT[dtype], name
 
 
+def compare_steps(kernels: bool, paths: list[str]) -> None:
+    """Energies, forces and virials of a step, energies alone, with ghosts and without: on the device and on the CPU."""
+    start_device(kernels)
+    step = torch.ops.mlip_gpu_emulator.step
+    for path in paths:
+        contract = Artifact(path).contract
+        structures = [structure.atoms() for structure in Artifact(path).fixtures().structures]
+        atoms = max(structures, key=lambda atoms: (atoms.pbc.all(), len(atoms)))
+        assert atoms.pbc.all(), "no ghosts"
+        types = torch.tensor(contract.types_of(atoms.get_chemical_symbols()))
+        structure = torch.tensor(atoms.positions), types, torch.tensor(atoms.cell.array), bool(atoms.pbc.all())
+        for ghosts in (False, True):
+            for only_energies in (False, True):
+                expected, found = (step(path, on, *structure, ghosts, only_energies) for on in (False, True))
+                for name, a, b in zip(("energies", "forces", "virial"), found, expected, strict=False):
+                    difference = float((a - b).abs().max() / b.abs().max())
+                    print(f"{path}: {name} differ by {difference:.1e}{' with ghosts' if ghosts else ''}")
+                    assert difference < AGREEMENT[contract.dtype], name
+                assert only_energies or float(expected[1].abs().max()) > 1e-3, "no forces"
+        step(path, True, *structure, False, False)
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            step(path, True, *structure, False, False)
+        called = Counter(event.name for event in profiled.events() if event.name.startswith(("aten::", "mlip::")))
+        del called["aten::_copy_from"]  # a copy's second name on devices that are not torch's own
+        print(f"{path}: {called.total()} operators in a step of {len(atoms)} atoms:", *called.most_common(), sep="\n  ")
+
+
 def compare_trace(family: str, checkpoint: str, name: str) -> None:
     """The trace made on the device, with other numbers of atoms and edges than those it was made with."""
     start_device(kernels=True)
@@ -120,6 +156,8 @@ def compare_trace(family: str, checkpoint: str, name: str) -> None:
 def main() -> None:
     if sys.argv[1] == "trace":
         compare_trace(*sys.argv[2:])
+    elif sys.argv[1] == "steps":
+        compare_steps(sys.argv[2] == "kernels", sys.argv[3:])
     else:
         compare_files(sys.argv[1] == "kernels", sys.argv[2:])
     # autograd's thread for the device may ask for the interpreter when that is gone already, which ends the process.
@@ -137,6 +175,40 @@ def run(*arguments: str | Path) -> str:
 def test_models_give_the_same_on_another_device(kernels: str, artifacts, toy_halo: Path) -> None:
     printed = run(kernels, artifacts.tiny("float32"), toy_halo)
     assert printed.count("gradients differ by") == 2
+
+
+# In a step of the fused SevenNet that tests share: it has 3 layers. Fewer are better.
+MOST_OPERATORS = 285
+
+
+@pytest.mark.parametrize("kernels", ["kernels", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps_are_the_same_on_another_device(kernels: str, dtype: str, artifacts) -> None:
+    printed = run("steps", kernels, artifacts.tiny(dtype))
+    assert printed.count("forces differ by") == 2
+    assert printed.count("energies differ by") == 4
+    if kernels == "kernels":
+        assert "mlip::" not in printed, "an operator by torch's dispatcher"
+    if kernels == "kernels" and dtype == "float32":  # with a radial table in place of the networks
+        (count,) = re.findall(r"(\d+) operators in a step", printed)
+        assert int(count) <= MOST_OPERATORS, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "kind"), [("nequip", "nequip"), ("nequip", "allegro"), ("nequix", "nequix")])
+def test_steps_of_other_families(family: str, kind: str, tmp_path: Path) -> None:
+    if not find_spec(kind):  # and no import: nequix's needs JAX, its adapter does not
+        pytest.skip(f"{kind} is not installed")
+    import nequip_models
+    from models import tiny_nequix_checkpoint
+
+    if family == "nequix":
+        checkpoint = tiny_nequix_checkpoint(tmp_path / "model.pt")
+    else:
+        checkpoint = nequip_models.write(kind, tmp_path / "model.ckpt")
+    mlip_deploy.export(family, checkpoint, tmp_path / "model.mlip.pt", dtype="float64", trust_checkpoint=True)
+    printed = run("steps", "kernels", tmp_path / "model.mlip.pt")
+    assert printed.count("forces differ by") == 2
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import mlip_deploy
 from mlip_deploy.environment.gpus import run_time_compiler
+from mlip_deploy.exporters.layers.equivariant import ACTIVATIONS
 from mlip_deploy.operators import load_operators
 
 load_operators()
@@ -29,6 +30,8 @@ EMULATED = torch.ops.mlip_gpu_emulator
 
 # Sums of a few hundred products of numbers of order one, in another order than the reference's.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
+# One factor each and a sum of five; e^x is rounded otherwise than in torch's activations.
+GATE_TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-5}
 # An architecture of each generation that torch 2.13 has code for.
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
@@ -199,6 +202,74 @@ def test_edge_harmonics(dtype: torch.dtype, l_max: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-12)
 
 
+def gate_arguments(
+    n_atoms: int, dtype: torch.dtype, activations: list[int], channels: int, seed: int = 0
+) -> tuple[list[torch.Tensor], list[int], list[float]]:
+    """Inputs, pieces and factors: scalars and gates of each activation, for values of l = 1 and 2, in turn.
+
+    All channels of the first input are gates; some gate nothing, and one range gates values of both kinds.
+    """
+    random = torch.Generator().manual_seed(seed)
+    sizes = [(1, channels * (len(activations) + 1)), (3, channels * len(activations) + 2), (5, channels)]
+    inputs = [3 * torch.randn(n_atoms, *size, generator=random, dtype=torch.float64).to(dtype) for size in sizes]
+    pieces, factors = [], []
+    for k, activation in enumerate(activations):
+        place = channels * (len(activations) - 1 - k)
+        pieces += [activation, channels, 0, channels * k, -1, 0, 0, place]
+        factors.append(1.0 + 0.3 * k)
+    for k, activation in enumerate(activations):
+        pieces += [activation, channels, 0, channels * k, 1, 2 + channels * k, 1, channels * k]
+        factors.append(1.7 - 0.2 * k)
+    pieces += [activations[0], channels, 0, 0, 2, 0, 2, 0]
+    return inputs, pieces, [*factors, -0.6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@settings(max_examples=15, deadline=None)
+@given(
+    n_atoms=st.integers(0, 5),
+    channels=st.sampled_from([1, 7, 32, 50]),
+    activations=st.sampled_from([[0, 1, 2, 3, 4, 5], [1], [2, 4]]),
+    seed=st.integers(0, 1000),
+)
+def test_gate(dtype, n_atoms, channels, activations, seed) -> None:
+    inputs, *rest = gate_arguments(n_atoms, dtype, activations, channels, seed)
+    tracked = [one.clone().requires_grad_() for one in inputs]
+    wanted = torch.ops.mlip.gate_reference(tracked, *rest)
+    upstream = [torch.cos(torch.arange(t.numel(), dtype=dtype)).reshape(t.shape) for t in wanted]
+    total = sum((a * b).sum() for a, b in zip(wanted, upstream, strict=True))
+    slopes = torch.autograd.grad(total, tracked)
+    found = [*EMULATED.gate(inputs, *rest), *EMULATED.gate_backward(upstream, inputs, *rest)]
+    for a, b in zip(found, [*(one.detach() for one in wanted), *slopes], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=GATE_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("number", range(len(ACTIVATIONS)))
+def test_activations_of_a_gate_anywhere(number: int, dtype: torch.dtype) -> None:
+    """Also where e^x is no finite number, with the slope; not-a-number stays one. The CPU's bound of test_gate.py."""
+    places = torch.tensor([0.0, 1e-4, 0.01, 0.3, 1.0, 5.0, 20.0, 90.0, 720.0, 1e4], dtype=dtype)
+    x = torch.cat([places, -places]).reshape(1, 1, -1)
+    pieces = [number, x.numel(), 0, 0, -1, 0, 0, 0]
+    (found,) = EMULATED.gate([x], pieces, [1.0])
+    (slope,) = EMULATED.gate_backward([torch.ones_like(x)], [x], pieces, [1.0])
+    exact = x.double().requires_grad_()
+    expected = ACTIVATIONS[number](exact)
+    bound = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected.detach(), rtol=bound, atol=bound)
+    torch.testing.assert_close(slope.double(), torch.autograd.grad(expected.sum(), exact)[0], rtol=bound, atol=bound)
+    nowhere = torch.full([1, 1, 33], torch.nan, dtype=dtype)
+    assert EMULATED.gate([nowhere], [number, 33, 0, 0, -1, 0, 0, 0], [1.0])[0].isnan().all()
+
+
+def test_other_factors_of_a_gate_are_seen() -> None:
+    """They are constants of the code, which is remembered."""
+    x = torch.ones(2, 1, 4)
+    for factor in (1.0, 2.0, 1.0):
+        (found,) = EMULATED.gate([x], [0, 4, 0, 0, -1, 0, 0, 0], [factor])
+        assert torch.equal(found, factor * x)
+
+
 def polynomial(
     n_atoms: int, channels: int, degree: int, n_outputs: int, dtype: torch.dtype, seed: int
 ) -> tuple[torch.Tensor, ...]:
@@ -263,13 +334,15 @@ def sources(dtype: torch.dtype) -> list[str]:
     EMULATED.edge_harmonics(vectors(dtype), 3)
     found.append(EMULATED.last_source())
     EMULATED.symmetric_contraction(*polynomial(2, 16, 3, 2, dtype, 0))
+    found.append(EMULATED.last_source())
+    EMULATED.gate(*gate_arguments(2, dtype, [*range(len(ACTIVATIONS))], 17))
     return [*found, EMULATED.last_source(), EMULATED.edges_source(dtype == torch.float32)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
     texts = {*sources(torch.float32), *sources(torch.float64)}
-    assert len(texts) == 10
+    assert len(texts) == 12
     for text in texts:
         assert len(machine_code(text, architecture)) > 1000
 
@@ -339,8 +412,8 @@ def test_gpus_that_the_compiler_does_not_know_yet() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_float32_kernels_compute_in_float32(dtype: torch.dtype) -> None:
     """GPUs for workstations do float64 at a 64th of the rate. The harmonics, once per edge, are meant to be in it."""
-    convolutions = sources(dtype)[:2]
-    for text in convolutions:
+    *convolutions, _, _, gate, _ = sources(dtype)
+    for text in (*convolutions, gate):
         wide = re.findall(r"\.f64\b", machine_code(text, "sm_999").decode())
         assert bool(wide) == (dtype == torch.float64)
 

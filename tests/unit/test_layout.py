@@ -19,7 +19,7 @@ ALLOWED = {
     "operators/edge_tensor_product": {"core", "gpu", "operators"},
     "operators/environment_product": {"operators"},
     "operators/equivariant_linear": {"core", "operators"},
-    "operators/gate": {"core", "operators"},
+    "operators/gate": {"core", "gpu", "operators"},
     "operators/long_range_pairs": {"operators"},
     "operators/neighbour_attention": {"operators"},
     "operators/so2_convolution": {"operators"},

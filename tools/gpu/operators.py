@@ -127,6 +127,17 @@ def contraction_agrees(dtype: torch.dtype) -> str:
     return compare(both(DEVICE), both(torch.device("cpu")), TOLERANCE[dtype])
 
 
+def gate_agrees(dtype: torch.dtype) -> str:
+    pieces, factors = [1, 32, 0, 0, -1, 0, 0, 0, 3, 32, 0, 32, 1, 0, 1, 0], [1.7, 1.2]
+    inputs = [normal(5000, 1, 64, seed=6).to(dtype), normal(5000, 3, 32, seed=7).to(dtype)]
+
+    def both(blocks: list[Tensor]) -> list[Tensor]:
+        outputs = MLIP.gate(blocks, pieces, factors)
+        return [*outputs, *MLIP.gate_backward(upstream(outputs), blocks, pieces, factors)]
+
+    return compare(both(moved(inputs, DEVICE)), both(inputs), TOLERANCE[dtype])
+
+
 def with_gradients(operator: Any, inputs: Sequence[Tensor], constants: Sequence[Any], as_list: bool) -> list[Tensor]:
     """Results of an operator that has no kernels for GPUs, and gradients of its inputs."""
     leaves = [one.clone().requires_grad_() for one in inputs]
@@ -162,12 +173,6 @@ def without_kernels() -> dict[str, tuple[Any, list[Tensor], list[Any], bool]]:
             MLIP.equivariant_linear,
             [normal(300, 1, 64, seed=6), normal(300, 3, 40, seed=7)],
             [types, matrices, of_elements, normal(7, 48 + 3 * 32, seed=10), blocks, products, False],
-            True,
-        ),
-        "gate": (
-            MLIP.gate,
-            [normal(300, 1, 64, seed=6), normal(300, 3, 32, seed=7)],
-            [[0, 32, 0, 0, -1, 0, 0, 0, 1, 32, 0, 32, 1, 0, 1, 0], [1.7, 1.2]],
             True,
         ),
         "environment product": (
@@ -265,6 +270,7 @@ def cases(quick: bool) -> list[tuple[str, Callable[[], str]]]:
         for l_max in (2,) if quick else (0, 2, 3, 4):
             found.append((f"harmonics {name} to {l_max}", lambda d=dtype, n=l_max: harmonics_agree(d, n)))
         found.append((f"symmetric contraction {name}", lambda d=dtype: contraction_agrees(d)))
+        found.append((f"gate {name}", lambda d=dtype: gate_agrees(d)))
         for operator, call in without_kernels().items():
             found.append((f"{operator} {name}", lambda d=dtype, c=call: falls_back(d, *c)))
     return [

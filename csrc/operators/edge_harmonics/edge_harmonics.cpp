@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "core/native_operator.h"
-#include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_harmonics/edge_harmonics_recurrences.h"
 #include "operators/edge_harmonics/edge_harmonics_shared.h"
@@ -130,7 +129,7 @@ class EdgeHarmonics : public torch::autograd::Function<EdgeHarmonics> {
 };
 
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& vectors, std::int64_t l_max) {
-  if (!vectors.is_cpu() && !gpu::has_kernels(vectors.device())) return reference(vectors, l_max);
+  if (!has_own_kernels(vectors.device())) return reference(vectors, l_max);
   const auto outputs = EdgeHarmonics::apply(vectors, l_max);
   return {outputs[0], outputs[1]};
 }
@@ -142,13 +141,15 @@ class NativeEdgeHarmonics : public NativeOperator {
   explicit NativeEdgeHarmonics(std::int64_t l_max) : l_max_(l_max) {}
 
   Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
-    auto [distances, harmonics] = forward_cpu(inputs[0], l_max_);
+    auto [distances, harmonics] = (inputs[0].is_cpu() ? forward_cpu : gpu::edge_harmonics)(inputs[0], l_max_);
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return {std::move(distances), std::move(harmonics)};
   }
 
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
-    add_gradient(sums[0], backward_cpu(gradients[0], gradients[1], kept.tensors[0], l_max_));
+    const Tensor& vectors = kept.tensors[0];
+    const auto pass = vectors.is_cpu() ? backward_cpu : gpu::edge_harmonics_backward;
+    add_gradient(sums[0], pass(gradients[0], gradients[1], vectors, l_max_));
   }
 
   std::size_t n_outputs() const override { return 2; }
@@ -158,7 +159,9 @@ class NativeEdgeHarmonics : public NativeOperator {
 };
 
 const RegisterNative native("mlip::edge_harmonics",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                            [](const std::vector<c10::IValue>& arguments,
+                               at::Device device) -> std::unique_ptr<NativeOperator> {
+                              if (!has_own_kernels(device)) return nullptr;
                               if (!arguments[0].isNone() || arguments[1].isNone()) return nullptr;
                               return std::make_unique<NativeEdgeHarmonics>(arguments[1].toInt());
                             });

@@ -1,5 +1,6 @@
-// GPU kernels of `mlip::edge_harmonics`: a thread for each edge. Compiled at run time behind the recurrences of
-// edge_harmonics_recurrences.h and what edge_harmonics_gpu.cpp writes: `real`, `l_max`, and `harmonic_norm`.
+// GPU kernels of `mlip::edge_harmonics`: a thread for each edge. Compiled at run time behind gpu/warp.cu, the
+// recurrences of edge_harmonics_recurrences.h and what edge_harmonics_gpu.cpp writes: `real`, `l_max`, and
+// `harmonic_norm`.
 
 struct EdgeHarmonicsArguments {
   long long n_edges;
@@ -17,10 +18,6 @@ constexpr int n_harmonics = (l_max + 1) * (l_max + 1);
 struct SquareRoot {
   __device__ double operator()(double value) const { return sqrt(value); }
 };
-
-__device__ __forceinline__ long long thread_index() {
-  return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
 }  // namespace
 
 extern "C" __global__ void harmonics_of_edges(const EdgeHarmonicsArguments a) {

@@ -26,8 +26,8 @@ struct Arguments {
 };
 
 std::string source(at::ScalarType type, std::int64_t l_max) {
-  std::string text = edge_harmonics_recurrences_text;
-  text += real_type(type);
+  std::string text = warp_text;
+  text += edge_harmonics_recurrences_text + real_type(type);
   text += "constexpr int l_max = " + std::to_string(l_max) + ";\n__constant__ const double harmonic_norm[] = {";
   const auto norms = harmonic_norms();
   for (int k = 0; k < (l_max + 1) * (l_max + 1); ++k) {

@@ -35,7 +35,6 @@
 #include <limits>
 
 #include "core/native_operator.h"
-#include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
@@ -334,7 +333,7 @@ std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmo
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step,
                                      const std::optional<Tensor>& table_of_edge) {
-  if (!features.is_cpu() && !gpu::has_kernels(features.device()))
+  if (!has_own_kernels(features.device()))
     return reference(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
                      table_of_edge);
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
@@ -352,8 +351,9 @@ class NativeEdgeTensorProduct : public NativeOperator {
   }
 
   Tensors forward(Tensors inputs, std::int64_t n_owned, Kept* kept) const override {
-    Tensors outputs = forward_cpu(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_,
-                                  step_, table_of_edge(inputs));
+    const auto pass = inputs[0].is_cpu() ? forward_cpu : gpu::edge_tensor_product;
+    Tensors outputs = pass(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_, step_,
+                           table_of_edge(inputs));
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return outputs;
   }
@@ -361,8 +361,9 @@ class NativeEdgeTensorProduct : public NativeOperator {
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
                 Tensors& sums) const override {
     const Tensors& inputs = kept.tensors;
-    auto [features, harmonics, radial] = backward_cpu(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
-                                                      coefficients_, table_, step_, wanted[0], table_of_edge(inputs));
+    const auto pass = inputs[0].is_cpu() ? backward_cpu : gpu::edge_tensor_product_backward;
+    auto [features, harmonics, radial] = pass(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
+                                              coefficients_, table_, step_, wanted[0], table_of_edge(inputs));
     if (wanted[0]) add_gradient(sums[0], std::move(features));
     if (wanted[1]) add_gradient(sums[1], std::move(harmonics));
     if (wanted[2]) add_gradient(sums[2], std::move(radial));
@@ -383,7 +384,9 @@ class NativeEdgeTensorProduct : public NativeOperator {
 };
 
 const RegisterNative native("mlip::edge_tensor_product",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                            [](const std::vector<c10::IValue>& arguments,
+                               at::Device device) -> std::unique_ptr<NativeOperator> {
+                              if (!has_own_kernels(device)) return nullptr;
                               for (std::size_t k = 0; k < arguments.size(); ++k)
                                 if (arguments[k].isNone() != (k < 5 || k == 9)) return nullptr;
                               return std::make_unique<NativeEdgeTensorProduct>(

@@ -4,7 +4,6 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <string>
@@ -31,12 +30,7 @@ struct Description {
   const double* coefficients;  ///< [n1, n2, n3] of each path, one after the other
   double step;                 ///< Å, of the table
 
-  /// In hexadecimal, which is exact.
-  std::string number(double value) const {
-    char text[40];
-    std::snprintf(text, sizeof text, type == at::kFloat ? "%af" : "%a", value);
-    return std::string("real(") + text + ")";
-  }
+  std::string number(double value) const { return real_number(value, type); }
 };
 
 /// A block of node features and the numbers of the paths that read it.
@@ -63,10 +57,6 @@ std::vector<FeatureBlock> feature_blocks(const EdgeTensorProductPlan& plan) {
     block->paths.push_back(p);
   }
   return blocks;
-}
-
-std::string constant(const char* name, std::int64_t value) {
-  return std::string("  static constexpr int ") + name + " = " + std::to_string(value) + ";\n";
 }
 
 /// A function of a path: one line `target[...] += C * a[...] * b[...]` for each coefficient that is not zero.

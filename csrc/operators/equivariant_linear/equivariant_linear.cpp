@@ -15,8 +15,9 @@
 //   values]
 //
 // A matrix meets every component alike. On the CPU a kernel of ours multiplies (see equivariant_linear_kernels.h), the
-// results of several products are added up in place, and threads share the atoms. Other devices compute the same from
-// torch's own operators, which is also the reference that the tests use: `mlip::equivariant_linear_reference`.
+// results of several products are added up in place, and threads share the atoms. Other devices call torch's products
+// of matrices, which add up in place likewise (see products_of_torch.h). The tests use a reference that autograd
+// differentiates, `mlip::equivariant_linear_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -27,100 +28,15 @@
 #include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/equivariant_linear/equivariant_linear_kernels.h"
+#include "operators/equivariant_linear/equivariant_linear_plan.h"
+#include "operators/equivariant_linear/products_of_torch.h"
 #include "operators/instruction_sets.h"
-#include "operators/tracing.h"
 
 namespace mlip {
 namespace {
 
 using at::Tensor;
-
-/// The integers of a call, unpacked and checked.
-struct Plan {
-  struct Block {
-    std::int64_t components, channels;
-    std::int64_t first;  ///< value in a row
-    std::int64_t size() const { return components * channels; }
-  };
-  struct Product {
-    std::int64_t input, block;
-    bool of_element;
-    std::int64_t channels_in;
-    std::int64_t first;  ///< value of the matrix among those of its kind
-  };
-  std::vector<Block> blocks;
-  std::vector<Product> products;
-  std::int64_t n_inputs;   ///< at the least
-  std::int64_t width = 0;  ///< values of all blocks
-
-  Plan(at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, std::int64_t n_inputs, const Tensor& matrices,
-       const Tensor& element_matrices, const Tensor& bias)
-      : n_inputs(n_inputs) {
-    TORCH_CHECK(packed_blocks.size() % 2 == 0 && packed_products.size() % 4 == 0,
-                "equivariant_linear: blocks are two numbers each and products four, found ", packed_blocks.size(),
-                " and ", packed_products.size());
-    for (std::size_t k = 0; k < packed_blocks.size(); k += 2) {
-      TORCH_CHECK(packed_blocks[k] > 0 && packed_blocks[k + 1] > 0, "equivariant_linear: a block is empty");
-      blocks.push_back({packed_blocks[k], packed_blocks[k + 1], width});
-      width += blocks.back().size();
-    }
-    std::int64_t n_values[] = {0, 0};
-    for (std::size_t k = 0; k < packed_products.size(); k += 4) {
-      const std::int64_t* row = packed_products.data() + k;
-      TORCH_CHECK(row[0] >= 0 && row[0] < n_inputs && row[1] >= 0 &&
-                      row[1] < static_cast<std::int64_t>(blocks.size()) && (row[2] == 0 || row[2] == 1) && row[3] > 0,
-                  "equivariant_linear: product ", k / 4, " does not fit ", n_inputs, " inputs and ", blocks.size(),
-                  " blocks");
-      products.push_back({row[0], row[1], row[2] == 1, row[3], n_values[row[2]]});
-      n_values[row[2]] += row[3] * blocks[row[1]].channels;
-    }
-    TORCH_CHECK(matrices.dim() == 2 && matrices.size(0) == 2 && matrices.size(1) == n_values[0],
-                "equivariant_linear: expected matrices [2, ", n_values[0], "], found ", matrices.sizes());
-    TORCH_CHECK(n_values[1] == 0 || (element_matrices.dim() == 3 && element_matrices.size(1) == 2 &&
-                                     element_matrices.size(2) == n_values[1]),
-                "equivariant_linear: expected matrices of elements [n_elements, 2, ", n_values[1], "], found ",
-                element_matrices.sizes());
-    TORCH_CHECK(bias.dim() == 2 && (bias.size(0) == 0 || bias.size(1) == width),
-                "equivariant_linear: expected a bias [0, 0] or [1 or n_elements, ", width, "], found ", bias.sizes());
-  }
-
-  bool of_elements() const {
-    return std::any_of(products.begin(), products.end(), [](const Product& product) { return product.of_element; });
-  }
-
-  /// Of the gradients of the outputs. @throws c10::Error when shapes or types do not fit.
-  void check_gradients(at::TensorList gradients, bool as_rows, const Tensor& matrices) const {
-    TORCH_CHECK(gradients.size() == (as_rows ? 1 : blocks.size()) && !gradients.empty(),
-                "equivariant_linear_backward: ", gradients.size(), " gradients for ", blocks.size(), " blocks",
-                as_rows ? " as rows" : "");
-    for (std::size_t b = 0; b < gradients.size(); ++b)
-      TORCH_CHECK(gradients[b].numel() == gradients[0].size(0) * (as_rows ? width : blocks[b].size()) &&
-                      gradients[b].scalar_type() == matrices.scalar_type(),
-                  "equivariant_linear_backward: gradient ", b, " has the wrong shape or type");
-  }
-
-  static void check_types(const Tensor& types) {
-    TORCH_CHECK(types.dim() == 1 && types.scalar_type() == at::kLong,
-                "equivariant_linear: expected types int64 [n_atoms] or [0], found ", types.scalar_type(), " ",
-                types.sizes());
-  }
-
-  void check_inputs(at::TensorList inputs, const Tensor& types, const Tensor& matrices) const {
-    check_types(types);
-    TORCH_CHECK(!inputs.empty() && static_cast<std::int64_t>(inputs.size()) >= n_inputs,
-                "equivariant_linear: ", inputs.size(), " inputs, expected ", n_inputs);
-    for (const Tensor& input : inputs)
-      TORCH_CHECK(input.dim() == 3 && input.sym_size(0) == inputs[0].sym_size(0) &&
-                      input.scalar_type() == matrices.scalar_type() && input.is_floating_point(),
-                  "equivariant_linear: expected inputs [n_atoms, components, channels] of the matrices' type, found ",
-                  input.scalar_type(), " ", input.sizes());
-    for (const Product& product : products)
-      TORCH_CHECK(fixed_size(inputs[product.input], 1) == blocks[product.block].components &&
-                      fixed_size(inputs[product.input], 2) == product.channels_in,
-                  "equivariant_linear: input ", product.input, " is ", inputs[product.input].sizes(),
-                  ", expected [n_atoms, ", blocks[product.block].components, ", ", product.channels_in, "]");
-  }
-};
+using Plan = EquivariantLinearPlan;
 
 // ---- reference -----------------------------------------------------------------------------------------------
 
@@ -294,31 +210,62 @@ std::vector<Side<T>> sides_of_blocks(const Plan& plan, const std::vector<Tensor>
   return sides;
 }
 
-std::vector<Tensor> forward_of(const Plan& plan, at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+void forward_on_cpu(const Plan& plan, at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                    const Tensor& element_matrices, const Tensor& bias, bool as_rows, std::vector<Tensor>& outputs) {
+  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear", [&] {
+    std::vector<Side<scalar_t>> from;
+    for (const Tensor& input : inputs) {
+      const std::int64_t size = input.size(1) * input.size(2);
+      from.push_back({input.data_ptr<scalar_t>(), size, size});
+    }
+    Pass<scalar_t>(plan, false, types, matrices, element_matrices, bias, inputs[0].size(0))
+        .run(from, sides_of_blocks<scalar_t>(plan, outputs, as_rows));
+  });
+}
+
+/// @param sums dense; undefined for those that nobody wants
+/// @param written whether a sum holds something that products are added to
+void backward_on_cpu(const Plan& plan, const std::vector<Tensor>& gradients, const Tensor& types,
+                     const Tensor& matrices, const Tensor& element_matrices, const Tensor& no_bias, bool as_rows,
+                     const std::vector<Tensor>& sums, const std::vector<bool>& written) {
+  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear_backward", [&] {
+    std::vector<Side<scalar_t>> to;
+    for (std::size_t k = 0; k < sums.size(); ++k) {
+      const std::int64_t size = sums[k].defined() ? sums[k].size(1) * sums[k].size(2) : 0;
+      to.push_back({sums[k].defined() ? sums[k].data_ptr<scalar_t>() : nullptr, size, size, written[k]});
+    }
+    Pass<scalar_t>(plan, true, types, matrices, element_matrices, no_bias, gradients[0].size(0))
+        .run(sides_of_blocks<scalar_t>(plan, gradients, as_rows), to);
+  });
+}
+
+// ---- any device ----------------------------------------------------------------------------------------------
+
+std::vector<Tensor> dense(at::TensorList tensors) {
+  std::vector<Tensor> result;
+  for (const Tensor& tensor : tensors) result.push_back(tensor.contiguous());
+  return result;
+}
+
+std::vector<Tensor> forward_of(const Plan& plan, at::TensorList given, const Tensor& types, const Tensor& matrices,
                                const Tensor& element_matrices, const Tensor& bias, bool as_rows) {
-  plan.check_inputs(inputs, types, matrices);
+  plan.check_inputs(given, types, matrices);
+  const std::vector<Tensor> inputs = dense(given);
   const std::int64_t n_atoms = inputs[0].size(0);
   std::vector<Tensor> outputs;
   if (as_rows) outputs.push_back(at::empty({n_atoms, plan.width}, inputs[0].options()));
   for (std::size_t b = 0; !as_rows && b < plan.blocks.size(); ++b)
     outputs.push_back(at::empty({n_atoms, plan.blocks[b].components, plan.blocks[b].channels}, inputs[0].options()));
-  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear", [&] {
-    std::vector<Tensor> dense;
-    std::vector<Side<scalar_t>> from;
-    for (const Tensor& input : inputs) {
-      dense.push_back(input.contiguous());
-      const std::int64_t size = input.size(1) * input.size(2);
-      from.push_back({dense.back().data_ptr<scalar_t>(), size, size});
-    }
-    Pass<scalar_t>(plan, false, types, matrices, element_matrices, bias, n_atoms)
-        .run(from, sides_of_blocks<scalar_t>(plan, outputs, as_rows));
-  });
+  if (matrices.is_cpu())
+    forward_on_cpu(plan, inputs, types, matrices, element_matrices, bias, as_rows, outputs);
+  else
+    forward_of_torch(plan, inputs, types, matrices, element_matrices, bias, as_rows, outputs);
   return outputs;
 }
 
-std::vector<Tensor> forward_cpu(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
-                                const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
-                                at::IntArrayRef packed_products, bool as_rows) {
+std::vector<Tensor> forward(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
+                            const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef packed_blocks,
+                            at::IntArrayRef packed_products, bool as_rows) {
   const Plan plan(packed_blocks, packed_products, static_cast<std::int64_t>(inputs.size()), matrices, element_matrices,
                   bias);
   return forward_of(plan, inputs, types, matrices, element_matrices, bias, as_rows);
@@ -332,28 +279,21 @@ void backward_of(const Plan& plan, at::TensorList gradients, at::IntArrayRef wan
                  bool as_rows, std::vector<Tensor>& sums) {
   Plan::check_types(types);
   plan.check_gradients(gradients, as_rows, matrices);
-  const std::int64_t n_atoms = gradients[0].size(0);
-  AT_DISPATCH_FLOATING_TYPES(matrices.scalar_type(), "equivariant_linear_backward", [&] {
-    std::vector<Tensor> dense;
-    for (const Tensor& gradient : gradients) dense.push_back(gradient.contiguous());
-    std::vector<Side<scalar_t>> to;
-    for (std::size_t k = 0; k < sums.size(); ++k)
-      to.push_back({nullptr, input_sizes[2 * k] * input_sizes[2 * k + 1], input_sizes[2 * k] * input_sizes[2 * k + 1]});
-    for (const std::int64_t k : wanted) {
-      to[k].written = sums[k].defined();
-      if (!sums[k].defined())
-        sums[k] = at::empty({n_atoms, input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options());
-      to[k].data = sums[k].template data_ptr<scalar_t>();
-    }
-    Pass<scalar_t>(plan, true, types, matrices, element_matrices, no_bias, n_atoms)
-        .run(sides_of_blocks<scalar_t>(plan, dense, as_rows), to);
-  });
+  std::vector<bool> written;
+  for (const Tensor& sum : sums) written.push_back(sum.defined());
+  for (const std::int64_t k : wanted)
+    if (!sums[k].defined())
+      sums[k] = at::empty({gradients[0].size(0), input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options());
+  if (matrices.is_cpu())
+    backward_on_cpu(plan, dense(gradients), types, matrices, element_matrices, no_bias, as_rows, sums, written);
+  else
+    backward_of_torch(plan, dense(gradients), types, matrices, element_matrices, as_rows, sums, written);
 }
 
 /// -> gradients of the inputs whose number is in `wanted`, in its order
-std::vector<Tensor> backward_cpu(at::TensorList gradients, at::IntArrayRef wanted, at::IntArrayRef input_sizes,
-                                 const Tensor& types, const Tensor& matrices, const Tensor& element_matrices,
-                                 at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, bool as_rows) {
+std::vector<Tensor> backward(at::TensorList gradients, at::IntArrayRef wanted, at::IntArrayRef input_sizes,
+                             const Tensor& types, const Tensor& matrices, const Tensor& element_matrices,
+                             at::IntArrayRef packed_blocks, at::IntArrayRef packed_products, bool as_rows) {
   const std::int64_t n_inputs = static_cast<std::int64_t>(input_sizes.size()) / 2;
   const Tensor no_bias = at::empty({0, 0}, matrices.options());
   const Plan plan(packed_blocks, packed_products, n_inputs, matrices, element_matrices, no_bias);
@@ -377,7 +317,7 @@ class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
                                                 const Tensor& element_matrices, const Tensor& bias,
                                                 at::IntArrayRef blocks, at::IntArrayRef products, bool as_rows) {
     static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(forward_cpu)>();
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(mlip::forward)>();
     std::vector<std::int64_t> sizes;
     for (const Tensor& input : inputs)  // sizes() would make the number of atoms a constant of a trace
       for (const std::int64_t dimension : {1, 2}) sizes.push_back(fixed_size(input, dimension));
@@ -392,7 +332,7 @@ class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
     const LastDerivative only("equivariant_linear");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::equivariant_linear_backward", "")
-                               .typed<decltype(backward_cpu)>();
+                               .typed<decltype(mlip::backward)>();
     const auto saved = context->get_saved_variables();
     const auto& [sizes, blocks, products, as_rows] = kept_constants<Constants>(*context);
     const std::size_t n_inputs = sizes.size() / 2;
@@ -412,7 +352,6 @@ class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
 std::vector<Tensor> forward_autograd(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
                                      const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef blocks,
                                      at::IntArrayRef products, bool as_rows) {
-  if (!matrices.is_cpu()) return reference(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
   return EquivariantLinear::apply(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
 }
 
@@ -462,7 +401,8 @@ class NativeEquivariantLinear : public NativeOperator {
 };
 
 const RegisterNative native("mlip::equivariant_linear",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                            [](const std::vector<c10::IValue>& arguments,
+                               at::Device) -> std::unique_ptr<NativeOperator> {
                               for (std::size_t k = 0; k < arguments.size(); ++k)
                                 if (arguments[k].isNone() != (k < 2)) return nullptr;
                               const Tensor matrices = arguments[2].toTensor(),
@@ -494,11 +434,9 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
       mlip::reference);
 }
 
-TORCH_LIBRARY_IMPL(mlip, CPU, library) {
-  library.impl("equivariant_linear", mlip::forward_cpu);
-  library.impl("equivariant_linear_backward", mlip::backward_cpu);
+TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) {
+  library.impl("equivariant_linear", mlip::forward);
+  library.impl("equivariant_linear_backward", mlip::backward);
 }
-
-TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("equivariant_linear", mlip::reference); }
 
 TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("equivariant_linear", mlip::forward_autograd); }

@@ -11,8 +11,8 @@
 //   output[m, u] = factor * activation(gate[u]) * value[m, u],    or without the value, and one component
 //
 // Gates are scalars (l = 0). Outputs are numbered in the order in which pieces first name them, and every channel of an
-// output belongs to one piece. The CPU has kernels of its own, for the pass back too. Other devices compute the same
-// from torch's own operators, which is also the reference that the tests use: `mlip::gate_reference`.
+// output belongs to one piece. The CPU has kernels of its own, for the pass back too, and so have GPUs. Other devices
+// compute the same from torch's own operators, which is also the reference that the tests use: `mlip::gate_reference`.
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
@@ -23,69 +23,14 @@
 #include "core/native_operator.h"
 #include "operators/autograd.h"
 #include "operators/gate/gate_kernels.h"
+#include "operators/gate/gate_plan.h"
+#include "operators/gpu.h"
 #include "operators/instruction_sets.h"
-#include "operators/tracing.h"
 
 namespace mlip {
 namespace {
 
 using at::Tensor;
-
-constexpr std::size_t numbers_of_a_piece = 8;
-
-/// The pieces, unpacked and checked against the inputs.
-struct Plan {
-  std::vector<GatePiece<double>> pieces;
-  std::vector<std::int64_t> output_components, output_channels;
-
-  Plan(at::TensorList inputs, at::IntArrayRef packed, at::ArrayRef<double> factors) {
-    TORCH_CHECK(!inputs.empty() && packed.size() == numbers_of_a_piece * factors.size() && !factors.empty(),
-                "gate: expected inputs, and pieces of eight numbers and a factor each, found ", inputs.size(),
-                " inputs, ", packed.size(), " numbers and ", factors.size(), " factors");
-    const std::int64_t n_inputs = static_cast<std::int64_t>(inputs.size());
-    for (const Tensor& input : inputs)
-      TORCH_CHECK(input.dim() == 3 && input.sym_size(0) == inputs[0].sym_size(0) && input.is_floating_point() &&
-                      input.scalar_type() == inputs[0].scalar_type(),
-                  "gate: expected inputs [n_atoms, components, channels] of one type, found ", input.scalar_type(), " ",
-                  input.sizes());
-    std::vector<std::int64_t> covered;  // channels of each output that have a piece
-    const std::int64_t* row = packed.data();
-    for (std::size_t p = 0; p < factors.size(); ++p, row += numbers_of_a_piece) {
-      GatePiece<double> piece{};
-      const bool fits = row[0] >= 0 && row[0] < n_activations && row[1] > 0 && row[2] >= 0 && row[2] < n_inputs &&
-                        row[3] >= 0 && row[4] >= -1 && row[4] < n_inputs && row[5] >= 0 && row[6] >= 0 &&
-                        row[6] <= static_cast<std::int64_t>(covered.size()) && row[7] >= 0 &&
-                        fixed_size(inputs[row[2]], 1) == 1 && row[3] + row[1] <= fixed_size(inputs[row[2]], 2) &&
-                        (row[4] < 0 || row[5] + row[1] <= fixed_size(inputs[row[4]], 2));
-      TORCH_CHECK(fits, "gate: piece ", p, " does not fit the inputs");
-      piece.activation = static_cast<Activation>(row[0]);
-      piece.factor = factors[p];
-      piece.channels = row[1];
-      piece.gate = row[2];
-      piece.gate_first = row[3];
-      piece.value = row[4];
-      piece.value_first = row[5];
-      piece.output = row[6];
-      piece.output_first = row[7];
-      piece.components = piece.value < 0 ? 1 : fixed_size(inputs[piece.value], 1);
-      piece.value_channels = piece.value < 0 ? 0 : fixed_size(inputs[piece.value], 2);
-      if (piece.output == static_cast<std::int64_t>(covered.size())) {
-        covered.push_back(0);
-        output_channels.push_back(0);
-        output_components.push_back(piece.components);
-      }
-      TORCH_CHECK(output_components[piece.output] == piece.components, "gate: piece ", p,
-                  " has another l than the output that it belongs to");
-      covered[piece.output] += piece.channels;
-      output_channels[piece.output] = std::max(output_channels[piece.output], piece.output_first + piece.channels);
-      pieces.push_back(piece);
-    }
-    TORCH_CHECK(covered == output_channels, "gate: an output has channels of no piece, or of several");
-    for (GatePiece<double>& piece : pieces) piece.output_channels = output_channels[piece.output];
-  }
-
-  std::size_t n_outputs() const { return output_channels.size(); }
-};
 
 // ---- reference -----------------------------------------------------------------------------------------------
 
@@ -109,7 +54,7 @@ Tensor activated(Activation activation, const Tensor& x) {
 
 /// The same from torch's operators: any device, differentiable, and slow.
 std::vector<Tensor> reference(at::TensorList inputs, at::IntArrayRef packed, at::ArrayRef<double> factors) {
-  const Plan plan(inputs, packed, factors);
+  const GatePlan plan(inputs, packed, factors);
   std::vector<std::vector<std::pair<std::int64_t, Tensor>>> parts(plan.n_outputs());
   for (const GatePiece<double>& piece : plan.pieces) {
     const Tensor gate = inputs[piece.gate].narrow(2, piece.gate_first, piece.channels);
@@ -132,7 +77,7 @@ std::vector<Tensor> reference(at::TensorList inputs, at::IntArrayRef packed, at:
 /// Contiguous inputs and the kernels' view of them.
 template <typename T>
 struct CpuCall {
-  Plan plan;
+  GatePlan plan;
   std::vector<Tensor> dense;
   std::vector<GatePiece<T>> pieces;
   std::vector<const T*> inputs;
@@ -177,11 +122,8 @@ std::vector<Tensor> forward_cpu(at::TensorList inputs, at::IntArrayRef packed, a
   AT_DISPATCH_FLOATING_TYPES(inputs[0].scalar_type(), "gate", [&] {
     const CpuCall<scalar_t> call(inputs, packed, factors);
     std::vector<scalar_t*> pointers;
-    for (std::size_t k = 0; k < call.plan.n_outputs(); ++k) {
-      outputs.push_back(
-          at::empty({call.n_atoms, call.plan.output_components[k], call.plan.output_channels[k]}, inputs[0].options()));
-      pointers.push_back(outputs.back().data_ptr<scalar_t>());
-    }
+    outputs = call.plan.empty_outputs(inputs[0]);
+    for (const Tensor& output : outputs) pointers.push_back(output.data_ptr<scalar_t>());
     call.for_atoms([&](std::int64_t begin, std::int64_t end) {
       call.kernels().forward(call.problem, pointers.data(), begin, end);
     });
@@ -195,16 +137,12 @@ std::vector<Tensor> backward_cpu(at::TensorList gradients, at::TensorList inputs
   std::vector<Tensor> results;
   AT_DISPATCH_FLOATING_TYPES(inputs[0].scalar_type(), "gate_backward", [&] {
     const CpuCall<scalar_t> call(inputs, packed, factors);
-    TORCH_CHECK(gradients.size() == call.plan.n_outputs(), "gate_backward: ", gradients.size(), " gradients for ",
-                call.plan.n_outputs(), " outputs");
+    call.plan.check_gradients(gradients, inputs[0]);
     std::vector<Tensor> dense;
     std::vector<const scalar_t*> sources;
     std::vector<scalar_t*> targets;
-    for (std::size_t k = 0; k < gradients.size(); ++k) {
-      TORCH_CHECK(gradients[k].numel() == call.n_atoms * call.output_sizes[k] &&
-                      gradients[k].scalar_type() == inputs[0].scalar_type(),
-                  "gate_backward: gradient ", k, " has the wrong shape or type");
-      dense.push_back(gradients[k].contiguous());
+    for (const Tensor& gradient : gradients) {
+      dense.push_back(gradient.contiguous());
       sources.push_back(dense.back().const_data_ptr<scalar_t>());
     }
     for (const Tensor& input : inputs) {
@@ -251,7 +189,7 @@ class Gate : public torch::autograd::Function<Gate> {
 };
 
 std::vector<Tensor> forward_autograd(at::TensorList inputs, at::IntArrayRef pieces, at::ArrayRef<double> factors) {
-  if (inputs.empty() || !inputs[0].is_cpu()) return reference(inputs, pieces, factors);
+  if (inputs.empty() || !has_own_kernels(inputs[0].device())) return reference(inputs, pieces, factors);
   return Gate::apply(inputs, pieces, factors);
 }
 
@@ -266,14 +204,15 @@ class NativeGate : public NativeOperator {
   }
 
   Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
-    Tensors outputs = forward_cpu(inputs, pieces_, factors_);
+    Tensors outputs = (inputs[0].is_cpu() ? forward_cpu : gpu::gate)(inputs, pieces_, factors_);
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return outputs;
   }
 
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>& wanted,
                 Tensors& sums) const override {
-    Tensors found = backward_cpu(gradients, kept.tensors, pieces_, factors_);
+    const auto pass = kept.tensors[0].is_cpu() ? backward_cpu : gpu::gate_backward;
+    Tensors found = pass(gradients, kept.tensors, pieces_, factors_);
     for (std::size_t k = 0; k < found.size(); ++k)
       if (wanted[k]) add_gradient(sums[k], std::move(found[k]));
   }
@@ -286,13 +225,12 @@ class NativeGate : public NativeOperator {
   std::size_t n_outputs_ = 0;
 };
 
-const RegisterNative native("mlip::gate",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
-                              if (!arguments[0].isNone() || arguments[1].isNone() || arguments[2].isNone())
-                                return nullptr;
-                              return std::make_unique<NativeGate>(arguments[1].toIntVector(),
-                                                                  arguments[2].toDoubleVector());
-                            });
+const RegisterNative native(
+    "mlip::gate", [](const std::vector<c10::IValue>& arguments, at::Device device) -> std::unique_ptr<NativeOperator> {
+      if (!has_own_kernels(device)) return nullptr;
+      if (!arguments[0].isNone() || arguments[1].isNone() || arguments[2].isNone()) return nullptr;
+      return std::make_unique<NativeGate>(arguments[1].toIntVector(), arguments[2].toDoubleVector());
+    });
 
 }  // namespace
 }  // namespace mlip
@@ -307,6 +245,11 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
 TORCH_LIBRARY_IMPL(mlip, CPU, library) {
   library.impl("gate", mlip::forward_cpu);
   library.impl("gate_backward", mlip::backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(mlip, CUDA, library) {
+  library.impl("gate", mlip::gpu::gate);
+  library.impl("gate_backward", mlip::gpu::gate_backward);
 }
 
 TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) { library.impl("gate", mlip::reference); }

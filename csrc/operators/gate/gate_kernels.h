@@ -5,11 +5,9 @@
 
 #include <cstdint>
 
-namespace mlip {
+#include "operators/gate/gate_activation.h"
 
-/// Functions of one scalar. Their numbers are part of the operator's version.
-enum class Activation : std::int64_t { identity, silu, tanh, sigmoid, absolute, shifted_softplus };
-inline constexpr std::int64_t n_activations = 6;
+namespace mlip {
 
 /// Neighbouring channels of one output with one activation and factor. Offsets in values, not bytes.
 template <typename T>

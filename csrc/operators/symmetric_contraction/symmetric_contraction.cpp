@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "core/native_operator.h"
-#include "gpu/runtime.h"
 #include "operators/autograd.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
@@ -182,8 +181,7 @@ class SymmetricContraction : public torch::autograd::Function<SymmetricContracti
 
 Tensor forward_autograd(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
                         std::int64_t n_outputs, const Tensor& coefficients) {
-  if (!features.is_cpu() && !gpu::has_kernels(features.device()))
-    return reference(features, types, factors, terms, n_outputs, coefficients);
+  if (!has_own_kernels(features.device())) return reference(features, types, factors, terms, n_outputs, coefficients);
   return SymmetricContraction::apply(features, types, factors, terms, n_outputs, coefficients);
 }
 
@@ -198,14 +196,15 @@ class NativeSymmetricContraction : public NativeOperator {
         coefficients_(std::move(coefficients)) {}
 
   Tensors forward(Tensors inputs, std::int64_t, Kept* kept) const override {
-    Tensor outputs = forward_cpu(inputs[0], inputs[1], factors_, terms_, n_values_, coefficients_);
+    const auto pass = inputs[0].is_cpu() ? forward_cpu : gpu::symmetric_contraction;
+    Tensor outputs = pass(inputs[0], inputs[1], factors_, terms_, n_values_, coefficients_);
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return {std::move(outputs)};
   }
 
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
-    add_gradient(sums[0],
-                 backward_cpu(gradients[0], kept.tensors[0], kept.tensors[1], factors_, terms_, coefficients_));
+    const auto pass = kept.tensors[0].is_cpu() ? backward_cpu : gpu::symmetric_contraction_backward;
+    add_gradient(sums[0], pass(gradients[0], kept.tensors[0], kept.tensors[1], factors_, terms_, coefficients_));
   }
 
   std::size_t n_outputs() const override { return 1; }
@@ -217,7 +216,9 @@ class NativeSymmetricContraction : public NativeOperator {
 };
 
 const RegisterNative native("mlip::symmetric_contraction",
-                            [](const std::vector<c10::IValue>& arguments) -> std::unique_ptr<NativeOperator> {
+                            [](const std::vector<c10::IValue>& arguments,
+                               at::Device device) -> std::unique_ptr<NativeOperator> {
+                              if (!has_own_kernels(device)) return nullptr;
                               for (std::size_t k = 0; k < arguments.size(); ++k)
                                 if (arguments[k].isNone() != (k < 2)) return nullptr;
                               return std::make_unique<NativeSymmetricContraction>(

@@ -1,8 +1,8 @@
 // GPU kernels of `mlip::symmetric_contraction`; the formula is in symmetric_contraction_kernels.h.
 //
-// Compiled at run time behind symmetric_contraction_arguments.h and what symmetric_contraction_gpu.cpp writes: `real`,
-// `degree`, `channel_block`. A thread has one channel of one atom, with the components of its features, and in the pass
-// back their gradients, in a column of shared memory; the row below the last holds the number one.
+// Compiled at run time behind symmetric_contraction_arguments.h, gpu/warp.cu and what symmetric_contraction_gpu.cpp
+// writes: `real`, `degree`, `channel_block`. A thread has one channel of one atom, with the components of its features,
+// and in the pass back their gradients, in a column of shared memory; the row below the last holds the number one.
 
 namespace {
 
@@ -15,7 +15,7 @@ struct Place {
   const real* coefficients;  ///< of the atom's element and the channel, channel_block apart
 
   __device__ explicit Place(const SymmetricContractionArguments& a) : coefficients(nullptr) {
-    const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const long long thread = thread_index();
     const int row = a.n_blocks * channel_block;
     atom = thread / row;
     u = static_cast<int>(thread % row);

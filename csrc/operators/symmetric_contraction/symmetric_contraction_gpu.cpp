@@ -90,7 +90,7 @@ struct Call {
 
   /// @param columns  of shared memory for each thread
   void launch(const char* name, int columns) const {
-    const std::string source = symmetric_contraction_arguments_text + real_type(features.scalar_type()) +
+    const std::string source = symmetric_contraction_arguments_text + real_type(features.scalar_type()) + warp_text +
                                "constexpr int degree = " + std::to_string(degree) +
                                ", channel_block = " + std::to_string(channel_block) + ";\n" +
                                symmetric_contraction_text;
