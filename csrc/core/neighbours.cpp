@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
@@ -14,6 +15,7 @@ namespace mlip {
 namespace {
 
 using Vector = std::array<double, 3>;
+using Box = std::array<Vector, 3>;
 
 /// Å beyond the cutoff. Atoms of a solid or liquid near room temperature take some tens of steps to move half of it.
 constexpr double kSkin = 0.5;
@@ -26,7 +28,7 @@ double norm(const Vector& a) { return std::sqrt(a[0] * a[0] + a[1] * a[1] + a[2]
 
 /// Replace the vectors of non-periodic directions, which may be zero or skewed, by unit vectors that are
 /// perpendicular to the periodic ones: the list then depends on periodic vectors only.
-void complete_cell(std::array<Vector, 3>& cell, const std::array<bool, 3>& periodic) {
+void complete_cell(Box& cell, const std::array<bool, 3>& periodic) {
   const int n_periodic = periodic[0] + periodic[1] + periodic[2];
   if (n_periodic == 3) return;
   if (n_periodic == 0) {
@@ -60,6 +62,56 @@ void complete_cell(std::array<Vector, 3>& cell, const std::array<bool, 3>& perio
   cell[open] = normal;
 }
 
+Box box_of(const std::array<double, 9>& cell, const std::array<bool, 3>& periodic) {
+  Box box;
+  for (int row = 0; row < 3; ++row) box[row] = {cell[3 * row], cell[3 * row + 1], cell[3 * row + 2]};
+  complete_cell(box, periodic);
+  return box;
+}
+
+double determinant(const Box& box) {
+  const Vector normal = cross(box[0], box[1]);
+  return normal[0] * box[2][0] + normal[1] * box[2][1] + normal[2] * box[2][2];
+}
+
+Box inverse(const Box& box) {
+  const double volume = determinant(box);
+  Box found;
+  for (int column = 0; column < 3; ++column) {
+    const Vector reciprocal = cross(box[(column + 1) % 3], box[(column + 2) % 3]);
+    for (int row = 0; row < 3; ++row) found[row][column] = reciprocal[row] / volume;
+  }
+  return found;
+}
+
+constexpr Box identity = {Vector{1, 0, 0}, Vector{0, 1, 0}, Vector{0, 0, 1}};
+
+/// What takes the vectors of one box to those of another.
+Box deformation(const Box& from, const Box& to) {
+  if (from == to) return identity;
+  const Box reciprocal = inverse(from);
+  Box map{};
+  for (int row = 0; row < 3; ++row)
+    for (int axis = 0; axis < 3; ++axis)
+      for (int k = 0; k < 3; ++k) map[row][axis] += reciprocal[row][k] * to[k][axis];
+  return map;
+}
+
+/// The Frobenius norm of what the deformation adds: no vector grows or shrinks by a larger part of its length.
+double strain_of(const Box& deformation) {
+  double squared = 0.0;
+  for (int row = 0; row < 3; ++row)
+    for (int axis = 0; axis < 3; ++axis)
+      squared += (deformation[row][axis] - identity[row][axis]) * (deformation[row][axis] - identity[row][axis]);
+  return std::sqrt(squared);
+}
+
+std::array<double, 9> flat(const Box& box) {
+  std::array<double, 9> rows;
+  for (int k = 0; k < 9; ++k) rows[k] = box[k / 3][k % 3];
+  return rows;
+}
+
 }  // namespace
 
 struct NeighbourList::Search {
@@ -72,8 +124,8 @@ NeighbourList::NeighbourList() : search_(std::make_unique<Search>()) {}
 NeighbourList::~NeighbourList() = default;
 NeighbourList::NeighbourList(NeighbourList&&) noexcept = default;
 
-bool NeighbourList::update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
-                           const std::array<bool, 3>& periodic, double cutoff) {
+NewCandidates NeighbourList::update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
+                                    const std::array<bool, 3>& periodic, double cutoff) {
   for (std::int64_t k = 0; k < 3 * n_atoms; ++k)
     if (!std::isfinite(positions[k]))
       throw Error(
@@ -81,26 +133,45 @@ bool NeighbourList::update(const double* positions, std::int64_t n_atoms, const 
           " (counted from 0) is not finite: " + std::to_string(positions[k]) +
           ". The simulation has blown up: check the starting structure, minimise it, or use a smaller timestep");
 
-  const Request request{n_atoms, cell, periodic, cutoff};
-  const bool same_system = request == request_;
+  const auto found = follow(n_atoms, cell, periodic, cutoff,
+                            [&](const std::array<double, 9>& map) { return farthest_move(positions, map); });
+  if (found) return *found;
+  const Request request{n_atoms, periodic, cutoff};
+  const Box box = box_of(cell, periodic);
+  // Where the atoms or the whole cell are others with every call a skin would only cost.
+  const bool pays = request == request_ && strain_of(deformation(box_, box)) * (cutoff + kSkin) < kSkin;
   request_ = request;
-  if (same_system && serves(farthest_move(positions))) return false;
-  // In a cell that changes with every call a skin would only cost.
-  find_candidates(positions, same_system ? kSkin : 0.0);
-  return true;
+  box_ = box;
+  find_candidates(positions, pays ? kSkin : 0.0);
+  return NewCandidates::all;
 }
 
-bool NeighbourList::holds(std::int64_t n_atoms, const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-                          double cutoff, double farthest_move) const {
-  return Request{n_atoms, cell, periodic, cutoff} == request_ && serves(farthest_move);
+std::optional<NewCandidates> NeighbourList::follow(std::int64_t n_atoms, const std::array<double, 9>& cell,
+                                                   const std::array<bool, 3>& periodic, double cutoff,
+                                                   const FarthestMove& farthest_move) {
+  if (request_ != Request{n_atoms, periodic, cutoff}) return std::nullopt;
+  const Box box = box_of(cell, periodic);
+  const Box map = deformation(searched_box_, box);
+  // A pair that was no candidate was at least cutoff + skin apart. The cell has brought it closer by the strain's part
+  // of that at the most, and each of its atoms by its own move. Comparisons with NaN fail.
+  const double room = skin_ - strain_of(map) * (cutoff + skin_);
+  if (!(room >= 0.0) || !(2.0 * farthest_move(flat(map)) <= room)) return std::nullopt;
+  if (box == box_) return NewCandidates::none;
+  box_ = box;
+  place_images();
+  return NewCandidates::shifts;
 }
 
-double NeighbourList::farthest_move(const double* positions) const {
+double NeighbourList::farthest_move(const double* positions, const std::array<double, 9>& deformation) const {
   double farthest = 0.0;
   for (std::int64_t k = 0; k < request_.n_atoms; ++k) {
-    const double move[3] = {positions[3 * k] - found_at_[3 * k], positions[3 * k + 1] - found_at_[3 * k + 1],
-                            positions[3 * k + 2] - found_at_[3 * k + 2]};
-    farthest = std::max(farthest, move[0] * move[0] + move[1] * move[1] + move[2] * move[2]);
+    const double* const x = &found_at_[3 * k];
+    double squared = 0.0;
+    for (int axis = 0; axis < 3; ++axis) {
+      const double carried = x[0] * deformation[axis] + x[1] * deformation[3 + axis] + x[2] * deformation[6 + axis];
+      squared += (positions[3 * k + axis] - carried) * (positions[3 * k + axis] - carried);
+    }
+    farthest = std::max(farthest, squared);
   }
   return std::sqrt(farthest);
 }
@@ -109,12 +180,14 @@ void NeighbourList::find_candidates(const double* positions, double skin) {
   const std::int64_t n_atoms = request_.n_atoms;
   request_.n_atoms = -1;  // nothing is found yet, should anything throw
   candidates_.clear();
+  image_at_.clear();
   candidates_.centres.resize(static_cast<std::size_t>(n_atoms));
   std::iota(candidates_.centres.begin(), candidates_.centres.end(), 0);
   candidates_.node_of = candidates_.centres;
   candidates_.first.assign(static_cast<std::size_t>(n_atoms) + 1, 0);
   if (n_atoms > 0) find_pairs(positions, n_atoms, request_.cutoff + skin);
   found_at_.assign(positions, positions + 3 * n_atoms);
+  searched_box_ = box_;
   skin_ = skin;
   request_.n_atoms = n_atoms;
 }
@@ -122,13 +195,7 @@ void NeighbourList::find_candidates(const double* positions, double skin) {
 void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, double cutoff) {
   const auto& periodic = request_.periodic;
   const bool any_periodic = periodic[0] || periodic[1] || periodic[2];
-  std::array<Vector, 3> box;
-  for (int row = 0; row < 3; ++row)
-    box[row] = {request_.cell[3 * row], request_.cell[3 * row + 1], request_.cell[3 * row + 2]};
-  complete_cell(box, periodic);
-  const Vector normal = cross(box[0], box[1]);
-  const double volume = std::fabs(normal[0] * box[2][0] + normal[1] * box[2][1] + normal[2] * box[2][2]);
-  if (any_periodic && !(volume > 1e-6))
+  if (any_periodic && !(std::fabs(determinant(box_)) > 1e-6))
     throw Error("the periodic cell has no volume. Set the cell vectors, or make the system non-periodic");
 
   VesinOptions options{};
@@ -141,7 +208,7 @@ void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, do
 
   double vesin_box[3][3];
   for (int row = 0; row < 3; ++row)
-    for (int axis = 0; axis < 3; ++axis) vesin_box[row][axis] = box[row][axis];
+    for (int axis = 0; axis < 3; ++axis) vesin_box[row][axis] = box_[row][axis];
   const char* message = nullptr;
   const int status =
       vesin_neighbors(reinterpret_cast<const double (*)[3]>(positions), static_cast<size_t>(n_atoms), vesin_box,
@@ -152,7 +219,6 @@ void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, do
   auto& first = candidates_.first;
   auto& neighbours = candidates_.neighbours;
   auto& images = candidates_.images;
-  auto& shifts = candidates_.shifts;
   for (size_t k = 0; k < list.length; ++k) ++first[list.pairs[k][0] + 1];
   std::partial_sum(first.begin(), first.end(), first.begin());
   std::vector<std::int64_t> next(first.begin(), first.end() - 1);
@@ -164,15 +230,19 @@ void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, do
     neighbours[place] = static_cast<int>(list.pairs[k][1]);
     if (!any_periodic) continue;
     const std::array<int, 3> s = {list.shifts[k][0], list.shifts[k][1], list.shifts[k][2]};
-    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(shifts.size()));
-    if (is_new) {
-      Vector shift;
-      for (int axis = 0; axis < 3; ++axis)
-        shift[axis] = s[0] * box[0][axis] + s[1] * box[1][axis] + s[2] * box[2][axis];
-      shifts.push_back(shift);
-    }
+    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(image_at_.size()));
+    if (is_new) image_at_.push_back(s);
     images[place] = image->second;
   }
+  place_images();
+}
+
+void NeighbourList::place_images() {
+  candidates_.shifts.resize(image_at_.size());
+  for (std::size_t k = 0; k < image_at_.size(); ++k)
+    for (int axis = 0; axis < 3; ++axis)
+      candidates_.shifts[k][axis] =
+          image_at_[k][0] * box_[0][axis] + image_at_[k][1] * box_[1][axis] + image_at_[k][2] * box_[2][axis];
 }
 
 }  // namespace mlip

@@ -1,15 +1,28 @@
 // Neighbour lists for callers that bring none (ASE, OpenMM). vesin finds the pairs; they stay candidates, out to a skin
-// beyond the cutoff, until an atom has moved by half the skin.
+// beyond the cutoff, until an atom has moved by half the skin. A cell may change meanwhile, as under a barostat.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/graph.h"
 
 namespace mlip {
+
+/// What of the candidates is new.
+enum class NewCandidates {
+  none,
+  shifts,  ///< shifts alone: the cell is another one
+  all
+};
+
+/// How far any atom is from where the last search found it, Å, for a caller whose positions are elsewhere. NaN is far.
+/// @param deformation of the cell since that search: from x to x · deformation, x a row
+using FarthestMove = std::function<double(const std::array<double, 9>& deformation)>;
 
 /// Any cell shape, any mix of periodic directions, several images where the cell is small.
 class NeighbourList {
@@ -25,41 +38,46 @@ class NeighbourList {
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
   /// @param cell      rows are the cell vectors, Å; vectors of non-periodic directions are ignored
   /// @param cutoff    Å
-  /// @return whether there are new candidates; true at the first call
+  /// @return `all` at the first call
   /// @throws Error for positions that are not finite and for a periodic cell of no volume.
-  bool update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
-              const std::array<bool, 3>& periodic, double cutoff);
+  NewCandidates update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
+                       const std::array<bool, 3>& periodic, double cutoff);
 
-  /// Whether `update` would find nothing to do, for a caller whose positions are elsewhere.
-  /// @param farthest_move how far any atom is from where the last search found it, Å; NaN counts as far
-  bool holds(std::int64_t n_atoms, const std::array<double, 9>& cell, const std::array<bool, 3>& periodic,
-             double cutoff, double farthest_move) const;
+  /// As `update` where that need not search.
+  /// @return nothing where a search is due
+  std::optional<NewCandidates> follow(std::int64_t n_atoms, const std::array<double, 9>& cell,
+                                      const std::array<bool, 3>& periodic, double cutoff,
+                                      const FarthestMove& farthest_move);
 
   /// Of the last update: every atom is a centre and its own node. The object stays the same.
   const CandidateEdges& candidates() const { return candidates_; }
 
  private:
-  /// What candidates were found for, positions apart.
+  using Vector = std::array<double, 3>;
+  using Box = std::array<Vector, 3>;
+
+  /// What candidates were found for, positions and cell apart.
   struct Request {
     std::int64_t n_atoms = -1;
-    std::array<double, 9> cell{};
     std::array<bool, 3> periodic{};
     double cutoff = 0.0;
     bool operator==(const Request&) const = default;
   };
   struct Search;
 
-  /// Two atoms that have come closer by the skin at the most were among the candidates before.
-  bool serves(double farthest_move) const { return farthest_move <= 0.5 * skin_; }
-  double farthest_move(const double* positions) const;
+  double farthest_move(const double* positions, const std::array<double, 9>& deformation) const;
   void find_candidates(const double* positions, double skin);
   void find_pairs(const double* positions, std::int64_t n_atoms, double cutoff);
+  void place_images();
 
   std::unique_ptr<Search> search_;
   Request request_;
   int n_threads_ = 1;
-  double skin_ = 0.0;             // Å
-  std::vector<double> found_at_;  // [n_atoms, 3] positions of that search, Å
+  double skin_ = 0.0;                         // Å
+  Box box_{};                                 // Å, rows, of the candidates' shifts
+  Box searched_box_{};                        // Å, of the last search
+  std::vector<double> found_at_;              // [n_atoms, 3] positions of that search, Å
+  std::vector<std::array<int, 3>> image_at_;  // S of each of the candidates' shifts
   CandidateEdges candidates_;
 };
 

@@ -119,6 +119,10 @@ void Committee::set_candidates(std::size_t member, const CandidateEdges& candida
   step(member).set_candidates(candidates, member == 0 ? node_types : types_of(member, node_types), n_owned);
 }
 
+void Committee::set_shifts() {
+  for (const auto& step : steps_) step->set_shifts();
+}
+
 template <typename Body>
 void Committee::of_member(std::size_t member, const Body& body) const {
   try {

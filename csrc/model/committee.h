@@ -75,6 +75,9 @@ class Committee {
   void set_candidates(std::size_t member, const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned);
 
+  /// As StepEvaluator::set_shifts, for all members.
+  void set_shifts();
+
   /// As StepEvaluator::set_cell, for all members. @throws Error that names the member's file where there are several.
   void set_cell(const Cell& cell);
 

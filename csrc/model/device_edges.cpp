@@ -24,8 +24,10 @@ class TorchEdges : public DeviceEdges {
                    .repeat_interleave(first.narrow(0, 1, n_centres) - first.narrow(0, 0, n_centres), std::nullopt,
                                       candidates.n_candidates());
     images_ = candidates.images.empty() ? at::Tensor() : upload(candidates.images, device_);
-    shifts_ = upload_shifts(candidates, device_);
+    set_shifts(candidates);
   }
+
+  void set_shifts(const CandidateEdges& candidates) override { shifts_ = upload_shifts(candidates, device_); }
 
   EdgesOfStep find(const at::Tensor& x, double length_in_angstrom, double cutoff) override {
     // In place: with the skin there are two to three candidates for every edge.

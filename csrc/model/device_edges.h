@@ -33,6 +33,8 @@ class DeviceEdges {
  public:
   virtual ~DeviceEdges() = default;
   virtual void set_candidates(const CandidateEdges& candidates, std::int64_t n_nodes) = 0;
+  /// Where these alone have changed since.
+  virtual void set_shifts(const CandidateEdges& candidates) = 0;
   /// The candidates inside the cutoff. The host waits for their number.
   /// @param positions         float64 [engine atoms, 3] on the device, contiguous
   /// @param length_in_angstrom Å per unit of the positions

@@ -63,11 +63,13 @@ class KernelEdges : public DeviceEdges {
     neighbours_ = upload(candidates.neighbours, device_);
     node_of_ = upload(candidates.node_of, device_);
     images_ = candidates.images.empty() ? at::Tensor() : upload(candidates.images, device_);
-    shifts_ = upload_shifts(candidates, device_);
+    set_shifts(candidates);
     centres_of_node_ = ByNode(node_of_.index_select(0, centres_), n_nodes);
     incoming_ = ByNode(node_of_.index_select(0, neighbours_), n_nodes);
     edge_of_candidate_ = at::empty_like(neighbours_);
   }
+
+  void set_shifts(const CandidateEdges& candidates) override { shifts_ = upload_shifts(candidates, device_); }
 
   EdgesOfStep find(const at::Tensor& positions, double length_in_angstrom, double cutoff) override {
     const at::TensorOptions integers = first_candidate_.options();

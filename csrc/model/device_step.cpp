@@ -75,6 +75,10 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
     });
   }
 
+  void set_shifts(const CandidateEdges& candidates) override {
+    model_.guarded(size_, [&] { edges_->set_shifts(candidates); });
+  }
+
   void set_cell(const Cell& cell) override {
     model_.guarded(size_, [&] { cell_ = upload(cell.vectors.data(), {3, 3}, device_); });
   }
@@ -98,11 +102,15 @@ class DeviceStep : public StepImplementation, public InPlaceStep {
 
   double* positions() override { return positions_.mutable_data_ptr<double>(); }
 
-  double farthest_move() override {
+  double farthest_move(const std::array<double, 9>& deformation) override {
     if (!found_at_.defined()) return std::numeric_limits<double>::infinity();  // nothing has been searched yet
     if (positions_.numel() == 0) return 0.0;
     double squared = 0.0;
-    model_.guarded(size_, [&] { squared = (positions_ - found_at_).square_().sum(1).max().item<double>(); });
+    model_.guarded(size_, [&] {
+      const bool same_cell = deformation == std::array<double, 9>{1, 0, 0, 0, 1, 0, 0, 0, 1};
+      const at::Tensor carried = same_cell ? found_at_ : found_at_.matmul(upload(deformation.data(), {3, 3}, device_));
+      squared = (positions_ - carried).square_().sum(1).max().item<double>();
+    });
     return std::sqrt(squared);
   }
 

@@ -16,6 +16,7 @@ class GraphStep : public StepImplementation {
   explicit GraphStep(Model& model);
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned) override;
+  void set_shifts(const CandidateEdges&) override {}  // each step reads them anew
   std::int64_t count_edges(const double* positions, double length_in_angstrom) override;
   void set_cell(const Cell& cell) override { graph_.cell = cell; }
   InPlaceStep* in_place(std::int64_t) override { return nullptr; }

@@ -75,8 +75,9 @@ class InPlaceStep {
   /// Address of float64 [engine atoms, 3], Å, to be written before each step. It stays.
   virtual double* positions() = 0;
   /// How far the positions are from those that candidates were set for, at the most. NaN if any of them is.
+  /// @param deformation of the cell since then, as for mlip::FarthestMove
   /// @return Å
-  virtual double farthest_move() = 0;
+  virtual double farthest_move(const std::array<double, 9>& deformation) = 0;
   /// As StepEvaluator::evaluate, from those positions, which must be finite. `result.forces` stay empty.
   virtual void evaluate_in_place(const StepRequest& wanted, StepResult& result) = 0;
   /// Address of float64 [n_nodes, 3], eV/Å, of the last step with forces. They stay until the next one.
@@ -89,6 +90,7 @@ class StepImplementation {
   virtual ~StepImplementation() = default;
   virtual void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                               std::int64_t n_owned) = 0;
+  virtual void set_shifts(const CandidateEdges& candidates) = 0;
   virtual std::int64_t count_edges(const double* positions, double length_in_angstrom) = 0;
   virtual void evaluate(const double* positions, double length_in_angstrom, const StepRequest& wanted,
                         Exchange* exchange, StepResult& result) = 0;
@@ -105,10 +107,13 @@ class StepEvaluator {
   ~StepEvaluator();
 
   /// Once per search for neighbours.
-  /// @param candidates must stay as it is until the next call
+  /// @param candidates must stay as it is until the next call, but for what `set_shifts` is told of
   /// @param node_types [n_nodes] type index in the contract's element list, owned nodes first
   void set_candidates(const CandidateEdges& candidates, const std::vector<std::int64_t>& node_types,
                       std::int64_t n_owned);
+
+  /// Where the shifts of those candidates are others since, and nothing else of them.
+  void set_shifts() { implementation_->set_shifts(*candidates_); }
 
   /// The engine's cell, before each evaluation for which it may be another one; models that take no positions ignore
   /// it.

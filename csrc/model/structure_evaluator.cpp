@@ -109,20 +109,33 @@ void StructureEvaluator::prepare(const double* positions, const std::vector<std:
   // Meanwhile a GPU waits, and so do the processors. On the CPU a process that was forked may have lost its threads.
   if (committee_.model(0).device() != "cpu") neighbours_.use_threads(model_threads());
   const auto n_atoms = static_cast<std::int64_t>(types.size());
-  const bool searched = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
-  if (searched || !same_types || !was_prepared) {
+  const NewCandidates is_new = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
+  if (is_new == NewCandidates::all || !same_types || !was_prepared) {
     types_ = types;
     for (std::size_t member = 0; member < committee_.size(); ++member)
       committee_.set_candidates(member, neighbours_.candidates(), types_, n_atoms);
+  } else if (is_new == NewCandidates::shifts) {
+    committee_.set_shifts();
   }
   prepared_ = true;
 }
 
-bool StructureEvaluator::prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
-                                  const std::array<bool, 3>& periodic, double farthest_move) const {
-  return prepared_ && types == types_ &&
-         neighbours_.holds(static_cast<std::int64_t>(types.size()), cell, periodic, committee_.largest_cutoff(),
-                           farthest_move);
+bool StructureEvaluator::follow(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
+                                const std::array<bool, 3>& periodic, const FarthestMove& farthest_move) {
+  if (!prepared_ || types != types_) return false;
+  prepared_ = false;  // until all of this is done
+  const auto n_atoms = static_cast<std::int64_t>(types.size());
+  const auto is_new = neighbours_.follow(n_atoms, cell, periodic, committee_.largest_cutoff(), farthest_move);
+  if (!is_new) {
+    prepared_ = true;
+    return false;
+  }
+  if (*is_new == NewCandidates::shifts) {
+    committee_.set_cell({cell, periodic});
+    committee_.set_shifts();
+  }
+  prepared_ = true;
+  return true;
 }
 
 }  // namespace mlip

@@ -54,10 +54,10 @@ class StructureEvaluator {
   /// @throws Error likewise; then it has to succeed before the next step.
   void prepare(const double* positions, const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
                const std::array<bool, 3>& periodic);
-  /// Whether `prepare` would find nothing to do, for positions that are elsewhere.
-  /// @param farthest_move as for NeighbourList::holds
-  bool prepared(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
-                const std::array<bool, 3>& periodic, double farthest_move) const;
+  /// As `prepare` where that need not search, for positions that are elsewhere.
+  /// @return false where a search is due
+  bool follow(const std::vector<std::int64_t>& types, const std::array<double, 9>& cell,
+              const std::array<bool, 3>& periodic, const FarthestMove& farthest_move);
   Committee& committee() { return committee_; }
 
  private:

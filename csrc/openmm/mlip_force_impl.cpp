@@ -315,7 +315,10 @@ double MLIPForceImpl::evaluate(OpenMM::ContextImpl& context, const mlip::StepReq
 double MLIPForceImpl::evaluate_in_place(OpenMM::ContextImpl& context, const mlip::StepRequest& wanted) {
   apply_settings(context);
   const std::array<double, 9> now = cell(context);
-  if (!structure_->prepared(node_types_, now, periodic(), in_place_->farthest_move())) {
+  const auto farthest_move = [&](const std::array<double, 9>& deformation) {
+    return in_place_->farthest_move(deformation);
+  };
+  if (!structure_->follow(node_types_, now, periodic(), farthest_move)) {
     arrays_->write_positions(positions_);
     update_candidates(now);
   }

@@ -19,7 +19,7 @@ import numpy as np
 from ase.build import bulk
 from mlip_deploy.ase import MLIPCalculator
 
-path, repeat, steps, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+path, repeat, steps, what, barostat = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5] == "True"
 atoms = bulk("Si", "diamond", a=5.43, cubic=True) * repeat
 atoms.rattle(0.05, seed=1)
 atoms.calc = MLIPCalculator(path, threads=1)
@@ -29,6 +29,8 @@ moves = np.random.default_rng(0)
 used, faults = [], []
 for _ in range(steps):
     atoms.positions += moves.normal(0, 0.003, atoms.positions.shape)
+    if barostat:
+        atoms.set_cell(atoms.cell @ (np.eye(3) + moves.normal(0, 1e-4, (3, 3))), scale_atoms=True)
     before = resource.getrusage(resource.RUSAGE_SELF)
     step()
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -46,12 +48,14 @@ parser.add_argument("--repeat", type=int, default=3, help="of the cubic cell of 
 parser.add_argument("--steps", type=int, default=5)
 parser.add_argument("--pairs", type=int, default=3)
 parser.add_argument("--what", choices=("forces", "energy"), default="forces", help="what ASE is asked for")
+parser.add_argument("--barostat", action="store_true", help="change the cell too in each step, by a strain of 1e-4")
 options = parser.parse_args()
 
 
 def turn(python: str, model: str) -> list[float]:
     """Atoms, CPU milliseconds and page faults per step (medians), peak of the process in MB."""
     arguments = [python, "-W", "ignore", "-c", TURN, model, str(options.repeat), str(options.steps), options.what]
+    arguments.append(str(options.barostat))
     done = subprocess.run(
         arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True
     )

@@ -176,9 +176,9 @@ void test_neighbours() {
   mlip::Graph graph;
   const auto build = [&](const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
                          const std::array<bool, 3>& periodic, double cutoff) {
-    const bool changed = list.update(positions, n_atoms, cell, periodic, cutoff);
+    const mlip::NewCandidates is_new = list.update(positions, n_atoms, cell, periodic, cutoff);
     mlip::refresh_edges(list.candidates(), positions, 1.0, cutoff, graph);
-    return changed;
+    return is_new == mlip::NewCandidates::all;
   };
   const double atom[3] = {0.3, -7.0, 100.0};  // not wrapped
   const std::array<double, 9> cubic = {2, 0, 0, 0, 2, 0, 0, 0, 2};
@@ -206,7 +206,6 @@ void test_neighbours() {
   expect_error([&] { build(broken, 1, cubic, {true, true, true}, 4.0); }, "position of atom 0");
 }
 
-/// Steps of a simulation, with one list that keeps its candidates and a new one for each step.
 void test_neighbours_on_threads() {
   std::vector<double> positions;
   for (int k = 0; k < 3 * 600; ++k) positions.push_back(15.0 * std::fmod(0.618034 * (k + 1) * (k % 7 + 1), 1.0));
@@ -222,6 +221,24 @@ void test_neighbours_on_threads() {
          "the same candidates on three threads as on one, in the same order");
 }
 
+using Edge = std::array<long, 5>;  // nodes and vector, 1e-9 Å
+
+std::vector<Edge> edges_of(const mlip::NeighbourList& list, const std::vector<double>& positions, double cutoff) {
+  mlip::Graph graph;
+  mlip::refresh_edges(list.candidates(), positions.data(), 1.0, cutoff, graph);
+  std::vector<Edge> edges;
+  for (std::int64_t e = 0; e < graph.n_edges(); ++e) {
+    Edge edge = {graph.centres[e], graph.neighbours[e], 0, 0, 0};
+    for (int axis = 0; axis < 3; ++axis) edge[2 + axis] = std::lround(1e9 * graph.vectors[3 * e + axis]);
+    edges.push_back(edge);
+  }
+  expect(std::is_sorted(edges.begin(), edges.end(), [](const Edge& a, const Edge& b) { return a[0] < b[0]; }),
+         "edges stand centre by centre");
+  std::sort(edges.begin(), edges.end());
+  return edges;
+}
+
+/// Steps of a simulation, with one list that keeps its candidates and a new one for each step.
 void test_kept_candidates() {
   const std::array<double, 9> cell = {6, 0, 0, 1, 5, 0, -0.5, 1, 7};
   const std::array<bool, 3> periodic = {true, true, true};
@@ -233,38 +250,89 @@ void test_kept_candidates() {
   for (int k = 0; k < 60; ++k) positions.push_back(7.0 * random());
   mlip::NeighbourList kept;
   int differences = 0, searches = 0;
-  std::int64_t fewest = 1 << 20, most = 0;
+  std::size_t fewest = 1 << 20, most = 0;
   for (int step = 0; step < 40; ++step) {
     for (double& x : positions) x += 0.04 * (random() - 0.5);
     for (int atom = 0; atom < 20; ++atom) positions[3 * atom] += atom % 2 ? 0.06 : -0.06;
     if (step % 10 == 5) positions[3] += 6.0;  // atom 1 is put back into the cell, as engines do
-    std::array<double, 9> box = cell;
-    if (step >= 30) box[0] += 0.01 * step;  // a barostat
-    mlip::Graph found, expected;
-    searches += kept.update(positions.data(), 20, box, periodic, 4.0);
-    mlip::refresh_edges(kept.candidates(), positions.data(), 1.0, 4.0, found);
+    searches += kept.update(positions.data(), 20, cell, periodic, 4.0) == mlip::NewCandidates::all;
     mlip::NeighbourList fresh;
-    fresh.update(positions.data(), 20, box, periodic, 4.0);
-    mlip::refresh_edges(fresh.candidates(), positions.data(), 1.0, 4.0, expected);
-    const auto sorted = [](const mlip::Graph& graph) {
-      std::vector<std::array<long, 5>> edges;
-      for (std::int64_t e = 0; e < graph.n_edges(); ++e) {
-        std::array<long, 5> edge = {graph.centres[e], graph.neighbours[e], 0, 0, 0};
-        for (int axis = 0; axis < 3; ++axis) edge[2 + axis] = std::lround(1e9 * graph.vectors[3 * e + axis]);
-        edges.push_back(edge);
-      }
-      std::sort(edges.begin(), edges.end());
-      return edges;
-    };
-    differences += sorted(found) != sorted(expected);
-    expect(std::is_sorted(found.centres.begin(), found.centres.end()), "edges stand centre by centre");
-    fewest = std::min(fewest, found.n_edges());
-    most = std::max(most, found.n_edges());
+    fresh.update(positions.data(), 20, cell, periodic, 4.0);
+    const auto found = edges_of(kept, positions, 4.0);
+    differences += found != edges_of(fresh, positions, 4.0);
+    fewest = std::min(fewest, found.size());
+    most = std::max(most, found.size());
   }
   expect(differences == 0, "kept candidates give the edges of a new search: " + std::to_string(differences) + " of 40");
   expect(fewest < most && fewest > 100, "edges come and go");
   expect(searches > 11 && searches < 35,
          "candidates are kept for some steps: " + std::to_string(searches) + " searches");
+}
+
+using Rows = std::array<double, 9>;
+
+/// Each row carried along, [n, 3].
+void carry(double* rows, std::size_t n, const Rows& map) {
+  for (std::size_t k = 0; k < n; ++k) {
+    double* const x = rows + 3 * k;
+    const std::array<double, 3> before = {x[0], x[1], x[2]};
+    for (int axis = 0; axis < 3; ++axis)
+      x[axis] = before[0] * map[axis] + before[1] * map[3 + axis] + before[2] * map[6 + axis];
+  }
+}
+
+/// A barostat: the cell changes in every step and carries the atoms along, which move on their own too.
+void test_kept_candidates_in_a_changing_cell() {
+  constexpr double cutoff = 4.0;
+  unsigned state = 5;
+  const auto random = [&state] {
+    return static_cast<double>((state = 1664525u * state + 1013904223u) >> 8) / (1 << 24) - 0.5;
+  };
+  const Rows shrinking = {0.997, 0, 0, 0, 0.998, 0, 0, 0, 0.996}, sheared = {1, 0, 0, 0.004, 1, 0, -0.003, 0.002, 1},
+             growing = {1.004, 0, 0, 0, 1.003, 0, 0, 0, 1.002};
+  for (const std::array<bool, 3> periodic :
+       {std::array<bool, 3>{true, true, true}, {true, false, true}, {false, true, false}, {false, false, false}})
+    for (const Rows& map : {shrinking, sheared, growing})
+      for (const double moves : {0.0, 0.05}) {
+        Rows cell = {8, 0, 0, 1, 9, 0, -1, 1.5, 7};
+        std::vector<double> positions;
+        for (int k = 0; k < 90; ++k) positions.push_back(20.0 * random());  // far from the origin too
+        mlip::NeighbourList kept;
+        int differences = 0, searches = 0, placed = 0;
+        for (int step = 0; step < 60; ++step) {
+          const auto is_new = kept.update(positions.data(), 30, cell, periodic, cutoff);
+          searches += is_new == mlip::NewCandidates::all;
+          placed += is_new == mlip::NewCandidates::shifts;
+          mlip::NeighbourList fresh;
+          fresh.update(positions.data(), 30, cell, periodic, cutoff);
+          differences += edges_of(kept, positions, cutoff) != edges_of(fresh, positions, cutoff);
+          carry(cell.data(), 3, map);
+          carry(positions.data(), 30, map);
+          for (double& x : positions) x += moves * random();
+        }
+        expect(differences == 0, "the edges of a new search in " + std::to_string(60 - differences) + " of 60 steps");
+        expect(searches < 30, "few of 60 steps search in a changing cell: " + std::to_string(searches));
+        if (periodic[0] && periodic[1]) expect(searches > 3, "and some do: " + std::to_string(searches));
+        if (periodic[0] || periodic[1]) expect(placed > 20, "shifts follow the cell: " + std::to_string(placed));
+      }
+
+  // An atom and its images, which no move brings closer but the cell alone.
+  mlip::NeighbourList list;
+  const double atom[3] = {0, 0, 0};
+  for (double edge = 4.7; edge > 3.8; edge -= 0.02) {
+    const Rows cubic = {edge, 0, 0, 0, edge, 0, 0, 0, edge};
+    list.update(atom, 1, cubic, {true, true, true}, cutoff);
+    const std::size_t expected = edge < cutoff ? 6 : 0;
+    expect(edges_of(list, {0, 0, 0}, cutoff).size() == expected, "images in a cell of " + std::to_string(edge));
+  }
+  // Others with every call: no skin.
+  mlip::NeighbourList one;
+  const double pair[6] = {0, 0, 0, 4.2, 0, 0};
+  for (const double edge : {20.0, 15.0, 30.0}) {
+    const Rows cubic = {edge, 0, 0, 0, edge, 0, 0, 0, edge};
+    expect(one.update(pair, 2, cubic, {true, true, true}, cutoff) == mlip::NewCandidates::all, "another structure");
+    expect(one.candidates().n_candidates() == 0, "candidates of one evaluation are edges");
+  }
 }
 
 void test_units() {
@@ -452,6 +520,7 @@ int main() {
   test_neighbours();
   test_neighbours_on_threads();
   test_kept_candidates();
+  test_kept_candidates_in_a_changing_cell();
   test_units();
   test_sha256();
   test_crc32();

@@ -74,6 +74,7 @@ Setup set_up(const Structure& structure, Layout layout, mlip::NeighbourList& lis
   return mlip::testing::set_up(structure, std::move(types), cutoff, layout, list);
 }
 
+constexpr std::array<double, 9> unchanged = {1, 0, 0, 0, 1, 0, 0, 0, 1};  // a cell
 constexpr mlip::StepRequest everything{true, true, true, true, true, true};
 
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
@@ -171,24 +172,31 @@ void test_in_place() {
     double* const address = in_place->positions();
     mlip::NeighbourList list;
     const Setup setup = set_up(structure, Layout::images, list);
-    const auto holds = [&] {
-      return list.holds(n_atoms, structure.cell, structure.periodic, cutoff, in_place->farthest_move());
+    std::array<double, 9> cell = structure.cell;
+    const auto follow = [&] {
+      return list.follow(n_atoms, cell, structure.periodic, cutoff,
+                         [&](const std::array<double, 9>& map) { return in_place->farthest_move(map); });
     };
     std::vector<double> positions = structure.positions;
     mlip::StepResult found;
-    int n_searches = 0;
-    expect(std::isinf(in_place->farthest_move()), structure.name + ": far before the first search");
-    for (int time = 0; time < 8; ++time) {
+    int n_searches = 0, n_cells = 0;
+    expect(std::isinf(in_place->farthest_move(unchanged)), structure.name + ": far before the first search");
+    for (int time = 0; time < 10; ++time) {
       std::copy(positions.begin(), positions.end(), address);
-      if (!holds()) {
-        const bool is_new = list.update(positions.data(), n_atoms, structure.cell, structure.periodic, cutoff);
-        expect(is_new == (time > 0), structure.name + ": the list agrees that a search is due");
+      const auto is_new = follow();
+      if (!is_new) {
+        const auto of_list = list.update(positions.data(), n_atoms, cell, structure.periodic, cutoff);
+        expect((of_list == mlip::NewCandidates::all) == (time > 0), structure.name + ": the list agrees to search");
         for (auto* step : {&host, &device}) step->set_candidates(list.candidates(), setup.node_types, n_atoms);
-        expect_near(in_place->farthest_move(), 0.0, 0.0, structure.name + ": no move since the search");
+        expect_near(in_place->farthest_move(unchanged), 0.0, 0.0, structure.name + ": no move since the search");
         ++n_searches;
       } else {
-        expect(!list.update(positions.data(), n_atoms, structure.cell, structure.periodic, cutoff),
-               structure.name + ": the list agrees that none is due");
+        expect(list.update(positions.data(), n_atoms, cell, structure.periodic, cutoff) == mlip::NewCandidates::none,
+               structure.name + ": the list agrees that no search is due");
+        if (*is_new == mlip::NewCandidates::shifts) {
+          for (auto* step : {&host, &device}) step->set_shifts();
+          ++n_cells;
+        }
       }
       const auto& expected = host.evaluate(positions.data(), 1.0, everything);
       in_place->evaluate_in_place(everything, found);
@@ -198,11 +206,15 @@ void test_in_place() {
       expect(in_place->positions() == address, structure.name + ": the address stays");
       for (std::size_t k = 0; k < positions.size(); ++k)
         positions[k] += 0.05 * std::sin(1.0 + 7.0 * static_cast<double>(k));
+      if (time < 5) continue;  // a barostat
+      for (double& x : positions) x *= 0.996;
+      for (double& x : cell) x *= 0.996;
     }
-    if (n_atoms > 2) expect(n_searches > 1 && n_searches < 8, structure.name + ": some steps search, others do not");
+    if (n_atoms > 2) expect(n_searches > 1 && n_searches < 10, structure.name + ": some steps search, others do not");
+    if (n_atoms > 2 && structure.periodic[0]) expect(n_cells > 0, structure.name + ": shifts follow the cell");
     if (n_atoms > 0) {
       address[3 * n_atoms - 1] = std::nan("");
-      expect(std::isnan(in_place->farthest_move()) && !holds(), structure.name + ": NaN is far");
+      expect(std::isnan(in_place->farthest_move(unchanged)) && !follow(), structure.name + ": NaN is far");
     }
   }
 }

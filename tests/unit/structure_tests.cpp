@@ -29,6 +29,13 @@ struct Structure {
   std::array<double, 9> cell;
   std::array<bool, 3> periodic{true, true, true};
 
+  Structure scaled(double factor) const {
+    Structure made = *this;
+    for (double& x : made.positions) x *= factor;
+    for (double& x : made.cell) x *= factor;
+    return made;
+  }
+
   mlip::StepResult evaluated_by(mlip::StructureEvaluator& evaluator) const {
     return evaluator.evaluate(positions.data(), types, cell, periodic, everything);
   }
@@ -141,23 +148,44 @@ void test_failed_evaluations(mlip::EdgesOn edges_on) {
   std::int64_t& missing = model.backend->missing_energies;
   fails("a wrong number", "values of atomic_energies", after, [&] { missing = 1; }, [&] { missing = 0; });
 
-  int n_failed = 0;
-  for (bool failed = true; failed; ++n_failed) {
-    before.evaluated_by(evaluator);
-    before.evaluated_by(evaluator);
-    memory.fail_after(n_failed);
-    failed = false;
-    try {
-      after.evaluated_by(evaluator);
-    } catch (const mlip::Error& error) {
-      failed = std::string(error.what()).find("out of memory") != std::string::npos;
-      expect(failed, error.what());
+  const auto fails_at_each_allocation = [&](const std::string& what, const Structure& next) {
+    const mlip::StepResult of_next = of_a_fresh_object(next, edges_on);
+    int n_failed = 0;
+    for (bool failed = true; failed; ++n_failed) {
+      before.evaluated_by(evaluator);
+      before.evaluated_by(evaluator);
+      memory.fail_after(n_failed);
+      failed = false;
+      try {
+        next.evaluated_by(evaluator);
+      } catch (const mlip::Error& error) {
+        failed = std::string(error.what()).find("out of memory") != std::string::npos;
+        expect(failed, error.what());
+      }
+      memory.fail_after(std::nullopt);
+      expect(same(next.evaluated_by(evaluator), of_next), what + ": after allocation " + std::to_string(n_failed) +
+                                                              " failed the next result is that of a fresh object");
     }
-    memory.fail_after(std::nullopt);
-    expect(same(after.evaluated_by(evaluator), expected),
-           "after allocation " + std::to_string(n_failed) + " failed: the next result is that of a fresh object");
+    expect(n_failed > 10, "allocations failed at many places: " + std::to_string(n_failed));
+  };
+  fails_at_each_allocation("other elements", after);
+  fails_at_each_allocation("another cell", before.scaled(0.998));
+}
+
+/// Under a barostat candidates stay while the cell changes.
+void test_changing_cell(mlip::EdgesOn edges_on) {
+  TestModel model(mlip::Precision::float64);
+  mlip::StructureEvaluator evaluator(model.model, edges_on);
+  Structure atoms = structure(24, 7.0, 1);
+  std::vector<double> energies;
+  for (int step = 0; step < 40; ++step) {
+    const mlip::StepResult found = atoms.evaluated_by(evaluator);
+    expect(same(found, of_a_fresh_object(atoms, edges_on)), "a step in a cell of another step's");
+    energies.push_back(found.atomic_energies[0]);
+    atoms = atoms.scaled(step < 20 ? 0.997 : 1.005);
   }
-  expect(n_failed > 10, "allocations failed at many places: " + std::to_string(n_failed));
+  const auto [lowest, highest] = std::minmax_element(energies.begin(), energies.end());
+  expect(*highest - *lowest > 0.1, "the cell matters");
 }
 
 /// The second member's energies and forces are three times the first's: their mean is twice, and they deviate by once.
@@ -196,6 +224,7 @@ int main() {
   for (const auto edges_on : {mlip::EdgesOn::host, mlip::EdgesOn::device}) {
     test_threads(edges_on);
     test_failed_evaluations(edges_on);
+    test_changing_cell(edges_on);
     test_committee(edges_on);
   }
   return mlip::testing::report();
