@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if arguments is None:  # then this process is the command, and nobody else's
         unwind_on_signals()
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         try:
             code: int = options.run(options)
         except MLIPError as error:  # Ctrl-C may end an engine before it is heard here
