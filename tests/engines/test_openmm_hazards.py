@@ -163,7 +163,7 @@ def test_contexts_leave_nothing_behind(pair_potential):
 
     create(200)
     before = resident_megabytes()
-    create(2000)
+    create(1200)
     # a leaked model takes 0.1 MB, a leaked file mapping 0.01
     assert resident_megabytes() - before < 10
 

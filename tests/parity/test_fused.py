@@ -26,7 +26,8 @@ FLOAT64_GRADIENT = 1e-9  # eV/Å
 TABLE = FLOAT64.forces  # eV/Å, and eV: what radial_table promises of its tables in float64
 LEAST_GRADIENT = 0.1  # eV/Å: below it a comparison would show nothing
 
-MODELS = [("7net-0", None), ("7net-l3i5", None), ("7net-mf-0", "PBE")]
+# 7net-mf-0 differs from 7net-0 by its modality alone: test_sevennet_family.py has it.
+MODELS = ["7net-0", "7net-l3i5"]
 
 
 def structure(name: str) -> Atoms:
@@ -56,15 +57,14 @@ def gradient_model(adapted: Adapted, dtype: str) -> torch.nn.Module:
         return EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=[name for name, _ in MODELS])
+@pytest.fixture(scope="module", params=MODELS)
 def models(request):
-    name, modal = request.param
     built = {}
     for fuse in (True, False):
-        adapted = sevennet.adapt(name, ExportOptions(modal=modal, fuse=fuse))
+        adapted = sevennet.adapt(request.param, ExportOptions(fuse=fuse))
         for dtype in ("float64", "float32"):
             built[fuse, dtype] = gradient_model(adapted, dtype)
-    tabulated = sevennet.adapt(name, ExportOptions(modal=modal, radial="table"))
+    tabulated = sevennet.adapt(request.param, ExportOptions(radial="table"))
     built["table"] = gradient_model(tabulated, "float64")
     return built, adapted.elements, adapted.cutoff
 
