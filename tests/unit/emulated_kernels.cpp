@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
+#include <setjmp.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -100,7 +101,8 @@ struct Program {
   }
 };
 
-/// 32 coroutines.
+/// 32 coroutines, which wait for their next warp where one ends: a launch has thousands of warps, and a step hundreds
+/// of launches. Switches are jumps, since swapcontext asks the system for the signal mask each time.
 class Warp {
  public:
   Warp() {
@@ -112,45 +114,59 @@ class Warp {
     running = this;
     function_ = function;
     arguments_ = arguments;
-    for (int lane = 0; lane < warp_size; ++lane) {
-      finished_[lane] = false;
-      getcontext(&lanes_[lane]);
-      lanes_[lane].uc_stack.ss_sp = stacks_[lane].data();
-      lanes_[lane].uc_stack.ss_size = stacks_[lane].size();
-      lanes_[lane].uc_link = nullptr;
-      makecontext(&lanes_[lane], &Warp::start, 0);
-    }
+    std::fill(finished_, finished_ + warp_size, false);
     for (int n_finished = 0; n_finished < warp_size;) {
       n_finished = 0;
       for (lane_ = 0; lane_ < warp_size; ++lane_) {
         if (!finished_[lane_]) {
           program.thread->x = first + static_cast<unsigned>(lane_);
-          swapcontext(&scheduler_, &lanes_[lane_]);
+          resume();
         }
         n_finished += finished_[lane_];
       }
-      if (n_finished > 0 && n_finished < warp_size) throw mlip::Error("the warp diverged before a shuffle");
+      if (n_finished > 0 && n_finished < warp_size) {
+        std::fill(started_, started_ + warp_size, false);
+        throw mlip::Error("the warp diverged before a shuffle");
+      }
     }
   }
 
-  static void meet() { swapcontext(&running->lanes_[running->lane_], &running->scheduler_); }
-
- private:
-  static void start() {
-    running->function_(running->arguments_);
-    running->finished_[running->lane_] = true;
-    meet();
+  static void meet() {
+    if (_setjmp(running->lanes_[running->lane_]) == 0) _longjmp(running->scheduler_, 1);
   }
 
-  static Warp* running;
-  ucontext_t scheduler_, lanes_[warp_size];
+ private:
+  /// A function of its own, without local values that a jump could leave undefined.
+  void resume() {
+    if (_setjmp(scheduler_) != 0) return;
+    if (started_[lane_]) _longjmp(lanes_[lane_], 1);
+    started_[lane_] = true;
+    ucontext_t beginning;
+    getcontext(&beginning);
+    beginning.uc_stack.ss_sp = stacks_[lane_].data();
+    beginning.uc_stack.ss_size = stacks_[lane_].size();
+    beginning.uc_link = nullptr;
+    makecontext(&beginning, &Warp::start, 0);
+    setcontext(&beginning);
+  }
+
+  static void start() {
+    for (;;) {
+      running->function_(running->arguments_);
+      running->finished_[running->lane_] = true;
+      meet();
+    }
+  }
+
+  static thread_local Warp* running;
+  jmp_buf scheduler_, lanes_[warp_size];
   std::vector<char> stacks_[warp_size];
-  bool finished_[warp_size];
+  bool started_[warp_size] = {}, finished_[warp_size] = {};
   int lane_ = 0;
   void (*function_)(const void*) = nullptr;
   const void* arguments_ = nullptr;
 };
-Warp* Warp::running = nullptr;
+thread_local Warp* Warp::running = nullptr;
 
 class EmulatedKernel : public mlip::gpu::Kernel {
  public:
@@ -164,7 +180,7 @@ class EmulatedKernel : public mlip::gpu::Kernel {
   void launch(std::int64_t n_blocks, int n_threads, int shared_bytes, const void* arguments) const override {
     TORCH_CHECK(n_threads % warp_size == 0 && n_threads <= 1024, "a block of ", n_threads, " threads");
     TORCH_CHECK(shared_bytes <= shared_values * static_cast<int>(sizeof(double)), shared_bytes, " bytes shared");
-    Warp warp;
+    static thread_local Warp warp;
     program_.block_size->x = static_cast<unsigned>(n_threads);
     for (std::int64_t block = 0; block < n_blocks; ++block) {
       program_.block->x = static_cast<unsigned>(block);
