@@ -111,6 +111,24 @@ def test_wrong_input(arguments, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+WITHOUT_COMPILER = """
+import sys
+from mlip_deploy.cli.main import main
+status = main(sys.argv[1:])
+assert "torch" in sys.modules or sys.argv[1] == "info"
+assert "torch._dynamo" not in sys.modules
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("words", [["info"], ["check", "--engines", "ase"]], ids=["info", "check"])
+def test_torchs_compiler_is_not_imported(words, toy_local):
+    """It takes three seconds, and a file is run without it."""
+    command = [sys.executable, "-c", WITHOUT_COMPILER, words[0], str(toy_local), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_no_deprecation_of_torch_is_shown_to_who_cannot_act_on_it(tmp_path, artifacts):
     command = [sys.executable, "-W", "always", "-m", "mlip_deploy.cli.main"]
