@@ -19,7 +19,8 @@ import numpy as np
 from ase.build import bulk
 from mlip_deploy.ase import MLIPCalculator
 
-path, repeat, steps, what, barostat = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5] == "True"
+path, repeat, steps, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+barostat = sys.argv[5] == "True"
 atoms = bulk("Si", "diamond", a=5.43, cubic=True) * repeat
 atoms.rattle(0.05, seed=1)
 atoms.calc = MLIPCalculator(path, threads=1)
