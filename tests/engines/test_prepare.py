@@ -145,7 +145,7 @@ def test_nvt_has_its_temperature(engine, pair_potential, tmp_path):
         pair_potential,
         tmp_path / "cu.cif",
         tmp_path / "run",
-        time="15ps",
+        time="30ps",
         temperature="400K",
         supercell="2x2x2",
     )
@@ -166,7 +166,7 @@ def test_npt_has_one_volume_in_all_engines(pair_potential, tmp_path):
             tmp_path / "cu.cif",
             tmp_path / engine,
             ensemble="npt",
-            time="15ps",
+            time="30ps",
             atoms=30,
             pressure=f"{KBAR}kbar",
         )
