@@ -57,7 +57,8 @@ class ElementOrders {
 
 ElementOrder::ElementOrder(const Tensor& types, std::int64_t n_elements) {
   const Tensor counts = at::bincount(types, {}, n_elements).cpu();
-  TORCH_CHECK(counts.size(0) == n_elements, "type ", counts.size(0) - 1, " is not one of ", n_elements, " elements");
+  TORCH_CHECK(counts.size(0) == n_elements, "element_linear: type ", counts.size(0) - 1, " is not one of ", n_elements,
+              " elements");
   count.assign(counts.const_data_ptr<std::int64_t>(), counts.const_data_ptr<std::int64_t>() + n_elements);
   if (std::count(count.begin(), count.end(), types.size(0)) == 0)
     order = at::argsort(types, /*stable=*/true, /*dim=*/0, /*descending=*/false);

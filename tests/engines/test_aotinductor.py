@@ -301,7 +301,7 @@ def test_what_an_operator_says_reaches_the_user(tmp_path):
         Brittle(3.9), path, elements=["Na", "Cl"], cutoff=3.9, name="toy", dtype="float64", backend="aotinductor"
     )
     pair = Atoms("NaCl", positions=[[0.0, 0.0, 0.0], [0.4, 0.0, 0.0]], calculator=MLIPCalculator(path))
-    with pytest.raises(MLIPError, match=r"^toy: type 7 is not one of 3 elements$"):
+    with pytest.raises(MLIPError, match=r"^toy: element_linear: type 7 is not one of 3 elements$"):
         pair.get_potential_energy()
     pair.positions[1, 0] = 2.0
     assert np.abs(pair.get_forces()).max() > FORCE_SIGNAL

@@ -35,7 +35,7 @@ def test_against_a_matrix_for_each_atom(types, seed):
 
 
 def test_a_type_without_a_matrix():
-    with pytest.raises(RuntimeError, match="type 4 is not one of 4 elements"):
+    with pytest.raises(RuntimeError, match="element_linear: type 4 is not one of 4 elements"):
         torch.ops.mlip.element_linear(*problem([0, 4]))
 
 
