@@ -25,13 +25,13 @@ std::vector<at::Tensor> edge_tensor_product(const at::Tensor& features, const at
                                             const at::Tensor& radial, const at::Tensor& edge_index,
                                             std::int64_t n_owned, at::IntArrayRef paths, const at::Tensor& coefficients,
                                             const at::Tensor& table, double step,
-                                            const std::optional<at::Tensor>& table_of_edge);
+                                            const std::optional<at::Tensor>& table_of_edge, std::int64_t kink);
 
 /// -> gradients of features (empty when not wanted), harmonics, radial
 std::tuple<at::Tensor, at::Tensor, at::Tensor> edge_tensor_product_backward(
     at::TensorList gradients, const at::Tensor& features, const at::Tensor& harmonics, const at::Tensor& radial,
     const at::Tensor& edge_index, at::IntArrayRef paths, const at::Tensor& coefficients, const at::Tensor& table,
-    double step, bool features_wanted, const std::optional<at::Tensor>& table_of_edge);
+    double step, bool features_wanted, const std::optional<at::Tensor>& table_of_edge, std::int64_t kink);
 
 std::tuple<at::Tensor, at::Tensor> edge_harmonics(const at::Tensor& vectors, std::int64_t l_max);
 

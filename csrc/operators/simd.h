@@ -102,6 +102,22 @@ MLIP_INLINE T sum_of_lanes(const typename Vector<T, lanes<T>>::type& vector) {
   return total;
 }
 
+/// Σ_k a[k] b[k], in four sums, which do not wait for each other.
+template <typename T>
+MLIP_INLINE T dot(const T* a, const T* b, int64_t n) {
+  constexpr int L = lanes<T>, several = 4;
+  using V = Vector<T, L>;
+  typename V::type sums[several] = {};
+  int64_t k = 0;
+  for (; k + several * L <= n; k += several * L)
+    for (int part = 0; part < several; ++part)
+      sums[part] += V::load(a + k + part * L) * V::load(b + k + part * L);
+  for (; k + L <= n; k += L) sums[0] += V::load(a + k) * V::load(b + k);
+  T total = sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  for (; k < n; ++k) total += a[k] * b[k];
+  return total;
+}
+
 /// Sums over the lanes of `block` vectors at once: sums[k] = Σ_lanes vectors[k].
 template <typename T>
 MLIP_INLINE void sum_lanes(const T* vectors, T* sums) {

@@ -2,7 +2,7 @@
 //
 //   edge_tensor_product(features [n_nodes, n_features], harmonics [n_edges, n_harmonics], radial, edge_index [2,
 //   n_edges],
-//                       n_owned, paths, coefficients, table, step, table_of_edge)
+//                       n_owned, paths, coefficients, table, step, table_of_edge, kink)
 //     -> outputs, each [n_owned, 2l+1, channels]
 //
 // It gathers the neighbours' features, multiplies them with the edges' harmonics and radial weights along the paths of
@@ -14,11 +14,11 @@
 //                 output tensor, first channel in it
 //   coefficients  flat, [2l1+1, 2l2+1, 2l3+1] for each path: Clebsch-Gordan coefficients times path normalisation
 //   radial        weights [n_edges, n_weights]; or, when `table` is not empty, distances [n_edges] in Å
-//   table         [n_intervals, 6, n_weights]: w(r) = Σ_k table[i, k] s^k with i = floor(r / step), s = r / step - i.
-//                 Outside of the table i is the nearest interval. A distance that is not a number is an error; on a
-//                 GPU, where to look would make the host wait, its centre gets no number either
+//   table         weights over the distance, in intervals of `step` (Å), with a kink at a knot or none (0):
+//                 radial_table_layout.h has the formulas. A distance that is not a number is an error; on a GPU, where
+//                 to look would make the host wait, its centre gets no number either
 //   table_of_edge int64 [n_edges], the table that each edge reads, such as that of its pair of elements;
-//                 `table` is then [n_tables, n_intervals, 6, n_weights]. None where all edges read the same one
+//                 `table` is then [n_tables, ...]. None where all edges read the same one
 //
 // Neighbours may be any node, centres are owned. Edges stored centre by centre, as every engine here stores them, are
 // read in place; others are put in order first. float32 or float64, all tensors alike.
@@ -58,12 +58,12 @@ using torch::Tensor;
 std::vector<Tensor> reference(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                               const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                               const Tensor& coefficients, const Tensor& table, double step,
-                              const std::optional<Tensor>& table_of_edge) {
+                              const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   const EdgeTensorProductPlan plan(paths, features, harmonics, coefficients);
-  plan.check(features, harmonics, radial, edge_index, coefficients, table, table_of_edge);
+  plan.check(features, harmonics, radial, edge_index, coefficients, table, kink, table_of_edge);
   const Tensor gathered = features.index_select(0, edge_index[1]);
   const Tensor weights =
-      table.numel() > 0 ? weights_of_table("edge_tensor_product", radial, table, step, table_of_edge) : radial;
+      table.numel() > 0 ? weights_of_table("edge_tensor_product", radial, table, step, kink, table_of_edge) : radial;
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
     outputs.push_back(
@@ -102,7 +102,7 @@ struct CpuCall {
 
   CpuCall(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index_,
           std::int64_t n_owned, at::IntArrayRef packed_paths, const Tensor& packed_coefficients, const Tensor& table_,
-          double step, const std::optional<Tensor>& table_of_edge_)
+          double step, const std::optional<Tensor>& table_of_edge_, std::int64_t kink)
       : features(features_.contiguous()),
         harmonics(harmonics_.contiguous()),
         radial(radial_.contiguous()),
@@ -111,7 +111,7 @@ struct CpuCall {
         table_of_edge(table_of_edge_ ? table_of_edge_->contiguous() : Tensor()),
         plan(packed_paths, features, harmonics, packed_coefficients),
         edges("edge_tensor_product", edge_index, n_owned, features.size(0)) {
-    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table, table_of_edge_);
+    plan.check(features, harmonics, radial, edge_index, packed_coefficients, table, kink, table_of_edge_);
     check_tables();
     if (table.numel() > 0) check_distances("edge_tensor_product", radial.data_ptr<T>(), radial.numel());
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
@@ -133,8 +133,7 @@ struct CpuCall {
     problem.radial = radial.data_ptr<T>();
     problem.table = table.numel() > 0 ? table.data_ptr<T>() : nullptr;
     problem.table_of_edge = table_of_edge.defined() ? table_of_edge.data_ptr<std::int64_t>() : nullptr;
-    problem.n_intervals = table.numel() > 0 ? table.size(-3) : 0;
-    problem.inverse_step = 1.0 / step;
+    if (problem.table) problem.layout = layout_of(table, table_of_edge.defined(), step, kink);
     problem.output_sizes = output_sizes.data();
     problem.n_outputs = static_cast<int>(output_sizes.size());
   }
@@ -215,11 +214,11 @@ struct CpuCall {
 std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                 const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
                                 const Tensor& coefficients, const Tensor& table, double step,
-                                const std::optional<Tensor>& table_of_edge) {
+                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   std::vector<Tensor> outputs;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product", [&] {
     const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step,
-                                 table_of_edge);
+                                 table_of_edge, kink);
     std::vector<scalar_t*> pointers;
     for (std::size_t k = 0; k < call.output_sizes.size(); ++k) {
       outputs.push_back(
@@ -238,7 +237,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
                                                 at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table,
                                                 double step, bool features_wanted,
-                                                const std::optional<Tensor>& table_of_edge) {
+                                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   const std::int64_t n_owned = gradients[0].size(0);
   Tensor features_gradient =
       torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
@@ -246,7 +245,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
   Tensor radial_gradient = torch::empty(radial.sizes(), radial.options());
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product_backward", [&] {
     const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step,
-                                 table_of_edge);
+                                 table_of_edge, kink);
     std::vector<Tensor> dense;
     std::vector<const scalar_t*> pointers;
     call.plan.check_gradients(gradients, n_owned, features.scalar_type());
@@ -279,12 +278,13 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step,
-                                     const std::optional<Tensor>& table_of_edge);
+                                     const std::optional<Tensor>& table_of_edge, std::int64_t kink);
 
 class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
   struct Constants {
     std::vector<std::int64_t> paths;
     double step;
+    std::int64_t kink;
   };
 
  public:
@@ -292,16 +292,16 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
                                                 const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
                                                 c10::SymInt n_owned, at::IntArrayRef paths, const Tensor& coefficients,
                                                 const Tensor& table, double step,
-                                                const std::optional<Tensor>& table_of_edge) {
+                                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::edge_tensor_product", "")
                                .typed<decltype(forward_autograd)>();
     context->save_for_backward(
         {features, harmonics, radial, edge_index, coefficients, table, table_of_edge.value_or(Tensor())});
-    keep_constants<Constants>(*context, {paths.vec(), step});
+    keep_constants<Constants>(*context, {paths.vec(), step, kink});
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
-                   table_of_edge);
+                   table_of_edge, kink);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -311,14 +311,15 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
                                .findSchemaOrThrow("mlip::edge_tensor_product_backward", "")
                                .typed<decltype(backward_cpu)>();
     const auto saved = context->get_saved_variables();
-    const auto& [paths, step] = kept_constants<Constants>(*context);
+    const auto& [paths, step, kink] = kept_constants<Constants>(*context);
     const bool features_wanted = context->needs_input_grad(0);
     const std::optional<Tensor> table_of_edge = saved[6].defined() ? std::optional(saved[6]) : std::nullopt;
     const auto [features, harmonics, radial] = op.call(gradients, saved[0], saved[1], saved[2], saved[3], paths,
-                                                       saved[4], saved[5], step, features_wanted, table_of_edge);
+                                                       saved[4], saved[5], step, features_wanted, table_of_edge, kink);
     return {features_wanted ? features : Tensor(),
             harmonics,
             radial,
+            Tensor(),
             Tensor(),
             Tensor(),
             Tensor(),
@@ -332,20 +333,25 @@ class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step,
-                                     const std::optional<Tensor>& table_of_edge) {
+                                     const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   if (!has_own_kernels(features.device()))
     return reference(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
-                     table_of_edge);
+                     table_of_edge, kink);
   return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
-                                  table, step, table_of_edge);
+                                  table, step, table_of_edge, kink);
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------
 
 class NativeEdgeTensorProduct : public NativeOperator {
  public:
-  NativeEdgeTensorProduct(std::vector<std::int64_t> paths, Tensor coefficients, Tensor table, double step)
-      : paths_(std::move(paths)), coefficients_(std::move(coefficients)), table_(std::move(table)), step_(step) {
+  NativeEdgeTensorProduct(std::vector<std::int64_t> paths, Tensor coefficients, Tensor table, double step,
+                          std::int64_t kink)
+      : paths_(std::move(paths)),
+        coefficients_(std::move(coefficients)),
+        table_(std::move(table)),
+        step_(step),
+        kink_(kink) {
     for (std::size_t k = 7; k < paths_.size(); k += 9)
       n_outputs_ = std::max(n_outputs_, static_cast<std::size_t>(paths_[k]) + 1);
   }
@@ -353,7 +359,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
   Tensors forward(Tensors inputs, std::int64_t n_owned, Kept* kept) const override {
     const auto pass = inputs[0].is_cpu() ? forward_cpu : gpu::edge_tensor_product;
     Tensors outputs = pass(inputs[0], inputs[1], inputs[2], inputs[3], n_owned, paths_, coefficients_, table_, step_,
-                           table_of_edge(inputs));
+                           table_of_edge(inputs), kink_);
     if (kept != nullptr) kept->tensors = std::move(inputs);
     return outputs;
   }
@@ -363,7 +369,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
     const Tensors& inputs = kept.tensors;
     const auto pass = inputs[0].is_cpu() ? backward_cpu : gpu::edge_tensor_product_backward;
     auto [features, harmonics, radial] = pass(gradients, inputs[0], inputs[1], inputs[2], inputs[3], paths_,
-                                              coefficients_, table_, step_, wanted[0], table_of_edge(inputs));
+                                              coefficients_, table_, step_, wanted[0], table_of_edge(inputs), kink_);
     if (wanted[0]) add_gradient(sums[0], std::move(features));
     if (wanted[1]) add_gradient(sums[1], std::move(harmonics));
     if (wanted[2]) add_gradient(sums[2], std::move(radial));
@@ -372,7 +378,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
   std::size_t n_outputs() const override { return n_outputs_; }
 
  private:
-  /// The last of the arguments, which may be None: then it is none of the inputs.
+  /// An argument that may be None: then it is none of the inputs.
   static std::optional<Tensor> table_of_edge(const Tensors& inputs) {
     return inputs.size() > 4 ? std::optional(inputs[4]) : std::nullopt;
   }
@@ -380,6 +386,7 @@ class NativeEdgeTensorProduct : public NativeOperator {
   std::vector<std::int64_t> paths_;
   Tensor coefficients_, table_;
   double step_;
+  std::int64_t kink_;
   std::size_t n_outputs_ = 0;
 };
 
@@ -391,7 +398,7 @@ const RegisterNative native("mlip::edge_tensor_product",
                                 if (arguments[k].isNone() != (k < 5 || k == 9)) return nullptr;
                               return std::make_unique<NativeEdgeTensorProduct>(
                                   arguments[5].toIntVector(), arguments[6].toTensor(), arguments[7].toTensor(),
-                                  arguments[8].toDouble());
+                                  arguments[8].toDouble(), arguments[10].toInt());
                             });
 
 }  // namespace
@@ -401,15 +408,15 @@ const RegisterNative native("mlip::edge_tensor_product",
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
       "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]");
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None, int kink=0) -> Tensor[]");
   library.def(
       "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
       "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted, "
-      "Tensor? table_of_edge=None) -> (Tensor, Tensor, Tensor)");
+      "Tensor? table_of_edge=None, int kink=0) -> (Tensor, Tensor, Tensor)");
   library.def(
       "edge_tensor_product_reference(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt "
       "n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]",
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None, int kink=0) -> Tensor[]",
       mlip::reference);
 }
 

@@ -4,7 +4,7 @@
 // which edge_tensor_product_gpu.cpp writes:
 //
 //   real            float or double
-//   n_features, n_harmonics, n_weights, n_blocks; tabulated
+//   n_features, n_harmonics, n_weights, n_blocks; tabulated, splines    the last two as radial_table_layout.h says
 //   inverse_step, inverse_step_rest    1/Å, of the table: rounded, and what the rounding left out
 //   Block<B>        a block of node features [n1][channels]; the paths [first_path, last_path) read it
 //   Path<P>         sizes and offsets of a path, and its Clebsch-Gordan sums, one line for each coefficient that is
@@ -25,10 +25,13 @@ namespace {
 
 using mlip::gpu::EdgeTensorProductArguments;
 
-/// The radial weights of one edge: stored, or polynomials of the distance.
+/// The radial weights of one edge: stored, or from a table over the distance, as radial_table_layout.h and
+/// radial_weights.h have it.
 struct Radial {
-  const real* row;  ///< weights, or coefficients of the interval of the distance
-  real s;           ///< position in the interval, 0 to 1
+  const real* row;       ///< weights, or the first row of the interval of the distance
+  real s;                ///< position in the interval, 0 to 1
+  real sums[6];          ///< of splines: Σ_{k >= j} B_k(s), of which the first is 1
+  real slopes[6];        ///< their derivatives with respect to s
 
   __device__ __forceinline__ Radial(const EdgeTensorProductArguments& a, long long edge) : s(0) {
     const real* const radial = static_cast<const real*>(a.radial);
@@ -39,23 +42,59 @@ struct Radial {
       const long long interval = position > 0 ? static_cast<long long>(position < last ? position : last) : 0;
       // One rounding only, after the difference: the interval's number can be several hundred.
       s = fma(distance, inverse_step, -static_cast<real>(interval)) + distance * inverse_step_rest;
-      const long long first = a.table_of_edge ? a.table_of_edge[edge] * a.n_intervals : 0;
-      row = static_cast<const real*>(a.table) + (first + interval) * 6 * n_weights;
+      const long long first = splines ? interval + (interval < a.kink ? 0 : 5) : 6 * interval;
+      const long long before = a.table_of_edge ? a.table_of_edge[edge] * a.n_rows : 0;
+      row = static_cast<const real*>(a.table) + (before + first) * n_weights;
+      if constexpr (splines) {
+        sums[0] = 1;
+        slopes[0] = 0;
+        evaluate_sum<1>(119, 5, -10, 10, -5, 1);
+        evaluate_sum<2>(93, 55, -30, -10, 15, -4);
+        evaluate_sum<3>(27, 55, 30, -10, -15, 6);
+        evaluate_sum<4>(1, 5, 10, 10, 5, -4);
+        evaluate_sum<5>(0, 0, 0, 0, 0, 1);
+      }
     } else {
       row = radial + edge * n_weights;
     }
   }
 
+  /// From coefficients of s^0 to s^5, times 120.
+  template <int j>
+  __device__ __forceinline__ void evaluate_sum(real c0, real c1, real c2, real c3, real c4, real c5) {
+    constexpr real unit = real(1) / 120;
+    sums[j] = (((((c5 * s + c4) * s + c3) * s + c2) * s + c1) * s + c0) * unit;
+    slopes[j] = ((((5 * c5 * s + 4 * c4) * s + 3 * c3) * s + 2 * c2) * s + c1) * unit;
+  }
+
   __device__ __forceinline__ real weight(int k) const {
     if constexpr (!tabulated) return __ldg(row + k);
     real w = __ldg(row + 5 * n_weights + k);
-    for (int power = 4; power >= 0; --power) w = w * s + __ldg(row + power * n_weights + k);
+    if constexpr (splines) {
+      w *= sums[5];
+#pragma unroll
+      for (int j = 4; j >= 0; --j) w += (sums[j] - sums[j + 1]) * __ldg(row + j * n_weights + k);
+    } else {
+      for (int power = 4; power >= 0; --power) w = w * s + __ldg(row + power * n_weights + k);
+    }
     return w;
   }
 
   /// -> weight; `slope` becomes its derivative with respect to s.
   __device__ __forceinline__ real weight(int k, real& slope) const {
     if constexpr (!tabulated) return __ldg(row + k);
+    if constexpr (splines) {
+      real before = __ldg(row + k), w = before;
+      slope = 0;
+#pragma unroll
+      for (int j = 1; j < 6; ++j) {
+        const real next = __ldg(row + j * n_weights + k), difference = next - before;
+        w += sums[j] * difference;
+        slope += slopes[j] * difference;
+        before = next;
+      }
+      return w;
+    }
     slope = __ldg(row + 5 * n_weights + k);
     real w = slope * s + __ldg(row + 4 * n_weights + k);
     for (int power = 3; power >= 0; --power) {

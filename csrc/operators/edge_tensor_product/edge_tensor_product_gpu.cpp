@@ -21,11 +21,14 @@ using at::Tensor;
 
 constexpr int warp_size = 32, warps_per_block = 4;
 
+/// Where radial weights come from: see radial_table_layout.h.
+enum class TableKind { none, polynomials, splines };
+
 /// The convolution's constants: everything that its code depends on.
 struct Description {
   EdgeTensorProductPlan plan;
   std::int64_t n_features, n_harmonics;
-  bool tabulated;
+  TableKind table;
   at::ScalarType type;
   const double* coefficients;  ///< [n1, n2, n3] of each path, one after the other
   double step;                 ///< Å, of the table
@@ -83,11 +86,15 @@ std::string describe(const Description& description, const std::vector<FeatureBl
   const EdgeTensorProductPlan& plan = description.plan;
   std::string text = real_type(description.type);
   text += "namespace {\n";
-  text += std::string("constexpr bool tabulated = ") + (description.tabulated ? "true" : "false") + ";\n";
+  const auto flag = [&](const char* name, bool value) {
+    text += std::string("constexpr bool ") + name + " = " + (value ? "true" : "false") + ";\n";
+  };
+  flag("tabulated", description.table != TableKind::none);
+  flag("splines", description.table == TableKind::splines);
   text += "constexpr int n_features = " + std::to_string(description.n_features) +
           ", n_harmonics = " + std::to_string(description.n_harmonics) +
           ", n_weights = " + std::to_string(plan.n_weights) + ", n_blocks = " + std::to_string(blocks.size()) + ";\n";
-  const double inverse_step = description.tabulated ? 1.0 / description.step : 0.0;
+  const double inverse_step = description.table != TableKind::none ? 1.0 / description.step : 0.0;
   const double rounded = description.type == at::kFloat ? static_cast<float>(inverse_step) : inverse_step;
   text += "constexpr real inverse_step = " + description.number(rounded) +
           ", inverse_step_rest = " + description.number(inverse_step - rounded) + ";\n";
@@ -171,18 +178,18 @@ struct Convolution {
 class Convolutions {
  public:
   Convolution find(const EdgeTensorProductPlan& plan, at::IntArrayRef paths, const Tensor& features,
-                   const Tensor& harmonics, const Tensor& coefficients, bool tabulated, double step) {
+                   const Tensor& harmonics, const Tensor& coefficients, TableKind table, double step) {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::erase_if(known_, [](const Known& known) { return known.coefficients.expired(); });
     for (const Known& known : known_)
       if (known.coefficients._unsafe_get_target() == coefficients.storage().unsafeGetStorageImpl() &&
-          known.offset == coefficients.storage_offset() && known.paths == paths && known.tabulated == tabulated &&
+          known.offset == coefficients.storage_offset() && known.paths == paths && known.table == table &&
           known.step == step && known.n_features == features.size(1) && known.n_harmonics == harmonics.size(1))
         return known.convolution;
     const Tensor values = coefficients.to(at::kCPU, at::kDouble).contiguous();
     const std::vector<FeatureBlock> blocks = feature_blocks(plan);
     const std::string source = edge_tensor_product_arguments_text +
-                               describe({plan, features.size(1), harmonics.size(1), tabulated, features.scalar_type(),
+                               describe({plan, features.size(1), harmonics.size(1), table, features.scalar_type(),
                                          values.const_data_ptr<double>(), step},
                                         blocks) +
                                warp_text + edge_tensor_product_text + kernels(blocks.size());
@@ -205,7 +212,7 @@ class Convolutions {
     made.all_weights = of_weights.whole();
     for (const Coverage& output : of_outputs) made.all_channels.push_back(output.whole());
     known_.push_back({coefficients.storage().getWeakStorageImpl(), coefficients.storage_offset(), paths.vec(),
-                      tabulated, step, features.size(1), harmonics.size(1), made});
+                      table, step, features.size(1), harmonics.size(1), made});
     return made;
   }
 
@@ -214,7 +221,7 @@ class Convolutions {
     c10::weak_intrusive_ptr<c10::StorageImpl> coefficients;
     std::int64_t offset;
     std::vector<std::int64_t> paths;
-    bool tabulated;
+    TableKind table;
     double step;
     std::int64_t n_features, n_harmonics;
     Convolution convolution;
@@ -233,25 +240,32 @@ struct Call {
 
   Call(const Tensor& features_, const Tensor& harmonics_, const Tensor& radial_, const Tensor& edge_index,
        std::int64_t n_owned, at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table_, double step,
-       const std::optional<Tensor>& table_of_edge_)
+       const std::optional<Tensor>& table_of_edge_, std::int64_t kink)
       : features(features_.contiguous()),
         harmonics(harmonics_.contiguous()),
         radial(radial_.contiguous()),
         table(table_.contiguous()),
         table_of_edge(table_of_edge_ ? table_of_edge_->contiguous() : Tensor()),
         plan(paths, features, harmonics, coefficients) {
-    plan.check(features, harmonics, radial, edge_index, coefficients, table, table_of_edge_);
+    plan.check(features, harmonics, radial, edge_index, coefficients, table, kink, table_of_edge_);
     TORCH_CHECK(plan.output_channels.size() <= most_outputs, "edge_tensor_product: ", plan.output_channels.size(),
                 " outputs, at most ", most_outputs, " on a GPU");
     edges = EdgesByNode::of(edge_index, n_owned, features.size(0));
+    TableKind kind = TableKind::none;
+    if (table.numel() > 0) {
+      const RadialTableLayout layout = layout_of(table, table_of_edge.defined(), step, kink);
+      kind = layout.is_spline ? TableKind::splines : TableKind::polynomials;
+      arguments.n_intervals = layout.n_intervals;
+      arguments.n_rows = layout.n_rows;
+      arguments.kink = layout.kink;
+    }
     static Convolutions convolutions;
-    convolution = convolutions.find(plan, paths, features, harmonics, coefficients, table.numel() > 0, step);
+    convolution = convolutions.find(plan, paths, features, harmonics, coefficients, kind, step);
 
     const std::int64_t n_edges = edge_index.size(1);
     arguments.n_owned = n_owned;
     arguments.n_nodes = features.size(0);
     arguments.n_edges = n_edges;
-    arguments.n_intervals = table.numel() > 0 ? table.size(-3) : 0;
     arguments.centres = indices(edges->edge_index);
     arguments.neighbours = arguments.centres + n_edges;
     arguments.first_of_centre = indices(edges->first_of_centre);
@@ -284,9 +298,9 @@ Tensor room(at::IntArrayRef sizes, const Tensor& like, bool all_written) {
 std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                         const Tensor& edge_index, std::int64_t n_owned, at::IntArrayRef paths,
                                         const Tensor& coefficients, const Tensor& table, double step,
-                                        const std::optional<Tensor>& table_of_edge) {
+                                        const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   const c10::DeviceGuard guard(features.device());
-  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge);
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge, kink);
   std::vector<Tensor> outputs;
   for (std::size_t k = 0; k < call.plan.output_channels.size(); ++k) {
     outputs.push_back(room({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features,
@@ -302,10 +316,10 @@ std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList g
                                                                 const Tensor& edge_index, at::IntArrayRef paths,
                                                                 const Tensor& coefficients, const Tensor& table,
                                                                 double step, bool features_wanted,
-                                                                const std::optional<Tensor>& table_of_edge) {
+                                                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   const c10::DeviceGuard guard(features.device());
   const std::int64_t n_owned = gradients[0].size(0);
-  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge);
+  Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge, kink);
   call.plan.check_gradients(gradients, n_owned, features.scalar_type());
   std::vector<Tensor> dense;
   for (std::size_t k = 0; k < gradients.size(); ++k) {

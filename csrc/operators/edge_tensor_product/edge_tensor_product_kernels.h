@@ -15,6 +15,8 @@
 
 #include <cstdint>
 
+#include "operators/radial_table_layout.h"
+
 namespace mlip {
 
 /// One path of the tensor product. Offsets and strides in values, not bytes.
@@ -64,11 +66,9 @@ struct TensorProductProblem {
   std::int64_t n_weights;
   /// Radial weights [n_edges, n_weights]; or, with a table, distances [n_edges].
   const T* radial;
-  /// Null, or [n_tables, n_intervals, 6, n_weights]: coefficients of powers 0 to 5 of s = r / step - k in interval k.
-  const T* table;
+  const T* table;                     ///< null, or [n_tables, n_rows, n_weights]
   const std::int64_t* table_of_edge;  ///< [n_edges], or null when there is one table
-  std::int64_t n_intervals;
-  double inverse_step;               ///< 1/Å
+  RadialTableLayout layout;
   const std::int64_t* output_sizes;  ///< [n_outputs] values per centre of each output
   int n_outputs;
 };
@@ -92,17 +92,25 @@ static inline std::int64_t largest_coupling(const TensorProductProblem<T>& probl
   return largest;
 }
 
+/// Values of the largest block of features that a path reads.
+template <typename T>
+static inline std::int64_t largest_block(const TensorProductProblem<T>& problem) {
+  std::int64_t largest = 0;
+  for (int p = 0; p < problem.n_paths; ++p) {
+    const std::int64_t size = problem.paths[p].n1 * problem.paths[p].channels;
+    if (size > largest) largest = size;
+  }
+  return largest;
+}
+
 /// Values of working memory for one call of either kernel.
 template <typename T>
 static inline std::int64_t scratch_size(const TensorProductProblem<T>& problem) {
   constexpr std::int64_t widest_vector = 64 / sizeof(T);
-  std::int64_t largest_block = 0;
-  for (int p = 0; p < problem.n_paths; ++p) {
-    const std::int64_t size = problem.paths[p].n1 * problem.paths[p].channels;
-    if (size > largest_block) largest_block = size;
-  }
-  // A vector of partial sums per harmonic and per coupling; a coupling; weighted features.
-  return widest_vector * (problem.n_harmonics + problem.n_couplings) + largest_coupling(problem) + largest_block;
+  // A vector of partial sums per harmonic and per coupling; a coupling; weighted features; weights of an edge from a
+  // table, their slopes and gradients.
+  return widest_vector * (problem.n_harmonics + problem.n_couplings) + largest_coupling(problem) +
+         largest_block(problem) + (problem.table ? 3 * problem.n_weights : 0);
 }
 
 /// The kernels of one instruction set for one type. Centres [begin, end) only; a caller runs disjoint ranges in

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "operators/radial_table.h"
 #include "operators/tracing.h"
 
 namespace mlip {
@@ -57,27 +58,25 @@ struct EdgeTensorProductPlan {
   /// @throws c10::Error when shapes or types do not fit each other.
   void check(const at::Tensor& features, const at::Tensor& harmonics, const at::Tensor& radial,
              const at::Tensor& edge_index, const at::Tensor& coefficients, const at::Tensor& table,
-             const std::optional<at::Tensor>& table_of_edge) const {
+             std::int64_t kink, const std::optional<at::Tensor>& table_of_edge) const {
     const c10::SymInt n_edges = edge_index.sym_size(1);
     for (const at::Tensor* tensor : {&features, &harmonics, &radial, &coefficients, &table})
       TORCH_CHECK(tensor->scalar_type() == features.scalar_type() && tensor->is_floating_point(),
                   "edge_tensor_product: all floating-point inputs must have one type");
     TORCH_CHECK(harmonics.sym_size(0) == n_edges && radial.sym_size(0) == n_edges,
                 "edge_tensor_product: harmonics and radial need one row for each of ", n_edges, " edges");
-    if (table_of_edge) {
-      TORCH_CHECK(radial.dim() == 1 && table.numel() > 0 && table.dim() == 4 && table.size(2) == 6 &&
-                      table.size(3) == n_weights && table_of_edge->sym_sizes() == radial.sym_sizes() &&
-                      table_of_edge->scalar_type() == at::kLong,
-                  "edge_tensor_product: with a table of each edge, int64 [n_edges], radial is [n_edges] and table "
-                  "[n_tables, n_intervals, 6, ",
-                  n_weights, "]");
-    } else if (table.numel() > 0) {
-      TORCH_CHECK(radial.dim() == 1 && table.dim() == 3 && table.size(1) == 6 && table.size(2) == n_weights,
-                  "edge_tensor_product: with a table, radial is [n_edges] and table [n_intervals, 6, ", n_weights, "]");
+    if (table.numel() > 0) {
+      TORCH_CHECK(radial.dim() == 1, "edge_tensor_product: with a table, radial is [n_edges], found ", radial.sizes());
+      check_table("edge_tensor_product", table, table_of_edge.has_value(), n_weights, kink);
     } else {
       TORCH_CHECK(radial.dim() == 2 && fixed_size(radial, 1) == n_weights,
                   "edge_tensor_product: without a table, radial is [n_edges, ", n_weights, "]");
     }
+    if (table_of_edge)
+      TORCH_CHECK(table.numel() > 0 && table_of_edge->sym_sizes() == radial.sym_sizes() &&
+                      table_of_edge->scalar_type() == at::kLong,
+                  "edge_tensor_product: with a table of each edge, int64 [n_edges], table is [n_tables, n_rows, ", n_weights,
+                  "]");
   }
 
   /// Of the gradients of the outputs. @throws c10::Error likewise.

@@ -38,12 +38,12 @@ MLIP_INLINE void uncouple(const TensorProductProblem<T>& problem, const T* coupl
   sum_all_lanes(harmonic_sums, problem.n_harmonics, harmonics_gradient);
 }
 
-template <typename T, int N1, int N3, typename R>
-void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const R& radial, T* out) {
-  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+template <typename T, int N1, int N3>
+void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights, T* out) {
+  const int64_t channels = path.channels, stride = path.output_channels;
   for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
-    const auto weight = radial.template value<V>(weights + u);
+    const auto weight = V::load(weights + u);
     typename V::type weighted[N1];
     for (int m1 = 0; m1 < N1; ++m1) weighted[m1] = V::load(x + m1 * channels + u) * weight;
     for (int m3 = 0; m3 < N3; ++m3) {
@@ -55,12 +55,12 @@ void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* 
 }
 
 /// c is a multiple of the unit matrix.
-template <typename T, int N, typename R>
-void forward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const R& radial, T* out) {
-  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+template <typename T, int N>
+void forward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const T* weights, T* out) {
+  const int64_t channels = path.channels, stride = path.output_channels;
   for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
-    const auto weight = radial.template value<V>(weights + u) * factor;
+    const auto weight = V::load(weights + u) * factor;
     for (int m = 0; m < N; ++m)
       V::store(out + m * stride + u, V::load(out + m * stride + u) + weight * V::load(x + m * channels + u));
   });
@@ -85,12 +85,12 @@ MLIP_INLINE void outer_products(int64_t channels, const T* a, const T* g, int64_
     for (int m1 = 0; m1 < N1; ++m1) V::store(sums + (m1 * N3 + m3 + t) * L, partial[t][m1]);
 }
 
-/// Per path: g = dE/dout; dE/dw to `radial`; gx += dE/dx (when wanted); dE/dc to `coupling_sums`, whose lanes are
-/// summed later.
-template <typename T, int N1, int N3, typename R>
-void backward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
-                   T* coupling_sums, T* weighted) {
-  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+/// Per path: g = dE/dout; dE/dw to `weight_gradients`; gx += dE/dx (when wanted); dE/dc to `coupling_sums`, whose lanes
+/// are summed later.
+template <typename T, int N1, int N3>
+void backward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights,
+                   T* weight_gradients, const T* g, T* gx, T* coupling_sums, T* weighted) {
+  const int64_t channels = path.channels, stride = path.output_channels;
   // back[m1] = Σ_m3 c[m1][m3] g[m3];  dE/dw = Σ_m1 x[m1] back[m1];  dE/dx[m1] = w back[m1]
   for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
@@ -105,7 +105,8 @@ void backward_path(const TensorProductPath<T>& path, const T* coupling, const T*
     }
     auto weight_gradient = V::load(x + u) * back[0];
     for (int m1 = 1; m1 < N1; ++m1) weight_gradient += V::load(x + m1 * channels + u) * back[m1];
-    const auto weight = radial.template value<V>(weights + u, weight_gradient);
+    V::store(weight_gradients + u, weight_gradient);
+    const auto weight = V::load(weights + u);
     for (int m1 = 0; m1 < N1; ++m1) V::store(weighted + m1 * channels + u, V::load(x + m1 * channels + u) * weight);
     if (gx)
       for (int m1 = 0; m1 < N1; ++m1)
@@ -120,17 +121,18 @@ void backward_path(const TensorProductPath<T>& path, const T* coupling, const T*
 }
 
 /// c is a multiple of the unit matrix, and its one factor has one gradient.
-template <typename T, int N, typename R>
-void backward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, R& radial, const T* g, T* gx,
-                          T* coupling_sums) {
+template <typename T, int N>
+void backward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const T* weights, T* weight_gradients,
+                          const T* g, T* gx, T* coupling_sums) {
   constexpr int L = lanes<T>;
-  const int64_t channels = path.channels, stride = path.output_channels, weights = path.weights;
+  const int64_t channels = path.channels, stride = path.output_channels;
   typename Vector<T, L>::type factor_sums = {};
   for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
     auto product = V::load(x + u) * V::load(g + u);
     for (int m = 1; m < N; ++m) product += V::load(x + m * channels + u) * V::load(g + m * stride + u);
-    const auto weight = radial.template value<V>(weights + u, product * factor);
+    V::store(weight_gradients + u, product * factor);
+    const auto weight = V::load(weights + u);
     V::add_to(factor_sums, product * weight);
     if (gx)
       for (int m = 0; m < N; ++m)
@@ -142,20 +144,17 @@ void backward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x
 }
 
 /// Paths with a component count beyond those compiled (l > 3): the same sums with loop bounds known at run time.
-template <typename T, typename R>
-void forward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const R& radial, T* out) {
-  using V = Vector<T, 1>;
-  for (int64_t u = 0; u < path.channels; ++u) {
-    const T weight = radial.template value<V>(path.weights + u);
+template <typename T>
+void forward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights, T* out) {
+  for (int64_t u = 0; u < path.channels; ++u)
     for (int m1 = 0; m1 < path.n1; ++m1)
       for (int m3 = 0; m3 < path.n3; ++m3)
-        out[m3 * path.output_channels + u] += weight * x[m1 * path.channels + u] * coupling[m1 * path.n3 + m3];
-  }
+        out[m3 * path.output_channels + u] += weights[u] * x[m1 * path.channels + u] * coupling[m1 * path.n3 + m3];
 }
 
-template <typename T, typename R>
-void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, R& radial, const T* g, T* gx,
-                  T* coupling_sums) {
+template <typename T>
+void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights,
+                  T* weight_gradients, const T* g, T* gx, T* coupling_sums) {
   constexpr int L = lanes<T>;
   for (int64_t k = 0; k < path.n1 * path.n3 * L; ++k) coupling_sums[k] = 0;
   for (int64_t u = 0; u < path.channels; ++u) {
@@ -163,10 +162,10 @@ void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* 
     for (int m1 = 0; m1 < path.n1; ++m1)
       for (int m3 = 0; m3 < path.n3; ++m3)
         weight_gradient += coupling[m1 * path.n3 + m3] * x[m1 * path.channels + u] * g[m3 * path.output_channels + u];
-    const T weight = radial.template value<Vector<T, 1>>(path.weights + u, weight_gradient);
+    weight_gradients[u] = weight_gradient;
     for (int m1 = 0; m1 < path.n1; ++m1)
       for (int m3 = 0; m3 < path.n3; ++m3) {
-        const T weighted = weight * g[m3 * path.output_channels + u];
+        const T weighted = weights[u] * g[m3 * path.output_channels + u];
         coupling_sums[(m1 * path.n3 + m3) * L] += weighted * x[m1 * path.channels + u];
         if (gx) gx[m1 * path.channels + u] += weighted * coupling[m1 * path.n3 + m3];
       }
@@ -215,9 +214,10 @@ MLIP_INLINE int64_t edge_at(const TensorProductProblem<T>& problem, int64_t posi
   return problem.edge_order ? problem.edge_order[position] : position;
 }
 
-template <typename T, bool tabulated>
-void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
+template <typename T>
+void forward(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
   T* const coupling = scratch;
+  T* const weights_of_table = coupling + largest_coupling(problem);
   for (int64_t i = begin; i < end; ++i) {
     for (int k = 0; k < problem.n_outputs; ++k) {
       T* row = outputs[k] + i * problem.output_sizes[k];
@@ -227,36 +227,46 @@ void forward_range(const TensorProductProblem<T>& problem, T* const* outputs, in
       const int64_t edge = edge_at(problem, position);
       const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
       const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
-      const Radial<T, tabulated> radial(problem, edge, edge, nullptr);
+      const T* weights_of_edge = problem.radial + edge * problem.n_weights;
+      if (problem.table) {
+        radial_weights(problem, edge, weights_of_table);
+        weights_of_edge = weights_of_table;
+      }
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
+        const T* weights = weights_of_edge + path.weights;
         T* out = outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
         couple(path, harmonics + path.harmonics, coupling);
         with_components(
             path.n1, path.n3,
             [&](auto n1, auto n3) {
               if constexpr (n1.value == n3.value) {
-                if (path.is_scalar) return forward_scalar_path<T, n1.value>(path, coupling[0], x, radial, out);
+                if (path.is_scalar) return forward_scalar_path<T, n1.value>(path, coupling[0], x, weights, out);
               }
-              forward_path<T, n1.value, n3.value>(path, coupling, x, radial, out);
+              forward_path<T, n1.value, n3.value>(path, coupling, x, weights, out);
             },
-            [&] { forward_any(path, coupling, x, radial, out); });
+            [&] { forward_any(path, coupling, x, weights, out); });
       }
     }
   }
 }
 
-template <typename T, bool tabulated>
-void backward_range(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients, int64_t begin,
-                    int64_t end, T* scratch) {
+template <typename T>
+void backward(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients, int64_t begin,
+              int64_t end, T* scratch) {
   constexpr int L = lanes<T>;
   const int64_t n_harmonics = problem.n_harmonics;
   T* const harmonic_sums = scratch;
   T* const coupling_sums = harmonic_sums + L * n_harmonics;
   T* const coupling = coupling_sums + L * problem.n_couplings;
   T* const weighted = coupling + largest_coupling(problem);
-  const int64_t last = problem.first_edge[end];
+  // With a table, of an edge:
+  T* const weights_of_table = weighted + largest_block(problem);
+  T* const slopes = weights_of_table + problem.n_weights;
+  T* const gradients_of_table = slopes + problem.n_weights;
+  if (problem.table)
+    for (int64_t k = 0; k < problem.n_weights; ++k) gradients_of_table[k] = 0;  // of weights that no path has, too
   for (int64_t i = begin; i < end; ++i) {
     for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
       const int64_t edge = edge_at(problem, position);
@@ -264,12 +274,19 @@ void backward_range(const TensorProductProblem<T>& problem, const TensorProductG
       const T* row = problem.features + neighbour * problem.n_features;
       const T* harmonics = problem.harmonics + edge * n_harmonics;
       T* row_gradient = gradients.features ? gradients.features + neighbour * problem.n_features : nullptr;
-      Radial<T, tabulated> radial(problem, edge, edge_at(problem, position + 1 < last ? position + 1 : position),
-                                  gradients.radial);
+      const T* weights_of_edge = problem.radial + edge * problem.n_weights;
+      T* gradients_of_edge = gradients.radial + edge * problem.n_weights;
+      if (problem.table) {
+        radial_weights(problem, edge, weights_of_table, slopes);
+        weights_of_edge = weights_of_table;
+        gradients_of_edge = gradients_of_table;
+      }
       T* sums = coupling_sums;
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
+        const T* weights = weights_of_edge + path.weights;
+        T* weight_gradients = gradients_of_edge + path.weights;
         const T* g = gradients.outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
         T* gx = row_gradient ? row_gradient + path.features : nullptr;
         couple(path, harmonics + path.harmonics, coupling);
@@ -277,33 +294,16 @@ void backward_range(const TensorProductProblem<T>& problem, const TensorProductG
             path.n1, path.n3,
             [&](auto n1, auto n3) {
               if constexpr (n1.value == n3.value)
-                if (path.is_scalar) return backward_scalar_path<T, n1.value>(path, coupling[0], x, radial, g, gx, sums);
-              backward_path<T, n1.value, n3.value>(path, coupling, x, radial, g, gx, sums, weighted);
+                if (path.is_scalar) return backward_scalar_path<T, n1.value>(path, coupling[0], x, weights, weight_gradients, g, gx, sums);
+              backward_path<T, n1.value, n3.value>(path, coupling, x, weights, weight_gradients, g, gx, sums, weighted);
             },
-            [&] { backward_any(path, coupling, x, radial, g, gx, sums); });
+            [&] { backward_any(path, coupling, x, weights, weight_gradients, g, gx, sums); });
         sums += L * path.n1 * path.n3;
       }
-      radial.finish(gradients.radial, edge);
+      if (problem.table) gradients.radial[edge] = dot<T>(slopes, gradients_of_table, problem.n_weights);
       uncouple(problem, coupling_sums, harmonic_sums, gradients.harmonics + edge * n_harmonics);
     }
   }
-}
-
-template <typename T>
-void forward(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
-  if (problem.table)
-    forward_range<T, true>(problem, outputs, begin, end, scratch);
-  else
-    forward_range<T, false>(problem, outputs, begin, end, scratch);
-}
-
-template <typename T>
-void backward(const TensorProductProblem<T>& problem, const TensorProductGradients<T>& gradients, int64_t begin,
-              int64_t end, T* scratch) {
-  if (problem.table)
-    backward_range<T, true>(problem, gradients, begin, end, scratch);
-  else
-    backward_range<T, false>(problem, gradients, begin, end, scratch);
 }
 
 }  // namespace

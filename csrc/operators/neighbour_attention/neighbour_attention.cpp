@@ -3,7 +3,7 @@
 //
 //   neighbour_attention(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees,
 //   table,
-//     step, factors, perceptron) -> messages [n_owned, n_features], vector_messages [n_owned, n_m]
+//     step, factors, perceptron, kink) -> messages [n_owned, n_features], vector_messages [n_owned, n_m]
 //
 // of an edge e from i to j, where l counts degrees:
 //   s[e][l]               = Σ_{m of l} factors[m] (x[j][m] - x[i][m])²
@@ -23,8 +23,8 @@
 //   harmonics   Y, [n_edges, n_m]
 //   edge_index  int64 [2, n_edges]: centres i in [0, n_owned), neighbours j in [0, n_nodes)
 //   degrees     int[], how many components each degree has; their sum is n_m
-//   table       [n_intervals, 6, 2 n_features], and the width of an interval, `step`, in Å: see radial_table.h. A
-//               distance that is not a number is an error
+//   table       of 2 n_features weights over the distance, in intervals of `step` (Å), with a kink at a knot or none
+//               (0): radial_table_layout.h has the formulas. A distance that is not a number is an error
 //   factors     [n_m]
 //   perceptron  matrix [n_degrees, 2 n_hidden] and bias [2 n_hidden], then silu, then two matrices [2, n_hidden,
 //               n_features]: the first half of the hidden values is for the first half of w. Without hidden values
@@ -77,7 +77,7 @@ struct Plan {
   std::vector<std::int64_t> first;  ///< [n_degrees + 1]: components of each degree
 
   Plan(const Inputs& inputs, const Tensor& edge_index, std::int64_t n_heads_, at::IntArrayRef degrees,
-       const Tensor& table, double step, const Tensor& factors, at::TensorList perceptron)
+       const Tensor& table, double step, const Tensor& factors, at::TensorList perceptron, std::int64_t kink)
       : n_heads(n_heads_), n_degrees(static_cast<std::int64_t>(degrees.size())), first(1, 0) {
     TORCH_CHECK(
         inputs.queries.dim() == 2 && inputs.values.dim() == 2 && edge_index.dim() == 2 &&
@@ -115,7 +115,7 @@ struct Plan {
       expect("radial", inputs.radial, {n_edges, 2 * n_features});
     expect("cutoffs", inputs.cutoffs, {n_edges});
     expect("harmonics", inputs.harmonics, {n_edges, n_components});
-    if (table.numel() > 0) expect("table", table, {table.size(0), 6, 2 * n_features});
+    if (table.numel() > 0) check_table("neighbour_attention", table, false, 2 * n_features, kink);
     TORCH_CHECK(step > 0, "neighbour_attention: the table's step is ", step);
     expect("factors", factors, {n_components});
     expect("perceptron[0]", perceptron[first_matrix], {n_degrees, 2 * n_hidden});
@@ -131,16 +131,16 @@ std::tuple<Tensor, Tensor> reference(const Tensor& queries, const Tensor& keys, 
                                      const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
                                      const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
                                      at::IntArrayRef degrees, const Tensor& table, double step, const Tensor& factors,
-                                     at::TensorList perceptron) {
+                                     at::TensorList perceptron, std::int64_t kink) {
   const Plan plan({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads, degrees, table,
-                  step, factors, perceptron);
+                  step, factors, perceptron, kink);
   const std::int64_t n_features = plan.n_features;
   const Tensor &centres = edge_index[0], &neighbours = edge_index[1];
   std::vector<std::int64_t> places;
   for (std::int64_t l = 0; l < plan.n_degrees; ++l) places.insert(places.end(), degrees[l], l);
   const Tensor degree_of = constant(places, edge_index.options());
 
-  Tensor filters = table.numel() > 0 ? weights_of_table("neighbour_attention", radial, table, step) : radial;
+  Tensor filters = table.numel() > 0 ? weights_of_table("neighbour_attention", radial, table, step, kink) : radial;
   if (plan.n_hidden > 0) {
     const Tensor differences = vectors.index_select(0, neighbours) - vectors.index_select(0, centres);
     const Tensor squares = at::zeros_symint({plan.n_edges, plan.n_degrees}, vectors.options())
@@ -180,13 +180,13 @@ struct CpuCall {
   const NeighbourAttentionKernels<T>& kernels = *instruction_set().kernels<T>().neighbour_attention;
 
   CpuCall(const Inputs& inputs_, const Tensor& edge_index_, std::int64_t n_heads, at::IntArrayRef degrees,
-          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_, bool back)
+          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_, std::int64_t kink, bool back)
       : inputs(inputs_.contiguous()),
         edge_index(edge_index_.contiguous()),
         table(table_.contiguous()),
         factors(factors_.contiguous()),
         perceptron(mlip::contiguous(perceptron_)),
-        plan(inputs, edge_index, n_heads, degrees, table, step, factors, perceptron),
+        plan(inputs, edge_index, n_heads, degrees, table, step, factors, perceptron, kink),
         edges("neighbour_attention", edge_index, plan.n_owned.expect_int(), plan.n_nodes.expect_int()) {
     if (table.numel() > 0)
       check_distances("neighbour_attention", inputs.radial.template data_ptr<T>(), inputs.radial.numel());
@@ -206,8 +206,7 @@ struct CpuCall {
     problem.n_weights = 2 * plan.n_features;
     problem.radial = inputs.radial.template const_data_ptr<T>();
     problem.table = table.numel() > 0 ? table.template const_data_ptr<T>() : nullptr;
-    problem.n_intervals = table.size(0);
-    problem.inverse_step = 1.0 / step;
+    if (problem.table) problem.layout = layout_of(table, false, step, kink);
     if (plan.n_hidden == 0) return;
     for (std::int64_t half = 0; half < 2; ++half) {
       to_filters.emplace_back(perceptron[second_matrices][half]);
@@ -294,11 +293,11 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& queries, const Tensor& keys
                                        const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
                                        const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
                                        at::IntArrayRef degrees, const Tensor& table, double step, const Tensor& factors,
-                                       at::TensorList perceptron) {
+                                       at::TensorList perceptron, std::int64_t kink) {
   Tensor messages, vector_messages;
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
-                                 degrees, table, step, factors, perceptron, false);
+                                 degrees, table, step, factors, perceptron, kink, false);
     messages = at::zeros_symint({call.plan.n_owned, call.plan.n_features}, queries.options());
     vector_messages = at::zeros_symint({call.plan.n_owned, call.plan.n_components}, queries.options());
     scalar_t* const to_messages = messages.data_ptr<scalar_t>();
@@ -316,7 +315,7 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
                           const Tensor& queries, const Tensor& keys, const Tensor& values, const Tensor& vectors,
                           const Tensor& radial, const Tensor& cutoffs, const Tensor& harmonics,
                           const Tensor& edge_index, std::int64_t n_heads, at::IntArrayRef degrees, const Tensor& table,
-                          double step, const Tensor& factors, at::TensorList perceptron, bool nodes_wanted) {
+                          double step, const Tensor& factors, at::TensorList perceptron, std::int64_t kink, bool nodes_wanted) {
   Tensor of_queries = at::zeros(nodes_wanted ? queries.sizes() : at::IntArrayRef({0}), queries.options());
   Tensor of_keys, of_values, of_vectors;
   Tensor of_radial = at::empty(radial.sizes(), radial.options());
@@ -324,7 +323,7 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
   Tensor of_harmonics = at::empty(harmonics.sizes(), harmonics.options());
   AT_DISPATCH_FLOATING_TYPES(queries.scalar_type(), "neighbour_attention_backward", [&] {
     const CpuCall<scalar_t> call({queries, keys, values, vectors, radial, cutoffs, harmonics}, edge_index, n_heads,
-                                 degrees, table, step, factors, perceptron, true);
+                                 degrees, table, step, factors, perceptron, kink, true);
     TORCH_CHECK(
         messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_features}) &&
             vector_messages_gradient.sym_sizes() == c10::SymIntArrayRef({call.plan.n_owned, call.plan.n_components}) &&
@@ -377,6 +376,7 @@ class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> 
     double step;
     Tensor factors;
     std::vector<Tensor> perceptron;
+    std::int64_t kink;
   };
 
  public:
@@ -388,10 +388,10 @@ class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> 
         c10::Dispatcher::singleton().findSchemaOrThrow("mlip::neighbour_attention", "").typed<decltype(forward_cpu)>();
     context->save_for_backward({queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index});
     keep_constants<Constants>(*context, constants);
-    const auto& [n_heads, degrees, table, step, factors, perceptron] = constants;
+    const auto& [n_heads, degrees, table, step, factors, perceptron, kink] = constants;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     const auto [messages, vector_messages] = op.call(queries, keys, values, vectors, radial, cutoffs, harmonics,
-                                                     edge_index, n_heads, degrees, table, step, factors, perceptron);
+                                                     edge_index, n_heads, degrees, table, step, factors, perceptron, kink);
     return {messages, vector_messages};
   }
 
@@ -402,11 +402,11 @@ class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> 
                                .findSchemaOrThrow("mlip::neighbour_attention_backward", "")
                                .typed<decltype(backward_cpu)>();
     const auto x = context->get_saved_variables();
-    const auto& [n_heads, degrees, table, step, factors, perceptron] = kept_constants<Constants>(*context);
+    const auto& [n_heads, degrees, table, step, factors, perceptron, kink] = kept_constants<Constants>(*context);
     const bool nodes_wanted =
         context->needs_input_grad(0) || context->needs_input_grad(1) || context->needs_input_grad(2);
     const auto found = op.call(gradients[0], gradients[1], x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], n_heads,
-                               degrees, table, step, factors, perceptron, nodes_wanted);
+                               degrees, table, step, factors, perceptron, kink, nodes_wanted);
     torch::autograd::variable_list results(n_arguments);
     if (nodes_wanted) {
       results[0] = std::get<0>(found);
@@ -424,9 +424,9 @@ class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> 
                                          const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
                                          const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
                                          at::IntArrayRef degrees, const Tensor& table, double step,
-                                         const Tensor& factors, at::TensorList perceptron) {
+                                         const Tensor& factors, at::TensorList perceptron, std::int64_t kink) {
     const auto results = apply(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index,
-                               Constants{n_heads, degrees.vec(), table, step, factors, perceptron.vec()});
+                               Constants{n_heads, degrees.vec(), table, step, factors, perceptron.vec(), kink});
     return {results[0], results[1]};
   }
 
@@ -438,12 +438,12 @@ std::tuple<Tensor, Tensor> forward_autograd(const Tensor& queries, const Tensor&
                                             const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
                                             const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
                                             at::IntArrayRef degrees, const Tensor& table, double step,
-                                            const Tensor& factors, at::TensorList perceptron) {
+                                            const Tensor& factors, at::TensorList perceptron, std::int64_t kink) {
   if (!queries.is_cpu())
     return reference(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees, table,
-                     step, factors, perceptron);
+                     step, factors, perceptron, kink);
   return NeighbourAttention::call(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads,
-                                  degrees, table, step, factors, perceptron);
+                                  degrees, table, step, factors, perceptron, kink);
 }
 
 }  // namespace
@@ -454,16 +454,16 @@ TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
       "neighbour_attention(Tensor queries, Tensor keys, Tensor values, Tensor vectors, Tensor radial, Tensor cutoffs, "
       "Tensor harmonics, Tensor edge_index, int n_heads, int[] degrees, Tensor table, float step, Tensor factors, "
-      "Tensor[] perceptron) -> (Tensor, Tensor)");
+      "Tensor[] perceptron, int kink=0) -> (Tensor, Tensor)");
   library.def(
       "neighbour_attention_backward(Tensor messages_gradient, Tensor vector_messages_gradient, Tensor queries, "
       "Tensor keys, Tensor values, Tensor vectors, Tensor radial, Tensor cutoffs, Tensor harmonics, Tensor edge_index, "
-      "int n_heads, int[] degrees, Tensor table, float step, Tensor factors, Tensor[] perceptron, "
+      "int n_heads, int[] degrees, Tensor table, float step, Tensor factors, Tensor[] perceptron, int kink, "
       "bool nodes_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "neighbour_attention_reference(Tensor queries, Tensor keys, Tensor values, Tensor vectors, Tensor radial, "
       "Tensor cutoffs, Tensor harmonics, Tensor edge_index, int n_heads, int[] degrees, Tensor table, float step, "
-      "Tensor factors, Tensor[] perceptron) -> (Tensor, Tensor)",
+      "Tensor factors, Tensor[] perceptron, int kink=0) -> (Tensor, Tensor)",
       mlip::reference);
 }
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "operators/radial_table_layout.h"
+
 namespace mlip {
 
 /// The sizes of one call, and its node features.
@@ -22,12 +24,11 @@ struct AttentionProblem {
   const T* factors;                      ///< [n_components], of squared differences
   const T *hidden_matrix, *hidden_bias;  ///< [n_degrees, n_hidden], [n_hidden]
 
-  // What Radial reads (radial_weights.h); weights are those of filters.
+  // What radial_weights.h reads; weights are those of filters, which `radial` has where `table` is null.
   std::int64_t n_weights;
   const T *radial, *table;
   const std::int64_t* table_of_edge;
-  std::int64_t n_intervals;
-  double inverse_step;
+  RadialTableLayout layout;
 };
 
 /// Some edges, centre by centre.

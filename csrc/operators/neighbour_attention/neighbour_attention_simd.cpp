@@ -31,28 +31,15 @@ template <typename T>
 void weigh(const AttentionProblem<T>& problem, const AttentionBlock<T>& block, T* filters, T* slopes) {
   for (int64_t e = 0; e < block.n; ++e, filters += problem.n_weights) {
     const int64_t edge = block.edges[e];
-    if (problem.table == nullptr) {
-      const Radial<T, false> radial(problem, edge, edge, nullptr);
+    if (problem.table == nullptr)
       for_channels<T, true>(problem.n_weights, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
         using V = decltype(vector);
-        V::store(filters + u, radial.template value<V>(u));
+        V::store(filters + u, V::load(problem.radial + edge * problem.n_weights + u));
       });
-      continue;
-    }
-    const Radial<T, true> radial(problem, edge, block.edges[e + 1 < block.n ? e + 1 : e], nullptr);
-    if (slopes == nullptr) {
-      for_channels<T, true>(problem.n_weights, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
-        using V = decltype(vector);
-        V::store(filters + u, radial.template value<V>(u));
-      });
-      continue;
-    }
-    for_channels<T, true>(problem.n_weights, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
-      using V = decltype(vector);
-      const auto found = radial.template value_and_slope<V>(u);
-      V::store(filters + u, found.value);
-      V::store(slopes + e * problem.n_weights + u, found.slope * radial.inverse_step);
-    });
+    else if (slopes == nullptr)
+      radial_weights(problem, edge, filters);
+    else
+      radial_weights(problem, edge, filters, slopes + e * problem.n_weights);
   }
 }
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.errors import MLIPError
+from mlip_deploy.exporters.layers.radial_table import NO_TABLE, RadialTable
 from mlip_deploy.operators import load_operators
 
 
@@ -97,9 +98,7 @@ class EdgeTensorProduct(nn.Module):
 
     Args:
         original: 'uvu' paths with a weight per channel and edge, one channel in the edge harmonics.
-        table: radial weights as a function of the distance (see `radial_table`), or several of them [n_tables, ...];
-            None for weights given per edge.
-        step: width of an interval of the table, Å.
+        table: of radial weights, or several tables; None for weights given per edge.
 
     Raises:
         NotFusible: for other kinds of paths.
@@ -108,13 +107,13 @@ class EdgeTensorProduct(nn.Module):
     coefficients: Tensor
     table: Tensor
 
-    def __init__(self, original: Any, table: Tensor | None = None, step: float = 1.0):
+    def __init__(self, original: Any, table: RadialTable | None = None):
         super().__init__()
         paths, coefficients = pack_tensor_product(original)
         self.paths = paths
         self.register_buffer("coefficients", coefficients)
-        self.register_buffer("table", coefficients.new_zeros(0, 6, 0) if table is None else table.to(coefficients))
-        self.step = step
+        values, self.step, self.kink = table or NO_TABLE
+        self.register_buffer("table", values.to(coefficients))
 
     def forward(
         self,
@@ -148,6 +147,7 @@ class EdgeTensorProduct(nn.Module):
             self.table,
             self.step,
             table_of_edge,
+            self.kink,
         )
         return outputs
 
@@ -156,18 +156,19 @@ class NeighbourSum(nn.Module):
     """The sum over the neighbours of each centre of a tabulated function of the distance.
 
     Args:
-        table, step: see EdgeTensorProduct, with one weight.
+        table: see EdgeTensorProduct, with one weight.
+        dtype: of the model.
     """
 
     coefficients: Tensor
     table: Tensor
 
-    def __init__(self, table: Tensor, step: float):
+    def __init__(self, table: RadialTable, dtype: torch.dtype):
         super().__init__()
         self.paths: list[int] = [0, 0, 0, 1, 0, 0, 0, 0, 0]
-        self.register_buffer("coefficients", table.new_ones(1))
-        self.register_buffer("table", table)
-        self.step = step
+        values, self.step, self.kink = table
+        self.register_buffer("coefficients", torch.ones(1, dtype=dtype))
+        self.register_buffer("table", values.to(dtype))
 
     def forward(
         self, distances: Tensor, edge_index: Tensor, n_owned: int, n_nodes: int, table_of_edge: Tensor | None
@@ -185,6 +186,7 @@ class NeighbourSum(nn.Module):
             self.table,
             self.step,
             table_of_edge,
+            self.kink,
         )
         return outputs[0].squeeze(1)
 
@@ -195,17 +197,17 @@ class Convolution(nn.Module):
     Args:
         original: see EdgeTensorProduct.
         network: radial features [n_edges, n_features] -> weights [n_edges, n_weights].
-        table: radial table and its step in Å (see `radial_table`); None to evaluate the network.
+        table: of its weights; None to evaluate the network.
     """
 
     # TorchScript then compiles only the branch that is taken.
     __constants__ = ("tabulated",)
 
-    def __init__(self, original: Any, network: nn.Module, table: tuple[Tensor, float] | None):
+    def __init__(self, original: Any, network: nn.Module, table: RadialTable | None):
         super().__init__()
         self.tabulated = table is not None
         self.network = nn.Identity() if self.tabulated else network
-        self.product = EdgeTensorProduct(original, *table) if table else EdgeTensorProduct(original)
+        self.product = EdgeTensorProduct(original, table)
 
     def forward(
         self,

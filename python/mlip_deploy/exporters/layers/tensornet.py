@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.dense import linear_layer
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.exporters.layers.radial_table import NO_TABLE, RadialTable, radial_table
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def _layer_weights(original: Any, form: Form) -> RadialWeights:
     return RadialWeights([first, second, form.part_by_part(third)], original.act, form.cutoff)
 
 
-def _tables(model: Any, form: Form, dtype: torch.dtype) -> list[tuple[Tensor, float] | None]:
-    """Of the embedding and of each layer: radial table and its step in Å, or None where none is good enough."""
+def _tables(model: Any, form: Form, dtype: torch.dtype) -> list[RadialTable | None]:
+    """Of the embedding and of each layer; None where none is good enough."""
     basis = form.basis(model)
     networks = [_embedding_weights(model.tensor_embedding, form)]
     networks += [_layer_weights(layer, form) for layer in model.layers]
@@ -221,7 +221,7 @@ class EdgeProduct(nn.Module):
         paths: see csrc/operators/edge_tensor_product/edge_tensor_product.cpp; all coefficients are those of the unit
             matrix.
         network: the weights.
-        table: their radial table and its step in Å; None to evaluate the network.
+        table: their radial table; None to evaluate the network.
         copies: how many times the weights stand behind each other.
     """
 
@@ -230,7 +230,7 @@ class EdgeProduct(nn.Module):
     coefficients: Tensor
     table: Tensor
 
-    def __init__(self, paths: list[list[int]], network: RadialWeights, table: tuple[Tensor, float] | None, copies: int):
+    def __init__(self, paths: list[list[int]], network: RadialWeights, table: RadialTable | None, copies: int):
         super().__init__()
         like = next(network.parameters()).detach()
         self.tabulated = table is not None
@@ -239,8 +239,8 @@ class EdgeProduct(nn.Module):
         self.paths = [number for path in paths for number in path]
         coefficients = torch.cat([torch.eye(2 * path[2] + 1).flatten() for path in paths])
         self.register_buffer("coefficients", coefficients.to(like))
-        values, self.step = (like.new_zeros(0, 6, 0), 1.0) if table is None else table
-        self.register_buffer("table", values.repeat(1, 1, copies).to(like))
+        values, self.step, self.kink = table or NO_TABLE
+        self.register_buffer("table", values.to(like) if table is None else values.repeat(1, copies).to(like))
 
     def forward(
         self,
@@ -256,7 +256,17 @@ class EdgeProduct(nn.Module):
         if not self.tabulated:
             weights = self.network(radial, distances).repeat(1, self.copies)
         blocks: list[Tensor] = torch.ops.mlip.edge_tensor_product(
-            rows, harmonics, weights, edge_index, n_owned, self.paths, self.coefficients, self.table, self.step
+            rows,
+            harmonics,
+            weights,
+            edge_index,
+            n_owned,
+            self.paths,
+            self.coefficients,
+            self.table,
+            self.step,
+            None,
+            self.kink,
         )
         return blocks
 
@@ -264,7 +274,7 @@ class EdgeProduct(nn.Module):
 class FusedSum(nn.Module):
     """Sum by one operator."""
 
-    def __init__(self, network: RadialWeights, table: tuple[Tensor, float] | None, n_channels: int):
+    def __init__(self, network: RadialWeights, table: RadialTable | None, n_channels: int):
         super().__init__()
         c = n_channels
         paths = [[degree, 0, degree, c, degree * degree * c, 0, degree * c, degree, 0] for degree in range(3)]
@@ -282,7 +292,7 @@ class FusedEmbeddingSum(nn.Module):
     The centre's factor stands outside of the sum, so that there are two: with the neighbours' factors, and with ones.
     """
 
-    def __init__(self, network: RadialWeights, table: tuple[Tensor, float] | None, n_channels: int):
+    def __init__(self, network: RadialWeights, table: RadialTable | None, n_channels: int):
         super().__init__()
         c = n_channels
         paths = [
@@ -317,7 +327,7 @@ class Embedding(nn.Module):
     Args:
         original: the package's TensorEmbedding.
         species, form, fuse: see TensorNetNorms.
-        table: radial table and its step in Å; None to evaluate the radial network.
+        table: radial table; None to evaluate the radial network.
         at_zero: radial basis [1, n_functions] of an atom with itself; None where it is no neighbour of its own.
     """
 
@@ -330,7 +340,7 @@ class Embedding(nn.Module):
         self,
         original: Any,
         species: list[int],
-        table: tuple[Tensor, float] | None,
+        table: RadialTable | None,
         form: Form,
         fuse: bool,
         at_zero: Tensor | None,
@@ -385,7 +395,7 @@ class Interaction(nn.Module):
     of_itself: Tensor
 
     def __init__(
-        self, original: Any, table: tuple[Tensor, float] | None, form: Form, fuse: bool, at_zero: Tensor | None
+        self, original: Any, table: RadialTable | None, form: Form, fuse: bool, at_zero: Tensor | None
     ):
         super().__init__()
         network = _layer_weights(original, form)

@@ -191,7 +191,7 @@ class FusedMACELayer(nn.Module):
         self.needs_features = not self.tabulated
         self.density: nn.Module = nn.Identity()
         if self.has_density:
-            self.density = NeighbourSum(*tables.density) if tables and tables.density else interaction.density_fn
+            self.density = NeighbourSum(tables.density, dtype) if tables and tables.density else interaction.density_fn
         self.convolution = Convolution(
             interaction.conv_tp, interaction.conv_tp_weights, tables.convolution if tables else None
         )

@@ -72,8 +72,8 @@ class NonLinearLayer(nn.Module):
         self.register_buffer("rows", rows)
         self.radial_network: nn.Module = nn.Identity()
         if tables and tables.density:
-            self.density: nn.Module = NeighbourSum(*tables.density)
-            self.convolution = EdgeTensorProduct(interaction.conv_tp, *tables.convolution)
+            self.density: nn.Module = NeighbourSum(tables.density, dtype)
+            self.convolution = EdgeTensorProduct(interaction.conv_tp, tables.convolution)
         else:
             self.radial_network = NetworkOfPairs(interaction.conv_tp_weights, interaction, n_elements, dtype)
             self.density = NetworkOfPairs(interaction.density_fn, interaction, n_elements, dtype)

@@ -7,26 +7,24 @@ The tables of all pairs are made when they fit into `MOST_BYTES`; otherwise the 
 import copy
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mlip_deploy.exporters.layers.radial_table import INTERVALS, SHORTEST, fewest_intervals, quintics
+from mlip_deploy.exporters.layers.radial_table import INTERVALS, SHORTEST, RadialTable, fewest_intervals, splines
 from mlip_deploy.progress import Progress
 
 MOST_BYTES = 512_000_000
 """Of all tables of a model. Each rank reads the whole file."""
 
-Table = tuple[Tensor, float]
-"""[n_intervals, 6, n_weights], or with several [n_tables, n_intervals, 6, n_weights], and the interval's width in Å."""
-
 
 class LayerTables(NamedTuple):
     """Of one interaction."""
 
-    convolution: Table
-    density: Table | None
+    convolution: RadialTable
+    density: RadialTable | None
     """what an edge adds to the density of its centre; None for a block without density"""
 
 
@@ -120,8 +118,8 @@ def tabulated(model: Any, dtype: torch.dtype, note: Progress) -> RadialTables | 
         n_weights = [function(torch.ones(1, dtype=torch.float64), 0, 0).shape[1] for function in functions]
 
     def size(n_tables: int, intervals: list[int]) -> int:
-        rows = sum(n * width for n, width in zip(intervals, n_weights, strict=True))
-        return n_tables * rows * 6 * dtype.itemsize
+        values = sum((n + 10) * width for n, width in zip(intervals, n_weights, strict=True))  # with a kink
+        return n_tables * values * dtype.itemsize
 
     cutoff = float(model.r_max)
     representatives, of_pair = [(0, 0)], torch.zeros(n_elements, n_elements, dtype=torch.int64)
@@ -133,10 +131,12 @@ def tabulated(model: Any, dtype: torch.dtype, note: Progress) -> RadialTables | 
             return None
         representatives, of_pair = found
     intervals = [INTERVALS[0]] * len(functions)
+    imprecise = "radial networks: evaluated, which is slow. No table of reasonable size is as precise"
     for (centre, neighbour), (k, function) in itertools.product(representatives, enumerate(functions)):
-        fewest = fewest_intervals(lambda r: function(r, centre, neighbour), cutoff, dtype, intervals[k])  # noqa: B023
+        of_one_pair = partial(function, centre=centre, neighbour=neighbour)
+        fewest = fewest_intervals(of_one_pair, cutoff, dtype, intervals[k])
         if fewest is None:
-            note("radial networks: evaluated, which is slow. No table of reasonable size is as precise")
+            note(imprecise)
             return None
         intervals[k] = fewest
         if size(len(representatives), intervals) > MOST_BYTES:
@@ -144,12 +144,12 @@ def tabulated(model: Any, dtype: torch.dtype, note: Progress) -> RadialTables | 
             return None
     tables = []
     for function, n_intervals in zip(functions, intervals, strict=True):
-        step = cutoff / n_intervals
-        each = [
-            quintics(lambda r: function(r, centre, neighbour), n_intervals, step).to(dtype)  # noqa: B023
-            for centre, neighbour in representatives
-        ]
-        tables.append((torch.stack(each) if len(each) > 1 else each[0], step))
+        of_pairs = [partial(function, centre=centre, neighbour=neighbour) for centre, neighbour in representatives]
+        table = splines(of_pairs, n_intervals, cutoff / n_intervals)
+        if table is None:
+            note(imprecise)
+            return None
+        tables.append(table)
     if by_pair:
         n_tables, megabytes = len(representatives), 1e-6 * size(len(representatives), intervals)
         note(f"radial networks: tables, {n_tables} for the pairs of {n_elements} elements, {megabytes:.3g} MB")

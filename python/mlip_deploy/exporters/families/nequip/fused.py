@@ -21,7 +21,7 @@ from mlip_deploy.exporters.layers.equivariant import (
     element_term,
     linear_term,
 )
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.exporters.layers.radial_table import RadialTable, radial_table
 
 BEFORE = {
     "NodeTypeEmbed": "type_embed",
@@ -107,7 +107,7 @@ class FusedNequIPLayer(nn.Module):
         original: ConvNetLayer.
         attributes: features of each element [n_elements, channels]; the first layer's input too.
         first: whether this is the first layer, whose neighbours' features depend on their elements alone.
-        table: radial table and its step; None to evaluate the radial network.
+        table: radial table; None to evaluate the radial network.
         types: NequIP's type index of each element.
 
     Raises:
@@ -120,7 +120,7 @@ class FusedNequIPLayer(nn.Module):
     norms: Tensor
 
     def __init__(
-        self, original: Any, attributes: Tensor, first: bool, table: tuple[Tensor, float] | None, types: list[int]
+        self, original: Any, attributes: Tensor, first: bool, table: RadialTable | None, types: list[int]
     ):
         super().__init__()
         block = original.conv
@@ -196,7 +196,7 @@ def _sorted(steps: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list
     return before, layers, after
 
 
-def _tabulated(steps: dict[str, Any], name: str, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+def _tabulated(steps: dict[str, Any], name: str, cutoff: float, dtype: torch.dtype) -> RadialTable | None:
     """The radial network of a layer as a table for a model of type `dtype`, from modules in float64."""
     before = _sorted(steps)[0]
     network = steps[name].conv.edge_mlp

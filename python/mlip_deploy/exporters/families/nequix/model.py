@@ -26,7 +26,7 @@ from mlip_deploy.exporters.layers.equivariant import (
     to_blocks,
 )
 from mlip_deploy.exporters.layers.polynomial_cutoff import polynomial_cutoff
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.exporters.layers.radial_table import RadialTable, radial_table
 
 
 class NequixEnergy(nn.Module):
@@ -114,7 +114,7 @@ class NequixLayer(nn.Module):
     Args:
         original: `NequixTorchConvolution`.
         species: in the first layer, whose features are the elements, the model's index of each element.
-        table: radial table and its step in Å; None to evaluate the radial network.
+        table: radial table; None to evaluate the radial network.
         fuse: see NequixEnergy.
     """
 
@@ -122,7 +122,7 @@ class NequixLayer(nn.Module):
     __constants__ = ("first", "has_norm")
     rows: Tensor
 
-    def __init__(self, original: Any, species: list[int] | None, table: tuple[Tensor, float] | None, fuse: bool):
+    def __init__(self, original: Any, species: list[int] | None, table: RadialTable | None, fuse: bool):
         super().__init__()
         irreps = original.linear_1.irreps_in
         product = _in_order(original)
@@ -343,7 +343,7 @@ def _in_order(layer: Any) -> Any:
     )
 
 
-def _tabulated(model: Any, layer: int, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+def _tabulated(model: Any, layer: int, dtype: torch.dtype) -> RadialTable | None:
     """The radial network of a layer as a table for a model of type `dtype`, from a model in float64."""
     basis, network = RadialBasis(model), RadialNetwork(model.layers[layer].radial_mlp)
 

@@ -23,7 +23,7 @@ from mlip_deploy.exporters.layers.equivariant import (
     table_term,
     to_blocks,
 )
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.exporters.layers.radial_table import RadialTable, radial_table
 
 
 class FusedSevenNetEnergy(nn.Module):
@@ -127,7 +127,7 @@ class FusedSevenNetLayer(nn.Module):
         self_connection: in the first block of a model that has them, of each element, in e3nn's layout.
         first: whether this is the first block, whose neighbours' features depend on their elements alone.
         constants: the one-hot modality, or None.
-        table: radial table and its step; None to evaluate the radial network.
+        table: radial table; None to evaluate the radial network.
     """
 
     # TorchScript then compiles only the branch that is taken.
@@ -139,7 +139,7 @@ class FusedSevenNetLayer(nn.Module):
         self_connection: Tensor | None,
         first: bool,
         constants: Tensor | None,
-        table: tuple[Tensor, float] | None,
+        table: RadialTable | None,
     ):
         super().__init__()
         known = {
@@ -215,7 +215,7 @@ def _rescaled(term: LinearTerm, rescale: Any, n_types: int, modal_index: int) ->
     return LinearTerm(term.inputs, term.outputs, {(0, 0): matrix * (scale[0] if same else scale)}, {0: bias})
 
 
-def _tabulated(embedding: Any, convolution: Any, cutoff: float, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+def _tabulated(embedding: Any, convolution: Any, cutoff: float, dtype: torch.dtype) -> RadialTable | None:
     """The radial network of a convolution as a table, made in float64 for a model of type `dtype`."""
     # Not the whole embedding: what e3nn compiles for its harmonics cannot be copied.
     basis, cutoff_function = copy.deepcopy(embedding.basis_function), copy.deepcopy(embedding.cutoff_function)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.families.so3lr.radial import RadialBasis, RadialNetworks
-from mlip_deploy.exporters.layers.radial_table import radial_table
+from mlip_deploy.exporters.layers.radial_table import NO_TABLE, RadialTable, radial_table
 from mlip_deploy.operators import load_operators
 
 
@@ -163,7 +163,7 @@ class FusedAttention(nn.Module):
     second_matrices: Tensor
     degrees: list[int]
 
-    def __init__(self, original: Any, first: bool, table: tuple[Tensor, float] | None):
+    def __init__(self, original: Any, first: bool, table: RadialTable | None):
         super().__init__()
         load_operators()
         block = original.euclidean_attention_block
@@ -178,7 +178,7 @@ class FusedAttention(nn.Module):
         self.register_buffer("hidden_matrix", differences.first_matrix[:, : 2 * n_hidden].contiguous())
         self.register_buffer("hidden_bias", differences.first_bias[: 2 * n_hidden])
         self.register_buffer("second_matrices", differences.second_matrices[:, :n_hidden].contiguous())
-        values, self.step = table if table is not None else (factors.new_zeros(0), 1.0)
+        values, self.step, self.kink = table or NO_TABLE
         self.register_buffer("table", values.to(factors.dtype))
         self.radial: nn.Module = nn.Identity() if table is not None else RadialNetworks(original, differences.bias)
 
@@ -209,6 +209,7 @@ class FusedAttention(nn.Module):
             self.step,
             self.factors,
             [self.hidden_matrix, self.hidden_bias, self.second_matrices],
+            self.kink,
         )
         return messages, vector_messages
 
@@ -218,7 +219,7 @@ def is_fusible(original: Any) -> bool:
     return isinstance(original.filter_net_inv.mlp_ev[1], nn.SiLU)
 
 
-def filter_tables(in_float64: Any, dtype: torch.dtype) -> list[tuple[Tensor, float]] | None:
+def filter_tables(in_float64: Any, dtype: torch.dtype) -> list[RadialTable] | None:
     """Filters of all layers over the distance, as `FusedAttention` takes them.
 
     Args:
