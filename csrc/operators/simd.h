@@ -110,8 +110,7 @@ MLIP_INLINE T dot(const T* a, const T* b, int64_t n) {
   typename V::type sums[several] = {};
   int64_t k = 0;
   for (; k + several * L <= n; k += several * L)
-    for (int part = 0; part < several; ++part)
-      sums[part] += V::load(a + k + part * L) * V::load(b + k + part * L);
+    for (int part = 0; part < several; ++part) sums[part] += V::load(a + k + part * L) * V::load(b + k + part * L);
   for (; k + L <= n; k += L) sums[0] += V::load(a + k) * V::load(b + k);
   T total = sum_of_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; k < n; ++k) total += a[k] * b[k];

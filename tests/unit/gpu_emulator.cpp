@@ -141,12 +141,12 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
   using namespace mlip::gpu;
   library.def(
       "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, int n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None) -> Tensor[]",
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None, int kink=0) -> Tensor[]",
       Emulated<edge_tensor_product>::run);
   library.def(
       "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
       "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted, "
-      "Tensor? table_of_edge=None) -> (Tensor, Tensor, Tensor)",
+      "Tensor? table_of_edge=None, int kink=0) -> (Tensor, Tensor, Tensor)",
       Emulated<edge_tensor_product_backward>::run);
   library.def("edge_harmonics(Tensor vectors, int l_max) -> (Tensor, Tensor)", Emulated<edge_harmonics>::run);
   library.def(

@@ -134,14 +134,18 @@ Case tensor_product(at::ScalarType type, std::int64_t n_edges, bool ordered, boo
   const Tensor edges = at::stack({centres, at::randint(n_nodes, {n_edges}, index)});
   const Tensor radial = tabulated ? at::rand({n_edges}, options) * (step * n_intervals)  // Å
                                   : at::randn({n_edges, n_weights}, options);
-  Tensor table = tabulated ? at::randn({n_intervals, 6, n_weights}, options) : at::empty({0}, options);
+  // Splines with a kink, or polynomials, as files of before have them.
+  const std::int64_t kink = tabulated && ordered ? 5 : 0;
+  Tensor table = !tabulated ? at::empty({0}, options)
+                 : ordered  ? at::randn({n_intervals + 10, n_weights}, options)
+                            : at::randn({n_intervals, 6, n_weights}, options);
   IValue table_of_edge;  // none
   const bool several = tabulated && !ordered;
   if (several) {
     table = at::stack({table, 2 * table, at::randn(table.sizes(), options)});
     table_of_edge = at::randint(table.size(0), {n_edges}, index);
   }
-  const std::vector<IValue> rest = {edges, n_owned, paths, at::cat(coefficients), table, step, table_of_edge};
+  const std::vector<IValue> rest = {edges, n_owned, paths, at::cat(coefficients), table, step, table_of_edge, kink};
   return {std::string("edge_tensor_product, ") + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
               (several     ? ", with several tables"
                : tabulated ? ", with a table"
@@ -290,10 +294,11 @@ Case neighbour_attention(at::ScalarType type, std::int64_t n_edges, bool ordered
       at::stack({centres, at::randint(n_nodes, {n_edges}, index)}),
       n_heads,
       degrees,
-      tabulated ? at::randn({n_intervals, 6, 2 * n_features}, options) : at::empty({0}, options),
+      tabulated ? at::randn({n_intervals + 5, 2 * n_features}, options) : at::empty({0}, options),
       step,
       at::rand({n_components}, options),
-      Tensors{random({n_degrees, 2 * n_hidden}), random({2 * n_hidden}), random({2, n_hidden, n_features})}};
+      Tensors{random({n_degrees, 2 * n_hidden}), random({2 * n_hidden}), random({2, n_hidden, n_features})},
+      0};  // no kink
   const Tensor keys = random({n_nodes, 2 * n_features});
   return {"neighbour_attention, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order") +
               (tabulated ? ", with a table" : ""),

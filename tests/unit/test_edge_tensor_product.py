@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from radial_tables import FORMS, random_table, weights
 from random_edges import random_edges
 
 e3nn = pytest.importorskip("e3nn")
@@ -27,9 +28,10 @@ from mlip_deploy.exporters.layers.radial_table import (  # noqa: E402
     INTERVALS,
     SLOPE_TOLERANCE,
     VALUE_TOLERANCE,
+    RadialTable,
     fewest_intervals,
-    quintics,
     radial_table,
+    splines,
 )
 from mlip_deploy.operators import load_operators  # noqa: E402
 
@@ -39,7 +41,7 @@ load_operators()
 FLOAT64, FLOAT32 = 1e-12, 2e-4
 # What radial_table promises, of weights below 2 and slopes below 7 /Å; and the rounding of its coefficients.
 RADIAL_TABLES = [(torch.float32, 2e-7, 7e-6), (torch.float64, 2e-9, 7e-8)]
-CONTINUITY = 1e-12
+CONTINUITY = 1e-5  # of numbers of order one, a ten millionth of an interval away from each other
 # Of the random graphs and numbers.
 SEEDS = range(3)
 
@@ -175,26 +177,28 @@ def test_gradients_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, w))
 
 
-def test_tabulated_weights_by_finite_differences() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_tabulated_weights_by_finite_differences(form: str) -> None:
     tp = convolution("3x0e+2x1e", "0e+1e")
     edges = random_edges(3, 4, 7)
     x, y, _ = inputs(tp, 4, 7)
-    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    table = random_table(form, 10, tp.weight_numel, 0.5, torch.Generator().manual_seed(2))
     distances = torch.tensor([0.6, 1.13, 2.49, 3.01, 4.02, 4.4, 4.999], requires_grad=True)
-    fused = EdgeTensorProduct(tp, table, 0.5)
+    fused = EdgeTensorProduct(tp, table)
     assert torch.autograd.gradcheck(lambda *a: tuple(fused(*a, edges, 3)), (x, y, distances))
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("any_numbers", [False, True])
-def test_reference_operator_is_the_same(any_numbers: bool) -> None:
+def test_reference_operator_is_the_same(any_numbers: bool, form: str) -> None:
     """What runs on devices without kernels of their own; with numbers of a file that are no Clebsch-Gordan coefficients
     too, of which l2 = 0 has multiples of the unit matrix."""
     tp = convolution(*SEVENNET)
     edges = random_edges(9, 13, 70, ordered=False)
     x, y, _ = inputs(tp, 13, 70)
-    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    table = random_table(form, 10, tp.weight_numel, 0.5, torch.Generator().manual_seed(2))
     distances = torch.linspace(0.3, 4.97, 70).requires_grad_()
-    fused = EdgeTensorProduct(tp, table, 0.5)
+    fused = EdgeTensorProduct(tp, table)
     coefficients = torch.randn(fused.coefficients.shape) if any_numbers else fused.coefficients
     arguments = (
         rows(x, tp.irreps_in1),
@@ -206,6 +210,8 @@ def test_reference_operator_is_the_same(any_numbers: bool) -> None:
         coefficients,
         fused.table,
         fused.step,
+        None,
+        fused.kink,
     )
     results = []
     for operator in (torch.ops.mlip.edge_tensor_product, torch.ops.mlip.edge_tensor_product_reference):
@@ -216,18 +222,19 @@ def test_reference_operator_is_the_same(any_numbers: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", torch.ops.mlip.instruction_sets())
-def test_distances_outside_of_the_table(name: str) -> None:
+def test_distances_outside_of_the_table(name: str, form: str) -> None:
     """Taken with the polynomial of the nearest interval, as the reference does; what is not a number is refused."""
     torch.ops.mlip.use_instruction_set(name)
     tp = convolution(*SEVENNET)
     edges = random_edges(3, 4, 7)
     x, y, _ = inputs(tp, 4, 7)
-    table = torch.randn(10, 6, tp.weight_numel, generator=torch.Generator().manual_seed(2))
+    table = random_table(form, 10, tp.weight_numel, 0.5, torch.Generator().manual_seed(2))
     distances = torch.tensor([-1.3, -0.51, -0.2, 0.0, 4.99, 5.0, 5.6], requires_grad=True)
-    fused = EdgeTensorProduct(tp, table, 0.5)
+    fused = EdgeTensorProduct(tp, table)
     features = rows(x, tp.irreps_in1)
-    rest = (edges, 3, fused.paths, fused.coefficients, fused.table, fused.step)
+    rest = (edges, 3, fused.paths, fused.coefficients, fused.table, fused.step, None, fused.kink)
     results = []
     for operator in (torch.ops.mlip.edge_tensor_product, torch.ops.mlip.edge_tensor_product_reference):
         outputs = operator(features, y, distances, *rest)
@@ -239,24 +246,22 @@ def test_distances_outside_of_the_table(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("several", [True, False], ids=["several tables", "one table"])
 @pytest.mark.parametrize("ordered", [True, False], ids=["in order", "out of order"])
 @pytest.mark.parametrize("name", torch.ops.mlip.instruction_sets())
-def test_every_edge_has_its_own_table(name: str, ordered: bool) -> None:
-    """Against e3nn with the weights that each edge's table gives; in float32 against float64."""
+def test_tables(name: str, ordered: bool, several: bool, form: str) -> None:
+    """Against e3nn with the weights that the table gives; in float32 against float64."""
     torch.ops.mlip.use_instruction_set(name)
     tp = convolution(*MACE)
     edges = random_edges(9, 13, 70, ordered=ordered)
     x, y, _ = inputs(tp, 13, 70)
     random = torch.Generator().manual_seed(2)
-    tables = torch.randn(3, 10, 6, tp.weight_numel, generator=random)
-    of_edge = torch.randint(0, 3, (70,), generator=random)
+    table = random_table(form, 10, tp.weight_numel, 0.5, random, n_tables=3 if several else 0)
+    of_edge = torch.randint(0, 3, (70,), generator=random) if several else None
     distances = (5.2 * torch.rand(70, generator=random)).requires_grad_()  # beyond the last interval too
-    position = distances / 0.5
-    interval = position.detach().clamp(max=9).long()
-    s = (position - interval).unsqueeze(1)
-    weights = sum(tables[of_edge, interval, k] * s**k for k in range(6))
-    truth = expected(tp, x, y, weights, edges, 9)
-    fused = EdgeTensorProduct(tp, tables, 0.5)
+    truth = expected(tp, x, y, weights(table, distances, of_edge), edges, 9)
+    fused = EdgeTensorProduct(tp, table)
     factors = [torch.randn(block.shape, generator=random) for block in truth]
 
     def gradients(outputs):
@@ -266,7 +271,7 @@ def test_every_edge_has_its_own_table(name: str, ordered: bool) -> None:
     arguments = (rows(x, tp.irreps_in1), y, distances, edges, 9)
     found = fused(*arguments, of_edge)
     reference = torch.ops.mlip.edge_tensor_product_reference(
-        *arguments, fused.paths, fused.coefficients, fused.table, fused.step, of_edge
+        *arguments, fused.paths, fused.coefficients, fused.table, fused.step, of_edge, fused.kink
     )
     for outputs in (found, reference):
         for a, b in zip([*outputs, *gradients(outputs)], [*truth, *gradients(truth)], strict=True):
@@ -279,7 +284,7 @@ def test_every_edge_has_its_own_table(name: str, ordered: bool) -> None:
 def test_a_table_that_is_not_there_is_refused() -> None:
     tp = convolution("3x0e", "0e")
     x, y, _ = inputs(tp, 4, 2)
-    fused = EdgeTensorProduct(tp, torch.zeros(2, 10, 6, 3), 0.5)
+    fused = EdgeTensorProduct(tp, RadialTable(torch.zeros(2, 15, 3), 0.5, 0))
     arguments = (x, y, torch.ones(2), random_edges(3, 4, 2), 3)
     for wrong in ([0, 2], [-1, 0]):
         with pytest.raises(IndexError, match=r"a table outside \[0, 2\)"):
@@ -287,8 +292,19 @@ def test_a_table_that_is_not_there_is_refused() -> None:
     for wrong in (torch.tensor([0]), torch.tensor([0.0, 1.0])):
         with pytest.raises(RuntimeError, match="a table of each edge, int64"):
             fused(*arguments, wrong)
-    with pytest.raises(RuntimeError, match="with a table, radial is"):
+    with pytest.raises(RuntimeError, match=r"table is \[2, 15, 3\], expected \[n_rows, 3\]"):
         fused(*arguments)
+    one = EdgeTensorProduct(tp, RadialTable(torch.zeros(15, 3), 0.5, 0))
+    with pytest.raises(RuntimeError, match="with a table, radial is"):
+        one(x, y, torch.ones(2, 3), *arguments[3:])
+    for kink in (-1, 5, 6):
+        with pytest.raises(RuntimeError, match=f"a kink at knot {kink} of a table of 15 rows"):
+            EdgeTensorProduct(tp, RadialTable(torch.zeros(15, 3), 0.5, kink))(*arguments)
+    for n_rows, kink in ((5, 0), (0, 0)):
+        values = torch.zeros(n_rows, 3)
+        expected_error = "a table of 5 rows" if n_rows else "without a table"
+        with pytest.raises(RuntimeError, match=expected_error):
+            EdgeTensorProduct(tp, RadialTable(values, 0.5, kink))(*arguments)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -335,38 +351,58 @@ def test_other_connection_modes_are_not_fused() -> None:
 def test_radial_table_sees_a_jump_of_curvature(dtype, value_tolerance, slope_tolerance) -> None:
     """Cutoff functions in two pieces, such as XPLOR's, must not cost accuracy."""
 
-    def weights(r: torch.Tensor) -> torch.Tensor:
+    def network(r: torch.Tensor) -> torch.Tensor:
         u = (r - 4.5).clamp(min=0.0) / 0.5
         return (
             torch.sin(torch.outer(r, torch.arange(1.0, 5.0))) * (1 - 3 * u**2 + 2 * u**3).unsqueeze(1)
         ) / r.unsqueeze(1)
 
-    found = radial_table(weights, 5.0, dtype)
+    found = radial_table(network, 5.0, dtype)
     assert found is not None
-    table, step = found
+    assert found.kink * found.step == pytest.approx(4.5)
     r = torch.linspace(0.6, 4.999, 3001, requires_grad=True)
-    interval = (r / step).long()
-    s = (r / step - interval).unsqueeze(1)
-    value = sum(table[interval, k] * s**k for k in range(6))
-    truth = weights(r)
+    value = weights(found, r)
+    truth = network(r)
     torch.testing.assert_close(value, truth, rtol=0, atol=value_tolerance)
     for k in range(truth.shape[1]):
         slope, true_slope = (torch.autograd.grad(w[:, k].sum(), r, retain_graph=True)[0] for w in (value, truth))
         torch.testing.assert_close(slope, true_slope, rtol=0, atol=slope_tolerance)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_radial_table_is_continuous(dtype) -> None:
-    """Value, slope and curvature at the end of an interval are those at the start of the next."""
-    found = radial_table(lambda r: torch.exp(-torch.outer(r, torch.tensor([0.3, 1.0]))), 5.0, dtype)
+@pytest.mark.parametrize("form", FORMS[:2])
+def test_splines_are_continuous(form: str) -> None:
+    """Four derivatives at the end of an interval are those at the start of the next; at the kink they are not."""
+    table = random_table(form, 10, 3, 0.5, torch.Generator().manual_seed(2))
+    for knot in range(1, 10):
+        hair = 1e-7
+        r = 0.5 * torch.tensor([knot - hair, knot + hair], requires_grad=True)
+        of = weights(table, r).sum(1)
+        for order in range(5):
+            left, right = of.detach()
+            assert (abs(right - left) < CONTINUITY * 20.0**order) == (knot != table.kink), (knot, order)
+            of = torch.autograd.grad(of.sum(), r, create_graph=True)[0]
+
+
+def test_a_second_jump_is_no_table() -> None:
+    def network(r: torch.Tensor) -> torch.Tensor:
+        return ((r - 2.5).clamp(min=0.0) ** 2 + (r - 4.0).clamp(min=0.0) ** 2).unsqueeze(1)
+
+    assert splines([network], 100, 0.05) is None
+    assert radial_table(network, 5.0, torch.float32) is None
+
+
+def test_networks_without_derivatives_at_zero() -> None:
+    """sin(kr)/r, and an Agnesi transform's power of the distance."""
+
+    def network(r: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.sin(3.0 * r) / r, 1.0 / (1.0 + r**0.92 / (1.0 + r**3.66))], dim=1)
+
+    found = radial_table(network, 5.0, torch.float64)
     assert found is not None
-    table, _ = found
-    k = torch.arange(6.0)
-    for factor in (torch.ones(6), k, k * (k - 1)):
-        ends = torch.einsum("k,iku->iu", factor, table)[1:-1]
-        order = int((factor == 0).sum())
-        starts = factor[order] * table[2:, order]
-        torch.testing.assert_close(ends, starts, rtol=0, atol=CONTINUITY)
+    assert found.values.isfinite().all()
+    r = torch.linspace(0.5, 4.999, 3001)
+    torch.testing.assert_close(weights(found, r), network(r), rtol=0, atol=3e-9)
+    assert weights(found, torch.linspace(0.0, 0.5, 101)).abs().max() < 3.1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -374,23 +410,25 @@ def test_radial_table_is_continuous(dtype) -> None:
 def test_radial_table_has_the_fewest_intervals(dtype, rate) -> None:
     """Whatever number the search starts from."""
 
-    def weights(r: torch.Tensor) -> torch.Tensor:
+    def network(r: torch.Tensor) -> torch.Tensor:
         return torch.sin(torch.outer(r, torch.tensor([0.5 * rate, rate])))
 
     def error(n_intervals: int) -> float:
         """Of values and slopes, in units of the tolerances; both functions and their values reach one."""
         r = torch.linspace(0.5, 4.999, 20001)
-        table, step = quintics(weights, n_intervals, 5.0 / n_intervals), 5.0 / n_intervals
-        interval = (r / step).long()
-        s = (r / step - interval).unsqueeze(1)
-        value = sum(table[interval, k] * s**k for k in range(6)) - weights(r)
-        slope = sum(k * table[interval, k] * s ** (k - 1) for k in range(1, 6)) / step
+        r = r.requires_grad_()
+        table = splines([network], n_intervals, 5.0 / n_intervals)
+        assert table is not None
+        of = weights(table, r)
+        value = (of - network(r)).detach()
+        slope = torch.stack([torch.autograd.grad(of[:, k].sum(), r, retain_graph=True)[0] for k in range(2)], dim=1)
+        r = r.detach()
         rates = torch.tensor([0.5 * rate, rate])
         slope = slope - rates * torch.cos(torch.outer(r, rates))
         of_value = float(value.abs().max()) / VALUE_TOLERANCE[dtype]
         return max(of_value, float(slope.abs().max()) / (SLOPE_TOLERANCE[dtype] * rate))
 
-    found = fewest_intervals(weights, 5.0, dtype)
+    found = fewest_intervals(network, 5.0, dtype)
     assert found is not None
     # where samples of the search miss the largest error by little
     assert error(found) <= 1.1

@@ -18,10 +18,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from radial_tables import FORMS, random_table
 
 import mlip_deploy
 from mlip_deploy.environment.gpus import run_time_compiler
 from mlip_deploy.exporters.layers.equivariant import ACTIVATIONS
+from mlip_deploy.exporters.layers.radial_table import NO_TABLE
 from mlip_deploy.operators import load_operators
 
 load_operators()
@@ -33,13 +35,14 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
 # One factor each and a sum of five; e^x is rounded otherwise than in torch's activations.
 GATE_TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-5}
 # An architecture of each generation that torch 2.13 has code for.
+SPLINES = (FORMS[0], 0)
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
 
 class Convolution:
     """Paths between random blocks, each with its own place in an output, and tensors for them.
 
-    `table` is whether there is one, or how many there are for the edges to choose from.
+    `table` is its form, with how many there are for the edges to choose from, 0 for one; None for weights.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Convolution:
         blocks: list[tuple[int, int]],
         l_max: int,
         dtype: torch.dtype,
-        table: bool | int,
+        table: tuple[str, int] | None,
         n_owned: int = 6,
         n_nodes: int = 8,
         n_edges: int = 45,
@@ -79,21 +82,31 @@ class Convolution:
         centres = torch.randint(0, max(n_owned - 1, 1), (n_edges,), generator=random)  # the last has no edge
         centres = centres.sort()[0] if ordered else centres
         self.edges = torch.stack([centres, torch.randint(0, n_nodes, (n_edges,), generator=random)])
-        self.step = 0.25
         self.table_of_edge: torch.Tensor | None = None
         if table:
-            self.table = normal(9, 6, n_weights)
-            if table is not True:
-                self.table = normal(table, 9, 6, n_weights)
-                self.table_of_edge = torch.randint(0, table, (n_edges,), generator=random)
+            form, n_tables = table
+            self.table, self.step, self.kink = random_table(form, 9, n_weights, 0.25, random, n_tables)
+            self.table = self.table.to(dtype)
+            if n_tables:
+                self.table_of_edge = torch.randint(0, n_tables, (n_edges,), generator=random)
             # Beyond the last interval too.
             self.radial = (torch.rand(n_edges, generator=random, dtype=torch.float64) * 2.4).to(dtype)
         else:
-            self.table = normal(0)
+            self.table, self.step, self.kink = NO_TABLE
+            self.table = self.table.to(dtype)
             self.radial = normal(n_edges, n_weights)
 
     def rest(self) -> tuple[object, ...]:
-        return self.edges, self.n_owned, self.paths, self.coefficients, self.table, self.step, self.table_of_edge
+        return (
+            self.edges,
+            self.n_owned,
+            self.paths,
+            self.coefficients,
+            self.table,
+            self.step,
+            self.table_of_edge,
+            self.kink,
+        )
 
     def check(self) -> None:
         inputs = [self.features, self.harmonics, self.radial]
@@ -107,26 +120,28 @@ class Convolution:
         upstream = [torch.cos(torch.arange(t.numel(), dtype=t.dtype)).reshape(t.shape) for t in wanted]
         total = sum((a * b).sum() for a, b in zip(wanted, upstream, strict=True))
         slopes = torch.autograd.grad(total, tracked, materialize_grads=True)
-        edges, _, *rest, tables = self.rest()
-        gradients = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, True, tables)
+        edges, _, *rest, tables, kink = self.rest()
+        gradients = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, True, tables, kink)
         scale = 1 + max(float(tensor.abs().max()) for tensor in slopes if tensor.numel())
         for a, b in zip(gradients, slopes, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=scale * TOLERANCE[self.features.dtype])
-        no_features, *others = EMULATED.edge_tensor_product_backward(upstream, *inputs, edges, *rest, False, tables)
+        no_features, *others = EMULATED.edge_tensor_product_backward(
+            upstream, *inputs, edges, *rest, False, tables, kink
+        )
         assert no_features.numel() == 0
         for a, b in zip(others, gradients[1:], strict=True):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("table", [True, False, 3], ids=["table", "weights", "three tables"])
+@pytest.mark.parametrize("table", [*((form, n) for form in FORMS for n in (0, 3)), None], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_convolution(dtype: torch.dtype, table: bool | int) -> None:
+def test_convolution(dtype: torch.dtype, table: tuple[str, int] | None) -> None:
     Convolution([(0, 40), (1, 32), (2, 5)], 2, dtype, table).check()
 
 
 def test_convolution_with_components_of_every_l() -> None:
     """MACE's and NequIP's: l up to 3, and two blocks of the same l (its parities)."""
-    Convolution([(0, 33), (1, 64), (1, 3), (3, 2)], 3, torch.float64, True).check()
+    Convolution([(0, 33), (1, 64), (1, 3), (3, 2)], 3, torch.float64, SPLINES).check()
 
 
 @pytest.mark.parametrize(
@@ -135,19 +150,20 @@ def test_convolution_with_components_of_every_l() -> None:
     ids=["unsorted", "one edge", "no edges", "many of one centre"],
 )
 def test_convolution_on_graphs(n_owned: int, n_nodes: int, n_edges: int, ordered: bool) -> None:
-    Convolution([(0, 34), (1, 2)], 1, torch.float64, True, n_owned, n_nodes, n_edges, ordered).check()
+    Convolution([(0, 34), (1, 2)], 1, torch.float64, SPLINES, n_owned, n_nodes, n_edges, ordered).check()
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_distances_outside_of_the_table(dtype: torch.dtype) -> None:
+def test_distances_outside_of_the_table(dtype: torch.dtype, form: str) -> None:
     """Taken with the polynomial of the nearest interval."""
-    convolution = Convolution([(0, 34), (1, 2)], 1, dtype, True)
+    convolution = Convolution([(0, 34), (1, 2)], 1, dtype, (form, 0))
     convolution.radial[:4] = torch.tensor([-0.1, -0.3, 0.0, 2.6])
     convolution.check()
 
 
 def test_a_distance_that_is_not_a_number_gives_none() -> None:
-    convolution = Convolution([(0, 34)], 0, torch.float64, True)
+    convolution = Convolution([(0, 34)], 0, torch.float64, SPLINES)
     convolution.radial[3] = torch.nan
     (found,) = EMULATED.edge_tensor_product(
         convolution.features, convolution.harmonics, convolution.radial, *convolution.rest()
@@ -159,7 +175,7 @@ def test_a_distance_that_is_not_a_number_gives_none() -> None:
 
 def test_an_edge_out_of_range_is_refused() -> None:
     """The kernels trust every index."""
-    convolution = Convolution([(0, 2)], 0, torch.float64, True)
+    convolution = Convolution([(0, 2)], 0, torch.float64, SPLINES)
     convolution.edges[1, 7] = 8
     with pytest.raises(IndexError, match=r"neighbour outside \[0, 8\)"):
         EMULATED.edge_tensor_product(
@@ -169,7 +185,7 @@ def test_an_edge_out_of_range_is_refused() -> None:
 
 def test_other_edges_in_the_same_memory_are_seen() -> None:
     """Their order is remembered from call to call."""
-    convolution = Convolution([(0, 2), (1, 2)], 1, torch.float64, True)
+    convolution = Convolution([(0, 2), (1, 2)], 1, torch.float64, SPLINES)
     convolution.check()
     convolution.edges.copy_(convolution.edges.flip(1))
     convolution.check()
@@ -178,7 +194,7 @@ def test_other_edges_in_the_same_memory_are_seen() -> None:
 def test_other_coefficients_of_the_same_shape_are_seen() -> None:
     """The kernels have them as constants, and are remembered by the memory of the coefficients."""
     for seed in range(4):
-        Convolution([(0, 2), (1, 2)], 1, torch.float64, True, seed=seed).check()
+        Convolution([(0, 2), (1, 2)], 1, torch.float64, SPLINES, seed=seed).check()
 
 
 def vectors(dtype: torch.dtype) -> torch.Tensor:
@@ -325,7 +341,7 @@ def machine_code(source: str, architecture: str, cached: bool = False) -> bytes:
 def sources(dtype: torch.dtype) -> list[str]:
     """One of each kind."""
     found = []
-    for table in (True, False):
+    for table in (*((form, 0) for form in (FORMS[0], FORMS[2])), None):
         convolution = Convolution([(0, 40), (1, 32), (2, 5)], 2, dtype, table)
         EMULATED.edge_tensor_product(
             convolution.features, convolution.harmonics, convolution.radial, *convolution.rest()
@@ -342,7 +358,7 @@ def sources(dtype: torch.dtype) -> list[str]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
     texts = {*sources(torch.float32), *sources(torch.float64)}
-    assert len(texts) == 12
+    assert len(texts) == 14
     for text in texts:
         assert len(machine_code(text, architecture)) > 1000
 

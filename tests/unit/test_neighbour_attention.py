@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from radial_tables import FORMS, random_table, weights
 from random_edges import random_edges
 
 pytest.importorskip(
@@ -49,20 +50,23 @@ class Case:
     Args:
         tabulated: whether filters are read from a table over the distance, in place of perceptrons.
         first: whether equivariant features are zero.
+        form: of the table.
         changes: of the model's settings.
     """
 
-    def __init__(self, tabulated: bool = True, first: bool = False, **changes: Any) -> None:
+    def __init__(self, tabulated: bool = True, first: bool = False, form: str = FORMS[0], **changes: Any) -> None:
         torch.manual_seed(3)
         self.tabulated, self.first = tabulated, first
         self.layer = so3lr_model(num_radial_basis_fn=N_FUNCTIONS, **changes).euclidean_transformers[0].double()
         self.layer.requires_grad_(False)
         block = self.layer.euclidean_attention_block
         self.n_features, self.n_harmonics = int(block.num_features), int(block.degree_repeats.sum())
-        self.table = torch.randn(N_INTERVALS, 6, 2 * self.n_features, dtype=torch.float64)
-        of_layer = self.table.clone()
-        of_layer[:, 0] += Differences(self.layer, first).bias
-        self.fused = FusedAttention(self.layer, first, (of_layer, STEP) if tabulated else None)
+        self.table = random_table(form, N_INTERVALS, 2 * self.n_features, STEP, torch.Generator().manual_seed(3))
+        of_layer = self.table.values.clone()
+        # A constant: of polynomials the first coefficients; B-splines add up to one.
+        constants = of_layer[:, 0] if form == "polynomials" else of_layer
+        constants += Differences(self.layer, first).bias
+        self.fused = FusedAttention(self.layer, first, self.table._replace(values=of_layer) if tabulated else None)
         if tabulated:
             block.filter_net_inv.mlp_rbf, block.filter_net_ev.mlp_rbf = Half(0), Half(1)
 
@@ -82,16 +86,10 @@ class Case:
             tensors[2] = (N_INTERVALS + 1) * STEP * torch.rand(n_edges, dtype=torch.float64)
         return [tensor.requires_grad_() for tensor in tensors]
 
-    def weights(self, distances: torch.Tensor) -> torch.Tensor:
-        """Of the table."""
-        interval = (distances.detach() / STEP).long().clamp(max=N_INTERVALS - 1)
-        powers = (distances / STEP - interval).unsqueeze(1) ** torch.arange(6)
-        return torch.einsum("ek,eku->eu", powers, self.table[interval])
-
     def truth(self, inputs: list[torch.Tensor], edges: torch.Tensor, n_owned: int) -> list[torch.Tensor]:
         scalars, vectors, radial, cutoffs, harmonics = inputs
         if self.tabulated:
-            radial = self.weights(radial)
+            radial = weights(self.table, radial)
         with default_dtype(torch.float64):
             found = self.layer.euclidean_attention_block(
                 scalars, vectors, radial, edges[1], edges[0], harmonics, cutoffs.unsqueeze(1)
@@ -132,7 +130,8 @@ def test_every_instruction_set_equals_so3krates(name: str) -> None:
     for changes in ({"num_features": 128}, {"num_features": 24, "num_heads": 2, "degrees": [0, 2, 3]}):
         for tabulated in (True, False):
             for first in (True, False):
-                compare(Case(tabulated, first, **changes), n_owned=7, n_edges=300)
+                for form in FORMS if tabulated else FORMS[:1]:
+                    compare(Case(tabulated, first, form, **changes), n_owned=7, n_edges=300)
 
 
 def test_edges_in_any_order_and_none() -> None:

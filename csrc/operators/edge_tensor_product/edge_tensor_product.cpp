@@ -408,7 +408,8 @@ const RegisterNative native("mlip::edge_tensor_product",
 TORCH_LIBRARY_FRAGMENT(mlip, library) {
   library.def(
       "edge_tensor_product(Tensor features, Tensor harmonics, Tensor radial, Tensor edge_index, SymInt n_owned, "
-      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None, int kink=0) -> Tensor[]");
+      "int[] paths, Tensor coefficients, Tensor table, float step, Tensor? table_of_edge=None, int kink=0) -> "
+      "Tensor[]");
   library.def(
       "edge_tensor_product_backward(Tensor[] gradients, Tensor features, Tensor harmonics, Tensor radial, "
       "Tensor edge_index, int[] paths, Tensor coefficients, Tensor table, float step, bool features_wanted, "

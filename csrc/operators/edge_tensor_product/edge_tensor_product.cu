@@ -28,10 +28,10 @@ using mlip::gpu::EdgeTensorProductArguments;
 /// The radial weights of one edge: stored, or from a table over the distance, as radial_table_layout.h and
 /// radial_weights.h have it.
 struct Radial {
-  const real* row;       ///< weights, or the first row of the interval of the distance
-  real s;                ///< position in the interval, 0 to 1
-  real sums[6];          ///< of splines: Σ_{k >= j} B_k(s), of which the first is 1
-  real slopes[6];        ///< their derivatives with respect to s
+  const real* row;  ///< weights, or the first row of the interval of the distance
+  real s;           ///< position in the interval, 0 to 1
+  real sums[6];     ///< of splines: Σ_{k >= j} B_k(s), of which the first is 1
+  real slopes[6];   ///< their derivatives with respect to s
 
   __device__ __forceinline__ Radial(const EdgeTensorProductArguments& a, long long edge) : s(0) {
     const real* const radial = static_cast<const real*>(a.radial);

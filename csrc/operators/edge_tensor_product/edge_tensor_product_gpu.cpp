@@ -211,8 +211,8 @@ class Convolutions {
     made.all_features = of_features.whole();
     made.all_weights = of_weights.whole();
     for (const Coverage& output : of_outputs) made.all_channels.push_back(output.whole());
-    known_.push_back({coefficients.storage().getWeakStorageImpl(), coefficients.storage_offset(), paths.vec(),
-                      table, step, features.size(1), harmonics.size(1), made});
+    known_.push_back({coefficients.storage().getWeakStorageImpl(), coefficients.storage_offset(), paths.vec(), table,
+                      step, features.size(1), harmonics.size(1), made});
     return made;
   }
 
@@ -311,12 +311,10 @@ std::vector<Tensor> edge_tensor_product(const Tensor& features, const Tensor& ha
   return outputs;
 }
 
-std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(at::TensorList gradients, const Tensor& features,
-                                                                const Tensor& harmonics, const Tensor& radial,
-                                                                const Tensor& edge_index, at::IntArrayRef paths,
-                                                                const Tensor& coefficients, const Tensor& table,
-                                                                double step, bool features_wanted,
-                                                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
+std::tuple<Tensor, Tensor, Tensor> edge_tensor_product_backward(
+    at::TensorList gradients, const Tensor& features, const Tensor& harmonics, const Tensor& radial,
+    const Tensor& edge_index, at::IntArrayRef paths, const Tensor& coefficients, const Tensor& table, double step,
+    bool features_wanted, const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   const c10::DeviceGuard guard(features.device());
   const std::int64_t n_owned = gradients[0].size(0);
   Call call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge, kink);

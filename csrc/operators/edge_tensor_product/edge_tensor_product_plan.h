@@ -57,8 +57,8 @@ struct EdgeTensorProductPlan {
 
   /// @throws c10::Error when shapes or types do not fit each other.
   void check(const at::Tensor& features, const at::Tensor& harmonics, const at::Tensor& radial,
-             const at::Tensor& edge_index, const at::Tensor& coefficients, const at::Tensor& table,
-             std::int64_t kink, const std::optional<at::Tensor>& table_of_edge) const {
+             const at::Tensor& edge_index, const at::Tensor& coefficients, const at::Tensor& table, std::int64_t kink,
+             const std::optional<at::Tensor>& table_of_edge) const {
     const c10::SymInt n_edges = edge_index.sym_size(1);
     for (const at::Tensor* tensor : {&features, &harmonics, &radial, &coefficients, &table})
       TORCH_CHECK(tensor->scalar_type() == features.scalar_type() && tensor->is_floating_point(),
@@ -75,8 +75,8 @@ struct EdgeTensorProductPlan {
     if (table_of_edge)
       TORCH_CHECK(table.numel() > 0 && table_of_edge->sym_sizes() == radial.sym_sizes() &&
                       table_of_edge->scalar_type() == at::kLong,
-                  "edge_tensor_product: with a table of each edge, int64 [n_edges], table is [n_tables, n_rows, ", n_weights,
-                  "]");
+                  "edge_tensor_product: with a table of each edge, int64 [n_edges], table is [n_tables, n_rows, ",
+                  n_weights, "]");
   }
 
   /// Of the gradients of the outputs. @throws c10::Error likewise.

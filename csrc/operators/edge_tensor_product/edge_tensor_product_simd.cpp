@@ -294,7 +294,9 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
             path.n1, path.n3,
             [&](auto n1, auto n3) {
               if constexpr (n1.value == n3.value)
-                if (path.is_scalar) return backward_scalar_path<T, n1.value>(path, coupling[0], x, weights, weight_gradients, g, gx, sums);
+                if (path.is_scalar)
+                  return backward_scalar_path<T, n1.value>(path, coupling[0], x, weights, weight_gradients, g, gx,
+                                                           sums);
               backward_path<T, n1.value, n3.value>(path, coupling, x, weights, weight_gradients, g, gx, sums, weighted);
             },
             [&] { backward_any(path, coupling, x, weights, weight_gradients, g, gx, sums); });

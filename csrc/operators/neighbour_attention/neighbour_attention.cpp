@@ -180,7 +180,8 @@ struct CpuCall {
   const NeighbourAttentionKernels<T>& kernels = *instruction_set().kernels<T>().neighbour_attention;
 
   CpuCall(const Inputs& inputs_, const Tensor& edge_index_, std::int64_t n_heads, at::IntArrayRef degrees,
-          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_, std::int64_t kink, bool back)
+          const Tensor& table_, double step, const Tensor& factors_, at::TensorList perceptron_, std::int64_t kink,
+          bool back)
       : inputs(inputs_.contiguous()),
         edge_index(edge_index_.contiguous()),
         table(table_.contiguous()),
@@ -315,7 +316,8 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
                           const Tensor& queries, const Tensor& keys, const Tensor& values, const Tensor& vectors,
                           const Tensor& radial, const Tensor& cutoffs, const Tensor& harmonics,
                           const Tensor& edge_index, std::int64_t n_heads, at::IntArrayRef degrees, const Tensor& table,
-                          double step, const Tensor& factors, at::TensorList perceptron, std::int64_t kink, bool nodes_wanted) {
+                          double step, const Tensor& factors, at::TensorList perceptron, std::int64_t kink,
+                          bool nodes_wanted) {
   Tensor of_queries = at::zeros(nodes_wanted ? queries.sizes() : at::IntArrayRef({0}), queries.options());
   Tensor of_keys, of_values, of_vectors;
   Tensor of_radial = at::empty(radial.sizes(), radial.options());
@@ -390,8 +392,9 @@ class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> 
     keep_constants<Constants>(*context, constants);
     const auto& [n_heads, degrees, table, step, factors, perceptron, kink] = constants;
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [messages, vector_messages] = op.call(queries, keys, values, vectors, radial, cutoffs, harmonics,
-                                                     edge_index, n_heads, degrees, table, step, factors, perceptron, kink);
+    const auto [messages, vector_messages] =
+        op.call(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees, table, step,
+                factors, perceptron, kink);
     return {messages, vector_messages};
   }
 

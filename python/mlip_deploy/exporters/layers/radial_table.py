@@ -17,8 +17,8 @@ float32 are the network's own rounding; those of float64 keep forces within 1e-8
 INTERVALS = (100, 120, 140, 170, 200, 230, 270, 320, 370, 430, 500, 600, 700, 850, 1000, 1200, 1400, 1700, 2000, 2400)
 
 SHORTEST = 0.5
-"""Å: the tolerances are met from here to the cutoff. Nearer, where no atoms are, weights are those of a longer distance,
-since some networks have no derivatives at zero."""
+"""Å: the tolerances are met from here to the cutoff. Nearer, where no atoms are, weights are those of a longer
+distance, since some networks have no derivatives at zero."""
 
 
 class RadialTable(NamedTuple):

@@ -394,9 +394,7 @@ class Interaction(nn.Module):
     basis: Tensor
     of_itself: Tensor
 
-    def __init__(
-        self, original: Any, table: RadialTable | None, form: Form, fuse: bool, at_zero: Tensor | None
-    ):
+    def __init__(self, original: Any, table: RadialTable | None, form: Form, fuse: bool, at_zero: Tensor | None):
         super().__init__()
         network = _layer_weights(original, form)
         n_channels = int(original.linears_tensor[0].weight.shape[0])

@@ -119,9 +119,7 @@ class FusedNequIPLayer(nn.Module):
     rows: Tensor
     norms: Tensor
 
-    def __init__(
-        self, original: Any, attributes: Tensor, first: bool, table: RadialTable | None, types: list[int]
-    ):
+    def __init__(self, original: Any, attributes: Tensor, first: bool, table: RadialTable | None, types: list[int]):
         super().__init__()
         block = original.conv
         for module, known in ((block, "InteractionBlock"), (original.equivariant_nonlin, "Gate")):
