@@ -5,7 +5,8 @@ convolutions, which get their neighbours' features through `mlip::ghost_gather`,
 the first layer's linear maps, which depend on the element alone and become tables.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _energy_model(
     checkpoint: Any, types: list[int], dtype: torch.dtype, modal: str | None, options: ExportOptions
 ) -> nn.Module:
     """The energy model of some of SevenNet's type indices, which are then numbered from 0."""
-    model = _build(checkpoint, dtype)
+    model = _build(checkpoint, dtype, compiled=not options.fuse)
     _keep_types(model.rescale_atomic_energy, types, len(checkpoint.config["_type_map"]))
     if not options.fuse:
         return SevenNetEnergy(model, types, modal)
@@ -206,10 +207,28 @@ def _license(source: str) -> str:
     return "MIT" if _named(source) in ("7net-0", "7net-l3i5", "7net-mf-0") else "unknown"
 
 
-def _build(checkpoint: Any, dtype: torch.dtype) -> Any:
+@contextlib.contextmanager
+def _interpreted() -> Iterator[None]:
+    """While SevenNet builds a model: e3nn's generated code stays Python. TorchScript takes several seconds to compile
+    it, and gives the same numbers."""
+    import e3nn
+
+    options = e3nn.get_optimization_defaults()
+    e3nn.set_optimization_defaults(jit_script_fx=False)
+    try:
+        yield
+    finally:
+        e3nn.set_optimization_defaults(**options)
+
+
+def _build(checkpoint: Any, dtype: torch.dtype, compiled: bool) -> Any:
     """SevenNet's own model in `dtype`. It is built in float32, as its checkpoints are, and then converted:
-    its loader compares constants of old checkpoints with new ones and refuses to do so between types."""
-    with default_dtype(torch.float32), quiet():
+    its loader compares constants of old checkpoints with new ones and refuses to do so between types.
+
+    Args:
+        compiled: for a file that has e3nn's tensor products.
+    """
+    with default_dtype(torch.float32), quiet(), contextlib.nullcontext() if compiled else _interpreted():
         model = checkpoint.build_model().to(dtype)
     _cast_one_hot(model, dtype)
     model.set_is_batch_data(False)
@@ -239,7 +258,8 @@ def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callabl
 
         with quiet():
             if calculator is None:
-                model = checkpoint.build_model().to(dtype)
+                with _interpreted():
+                    model = checkpoint.build_model().to(dtype)
                 _cast_one_hot(model, dtype)
                 calculator = SevenNetCalculator(model, file_type="model_instance", device="cpu", modal=modal)
             return _evaluate(calculator, atoms, dtype)
