@@ -145,6 +145,7 @@ class Potential {
     const auto [total, backend] = structure_.seconds();
     return {total, backend};
   }
+  double search_seconds() const { return structure_.seconds_of_searches(); }
   /// The first.
   const mlip::Model& model() const { return *models_.front(); }
 
@@ -243,6 +244,8 @@ PYBIND11_MODULE(_compiled, module) {
            "sums over all atoms; counted_from: the number of the first one in messages -> "
            "[mlip_deploy.result.Evaluation], where the virial is its symmetric part")
       .def("timings", &Potential::timings, py::call_guard<py::gil_scoped_release>())
+      .def("search_seconds", &Potential::search_seconds, py::call_guard<py::gil_scoped_release>(),
+           "of compute, in searches for neighbours")
       .def_property_readonly("no_grades", [](const Potential& self) { return self.model().no_grades(); })
       .def_property_readonly("no_uncertainties", [](const Potential& self) { return self.model().no_uncertainties(); })
       .def_property_readonly("self_test", [](const Potential& self) { return self.model().self_test(); })

@@ -1,10 +1,7 @@
 #include "core/neighbours.h"
 
-#include <vesin.h>
-
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -14,17 +11,8 @@
 namespace mlip {
 namespace {
 
-using Vector = std::array<double, 3>;
-using Box = std::array<Vector, 3>;
-
 /// Å beyond the cutoff. Atoms of a solid or liquid near room temperature take some tens of steps to move half of it.
 constexpr double kSkin = 0.5;
-
-Vector cross(const Vector& a, const Vector& b) {
-  return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
-}
-
-double norm(const Vector& a) { return std::sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2]); }
 
 /// Replace the vectors of non-periodic directions, which may be zero or skewed, by unit vectors that are
 /// perpendicular to the periodic ones: the list then depends on periodic vectors only.
@@ -69,21 +57,6 @@ Box box_of(const std::array<double, 9>& cell, const std::array<bool, 3>& periodi
   return box;
 }
 
-double determinant(const Box& box) {
-  const Vector normal = cross(box[0], box[1]);
-  return normal[0] * box[2][0] + normal[1] * box[2][1] + normal[2] * box[2][2];
-}
-
-Box inverse(const Box& box) {
-  const double volume = determinant(box);
-  Box found;
-  for (int column = 0; column < 3; ++column) {
-    const Vector reciprocal = cross(box[(column + 1) % 3], box[(column + 2) % 3]);
-    for (int row = 0; row < 3; ++row) found[row][column] = reciprocal[row] / volume;
-  }
-  return found;
-}
-
 constexpr Box identity = {Vector{1, 0, 0}, Vector{0, 1, 0}, Vector{0, 0, 1}};
 
 /// What takes the vectors of one box to those of another.
@@ -106,23 +79,7 @@ double strain_of(const Box& deformation) {
   return std::sqrt(squared);
 }
 
-std::array<double, 9> flat(const Box& box) {
-  std::array<double, 9> rows;
-  for (int k = 0; k < 9; ++k) rows[k] = box[k / 3][k % 3];
-  return rows;
-}
-
 }  // namespace
-
-struct NeighbourList::Search {
-  VesinNeighborList vesin;
-  Search() = default;
-  ~Search() { vesin_free(&vesin); }
-};
-
-NeighbourList::NeighbourList() : search_(std::make_unique<Search>()) {}
-NeighbourList::~NeighbourList() = default;
-NeighbourList::NeighbourList(NeighbourList&&) noexcept = default;
 
 NewCandidates NeighbourList::update(const double* positions, std::int64_t n_atoms, const std::array<double, 9>& cell,
                                     const std::array<bool, 3>& periodic, double cutoff) {
@@ -194,46 +151,11 @@ void NeighbourList::find_candidates(const double* positions, double skin) {
 
 void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, double cutoff) {
   const auto& periodic = request_.periodic;
-  const bool any_periodic = periodic[0] || periodic[1] || periodic[2];
-  if (any_periodic && !(std::fabs(determinant(box_)) > 1e-6))
+  if ((periodic[0] || periodic[1] || periodic[2]) && !(std::fabs(determinant(box_)) > 1e-6))
     throw Error("the periodic cell has no volume. Set the cell vectors, or make the system non-periodic");
-
-  VesinOptions options{};
-  options.cutoff = cutoff;
-  options.full = true;
-  options.sorted = false;  // by centre is enough, and done below
-  options.algorithm = VesinAutoAlgorithm;
-  options.n_threads = n_threads_;
-  options.return_shifts = true;
-
-  double vesin_box[3][3];
-  for (int row = 0; row < 3; ++row)
-    for (int axis = 0; axis < 3; ++axis) vesin_box[row][axis] = box_[row][axis];
-  const char* message = nullptr;
-  const int status =
-      vesin_neighbors(reinterpret_cast<const double (*)[3]>(positions), static_cast<size_t>(n_atoms), vesin_box,
-                      periodic.data(), VesinDevice{VesinCPU, 0}, options, &search_->vesin, &message);
-  if (status != 0) throw Error(std::string("neighbour list: ") + (message ? message : "vesin failed"));
-
-  const VesinNeighborList& list = search_->vesin;
-  auto& first = candidates_.first;
-  auto& neighbours = candidates_.neighbours;
-  auto& images = candidates_.images;
-  for (size_t k = 0; k < list.length; ++k) ++first[list.pairs[k][0] + 1];
-  std::partial_sum(first.begin(), first.end(), first.begin());
-  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-  neighbours.resize(list.length);
-  if (any_periodic) images.resize(list.length);
-  std::map<std::array<int, 3>, int> image_of;
-  for (size_t k = 0; k < list.length; ++k) {
-    const std::int64_t place = next[list.pairs[k][0]]++;
-    neighbours[place] = static_cast<int>(list.pairs[k][1]);
-    if (!any_periodic) continue;
-    const std::array<int, 3> s = {list.shifts[k][0], list.shifts[k][1], list.shifts[k][2]};
-    const auto [image, is_new] = image_of.try_emplace(s, static_cast<int>(image_at_.size()));
-    if (is_new) image_at_.push_back(s);
-    images[place] = image->second;
-  }
+  PairSearch& search = search_ ? *search_ : on_host_;
+  search.find(positions, n_atoms, box_, periodic, cutoff,
+              {candidates_.first, candidates_.neighbours, candidates_.images, image_at_});
   place_images();
 }
 

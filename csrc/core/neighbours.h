@@ -1,15 +1,16 @@
-// Neighbour lists for callers that bring none (ASE, OpenMM). vesin finds the pairs; they stay candidates, out to a skin
-// beyond the cutoff, until an atom has moved by half the skin. A cell may change meanwhile, as under a barostat.
+// Neighbour lists for callers that bring none (ASE, OpenMM). Pairs that a search has found stay candidates, out to a
+// skin beyond the cutoff, until an atom has moved by half the skin. A cell may change meanwhile, as under a barostat.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <vector>
 
+#include "core/box.h"
 #include "core/graph.h"
+#include "core/pair_search.h"
 
 namespace mlip {
 
@@ -27,12 +28,12 @@ using FarthestMove = std::function<double(const std::array<double, 9>& deformati
 /// Any cell shape, any mix of periodic directions, several images where the cell is small.
 class NeighbourList {
  public:
-  NeighbourList();
-  ~NeighbourList();
-  NeighbourList(NeighbourList&&) noexcept;
+  /// Search on the host with so many threads from now on; one at first. The candidates are the same, in the same order.
+  void use_threads(int n) { on_host_.use_threads(n); }
 
-  /// Search on so many threads from now on; one at first. The candidates are the same, in the same order.
-  void use_threads(int n) { n_threads_ = n; }
+  /// Search by another from now on, which finds the same candidates in an order of its own and must outlive this list;
+  /// null: on the host, as at first.
+  void use_search(PairSearch* search) { search_ = search; }
 
   /// Search again where the candidates may miss a pair with |r_ij| < cutoff, in either order, for these positions.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
@@ -53,9 +54,6 @@ class NeighbourList {
   const CandidateEdges& candidates() const { return candidates_; }
 
  private:
-  using Vector = std::array<double, 3>;
-  using Box = std::array<Vector, 3>;
-
   /// What candidates were found for, positions and cell apart.
   struct Request {
     std::int64_t n_atoms = -1;
@@ -63,16 +61,15 @@ class NeighbourList {
     double cutoff = 0.0;
     bool operator==(const Request&) const = default;
   };
-  struct Search;
 
   double farthest_move(const double* positions, const std::array<double, 9>& deformation) const;
   void find_candidates(const double* positions, double skin);
   void find_pairs(const double* positions, std::int64_t n_atoms, double cutoff);
   void place_images();
 
-  std::unique_ptr<Search> search_;
+  HostPairSearch on_host_;
+  PairSearch* search_ = nullptr;
   Request request_;
-  int n_threads_ = 1;
   double skin_ = 0.0;                         // Å
   Box box_{};                                 // Å, rows, of the candidates' shifts
   Box searched_box_{};                        // Å, of the last search

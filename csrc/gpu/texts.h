@@ -5,6 +5,7 @@
 namespace mlip::gpu {
 
 extern const char* const device_edges_text;
+extern const char* const device_pair_search_text;
 extern const char* const edge_harmonics_recurrences_text;
 extern const char* const edge_harmonics_text;
 extern const char* const edge_tensor_product_arguments_text;

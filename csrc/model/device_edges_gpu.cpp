@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "gpu/places_by_value.h"
 #include "gpu/runtime.h"
 #include "gpu/texts.h"
 #include "model/device_edges.h"
@@ -30,19 +31,6 @@ struct Arguments {
 const void* address(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
 void* writable(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr() : nullptr; }
 
-/// Places of each node's values.
-struct ByNode {
-  at::Tensor order;  ///< int32, places, node by node; those of one node ascend
-  at::Tensor first;  ///< int64 [n_nodes + 1] into order, past values that are no node (-1)
-
-  ByNode() = default;
-  ByNode(const at::Tensor& nodes, std::int64_t n_nodes) {
-    const auto [values, places] = nodes.sort(/*stable=*/true, 0, /*descending=*/false);
-    order = places.to(at::kInt);
-    first = at::searchsorted(values, at::arange(n_nodes + 1, values.options()));
-  }
-};
-
 class KernelEdges : public DeviceEdges {
  public:
   explicit KernelEdges(at::Device device) : device_(device) {
@@ -64,8 +52,8 @@ class KernelEdges : public DeviceEdges {
     node_of_ = upload(candidates.node_of, device_);
     images_ = candidates.images.empty() ? at::Tensor() : upload(candidates.images, device_);
     set_shifts(candidates);
-    centres_of_node_ = ByNode(node_of_.index_select(0, centres_), n_nodes);
-    incoming_ = ByNode(node_of_.index_select(0, neighbours_), n_nodes);
+    centres_of_node_ = gpu::PlacesByValue(node_of_.index_select(0, centres_), n_nodes);
+    incoming_ = gpu::PlacesByValue(node_of_.index_select(0, neighbours_), n_nodes);
     edge_of_candidate_ = at::empty_like(neighbours_);
   }
 
@@ -161,7 +149,7 @@ class KernelEdges : public DeviceEdges {
   std::int64_t n_centres_ = 0, n_nodes_ = 0;
   // As in device_edges.cu:
   at::Tensor centres_, first_candidate_, neighbours_, images_, shifts_, node_of_;
-  ByNode centres_of_node_, incoming_;
+  gpu::PlacesByValue centres_of_node_, incoming_;
   at::Tensor edge_of_candidate_, first_edge_;
 };
 

@@ -29,12 +29,13 @@ EdgesOn parse_edges_on(const std::string& name) {
   throw Error("edges: '" + name + "' is not one of auto, host, device");
 }
 
-StepEvaluator::StepEvaluator(Model& model, EdgesOn edges_on) : model_(model) {
-  if (edges_on == EdgesOn::host || (edges_on == EdgesOn::by_model && model.device() == "cpu"))
-    implementation_ = make_host_step(model);
-  else
-    implementation_ = make_device_step(model);
+bool makes_edges_on_device(const Model& model, EdgesOn edges_on) {
+  return edges_on == EdgesOn::device || (edges_on == EdgesOn::by_model && model.device() != "cpu");
 }
+
+StepEvaluator::StepEvaluator(Model& model, EdgesOn edges_on)
+    : model_(model),
+      implementation_(makes_edges_on_device(model, edges_on) ? make_device_step(model) : make_host_step(model)) {}
 
 StepEvaluator::~StepEvaluator() = default;
 

@@ -65,6 +65,8 @@ enum class EdgesOn {
 /// @throws Error for a name that is none of "auto" (by_model), "host", "device".
 EdgesOn parse_edges_on(const std::string& name);
 
+bool makes_edges_on_device(const Model& model, EdgesOn edges_on);
+
 /// Steps for an engine that keeps its positions in the memory of the model's device, as OpenMM's CUDA platform does.
 ///
 /// Who writes positions or reads forces there sees to it that the device has done so before the next call, and before

@@ -100,16 +100,25 @@ std::array<double, 2> StructureEvaluator::seconds() const {
   return {seconds_, committee_.seconds_in_backend()};
 }
 
+double StructureEvaluator::seconds_of_searches() const {
+  const std::lock_guard<std::mutex> turn(turn_);
+  return seconds_of_searches_;
+}
+
 void StructureEvaluator::prepare(const double* positions, const std::vector<std::int64_t>& types,
                                  const std::array<double, 9>& cell, const std::array<bool, 3>& periodic) {
   const bool same_types = types == types_;
   // Not until all of this is done: the list may hold what the step never got.
   const bool was_prepared = std::exchange(prepared_, false);
   committee_.set_cell({cell, periodic});
+  const auto n_atoms = static_cast<std::int64_t>(types.size());
+  neighbours_.use_search(n_atoms >= fewest_atoms_of_device_search ? device_search_.get() : nullptr);
   // Meanwhile a GPU waits, and so do the processors. On the CPU a process that was forked may have lost its threads.
   if (committee_.model(0).device() != "cpu") neighbours_.use_threads(model_threads());
-  const auto n_atoms = static_cast<std::int64_t>(types.size());
+  const auto start = std::chrono::steady_clock::now();
   const NewCandidates is_new = neighbours_.update(positions, n_atoms, cell, periodic, committee_.largest_cutoff());
+  if (is_new == NewCandidates::all)
+    seconds_of_searches_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (is_new == NewCandidates::all || !same_types || !was_prepared) {
     types_ = types;
     for (std::size_t member = 0; member < committee_.size(); ++member)

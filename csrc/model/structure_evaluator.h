@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "core/neighbours.h"
 #include "core/structure_batch.h"
 #include "model/committee.h"
+#include "model/device_pair_search.h"
 
 namespace mlip {
 
@@ -21,7 +23,9 @@ class StructureEvaluator {
       : StructureEvaluator({&model}, Drive::first, edges_on) {}
   /// Arguments as for Committee.
   StructureEvaluator(const std::vector<Model*>& models, Drive drive, EdgesOn edges_on = EdgesOn::by_model)
-      : committee_(models, drive, edges_on), batch_committee_(models, drive, edges_on) {}
+      : committee_(models, drive, edges_on),
+        device_search_(make_device_pair_search(*models.front(), edges_on)),
+        batch_committee_(models, drive, edges_on) {}
 
   /// From any number of threads: they take turns.
   /// @param positions [n_atoms, 3], Å; need not be wrapped into the cell
@@ -47,6 +51,8 @@ class StructureEvaluator {
 
   /// Wall-clock seconds in `evaluate` and, of these, in the back ends, since construction.
   std::array<double, 2> seconds() const;
+  /// Likewise, in searches for neighbours, those for `evaluate_many` left out.
+  double seconds_of_searches() const;
 
   // For an engine that steps by itself, in one thread.
 
@@ -65,12 +71,14 @@ class StructureEvaluator {
   std::vector<StepResult> evaluate_as_one(const std::vector<Structure>& structures);
 
   Committee committee_;
+  std::unique_ptr<PairSearch> device_search_;  // null where there is none
   NeighbourList neighbours_;
   std::vector<std::int64_t> types_;
   bool prepared_ = false;  // the committee has the candidates of neighbours_ and types_
   Committee batch_committee_;
   StructureBatch batch_;
   double seconds_ = 0.0;
+  double seconds_of_searches_ = 0.0;
   mutable std::mutex turn_;
 };
 

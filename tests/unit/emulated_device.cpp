@@ -47,8 +47,13 @@ struct Hooks : at::PrivateUse1HooksInterface {
   }
 };
 
+int allocations_left = -1;  // before one fails
+
 struct Memory : c10::DeviceAllocator {
   c10::DataPtr allocate(std::size_t n) override {
+    if (allocations_left >= 0)
+      TORCH_CHECK_WITH(OutOfMemoryError, allocations_left-- > 0, "Emulated device out of memory. Tried to allocate ", n,
+                       " bytes.");
     void* const address = c10::GetCPUAllocator()->raw_allocate(n);
     return {address, address, raw_deleter(), device};
   }
@@ -133,6 +138,8 @@ void by_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 }
 
 }  // namespace
+
+void run_out_of_memory_after(int n_allocations) { allocations_left = n_allocations; }
 
 void start_emulated_device() {
   static Memory memory;

@@ -15,4 +15,7 @@ inline const at::Device emulated_device(c10::DeviceType::PrivateUse1, 0);
 /// Once per process, before its first backward pass: torch counts devices then.
 void start_emulated_device();
 
+/// So many allocations from now one fails, as where the device's memory has run out. Negative: none.
+void run_out_of_memory_after(int n_allocations);
+
 }  // namespace mlip::testing

@@ -110,14 +110,16 @@ class Warp {
   }
 
   /// @param first number in its block of lane 0's thread
-  void run(const Program& program, void (*function)(const void*), const void* arguments, unsigned first) {
+  void run(const Program& program, void (*function)(const void*), const void* arguments, unsigned first,
+           bool backwards) {
     running = this;
     function_ = function;
     arguments_ = arguments;
     std::fill(finished_, finished_ + warp_size, false);
     for (int n_finished = 0; n_finished < warp_size;) {
       n_finished = 0;
-      for (lane_ = 0; lane_ < warp_size; ++lane_) {
+      for (int turn = 0; turn < warp_size; ++turn) {
+        lane_ = backwards ? warp_size - 1 - turn : turn;
         if (!finished_[lane_]) {
           program.thread->x = first + static_cast<unsigned>(lane_);
           resume();
@@ -170,7 +172,8 @@ thread_local Warp* Warp::running = nullptr;
 
 class EmulatedKernel : public mlip::gpu::Kernel {
  public:
-  EmulatedKernel(const Program& program, const std::string& name) : program_(program) {
+  EmulatedKernel(const Program& program, const std::string& name, const bool& backwards)
+      : program_(program), backwards_(backwards) {
     program.find(("call_" + name).c_str(), function_);
     void (**meet)();
     program.find("emulator_meet", meet);
@@ -182,16 +185,19 @@ class EmulatedKernel : public mlip::gpu::Kernel {
     TORCH_CHECK(shared_bytes <= shared_values * static_cast<int>(sizeof(double)), shared_bytes, " bytes shared");
     static thread_local Warp warp;
     program_.block_size->x = static_cast<unsigned>(n_threads);
-    for (std::int64_t block = 0; block < n_blocks; ++block) {
-      program_.block->x = static_cast<unsigned>(block);
+    for (std::int64_t turn = 0; turn < n_blocks; ++turn) {
+      program_.block->x = static_cast<unsigned>(backwards_ ? n_blocks - 1 - turn : turn);
       std::fill(program_.shared, program_.shared + shared_values, std::numeric_limits<double>::quiet_NaN());
-      for (int first = 0; first < n_threads; first += warp_size)
-        warp.run(program_, function_, arguments, static_cast<unsigned>(first));
+      for (int done = 0; done < n_threads; done += warp_size) {
+        const int first = backwards_ ? n_threads - warp_size - done : done;
+        warp.run(program_, function_, arguments, static_cast<unsigned>(first), backwards_);
+      }
     }
   }
 
  private:
   const Program& program_;
+  const bool& backwards_;
   void (*function_)(const void*) = nullptr;
 };
 
@@ -205,12 +211,14 @@ class Emulator : public EmulatedRuntime {
       program = std::make_unique<Program>(source);
       sources_.push_back(source);
     }
-    return std::make_shared<EmulatedKernel>(*program, name);
+    return std::make_shared<EmulatedKernel>(*program, name, backwards_);
   }
   const std::string& last_source() const override { return last_source_; }
   const std::vector<std::string>& sources() const override { return sources_; }
+  void run_backwards(bool backwards) override { backwards_ = backwards; }
 
  private:
+  bool backwards_ = false;
   std::string last_source_;
   std::vector<std::string> sources_;
   std::map<std::string, std::unique_ptr<Program>> programs_;

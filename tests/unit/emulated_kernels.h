@@ -19,6 +19,8 @@ class EmulatedRuntime : public gpu::Runtime {
   virtual const std::string& last_source() const = 0;
   /// Of all kernels, each text once, in the order in which they were first asked for.
   virtual const std::vector<std::string>& sources() const = 0;
+  /// From now on the last block, warp and lane come first: a GPU promises no order, so results must not tell.
+  virtual void run_backwards(bool backwards) = 0;
 };
 
 /// For `gpu::use_runtime`.

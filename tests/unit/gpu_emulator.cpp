@@ -15,6 +15,7 @@
 #include "gpu/runtime.h"
 #include "model/backend.h"
 #include "model/device_edges.h"
+#include "model/device_pair_search.h"
 #include "model/step.h"
 #include "operators/gpu.h"
 #include "unit/emulated_device.h"
@@ -51,6 +52,9 @@ std::vector<std::string> all_sources() { return emulated_kernels().sources(); }
 
 /// Of the kernels for a step's edges and their sums.
 std::string edges_source(bool float32) { return mlip::kernel_edges_source(float32 ? at::kFloat : at::kDouble); }
+
+/// Of the kernels for the search for neighbours.
+std::string pair_search_source() { return mlip::pair_search_source(); }
 
 /// The emulated device, and on it the emulated kernels if they are wanted, for all that the process does afterwards.
 void start_device(bool kernels) {
@@ -172,6 +176,7 @@ TORCH_LIBRARY(mlip_gpu_emulator, library) {
   library.def("last_source() -> str", last_source);
   library.def("sources() -> str[]", all_sources);
   library.def("edges_source(bool float32) -> str", edges_source);
+  library.def("pair_search_source() -> str", pair_search_source);
   library.def("machine_code(str source, str architecture) -> Tensor", machine_code);
   library.def("cached_machine_code(str source, str architecture) -> Tensor", cached_machine_code);
 }

@@ -1,6 +1,6 @@
 """The GPU kernels, without a GPU: their very sources, run by an emulator (emulated_kernels.h), against the reference
 operators and the CPU's kernels; and compiled by NVIDIA's run-time compiler, as a GPU would have them compiled.
-step_tests.cpp runs those for the edges of a step.
+step_tests.cpp runs those for the edges of a step, pair_search_tests.cpp those for the search for neighbours.
 
 What this shows: formulas, indices, sums over lanes, and that each source is accepted for every generation of GPUs.
 What it cannot show: speed, and anything that only a GPU does.
@@ -12,7 +12,9 @@ import ctypes
 import os
 import re
 import runpy
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -352,13 +354,18 @@ def sources(dtype: torch.dtype) -> list[str]:
     EMULATED.symmetric_contraction(*polynomial(2, 16, 3, 2, dtype, 0))
     found.append(EMULATED.last_source())
     EMULATED.gate(*gate_arguments(2, dtype, [*range(len(ACTIVATIONS))], 17))
-    return [*found, EMULATED.last_source(), EMULATED.edges_source(dtype == torch.float32)]
+    return [
+        *found,
+        EMULATED.last_source(),
+        EMULATED.edges_source(dtype == torch.float32),
+        EMULATED.pair_search_source(),
+    ]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nvidias_compiler_takes_every_source(architecture: str) -> None:
     texts = {*sources(torch.float32), *sources(torch.float64)}
-    assert len(texts) == 14
+    assert len(texts) == 15
     for text in texts:
         assert len(machine_code(text, architecture)) > 1000
 
@@ -428,24 +435,55 @@ def test_gpus_that_the_compiler_does_not_know_yet() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_float32_kernels_compute_in_float32(dtype: torch.dtype) -> None:
     """GPUs for workstations do float64 at a 64th of the rate. The harmonics, once per edge, are meant to be in it."""
-    *convolutions, _, _, gate, _ = sources(dtype)
+    *convolutions, _, _, gate, _, _ = sources(dtype)
     for text in (*convolutions, gate):
         wide = re.findall(r"\.f64\b", machine_code(text, "sm_999").decode())
         assert bool(wide) == (dtype == torch.float64)
 
 
+def compiler() -> dict[str, Any]:
+    """Names of the tool that docs/gpu.md quotes."""
+    return runpy.run_path(str(Path(__file__).parents[2] / "tools/gpu/registers.py"))
+
+
 def test_registers_of_the_kernels_are_printed() -> None:
-    """By the command that docs/gpu.md quotes; none of the float32 kernels needs more than a GPU has."""
-    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools/gpu/registers.py"))
-    text, *_ = sources(torch.float32)
-    found = tool["registers"](tool["Compiler"]().remarks(text, "sm_90"))
+    """None of the float32 kernels needs more than a GPU has."""
+    tool = compiler()
+    text, *_, search = sources(torch.float32)
     blocks = range(3)
-    assert {*found} == {
-        "convolution_to_edges",
-        *(f"convolution_{block}" for block in blocks),
-        *(f"convolution_to_features_{block}" for block in blocks),
+    for source, kernels in {
+        text: {
+            "convolution_to_edges",
+            *(f"convolution_{block}" for block in blocks),
+            *(f"convolution_to_features_{block}" for block in blocks),
+        },
+        search: {"put_into_bins", "count_pairs", "write_pairs"},
+    }.items():
+        found = tool["registers"](tool["Compiler"]().remarks(source, "sm_90"))
+        assert {*found} == kernels
+        assert all(16 <= used <= 255 and spilled == 0 for used, spilled in found.values())
+
+
+def sections(code: bytes) -> dict[str, bytes]:
+    """Of an ELF file of 64 bits."""
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    size, n, names = struct.unpack_from("<HHH", code, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", code, table + k * size) for k in range(n)]
+    text = headers[names][4]
+    return {
+        code[text + name : code.index(b"\0", text + name)].decode(): code[start : start + length]
+        for name, _, _, _, start, length in headers
     }
-    assert all(16 <= used <= 255 and spilled == 0 for used, spilled in found.values())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pairs_are_counted_and_written_by_the_same_distances(architecture: str) -> None:
+    """No product and sum is left that the compiler could contract in one kernel and not in the other: where it may not,
+    its code is the same. The bin of an atom is found once."""
+    compiled, source = compiler()["Compiler"]().compiled, EMULATED.pair_search_source()
+    free, held = (sections(compiled(source, architecture, *option)[1]) for option in ((), ("--fmad=false",)))
+    same = {name for name in free if name.startswith(".text.") and free[name] == held[name]}
+    assert same == {".text.count_pairs", ".text.write_pairs"}
 
 
 def test_nvidias_compiler_is_quoted_when_it_refuses() -> None:

@@ -2,8 +2,8 @@
 
     python tools/gpu/registers.py 7net-0.mlip.pt [sm_75 sm_80 sm_90 sm_100 sm_120]
 
-The sources are those that a GPU would compile for a step: the emulator of the tests (make build) runs one and writes
-them down.
+The sources are those that a GPU would compile for a step and for the search for neighbours: the emulator of the tests
+(make build) runs a step and writes them down.
 """
 
 from __future__ import annotations
@@ -25,36 +25,43 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"]
 
 
 def sources(path: str) -> list[str]:
-    """The texts of a step's kernels, in the order in which they first run."""
+    """The texts of a step's kernels, in the order in which they first run, and of those that search for neighbours."""
     emulator = torch.ops.mlip_gpu_emulator
     emulator.start_device(True)
     contract = Artifact(path).contract
     positions = 0.6 * contract.cutoff * torch.eye(3, dtype=torch.float64)
     types = torch.zeros(3, dtype=torch.int64)
     emulator.step(path, True, positions, types, torch.zeros(3, 3, dtype=torch.float64), False, False, False)
-    texts: list[str] = emulator.sources()
-    return texts
+    return [*emulator.sources(), emulator.pair_search_source()]
 
 
 class Compiler:
-    """NVRTC, with the assembler's remarks."""
+    """NVRTC."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(run_time_compiler()))
 
-    def remarks(self, source: str, architecture: str) -> str:
+    def compiled(self, source: str, architecture: str, *options: str) -> tuple[str, bytes]:
+        """-> (what the compiler says, machine code)"""
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         self.library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"mlip.cu", 0, None, None)
-        options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--ptxas-options=-v"]
-        status = self.library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        given = [option.encode() for option in (f"--gpu-architecture={architecture}", "--std=c++17", *options)]
+        status = self.library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         self.library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
         self.library.nvrtcGetProgramLog(program, log)
-        self.library.nvrtcDestroyProgram(ctypes.byref(program))
         text = log.value.decode()
         if status != 0:
             raise SystemExit(f"NVIDIA's compiler refuses the kernels for {architecture}:\n{text}")
-        return text
+        self.library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        code = ctypes.create_string_buffer(size.value)
+        self.library.nvrtcGetCUBIN(program, code)
+        self.library.nvrtcDestroyProgram(ctypes.byref(program))
+        return text, code.raw
+
+    def remarks(self, source: str, architecture: str) -> str:
+        """The assembler's."""
+        return self.compiled(source, architecture, "--ptxas-options=-v")[0]
 
 
 def registers(remarks: str) -> dict[str, tuple[int, int]]:

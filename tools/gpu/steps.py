@@ -1,4 +1,5 @@
-"""Steps through the core, as ASE takes them: time, memory, and what the GPU does in one, by torch's profiler.
+"""Steps through the core, as ASE takes them: time, memory, and what the GPU does in one, by torch's profiler. And
+searches for neighbours, on the host and where the edges are.
 
 From the environment: MODEL, DEV, SIZES (atoms of silicon, such as 512,4096), LOGS (folder for steps.json).
 """
@@ -113,14 +114,32 @@ def measured(potential: Any, n_atoms: int) -> dict[str, Any]:
     return row
 
 
+def searches(potential: Any, n_atoms: int) -> float:
+    """-> ms of a search with a skin"""
+    atoms = build_system(f"si{n_atoms}")
+    types = np.asarray(Artifact(MODEL).contract.types_of(atoms.get_chemical_symbols()))
+    taken = []
+    for k in range(7):
+        atoms.positions[0, 0] += (-1) ** k  # Å, farther than half the skin
+        before = potential.search_seconds()
+        potential.compute(atoms.positions, types, atoms.cell.array, [True] * 3, forces=False)
+        taken.append(potential.search_seconds() - before)
+    return 1e3 * float(np.median(taken[2:]))  # the first searches without a skin
+
+
 def main() -> None:
     start = time.perf_counter()
-    potential = _core.Potential(MODEL, device=DEVICE, threads=4 if CUDA else 1)
+    threads = 4 if CUDA else 1
+    potential = _core.Potential(MODEL, device=DEVICE, threads=threads)
+    on_host = _core.Potential(MODEL, device=DEVICE, threads=threads, edges="host")
     print(f"RESULT loaded in {time.perf_counter() - start:.1f} s on {potential.device}")
     rows, failed = [], False
     for size in SIZES:
         try:
             rows.append(measured(potential, size))
+            ms = {where: searches(one, size) for where, one in (("auto", potential), ("host", on_host))}
+            rows[-1]["ms_of_search"] = ms
+            print(f"RESULT si{size}: a search {ms['auto']:.2f} ms, {ms['host']:.2f} on the host")
         except Exception as error:  # the other sizes are still worth knowing
             failed = True
             print(f"RESULT si{size}: FAILED {type(error).__name__}: {str(error)[:300]}")
