@@ -64,9 +64,9 @@ def export(source):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("suffix", "dtype"), [(".ckpt", "float64"), (".ckpt", "float32"), (".nequip.zip", "float64")])
-def test_every_engine(kind, suffix, dtype, export):
-    path = export(kind, dtype, suffix=suffix)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_engine(kind, dtype, export):
+    path = export(kind, dtype)
     report = check(path, ["ase", "lammps", "openmm"], [1, 2])
     assert report.passed, [
         f"{c.engine} {c.ranks} {c.structure}: {c.reason}" for c in report.comparisons if c.verdict == "fail"
@@ -113,8 +113,7 @@ def test_contracts(export):
     assert "Musaelian" in allegro.model.citation
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("kind", "suffix"), zip(KINDS, SUFFIXES, strict=True))
 def test_file_equals_nequips_own_calculator(kind, suffix, source, export):
     """Which is asked in a process of its own, of a model whose layers compute in float64 too."""
     path = export(kind, "float64", suffix=suffix, model_dtype="float64")

@@ -202,6 +202,16 @@ void test_neighbours() {
   expect(!build(pair, 2, none, {false, false, false}, 3.0), "the same positions need no new candidates");
   expect(build(pair, 2, none, {false, false, false}, 4.0), "another cutoff needs new candidates");
   expect_error([&] { build(atom, 1, none, {true, true, true}, 4.0); }, "no volume");
+  // Fragments that have flown away from each other, in one direction, two and three.
+  for (const double far : {5e3, 1e6, 1e9})
+    for (int thin = 0; thin < 3; ++thin)
+      for (const int wide : {1, 2, 3}) {
+        double fragments[9] = {};
+        for (int k = 0; k < wide; ++k) fragments[3 + (thin + k + 1) % 3] = fragments[6 + (thin + k + 1) % 3] = far;
+        fragments[6 + thin] += 2.5;
+        build(fragments, 3, none, {false, false, false}, 4.0);
+        expect(graph.n_edges() == 2, "one pair in a wide system: " + std::to_string(graph.n_edges()));
+      }
   const double broken[3] = {0, std::nan(""), 0};
   expect_error([&] { build(broken, 1, cubic, {true, true, true}, 4.0); }, "position of atom 0");
 }

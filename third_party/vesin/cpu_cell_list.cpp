@@ -295,6 +295,21 @@ CellList::CellList(BoundingBox box, double cutoff):
         n_cells[2] = std::trunc(std::cbrt(MAX_NUMBER_OF_CELLS / (ratio_x_y * ratio_y_z * ratio_y_z)));
         n_cells[1] = std::trunc(ratio_y_z * n_cells[2]);
         n_cells[0] = std::trunc(ratio_x_y * n_cells[1]);
+
+        // mlip-deploy's change: a thin direction keeps its one cell, and what
+        // is then too much is taken from the direction with the most cells
+        for (size_t spatial = 0; spatial < 3; spatial++) {
+            n_cells[spatial] = std::max(n_cells[spatial], 1.0);
+        }
+        while (n_cells[0] * n_cells[1] * n_cells[2] > MAX_NUMBER_OF_CELLS) {
+            size_t most = 0;
+            for (size_t spatial = 1; spatial < 3; spatial++) {
+                if (n_cells[spatial] > n_cells[most]) {
+                    most = spatial;
+                }
+            }
+            n_cells[most] = std::trunc(0.5 * n_cells[most]);
+        }
     }
 
     // number of cells to search in each direction to make sure all possible
