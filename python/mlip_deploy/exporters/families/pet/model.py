@@ -2,10 +2,14 @@
 
 PET (S. Pozdnyakov, M. Ceriotti 2023; F. Bigi et al. 2026) has a token for each atom and for each of its edges. In a
 layer the tokens of one atom attend to each other; between layers an edge takes the message of its reverse. Here tokens
-stand in flat lists, [n_atoms, d_node] and [n_edges, d_pet]; only the attention pads them to the atom with most edges.
+stand in flat lists, [n_atoms, d_node] and [n_edges, d_pet]; only the attention without fused operators pads them to the
+atom with most edges.
 
 Numbers are metatrain's own. What a layer's first matrix makes of an edge's elements is a table, and what it makes of an
 edge's vector one matrix, since no activation stands between.
+
+`fuse` takes mlip's operators for the adaptive cutoffs, the attention, and the linear layers of tokens with what stands
+between them; otherwise all is made of torch's.
 """
 
 from itertools import zip_longest
@@ -17,6 +21,7 @@ from metatrain.pet.modules.utilities import cutoff_func_bump, cutoff_func_cosine
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.edge_pairs import hops, reverse_edges
+from mlip_deploy.operators import load_operators
 
 
 class PETEnergy(nn.Module):
@@ -27,6 +32,7 @@ class PETEnergy(nn.Module):
         target: name of the energy among its targets.
         numbers: atomic number of each type index.
         scales, offsets: of each type index, float64: the factor of the network's energy, and what is added to it, eV.
+        fuse: whether to use mlip's operators, or torch's alone.
     """
 
     __constants__ = ("feedforward",)
@@ -34,11 +40,13 @@ class PETEnergy(nn.Module):
     scales: Tensor
     offsets: Tensor
 
-    def __init__(self, model: Any, target: str, numbers: list[int], scales: Tensor, offsets: Tensor):
+    def __init__(self, model: Any, target: str, numbers: list[int], scales: Tensor, offsets: Tensor, fuse: bool):
         super().__init__()
+        if fuse:
+            load_operators()
         backend = model.backend
         species = backend.species_to_species_index[torch.tensor(numbers)]
-        self.cutoffs = Cutoffs(model)
+        self.cutoffs = Cutoffs(model, fuse)
         # Messages of the last layer are read, too, or are not.
         self.feedforward = backend.featurizer_type == "feedforward"
         self.reach = len(backend.gnn_layers) - (0 if self.feedforward else 1)
@@ -48,17 +56,17 @@ class PETEnergy(nn.Module):
         nodes = [embedder.weight.detach()[species] for embedder in backend.node_embedders]
         self.layers = nn.ModuleList(
             [
-                PETLayer(layer, species, table, self.edge_table)
+                PETLayer(layer, species, table, self.edge_table, fuse)
                 for layer, table in zip_longest(backend.gnn_layers, nodes)
             ]
         )
         self.combinations = nn.ModuleList([nn.Identity() for _ in backend.gnn_layers])
         if self.feedforward:
             pairs = zip(backend.combination_norms, backend.combination_mlps, strict=True)
-            self.combinations = nn.ModuleList([nn.Sequential(norm, mlp) for norm, mlp in pairs])
+            self.combinations = nn.ModuleList([FeedForward(norm, mlp[0], mlp[2], fuse=fuse) for norm, mlp in pairs])
         heads = (backend.node_heads, backend.edge_heads, backend.node_last_layers, backend.edge_last_layers)
         self.readouts = nn.ModuleList(
-            [ReadOut(*parts) for parts in zip(*(part[target] for part in heads), strict=True)]
+            [ReadOut(*parts, fuse) for parts in zip(*(part[target] for part in heads), strict=True)]
         )
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -86,6 +94,7 @@ class PETEnergy(nn.Module):
         types = node_types[order]
         edge_types, edge_hops = types[neighbours], node_hops[centres]
         geometry = torch.cat([vectors, (vectors.square().sum(1, keepdim=True) + 1e-15).sqrt()], dim=1)
+        log_weights = torch.log(factors.clamp(min=1e-15))
 
         n_rows, n_edges = int((node_hops <= self.reach).sum()), int((edge_hops <= self.reach).sum())
         nodes, messages = factors.new_zeros(0), self.edge_table[edge_types[:n_edges]]
@@ -93,9 +102,16 @@ class PETEnergy(nn.Module):
         read_messages: list[Tensor] = []
         reach = self.reach
         for layer, combination in zip(self.layers, self.combinations):  # noqa: B905  TorchScript knows no strict=
-            slots, log_weights = padding(centres[:n_edges], factors[:n_edges], n_rows)
             row_types, neighbour_types = types[:n_rows], edge_types[:n_edges]
-            nodes, edges = layer(nodes, messages, geometry[:n_edges], row_types, neighbour_types, slots, log_weights)
+            nodes, edges = layer(
+                nodes,
+                messages,
+                geometry[:n_edges],
+                row_types,
+                neighbour_types,
+                centres[:n_edges],
+                log_weights[:n_edges],
+            )
             reach -= 1
             n_rows, n_edges = int((node_hops <= reach).sum()), int((edge_hops <= reach).sum())
             if not self.feedforward:
@@ -129,10 +145,11 @@ class Cutoffs(nn.Module):
     atom's own neighbours.
     """
 
-    __constants__ = ("adaptive", "by_grid", "bump")
+    __constants__ = ("adaptive", "by_grid", "bump", "fuse")
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, fuse: bool):
         super().__init__()
+        self.fuse = fuse
         self.cutoff, self.width = float(model.cutoff), float(model.cutoff_width)
         self.adaptive = model.num_neighbors_adaptive is not None
         self.n_neighbours = float(model.num_neighbors_adaptive or 0.0)
@@ -149,6 +166,10 @@ class Cutoffs(nn.Module):
                 of_atoms = get_adaptive_cutoffs_grid(
                     centres, distances, self.n_neighbours, n_nodes, self.cutoff, self.adaptive_width
                 )
+            elif self.fuse:
+                of_atoms = torch.ops.mlip.adaptive_cutoffs(
+                    distances, centres, n_nodes, self.n_neighbours, self.cutoff, self.adaptive_width
+                )[0]
             else:
                 of_atoms = get_adaptive_cutoffs_solver(
                     centres, distances, self.n_neighbours, n_nodes, self.cutoff, self.adaptive_width
@@ -165,29 +186,6 @@ class Cutoffs(nn.Module):
         return centres[kept], neighbours[kept], edge_vectors[kept], factors
 
 
-def padding(centres: Tensor, factors: Tensor, n_rows: int, nothing: float = -1e30) -> tuple[Tensor, Tensor]:
-    """Where the tokens of atoms and edges stand in a table with a row for each atom, and their weights.
-
-    Args:
-        centres: [n_edges] row of each edge's centre, ascending.
-        factors: [n_edges], of `Cutoffs`.
-        nothing: logarithm of the weight of a token that is not there.
-
-    Returns:
-        int64 [n_rows + n_edges] indices into the flat table: atoms, then edges; and the logarithm of the weight of each
-        place [n_rows, n_places], which is 0 for the atom and `nothing` where there is no token.
-    """
-    counts = torch.bincount(centres, minlength=n_rows)
-    n_places = 1 + (int(counts.max()) if n_rows > 0 else 0)
-    starts = torch.cumsum(counts, 0) - counts
-    atoms = n_places * torch.arange(n_rows, device=centres.device)
-    edges = atoms[centres] + 1 + torch.arange(centres.shape[0], device=centres.device) - starts[centres]
-    slots = torch.cat([atoms, edges])
-    values = torch.cat([factors.new_zeros(n_rows), torch.log(factors.clamp(min=1e-15))])
-    log_weights = torch.full([n_rows * n_places], nothing, dtype=factors.dtype, device=factors.device)
-    return slots, log_weights.index_copy(0, slots, values).reshape(n_rows, n_places)
-
-
 class PETLayer(nn.Module):
     """metatrain's CartesianTransformer: tokens of edges from vectors, elements and messages; transformer blocks.
 
@@ -195,6 +193,7 @@ class PETLayer(nn.Module):
         species: the model's index of each type index.
         node_table: features of atoms by type index, with which the layer starts; None to go on with the layer's before.
         edge_table: the first messages, by type index of the neighbour.
+        fuse: see PETEnergy.
     """
 
     __constants__ = ("first", "starts")
@@ -203,7 +202,7 @@ class PETLayer(nn.Module):
     from_geometry: Tensor
     from_messages: Tensor
 
-    def __init__(self, original: Any, species: Tensor, node_table: Tensor | None, edge_table: Tensor):
+    def __init__(self, original: Any, species: Tensor, node_table: Tensor | None, edge_table: Tensor, fuse: bool):
         super().__init__()
         self.first = original.is_first
         self.starts = node_table is not None
@@ -218,7 +217,7 @@ class PETLayer(nn.Module):
         self.register_buffer("table", elements @ parts[1].T + constant)
         self.register_buffer("from_geometry", parts[0] @ embedder.weight.detach())
         self.register_buffer("from_messages", weight.new_zeros(0) if self.first else parts[2].clone())
-        self.blocks = nn.ModuleList([TransformerBlock(block) for block in original.trans.layers])
+        self.blocks = nn.ModuleList([TransformerBlock(block, fuse) for block in original.trans.layers])
 
     def forward(
         self,
@@ -227,7 +226,7 @@ class PETLayer(nn.Module):
         geometry: Tensor,
         types: Tensor,
         edge_types: Tensor,
-        slots: Tensor,
+        centres: Tensor,
         log_weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """
@@ -237,7 +236,8 @@ class PETLayer(nn.Module):
             geometry: [n_edges, 4], vector and length, Å.
             types: int64 [n_rows], type index.
             edge_types: int64 [n_edges], type index of the neighbour.
-            slots, log_weights: of `padding`.
+            centres: int64 [n_edges], row of each edge's centre, ascending.
+            log_weights: [n_edges], logarithm of the factor of `Cutoffs`.
         """
         if self.starts:
             nodes = self.node_table[types]
@@ -246,7 +246,7 @@ class PETLayer(nn.Module):
             edges = edges + torch.matmul(messages, self.from_messages.T)
         edges = self.into_edges(edges)
         for block in self.blocks:
-            nodes, edges = block(nodes, edges, slots, log_weights)
+            nodes, edges = block(nodes, edges, centres, log_weights)
         return nodes, edges
 
 
@@ -255,48 +255,72 @@ class TransformerBlock(nn.Module):
 
     __constants__ = ("norm_first", "wide_nodes")
 
-    def __init__(self, original: Any):
+    def __init__(self, original: Any, fuse: bool):
         super().__init__()
         self.norm_first = original.transformer_type == "PreLN"
         self.wide_nodes = original.expanded_node_features
-        self.attention = Attention(original.attention)
+        attention, mlp = original.attention, original.mlp
+        before_attention = original.norm_attention if self.norm_first else nn.Identity()
+        before_mlp = original.norm_mlp if self.norm_first else nn.Identity()
+        self.projection = FeedForward(before_attention, attention.input_linear, fuse=fuse)
+        self.attention = (FusedAttention if fuse else PlainAttention)(attention)
+        self.output_linear = attention.output_linear
+        self.mlp = FeedForward(before_mlp, mlp.w_in, mlp.w_out, mlp.is_swiglu, add=True, fuse=fuse)
         self.norm_attention, self.norm_mlp = _norm(original.norm_attention), _norm(original.norm_mlp)
-        self.mlp = _feed_forward(original.mlp)
         self.contraction, self.expansion = original.center_contraction, original.center_expansion
-        self.norm_nodes, self.node_mlp = _norm(original.norm_center_features), _feed_forward(original.center_mlp)
+        self.node_mlp: nn.Module = nn.Identity()
+        if self.wide_nodes:
+            # Not fused: to pack these matrices, which are large, takes as long as to multiply few atoms with them.
+            norm, mlp = original.norm_center_features, original.center_mlp
+            self.node_mlp = FeedForward(norm, mlp.w_in, mlp.w_out, mlp.is_swiglu, add=True, fuse=False)
 
-    def forward(self, nodes: Tensor, edges: Tensor, slots: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, nodes: Tensor, edges: Tensor, centres: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
         n_rows = nodes.shape[0]
         tokens = torch.cat([self.contraction(nodes), edges])
+        attended = self.output_linear(self.attention(self.projection(tokens), centres, log_weights))
         if self.norm_first:
-            tokens = self.attention(self.norm_attention(tokens), slots, log_weights)
-            edges = edges + tokens[n_rows:]
-            edges = edges + self.mlp(self.norm_mlp(edges))
+            tokens = attended
+            edges = self.mlp(edges + tokens[n_rows:])
         else:
-            tokens = self.norm_attention(tokens + self.attention(tokens, slots, log_weights))
-            tokens = self.norm_mlp(tokens + self.mlp(tokens))
+            tokens = self.norm_mlp(self.mlp(self.norm_attention(tokens + attended)))
             edges = tokens[n_rows:]
-        if self.wide_nodes:
-            nodes = nodes + self.expansion(tokens[:n_rows])
-            nodes = nodes + self.node_mlp(self.norm_nodes(nodes))
-        else:
-            nodes = tokens[:n_rows]
+        nodes = self.node_mlp(nodes + self.expansion(tokens[:n_rows])) if self.wide_nodes else tokens[:n_rows]
         return nodes, edges
 
 
-class Attention(nn.Module):
-    """metatrain's AttentionBlock: the tokens of each atom attend to each other, weighted by their cutoff factors."""
+class FusedAttention(nn.Module):
+    """metatrain's AttentionBlock between its linear layers: the tokens of each atom attend to each other, weighted by
+    their cutoff factors."""
 
     def __init__(self, original: Any):
         super().__init__()
-        self.input_linear, self.output_linear = original.input_linear, original.output_linear
+        self.n_heads = int(original.num_heads)
+        self.scale = 1.0 / (original.head_dim**0.5 * original.temperature)
+
+    def forward(self, projected: Tensor, centres: Tensor, log_weights: Tensor) -> Tensor:
+        """Rows of tokens [n_rows + n_edges, d_pet] from their queries, keys and values, side by side.
+
+        Args:
+            centres: int64 [n_edges], ascending.
+            log_weights: see `PETLayer.forward`.
+        """
+        result: Tensor = torch.ops.mlip.token_attention(projected, log_weights, centres, self.n_heads, self.scale)
+        return result
+
+
+class PlainAttention(nn.Module):
+    """The same by torch's operators, on a table that is padded to the atom with most edges."""
+
+    def __init__(self, original: Any):
+        super().__init__()
         self.n_heads, self.width = int(original.num_heads), int(original.head_dim)
         self.scale = 1.0 / (original.head_dim**0.5 * original.temperature)
 
-    def forward(self, tokens: Tensor, slots: Tensor, log_weights: Tensor) -> Tensor:
-        n_rows, n_places = log_weights.shape
-        projected = self.input_linear(tokens)
-        table = projected.new_zeros([n_rows * n_places, projected.shape[1]]).index_copy(0, slots, projected)
+    def forward(self, projected: Tensor, centres: Tensor, log_weights: Tensor) -> Tensor:
+        n_rows = projected.shape[0] - centres.shape[0]
+        places, weights = padding(centres, log_weights, n_rows)
+        n_places = weights.shape[1]
+        table = projected.new_zeros([n_rows * n_places, projected.shape[1]]).index_copy(0, places, projected)
         n_batches = n_rows * self.n_heads
         queries, keys, values = (
             table.reshape(n_rows, n_places, 3, self.n_heads, self.width)
@@ -305,14 +329,36 @@ class Attention(nn.Module):
             .unbind(0)
         )
         # Views and batched products: this part moves memory more than it computes.
-        logarithms = log_weights.unsqueeze(1).expand(n_rows, self.n_heads, n_places).reshape(n_batches, 1, n_places)
+        logarithms = weights.unsqueeze(1).expand(n_rows, self.n_heads, n_places).reshape(n_batches, 1, n_places)
         scores = torch.baddbmm(
             logarithms.expand(n_batches, n_places, n_places), queries, keys.transpose(1, 2), alpha=self.scale
         )
         attended = torch.bmm(torch.softmax(scores, dim=2), values).reshape(n_rows, self.n_heads, n_places, self.width)
-        attended = attended.transpose(1, 2).reshape(n_rows * n_places, tokens.shape[1])
-        result: Tensor = self.output_linear(attended.index_select(0, slots))
-        return result
+        attended = attended.transpose(1, 2).reshape(n_rows * n_places, self.n_heads * self.width)
+        return attended.index_select(0, places)
+
+
+def padding(centres: Tensor, log_weights: Tensor, n_rows: int, nothing: float = -1e30) -> tuple[Tensor, Tensor]:
+    """Where the tokens of atoms and edges stand in a table with a row for each atom, and their weights.
+
+    Args:
+        centres: [n_edges] row of each edge's centre, ascending.
+        log_weights: [n_edges].
+        nothing: logarithm of the weight of a token that is not there.
+
+    Returns:
+        int64 [n_rows + n_edges] indices into the flat table: atoms, then edges; and the logarithm of the weight of each
+        place [n_rows, n_places], which is 0 for the atom and `nothing` where there is no token.
+    """
+    counts = torch.bincount(centres, minlength=n_rows)
+    n_places = 1 + (int(counts.max()) if n_rows > 0 else 0)
+    starts = torch.cumsum(counts, 0) - counts
+    atoms = n_places * torch.arange(n_rows, device=centres.device)
+    edges = atoms[centres] + 1 + torch.arange(centres.shape[0], device=centres.device) - starts[centres]
+    places = torch.cat([atoms, edges])
+    values = torch.cat([log_weights.new_zeros(n_rows), log_weights])
+    weights = torch.full([n_rows * n_places], nothing, dtype=log_weights.dtype, device=log_weights.device)
+    return places, weights.index_copy(0, places, values).reshape(n_rows, n_places)
 
 
 class RootMeanSquareNorm(nn.Module):
@@ -320,10 +366,10 @@ class RootMeanSquareNorm(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, original: Any):
+    def __init__(self, original: nn.RMSNorm):
         super().__init__()
         self.register_buffer("weight", original.weight.detach())
-        self.epsilon = torch.finfo(original.weight.dtype).eps if original.eps is None else float(original.eps)
+        self.epsilon = _epsilon(original)
         self.inverse_width = 1.0 / original.weight.shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -332,40 +378,95 @@ class RootMeanSquareNorm(nn.Module):
         return result
 
 
-class GatedFeedForward(nn.Module):
-    """metatrain's FeedForward with SwiGLU, which has a sigmoid for its gate: torch's glu, in one operator each way."""
-
-    def __init__(self, original: Any):
-        super().__init__()
-        self.into, self.out = original.w_in, original.w_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.out(nn.functional.glu(self.into(x), 1))
-        return result
-
-
 def _norm(original: nn.Module) -> nn.Module:
     return RootMeanSquareNorm(original) if isinstance(original, nn.RMSNorm) else original
 
 
-def _feed_forward(original: Any) -> nn.Module:
-    """Of a FeedForward; an Identity, where there is none, as it is."""
-    feed_forward: nn.Module = GatedFeedForward(original) if getattr(original, "is_swiglu", False) else original
-    return feed_forward
+def _epsilon(norm: nn.RMSNorm) -> float:
+    return float(torch.finfo(norm.weight.dtype).eps if norm.eps is None else norm.eps)
+
+
+class FeedForward(nn.Module):
+    """A norm, a linear layer, an activation and another linear layer of rows: metatrain's FeedForward with its norm.
+
+    Args:
+        norm: RMSNorm, LayerNorm, or Identity.
+        first, second: linear layers; without a second one, no activation follows the first.
+        gated: the activation is metatrain's SwiGLU, values times the sigmoid of gates, which is torch's glu; silu
+            otherwise.
+        add: whether the rows are added to the result.
+        fuse: whether to use `mlip::feed_forward`, or torch's operators alone.
+    """
+
+    # TorchScript then compiles only the branches that are taken.
+    __constants__ = ("fuse", "two_layers", "gated", "add")
+    first_matrix: Tensor
+    first_bias: Tensor
+    second_matrix: Tensor
+    second_bias: Tensor
+
+    def __init__(
+        self,
+        norm: nn.Module,
+        first: nn.Linear,
+        second: nn.Linear | None = None,
+        gated: bool = False,
+        add: bool = False,
+        *,
+        fuse: bool,
+    ):
+        super().__init__()
+        self.fuse, self.two_layers, self.gated, self.add = fuse, second is not None, gated, add
+        self.kind, self.epsilon = "none", 0.0
+        self.activation = "glu" if gated else "silu"
+        if not fuse:
+            self.norm, self.first, self.second = _norm(norm), first, second or nn.Identity()
+            return
+        # What a norm multiplies and adds for each channel is part of the first layer.
+        weight, bias = first.weight.detach(), first.bias.detach()
+        if isinstance(norm, nn.RMSNorm):
+            self.kind, self.epsilon = "root_mean_square", _epsilon(norm)
+            weight = weight * norm.weight.detach()
+        elif isinstance(norm, nn.LayerNorm):
+            self.kind, self.epsilon = "layer", float(norm.eps)
+            weight, bias = weight * norm.weight.detach(), bias + weight @ norm.bias.detach()
+        self.register_buffer("first_matrix", weight.T.contiguous())
+        self.register_buffer("first_bias", bias)
+        if second is not None:
+            self.register_buffer("second_matrix", second.weight.detach().T.contiguous())
+            self.register_buffer("second_bias", second.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fuse:
+            weights = [self.first_matrix, self.first_bias]
+            if self.two_layers:
+                weights += [self.second_matrix, self.second_bias]
+            result: Tensor = torch.ops.mlip.feed_forward(
+                x, weights, self.kind, self.epsilon, self.activation, self.add, False
+            )[0]
+        else:
+            result = self.first(self.norm(x))
+            if self.two_layers:
+                result = self.second(nn.functional.glu(result, 1) if self.gated else nn.functional.silu(result))
+            if self.add:
+                result = x + result
+        return result
 
 
 class ReadOut(nn.Module):
     """Energies [n_atoms] and last-layer features [n_atoms, 2 d_head] of atoms and their messages."""
 
-    def __init__(self, node_head: nn.Module, edge_head: nn.Module, node_layer: Any, edge_layer: Any):
+    def __init__(self, node_head: Any, edge_head: Any, node_layer: Any, edge_layer: Any, fuse: bool):
         super().__init__()
-        self.node_head, self.edge_head = node_head, edge_head
+        self.node_head, self.edge_head = (
+            FeedForward(nn.Identity(), head[0], head[2], fuse=fuse) for head in (node_head, edge_head)
+        )
         # A scalar has one block.
         (self.node_layer,), (self.edge_layer,) = node_layer.values(), edge_layer.values()
 
     def forward(self, nodes: Tensor, messages: Tensor, factors: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-        of_nodes = self.node_head(nodes)
-        of_edges = self.edge_head(messages) * factors.unsqueeze(1)
+        of_nodes = nn.functional.silu(self.node_head(nodes))
+        of_edges = nn.functional.silu(self.edge_head(messages)) * factors.unsqueeze(1)
         features = of_nodes.new_zeros(of_nodes.shape[0], of_edges.shape[1]).index_add(0, centres, of_edges)
         weight, bias = self.edge_layer.weight, self.edge_layer.bias
         total = factors.new_zeros(of_nodes.shape[0]).index_add(0, centres, factors)
