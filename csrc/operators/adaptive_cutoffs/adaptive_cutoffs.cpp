@@ -100,8 +100,9 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& distances, const Tensor& ce
     scalar_t* const of_edges = slopes.data_ptr<scalar_t>();
     for_chunks(edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       constexpr std::int64_t widest_vector = 64 / sizeof(scalar_t);
-      std::vector<scalar_t> scratch(most_edges + widest_vector);
-      kernels.solve(problem, begin, end, to, of_edges, scratch.data());
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
+      const Tensor scratch = at::empty({most_edges + widest_vector}, distances.options());
+      kernels.solve(problem, begin, end, to, of_edges, scratch.data_ptr<scalar_t>());
     });
   });
   return {cutoffs, ordered ? slopes : at::empty_like(slopes).index_copy_(0, order, slopes)};

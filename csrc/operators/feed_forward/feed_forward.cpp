@@ -142,10 +142,10 @@ class Block {
  public:
   explicit Block(const CpuCall<T>& call)
       : call_(call),
-        normed_(block_size * call.plan.n_inputs),
-        inverse_(block_size),
-        sums_(block_size * call.plan.n_sums),
-        hidden_(block_size * call.plan.n_hidden) {}
+        normed_(make(call.plan.norm == Norm::none ? 0 : call.plan.n_inputs)),
+        inverse_(make(1)),
+        sums_(make(call.plan.two_layers ? call.plan.n_sums : 0)),
+        hidden_(make(call.plan.two_layers ? call.plan.n_hidden : 0)) {}
 
   /// Rows [begin, end), at most block_size.
   void take(std::int64_t begin, std::int64_t end) {
@@ -164,50 +164,54 @@ class Block {
         to[i * plan.n_outputs + u] = plan.add ? bias[u] + x[i * plan.n_inputs + u] : bias[u];
     const T* const normed = normalise();
     if (!plan.two_layers) return call_.first.multiply(n_, normed, to, true);
-    call_.first.multiply(n_, normed, sums_.data());
-    call_.kernels.activate(plan.activation, n_, plan.n_hidden, sums_.data(), call_.bias(first_bias), hidden_.data(),
+    call_.first.multiply(n_, normed, data(sums_));
+    call_.kernels.activate(plan.activation, n_, plan.n_hidden, data(sums_), call_.bias(first_bias), data(hidden_),
                            kept.numel() > 0 ? row(kept) : nullptr);
-    call_.second.multiply(n_, hidden_.data(), to, true);
+    call_.second.multiply(n_, data(hidden_), to, true);
   }
 
   /// Writes the gradients of these rows.
   void back(const Tensor& kept, const Tensor& of_result, const Tensor& to_rows) {
     const Plan& plan = call_.plan;
-    const T* of_sums = row(of_result);
+    const T* const gradient = row(of_result);
+    const T* of_sums = gradient;
     T* const to = row(to_rows);
     if (plan.two_layers) {
-      call_.second.multiply(n_, row(of_result), hidden_.data());
-      call_.kernels.activate_backward(plan.activation, n_, plan.n_hidden, row(kept), hidden_.data(), sums_.data());
-      of_sums = sums_.data();
+      call_.second.multiply(n_, gradient, data(hidden_));
+      call_.kernels.activate_backward(plan.activation, n_, plan.n_hidden, row(kept), data(hidden_), data(sums_));
+      of_sums = data(sums_);
     }
     const T* const normed = normalise();
     call_.first.multiply(n_, of_sums, to);
     if (plan.norm != Norm::none)
-      call_.kernels.normalise_backward(plan.norm, n_, plan.n_inputs, normed, inverse_.data(), to);
+      call_.kernels.normalise_backward(plan.norm, n_, plan.n_inputs, normed, data(inverse_), to);
     if (plan.add)
-      for (std::int64_t k = 0; k < n_ * plan.n_inputs; ++k) to[k] += row(of_result)[k];
+      for (std::int64_t k = 0; k < n_ * plan.n_inputs; ++k) to[k] += gradient[k];
   }
 
  private:
   const T* normalise() {
     if (call_.plan.norm == Norm::none) return row(call_.rows);
-    call_.kernels.normalise(call_.plan.norm, call_.epsilon, n_, call_.plan.n_inputs, row(call_.rows), normed_.data(),
-                            inverse_.data());
-    return normed_.data();
+    call_.kernels.normalise(call_.plan.norm, call_.epsilon, n_, call_.plan.n_inputs, row(call_.rows), data(normed_),
+                            data(inverse_));
+    return data(normed_);
   }
 
+  Tensor make(std::int64_t width) const { return at::empty({block_size, width}, call_.rows.options()); }
+  static T* data(const Tensor& tensor) { return tensor.template data_ptr<T>(); }
   /// Of the first row.
-  T* row(const Tensor& tensor) const { return tensor.template data_ptr<T>() + begin_ * tensor.size(1); }
+  T* row(const Tensor& tensor) const { return data(tensor) + begin_ * tensor.size(1); }
 
   const CpuCall<T>& call_;
   std::int64_t begin_ = 0, n_ = 0;
-  std::vector<T> normed_, inverse_, sums_, hidden_;
+  Tensor normed_, inverse_, sums_, hidden_;
 };
 
 /// body(a block of rows) for all rows, by several threads.
 template <typename T, typename Body>
 void for_blocks(const CpuCall<T>& call, Body&& body) {
   at::parallel_for(0, call.rows.size(0), block_size, [&](std::int64_t begin, std::int64_t end) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
     Block<T> block(call);
     for (; begin < end; begin += block_size) {
       block.take(begin, std::min(begin + block_size, end));

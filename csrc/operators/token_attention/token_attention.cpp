@@ -120,8 +120,9 @@ struct CpuCall {
     for (std::int64_t i = 0; i < problem.n_atoms; ++i)
       most_tokens = std::max(most_tokens, 1 + edges.first[i + 1] - edges.first[i]);
     for_chunks(edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-      std::vector<T> scratch(scratch_size(problem, most_tokens));
-      body(begin, end, scratch.data());
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
+      const Tensor scratch = at::empty({scratch_size(problem, most_tokens)}, projected.options());
+      body(begin, end, scratch.template data_ptr<T>());
     });
   }
 };
