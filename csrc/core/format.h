@@ -23,6 +23,7 @@ struct OperatorVersions {
   int newest;
 };
 
+// clang-format off: one a line
 inline constexpr OperatorVersions operators[] = {
     {"mlip::adaptive_cutoffs", 1, 1},
     {"mlip::edge_harmonics", 1, 1},
@@ -42,5 +43,6 @@ inline constexpr OperatorVersions operators[] = {
     {"mlip::symmetry_functions", 1, 1},
     {"mlip::token_attention", 1, 1},
 };
+// clang-format on
 
 }  // namespace mlip::format

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlip_deploy.exporters.families.pet.model import FeedForward
+from mlip_deploy.exporters.layers.feed_forward import FeedForward
 from mlip_deploy.exporters.settings import default_dtype
 from mlip_deploy.operators import load_operators
 

@@ -21,6 +21,7 @@ from metatrain.pet.modules.utilities import cutoff_func_bump, cutoff_func_cosine
 from torch import Tensor, nn
 
 from mlip_deploy.exporters.layers.edge_pairs import hops, reverse_edges
+from mlip_deploy.exporters.layers.feed_forward import FeedForward, plain_norm
 from mlip_deploy.operators import load_operators
 
 
@@ -66,7 +67,7 @@ class PETEnergy(nn.Module):
             self.combinations = nn.ModuleList([FeedForward(norm, mlp[0], mlp[2], fuse=fuse) for norm, mlp in pairs])
         heads = (backend.node_heads, backend.edge_heads, backend.node_last_layers, backend.edge_last_layers)
         self.readouts = nn.ModuleList(
-            [ReadOut(*parts, fuse) for parts in zip(*(part[target] for part in heads), strict=True)]
+            [ReadOut(*parts, fuse=fuse) for parts in zip(*(part[target] for part in heads), strict=True)]
         )
 
     def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
@@ -273,7 +274,7 @@ class TransformerBlock(nn.Module):
         self.attention = (FusedAttention if fuse else PlainAttention)(attention)
         self.output = FeedForward(nn.Identity(), attention.output_linear, fuse=fuse)
         self.mlp = FeedForward(before_mlp, mlp.w_in, mlp.w_out, mlp.is_swiglu, add=True, fuse=fuse)
-        self.norm_attention, self.norm_mlp = _norm(original.norm_attention), _norm(original.norm_mlp)
+        self.norm_attention, self.norm_mlp = plain_norm(original.norm_attention), plain_norm(original.norm_mlp)
         self.contraction, self.expansion = original.center_contraction, original.center_expansion
         self.node_mlp: nn.Module = nn.Identity()
         if self.wide_nodes:
@@ -366,102 +367,10 @@ def padding(centres: Tensor, log_weights: Tensor, n_rows: int, nothing: float = 
     return places, weights.index_copy(0, places, values).reshape(n_rows, n_places)
 
 
-class RootMeanSquareNorm(nn.Module):
-    """torch's RMSNorm, whose backward pass is made of more operators than this one's."""
-
-    weight: Tensor
-
-    def __init__(self, original: nn.RMSNorm):
-        super().__init__()
-        self.register_buffer("weight", original.weight.detach())
-        self.epsilon = _epsilon(original)
-        self.inverse_width = 1.0 / original.weight.shape[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean_square = torch.linalg.vecdot(x, x).unsqueeze(1) * self.inverse_width
-        result: Tensor = x * (mean_square + self.epsilon).rsqrt() * self.weight
-        return result
-
-
-def _norm(original: nn.Module) -> nn.Module:
-    return RootMeanSquareNorm(original) if isinstance(original, nn.RMSNorm) else original
-
-
-def _epsilon(norm: nn.RMSNorm) -> float:
-    return float(torch.finfo(norm.weight.dtype).eps if norm.eps is None else norm.eps)
-
-
-class FeedForward(nn.Module):
-    """A norm, a linear layer, an activation and another linear layer of rows: metatrain's FeedForward with its norm.
-
-    Args:
-        norm: RMSNorm, LayerNorm, or Identity.
-        first, second: linear layers; without a second one, no activation follows the first.
-        gated: the activation is metatrain's SwiGLU, values times the sigmoid of gates, which is torch's glu; silu
-            otherwise.
-        add: whether the rows are added to the result.
-        fuse: whether to use `mlip::feed_forward`, or torch's operators alone.
-    """
-
-    # TorchScript then compiles only the branches that are taken.
-    __constants__ = ("fuse", "two_layers", "gated", "add")
-    first_matrix: Tensor
-    first_bias: Tensor
-    second_matrix: Tensor
-    second_bias: Tensor
-
-    def __init__(
-        self,
-        norm: nn.Module,
-        first: nn.Linear,
-        second: nn.Linear | None = None,
-        gated: bool = False,
-        add: bool = False,
-        *,
-        fuse: bool,
-    ):
-        super().__init__()
-        self.fuse, self.two_layers, self.gated, self.add = fuse, second is not None, gated, add
-        self.kind, self.epsilon = "none", 0.0
-        self.activation = "glu" if gated else "silu"
-        if not fuse:
-            self.norm, self.first, self.second = _norm(norm), first, second or nn.Identity()
-            return
-        # What a norm multiplies and adds for each channel is part of the first layer.
-        weight, bias = first.weight.detach(), first.bias.detach()
-        if isinstance(norm, nn.RMSNorm):
-            self.kind, self.epsilon = "root_mean_square", _epsilon(norm)
-            weight = weight * norm.weight.detach()
-        elif isinstance(norm, nn.LayerNorm):
-            self.kind, self.epsilon = "layer", float(norm.eps)
-            weight, bias = weight * norm.weight.detach(), bias + weight @ norm.bias.detach()
-        self.register_buffer("first_matrix", weight.T.contiguous())
-        self.register_buffer("first_bias", bias)
-        if second is not None:
-            self.register_buffer("second_matrix", second.weight.detach().T.contiguous())
-            self.register_buffer("second_bias", second.bias.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.fuse:
-            weights = [self.first_matrix, self.first_bias]
-            if self.two_layers:
-                weights += [self.second_matrix, self.second_bias]
-            result: Tensor = torch.ops.mlip.feed_forward(
-                x, weights, self.kind, self.epsilon, self.activation, self.add, False
-            )[0]
-        else:
-            result = self.first(self.norm(x))
-            if self.two_layers:
-                result = self.second(nn.functional.glu(result, 1) if self.gated else nn.functional.silu(result))
-            if self.add:
-                result = x + result
-        return result
-
-
 class ReadOut(nn.Module):
     """Energies [n_atoms] and last-layer features [n_atoms, 2 d_head] of atoms and their messages."""
 
-    def __init__(self, node_head: Any, edge_head: Any, node_layer: Any, edge_layer: Any, fuse: bool):
+    def __init__(self, node_head: Any, edge_head: Any, node_layer: Any, edge_layer: Any, *, fuse: bool):
         super().__init__()
         self.node_head, self.edge_head = (
             FeedForward(nn.Identity(), head[0], head[2], fuse=fuse) for head in (node_head, edge_head)
