@@ -20,6 +20,7 @@ from metatrain.pet.modules.adaptive_cutoff import get_adaptive_cutoffs_grid, get
 from metatrain.pet.modules.utilities import cutoff_func_bump, cutoff_func_cosine
 from torch import Tensor, nn
 
+from mlip_deploy.exporters.layers.dense import linear_layer
 from mlip_deploy.exporters.layers.edge_pairs import hops, reverse_edges
 from mlip_deploy.exporters.layers.feed_forward import FeedForward, plain_norm
 from mlip_deploy.operators import load_operators
@@ -208,23 +209,24 @@ class PETLayer(nn.Module):
     node_table: Tensor
     table: Tensor
     from_geometry: Tensor
-    from_messages: Tensor
 
     def __init__(self, original: Any, species: Tensor, node_table: Tensor | None, edge_table: Tensor, fuse: bool):
         super().__init__()
         self.first = original.is_first
         self.starts = node_table is not None
         into, activation, out = original.compress
-        self.into_edges = nn.Sequential(activation, out)
+        self.into_edges = nn.Sequential(activation, FeedForward(nn.Identity(), out, fuse=fuse))
         weight = into.weight.detach()
         parts = weight.split(out.in_features, dim=1)
         embedder = original.edge_embedder
         elements = edge_table if self.first else original.neighbor_embedder.weight.detach()[species]
         constant = into.bias.detach() + parts[0] @ embedder.bias.detach()
         self.register_buffer("node_table", weight.new_zeros(0) if node_table is None else node_table)
-        self.register_buffer("table", elements @ parts[1].T + constant)
+        self.register_buffer("table", elements @ parts[1].T + (constant if self.first else 0.0))
         self.register_buffer("from_geometry", parts[0] @ embedder.weight.detach())
-        self.register_buffer("from_messages", weight.new_zeros(0) if self.first else parts[2].clone())
+        self.from_messages: nn.Module = nn.Identity()
+        if not self.first:  # the first messages are in the table
+            self.from_messages = FeedForward(nn.Identity(), linear_layer(parts[2], constant), fuse=fuse)
         self.blocks = nn.ModuleList([TransformerBlock(block, fuse) for block in original.trans.layers])
 
     def forward(
@@ -250,8 +252,8 @@ class PETLayer(nn.Module):
         if self.starts:
             nodes = self.node_table.index_select(0, types)
         edges = self.table.index_select(0, edge_types) + torch.matmul(geometry, self.from_geometry.T)
-        if not self.first:  # the first messages are in the table
-            edges = edges + torch.matmul(messages, self.from_messages.T)
+        if not self.first:
+            edges = edges + self.from_messages(messages)
         edges = self.into_edges(edges)
         for block in self.blocks:
             nodes, edges = block(nodes, edges, centres, log_weights)
@@ -268,13 +270,13 @@ class TransformerBlock(nn.Module):
         self.norm_first = original.transformer_type == "PreLN"
         self.wide_nodes = original.expanded_node_features
         attention, mlp = original.attention, original.mlp
-        before_attention = original.norm_attention if self.norm_first else nn.Identity()
-        before_mlp = original.norm_mlp if self.norm_first else nn.Identity()
-        self.projection = FeedForward(before_attention, attention.input_linear, fuse=fuse)
+        norms, nothing = [original.norm_attention, original.norm_mlp], [nn.Identity(), nn.Identity()]
+        before, after = (norms, nothing) if self.norm_first else (nothing, norms)
+        self.projection = FeedForward(before[0], attention.input_linear, fuse=fuse)
         self.attention = (FusedAttention if fuse else PlainAttention)(attention)
         self.output = FeedForward(nn.Identity(), attention.output_linear, fuse=fuse)
-        self.mlp = FeedForward(before_mlp, mlp.w_in, mlp.w_out, mlp.is_swiglu, add=True, fuse=fuse)
-        self.norm_attention, self.norm_mlp = plain_norm(original.norm_attention), plain_norm(original.norm_mlp)
+        self.mlp = FeedForward(before[1], mlp.w_in, mlp.w_out, mlp.is_swiglu, add=True, fuse=fuse)
+        self.norm_attention, self.norm_mlp = plain_norm(after[0]), plain_norm(after[1])
         self.contraction, self.expansion = original.center_contraction, original.center_expansion
         self.node_mlp: nn.Module = nn.Identity()
         if self.wide_nodes:
