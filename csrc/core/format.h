@@ -23,13 +23,16 @@ struct OperatorVersions {
   int newest;
 };
 
+// clang-format off: one a line
 inline constexpr OperatorVersions operators[] = {
+    {"mlip::adaptive_cutoffs", 1, 1},
     {"mlip::edge_harmonics", 1, 1},
     {"mlip::edge_perceptron", 1, 1},
     {"mlip::edge_tensor_product", 1, 3},
     {"mlip::element_linear", 1, 1},
     {"mlip::environment_product", 1, 1},
     {"mlip::equivariant_linear", 1, 1},
+    {"mlip::feed_forward", 1, 1},
     {"mlip::gate", 1, 1},
     {"mlip::ghost_gather", 1, 1},
     {"mlip::long_range_pairs", 1, 1},
@@ -38,6 +41,8 @@ inline constexpr OperatorVersions operators[] = {
     {"mlip::sum_over_atoms", 1, 1},
     {"mlip::symmetric_contraction", 1, 1},
     {"mlip::symmetry_functions", 1, 1},
+    {"mlip::token_attention", 1, 1},
 };
+// clang-format on
 
 }  // namespace mlip::format

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -17,33 +16,22 @@ struct EdgesByCentre {
   std::vector<std::int64_t> first;  ///< [n_owned + 1]
   std::vector<std::int64_t> order;  ///< [n_edges], empty when the edges are in order already
 
-  /// In place of the number of nodes, for an operator that reads centres alone.
-  static constexpr std::int64_t any_node = std::numeric_limits<std::int64_t>::max();
-
   /// @param name of the operator, for messages
   /// @param edge_index contiguous int64 [2, n_edges] of the CPU
   /// @throws c10::IndexError for a centre outside [0, n_owned) or a neighbour outside [0, n_nodes)
-  EdgesByCentre(const char* name, const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes)
-      : first(n_owned + 1, 0) {
-    const std::int64_t n_edges = edge_index.size(1);
-    const std::int64_t* centres = edge_index.data_ptr<std::int64_t>();
-    const std::int64_t* neighbours = centres + n_edges;
-    bool valid = true, sorted = true;
-    std::int64_t previous = 0;
-    for (std::int64_t e = 0; e < n_edges; ++e) {
-      valid &= centres[e] >= 0 && centres[e] < n_owned && neighbours[e] >= 0 && neighbours[e] < n_nodes;
-      if (!valid) break;
-      sorted &= centres[e] >= previous;
-      previous = centres[e];
-      ++first[centres[e] + 1];
-    }
+  EdgesByCentre(const char* name, const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) {
+    const std::int64_t* const neighbours = edge_index.const_data_ptr<std::int64_t>() + edge_index.size(1);
+    const bool valid = group(edge_index.select(0, 0), n_owned) &&
+                       std::all_of(neighbours, neighbours + edge_index.size(1),
+                                   [&](std::int64_t node) { return node >= 0 && node < n_nodes; });
     TORCH_CHECK_INDEX(valid, name, ": an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ",
                       n_nodes, ")");
-    std::partial_sum(first.begin(), first.end(), first.begin());
-    if (sorted) return;
-    order.resize(n_edges);
-    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-    for (std::int64_t e = 0; e < n_edges; ++e) order[next[centres[e]]++] = e;
+  }
+
+  /// For an operator that does not read neighbours.
+  /// @param centres contiguous int64 [n_edges] of the CPU
+  EdgesByCentre(const char* name, const at::Tensor& centres, std::int64_t n_owned) {
+    TORCH_CHECK_INDEX(group(centres, n_owned), name, ": an edge has a centre outside [0, ", n_owned, ")");
   }
 
   /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
@@ -57,6 +45,28 @@ struct EdgesByCentre {
     for (std::int64_t k = 1; k < n; ++k)
       bounds[k] = std::lower_bound(first.begin(), first.end() - 1, n_edges * k / n) - first.begin();
     return bounds;
+  }
+
+ private:
+  /// Fills both lists. @return whether every centre is in [0, n_owned)
+  bool group(const at::Tensor& of_edges, std::int64_t n_owned) {
+    const std::int64_t n_edges = of_edges.numel();
+    const std::int64_t* const centres = of_edges.const_data_ptr<std::int64_t>();
+    first.assign(n_owned + 1, 0);
+    bool sorted = true;
+    std::int64_t previous = 0;
+    for (std::int64_t e = 0; e < n_edges; ++e) {
+      if (centres[e] < 0 || centres[e] >= n_owned) return false;
+      sorted &= centres[e] >= previous;
+      previous = centres[e];
+      ++first[centres[e] + 1];
+    }
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    if (sorted) return true;
+    order.resize(n_edges);
+    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+    for (std::int64_t e = 0; e < n_edges; ++e) order[next[centres[e]]++] = e;
+    return true;
   }
 };
 

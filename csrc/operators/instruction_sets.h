@@ -10,6 +10,8 @@
 namespace mlip {
 
 template <typename T>
+struct AdaptiveCutoffsKernels;  // adaptive_cutoffs_kernels.h
+template <typename T>
 struct EdgePerceptronKernels;  // edge_perceptron_kernels.h
 template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
@@ -17,6 +19,8 @@ template <typename T>
 struct EnvironmentProductKernels;  // environment_product_kernels.h
 template <typename T>
 struct EquivariantLinearKernels;  // equivariant_linear_kernels.h
+template <typename T>
+struct FeedForwardKernels;  // feed_forward_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
 template <typename T>
@@ -31,14 +35,18 @@ template <typename T>
 struct SymmetricContractionKernels;  // symmetric_contraction_kernels.h
 template <typename T>
 struct SymmetryFunctionsKernels;  // symmetry_functions_kernels.h
+template <typename T>
+struct TokenAttentionKernels;  // token_attention_kernels.h
 
 /// What all operators have for one type, float or double.
 template <typename T>
 struct OperatorKernels {
+  const AdaptiveCutoffsKernels<T>* adaptive_cutoffs;
   const EdgePerceptronKernels<T>* edge_perceptron;
   const TensorProductKernels<T>* edge_tensor_product;
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
+  const FeedForwardKernels<T>* feed_forward;
   const GateKernels<T>* gate;
   const LongRangePairsKernels<T>* long_range_pairs;
   const NeighbourAttentionKernels<T>* neighbour_attention;
@@ -46,6 +54,7 @@ struct OperatorKernels {
   const SO2ConvolutionKernels<T>* so2_convolution;
   const SymmetricContractionKernels<T>* symmetric_contraction;
   const SymmetryFunctionsKernels<T>* symmetry_functions;
+  const TokenAttentionKernels<T>* token_attention;
 };
 
 struct InstructionSet {

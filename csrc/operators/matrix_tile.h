@@ -25,16 +25,16 @@ struct TileEnd {
   bool add;  ///< to what the result holds, or overwrite it
 };
 
-/// c[r][column + lane] (+)= factor Σ_k a[r][k] b[k * b_stride + column + lane] for a vector V of columns.
+/// c[r][column + lane] (+)= factor Σ_k a[r][k * a_step] b[k * b_stride + column + lane] for a vector V of columns.
 template <typename T, int rows, typename V>
 MLIP_INLINE void multiply_tile(const T* const* a, const T* b, int64_t b_stride, int64_t inner, T* const* c,
-                               int64_t column, TileEnd<T> end, V) {
+                               int64_t column, TileEnd<T> end, V, int64_t a_step = 1) {
   typename V::type sums[rows];
   for (int r = 0; r < rows; ++r) sums[r] = typename V::type{};
   b += column;
   for (int64_t k = 0; k < inner; ++k, b += b_stride) {
     const auto values = V::load(b);
-    for (int r = 0; r < rows; ++r) sums[r] += values * a[r][k];
+    for (int r = 0; r < rows; ++r) sums[r] += values * a[r][k * a_step];
   }
   if (end.factor != T(1))
     for (int r = 0; r < rows; ++r) sums[r] = sums[r] * end.factor;

@@ -74,6 +74,12 @@ MLIP_INLINE typename Lanes::type sigmoid(typename Lanes::type x) {
   return one / (one + (e.scale + e.scale * e.rest));
 }
 
+/// d silu(x) / dx, from sigmoid(x).
+template <typename T, typename V>
+MLIP_INLINE V slope_of_silu(V x, V sigmoid) {
+  return sigmoid * (T(1) + x * (T(1) - sigmoid));
+}
+
 /// log x of a normal number above zero.
 template <typename T, typename Lanes>
 MLIP_INLINE typename Lanes::type logarithm(typename Lanes::type x) {

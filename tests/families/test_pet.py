@@ -65,11 +65,11 @@ def adapted_from(path, **options):
     return adapter.adapt(str(path), ExportOptions(**options))
 
 
-def energies_and_forces(adapted, atoms, scripted=True):
+def energies_and_forces(adapted, atoms, scripted=True, dtype=torch.float64):
     """Of the model, as a file has it or as Python runs it."""
-    model = adapted.interface(torch.float64)
+    model = adapted.interface(dtype)
     model = adapted.scripted(model) if scripted else model
-    types, edges, vectors = graph(atoms, adapted.elements, adapted.cutoff, torch.float64)
+    types, edges, vectors = graph(atoms, adapted.elements, adapted.cutoff, dtype)
     energies, gradients = model(types, len(atoms), edges, vectors)
     return energies.numpy(), forces_from(edges.numpy(), gradients.double().numpy(), len(atoms))
 
@@ -81,15 +81,35 @@ def forces_from(edges, gradients, n_atoms):
     return forces
 
 
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_architectures(name, tmp_path):
-    adapted = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ARCHITECTURES[name]))
+def test_architectures(name, fuse, tmp_path):
+    adapted = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ARCHITECTURES[name]), fuse=fuse)
     atoms = salt()
     truth = adapted.original.float64(atoms)
     assert np.abs(truth.forces).max() > FORCE_SIGNAL
     energies, forces = energies_and_forces(adapted, atoms)
     np.testing.assert_allclose(energies, truth.atomic_energies, rtol=0, atol=FLOAT64_SUM)
     np.testing.assert_allclose(forces, truth.forces, rtol=0, atol=FLOAT64_SUM)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fused_operators_round_as_torchs_do(name, tmp_path):
+    """In float32, fused forces are not farther from the truth than three times those of torch's operators."""
+    source, atoms = tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ARCHITECTURES[name]), salt()
+    truth = adapted_from(source).original.float64(atoms).forces
+    fused, plain = (
+        np.linalg.norm(energies_and_forces(adapted_from(source, fuse=fuse), atoms, dtype=torch.float32)[1] - truth)
+        for fuse in (True, False)
+    )
+    assert 0 < fused < 3 * plain
+
+
+def test_without_fused_operators(tmp_path):
+    source = tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ADAPTIVE)
+    path = export("pet", source, tmp_path / "plain.mlip.pt", fuse=False)
+    assert not Artifact(path).contract.operators
+    assert_passes(path, ["ase"], [1])
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +126,7 @@ def test_every_engine_in_float64(double):
     assert (contract.parallel, contract.cutoff, contract.interaction_range) == ("halo", 4.0, 16.0)
     assert contract.elements == ["Na", "Si", "Cl"]  # in the model's order
     assert contract.inversion_symmetric is False
+    assert sorted(contract.operators) == ["mlip::adaptive_cutoffs", "mlip::feed_forward", "mlip::token_attention"]
     assert np.abs(Artifact(double).fixtures().structures[0].forces).max() > FORCE_SIGNAL
 
 
@@ -198,8 +219,9 @@ def test_the_halo_is_as_wide_as_it_has_to_be(featurizer, adaptive, tmp_path):
     assert all(changes[reach] > FLOAT64_SUM for reach in range(1, layers)), changes
 
 
-def test_a_rank_without_atoms(tmp_path):
-    adapted = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ADAPTIVE))
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+def test_a_rank_without_atoms(fuse, tmp_path):
+    adapted = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ADAPTIVE), fuse=fuse)
     model = adapted.scripted(adapted.interface(torch.float64))
     for types in ([], [0, 1]):  # nothing at all, and ghosts alone
         edges = torch.tensor([[0, 1], [1, 0]])[:, : len(types)]
@@ -229,7 +251,7 @@ def test_features_are_metatrains(tmp_path):
 
 @pytest.mark.parametrize("forces", [True, False])
 def test_torchforce(forces, tmp_path):
-    adapted, atoms = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ADAPTIVE)), salt()
+    adapted, atoms = adapted_from(tiny_pet_checkpoint(tmp_path / "tiny.ckpt", **ADAPTIVE), fuse=False), salt()
     truth = adapted.original.float64(atoms)
     output = tmp_path / "tiny.torchforce.pt"
     write_torchforce(adapted, output, "float64", lambda _: None, atoms.get_chemical_symbols(), forces=forces)

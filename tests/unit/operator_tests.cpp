@@ -332,6 +332,34 @@ Case edge_perceptron(at::ScalarType type, std::int64_t n_edges, bool ordered, bo
           operator_of("edge_perceptron_reference", {ends, weights, to_atoms})};
 }
 
+/// Heads that no vector divides; atoms with many edges, few and none.
+Case token_attention(at::ScalarType type, std::int64_t n_edges) {
+  constexpr std::int64_t n_heads = 2, width = 21, n_atoms = 50;
+  const auto options = at::TensorOptions(type);
+  const Tensor centres = std::get<0>(at::randint(n_atoms, {n_edges}, at::TensorOptions(at::kLong)).sort());
+  const std::vector<IValue> rest = {centres, n_heads, 0.3};
+  return {"token_attention, " + std::to_string(n_edges) + " edges",
+          {at::randn({n_atoms + n_edges, 3 * n_heads * width}, options), at::randn({n_edges}, options)},
+          operator_of("token_attention", rest),
+          operator_of("token_attention_reference", rest)};
+}
+
+/// Channels that no vector divides.
+Case feed_forward(at::ScalarType type, std::int64_t n, const std::string& norm, const std::string& activation) {
+  constexpr std::int64_t n_inputs = 21, n_hidden = 13;
+  const auto random = [&](at::IntArrayRef sizes) {
+    return at::randn(sizes, at::TensorOptions(type)) / std::sqrt(sizes.front());
+  };
+  const std::int64_t n_sums = activation == "glu" ? 2 * n_hidden : n_hidden;
+  const Tensors weights = {random({n_inputs, n_sums}), random({n_sums}), random({n_hidden, n_inputs}),
+                           random({n_inputs})};
+  const auto fused = operator_of("feed_forward", {weights, norm, 1e-5, activation, true, false});
+  return {"feed_forward, " + std::to_string(n) + " rows, " + norm + ", " + activation,
+          {at::randn({n, n_inputs}, at::TensorOptions(type))},
+          [=](const Tensors& inputs) { return Tensors{fused(inputs)[0]}; },
+          operator_of("feed_forward_reference", {weights, norm, 1e-5, activation, true})};
+}
+
 /// With SO3LR's constants. Distances on both sides of what switches on, and on that of the cutoff.
 Case long_range_pairs(at::ScalarType type, std::int64_t n_edges, bool ordered) {
   constexpr std::int64_t n_nodes = 60, n_owned = 50;
@@ -454,6 +482,10 @@ std::vector<Case> cases(at::ScalarType type) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(edge_perceptron(type, n_edges, true, to_atoms));
     all.push_back(edge_perceptron(type, 700, false, to_atoms));
   }
+  for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(token_attention(type, n_edges));
+  for (const char* norm : {"none", "root_mean_square", "layer"})
+    for (const char* activation : {"silu", "glu"})
+      for (const std::int64_t n : {700, 1, 0}) all.push_back(feed_forward(type, n, norm, activation));
   for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(long_range_pairs(type, n_edges, true));
   all.push_back(long_range_pairs(type, 700, false));
   for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(so2_convolution(type, n_edges, true, 2, 2));

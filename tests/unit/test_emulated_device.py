@@ -212,6 +212,17 @@ def test_steps_of_other_families(family: str, kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_steps_of_operators_without_kernels(tmp_path: Path) -> None:
+    """PET's, whose gradients on a device are those of torch's operators."""
+    pytest.importorskip("metatrain")
+    from models import tiny_pet_checkpoint
+
+    checkpoint = tiny_pet_checkpoint(tmp_path / "model.ckpt", num_neighbors_adaptive=8)
+    mlip_deploy.export("pet", checkpoint, tmp_path / "model.mlip.pt", dtype="float64")
+    assert run("steps", "kernels", tmp_path / "model.mlip.pt").count("forces differ by") == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_trace_off_the_cpu_fixes_no_count(dtype: str, artifacts) -> None:
     printed = run("trace", "sevennet", artifacts.checkpoint(), dtype)

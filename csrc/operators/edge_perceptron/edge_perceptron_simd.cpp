@@ -6,12 +6,6 @@
 namespace mlip {
 namespace {
 
-/// d silu(x) / dx, from sigmoid(x).
-template <typename T, typename V>
-MLIP_INLINE V slope_of_silu(V x, V sigmoid) {
-  return sigmoid * (T(1) + x * (T(1) - sigmoid));
-}
-
 template <typename T>
 void gather(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, T* hidden) {
   const int64_t width = 2 * problem.n_channels;

@@ -30,12 +30,14 @@ class OperatorVersions(NamedTuple):
 
 
 OPERATORS = {
+    "mlip::adaptive_cutoffs": OperatorVersions(1, 1),
     "mlip::edge_harmonics": OperatorVersions(1, 1),
     "mlip::edge_perceptron": OperatorVersions(1, 1),
     "mlip::edge_tensor_product": OperatorVersions(1, 3),
     "mlip::element_linear": OperatorVersions(1, 1),
     "mlip::environment_product": OperatorVersions(1, 1),
     "mlip::equivariant_linear": OperatorVersions(1, 1),
+    "mlip::feed_forward": OperatorVersions(1, 1),
     "mlip::gate": OperatorVersions(1, 1),
     "mlip::ghost_gather": OperatorVersions(1, 1),
     "mlip::long_range_pairs": OperatorVersions(1, 1),
@@ -44,6 +46,7 @@ OPERATORS = {
     "mlip::sum_over_atoms": OperatorVersions(1, 1),
     "mlip::symmetric_contraction": OperatorVersions(1, 1),
     "mlip::symmetry_functions": OperatorVersions(1, 1),
+    "mlip::token_attention": OperatorVersions(1, 1),
 }
 """Of each operator that a model may call, its backward pass included."""
 

@@ -392,6 +392,30 @@ def _edge_perceptron_backward(gradient: Tensor, kept: Tensor, *arguments: Any) -
     return tuple(x.new_empty(x.shape if atoms_wanted or k >= 2 else [0]) for k, x in enumerate(inputs))
 
 
+def _feed_forward(
+    rows: Tensor, weights: list[Tensor], norm: str, epsilon: float, activation: str, add: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
+    n_sums, two_layers = weights[1].shape[0], len(weights) == 4
+    kept = rows.new_empty([rows.shape[0] if keep else 0, n_sums if two_layers else 0])
+    return rows.new_empty([rows.shape[0], weights[-1].shape[0]]), kept
+
+
+def _feed_forward_backward(gradient: Tensor, kept: Tensor, rows: Tensor, *_: Any) -> Tensor:
+    return rows.new_empty(rows.shape)
+
+
+def _adaptive_cutoffs(distances: Tensor, centres: Tensor, n_atoms: int, *_: Any) -> tuple[Tensor, Tensor]:
+    return distances.new_empty([n_atoms]), distances.new_empty(distances.shape)
+
+
+def _token_attention(projected: Tensor, *_: Any) -> Tensor:
+    return projected.new_empty([projected.shape[0], projected.shape[1] // 3])
+
+
+def _token_attention_backward(gradient: Tensor, projected: Tensor, log_weights: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return projected.new_empty(projected.shape), log_weights.new_empty(log_weights.shape)
+
+
 def _neighbour_attention(
     queries: Tensor, keys: Tensor, values: Tensor, vectors: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
@@ -464,6 +488,7 @@ def _symmetry_functions_backward(gradient: Tensor, edge_vectors: Tensor, *_: Any
 def _register_shapes() -> None:
     load_operators()
     shapes: dict[str, Callable[..., Any]] = {
+        "adaptive_cutoffs": _adaptive_cutoffs,
         "ghost_gather": _gather,
         "ghost_gather_backward": _gather_backward,
         "sum_over_atoms": _sum,
@@ -479,6 +504,8 @@ def _register_shapes() -> None:
         "element_linear": _element_linear,
         "equivariant_linear": _linear,
         "equivariant_linear_backward": _linear_backward,
+        "feed_forward": _feed_forward,
+        "feed_forward_backward": _feed_forward_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
         "long_range_pairs": _pairs,
@@ -491,6 +518,8 @@ def _register_shapes() -> None:
         "symmetric_contraction_backward": _contraction_backward,
         "symmetry_functions": _symmetry_functions,
         "symmetry_functions_backward": _symmetry_functions_backward,
+        "token_attention": _token_attention,
+        "token_attention_backward": _token_attention_backward,
     }
     for name, function in shapes.items():
         torch.library.register_fake(f"mlip::{name}", function)

@@ -83,7 +83,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
 
     Args:
         source: a name of PUBLISHED with a size, with or without a version, or a file.
-        options: `head`, `elements`, `trust_checkpoint`; there are no fused operators.
+        options: `fuse` False takes torch's operators alone; `head`, `elements`, `trust_checkpoint`.
 
     Raises:
         MLIPError: for an unknown source, a file that is no checkpoint of PET, a model with terms that engines cannot
@@ -116,7 +116,7 @@ def adapt(source: str, options: ExportOptions) -> Adapted:
         inputs=inputs,
         inversion_symmetric=False,
         rotation_symmetric=False,
-        energy_model=lambda dtype: PETEnergy(model_in(dtype), target, numbers, scales, offsets),
+        energy_model=lambda dtype: PETEnergy(model_in(dtype), target, numbers, scales, offsets, options.fuse),
         original=Original(
             package=f"metatrain {FAMILIES['pet'].version()}",
             float64=_original(model_in, target, torch.float64),
