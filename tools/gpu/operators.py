@@ -63,7 +63,7 @@ def convolution(
         n_owned,
         paths,
         (normal(n_coefficients, seed=seed + 3) * kept).to(dtype),
-        (normal(9, 6, n_weights, seed=seed + 4) if table else torch.zeros(0)).to(dtype),
+        (normal(14, n_weights, seed=seed + 4) if table else torch.zeros(0)).to(dtype),
         0.25,
     ]
 

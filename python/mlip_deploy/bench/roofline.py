@@ -104,7 +104,7 @@ def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tu
 
     Args:
         paths: rows as the operator takes them.
-        tabulated: whether radial weights are polynomials, evaluated twice, the second time with their slope.
+        tabulated: whether radial weights are splines, sums of six terms, made twice, the second time with their slope.
         first: in the first layer features depend on the element alone, and their gradient is not wanted.
     """
     operations, features, n_weights = 0.0, 0, 0
@@ -114,8 +114,8 @@ def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tu
         forward = n1 + 2 * n1 * n3
         backward = 2 * n1 * n3 + 2 * n1 + n1 + (0 if first else 2 * n1) + 2 * n1 * n3
         if tabulated:
-            forward += 10
-            backward += 18 + 2
+            forward += 11
+            backward += 2 * 11 + 2
         operations += channels * (forward + backward) + 3 * 2 * n1 * n2 * n3
         features = max(features, start + n1 * channels)
         n_weights += channels
