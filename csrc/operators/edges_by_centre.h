@@ -20,18 +20,20 @@ struct EdgesByCentre {
   /// @param edge_index contiguous int64 [2, n_edges] of the CPU
   /// @throws c10::IndexError for a centre outside [0, n_owned) or a neighbour outside [0, n_nodes)
   EdgesByCentre(const char* name, const at::Tensor& edge_index, std::int64_t n_owned, std::int64_t n_nodes) {
-    const std::int64_t* const neighbours = edge_index.const_data_ptr<std::int64_t>() + edge_index.size(1);
-    const bool valid = group(edge_index.select(0, 0), n_owned) &&
-                       std::all_of(neighbours, neighbours + edge_index.size(1),
-                                   [&](std::int64_t node) { return node >= 0 && node < n_nodes; });
+    const std::int64_t n_edges = edge_index.size(1);
+    const std::int64_t* const centres = edge_index.const_data_ptr<std::int64_t>();
+    const std::int64_t* const neighbours = centres + n_edges;
+    const bool valid =
+        group(centres, n_edges, n_owned) &&
+        std::all_of(neighbours, neighbours + n_edges, [&](std::int64_t node) { return node >= 0 && node < n_nodes; });
     TORCH_CHECK_INDEX(valid, name, ": an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ",
                       n_nodes, ")");
   }
 
   /// For an operator that does not read neighbours.
-  /// @param centres contiguous int64 [n_edges] of the CPU
-  EdgesByCentre(const char* name, const at::Tensor& centres, std::int64_t n_owned) {
-    TORCH_CHECK_INDEX(group(centres, n_owned), name, ": an edge has a centre outside [0, ", n_owned, ")");
+  /// @param centres [n_edges]
+  EdgesByCentre(const char* name, const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
+    TORCH_CHECK_INDEX(group(centres, n_edges, n_owned), name, ": an edge has a centre outside [0, ", n_owned, ")");
   }
 
   /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
@@ -49,9 +51,7 @@ struct EdgesByCentre {
 
  private:
   /// Fills both lists. @return whether every centre is in [0, n_owned)
-  bool group(const at::Tensor& of_edges, std::int64_t n_owned) {
-    const std::int64_t n_edges = of_edges.numel();
-    const std::int64_t* const centres = of_edges.const_data_ptr<std::int64_t>();
+  bool group(const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
     first.assign(n_owned + 1, 0);
     bool sorted = true;
     std::int64_t previous = 0;

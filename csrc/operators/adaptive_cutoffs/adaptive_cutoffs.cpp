@@ -82,7 +82,8 @@ std::tuple<Tensor, Tensor> reference(const Tensor& distances, const Tensor& cent
 std::tuple<Tensor, Tensor> forward_cpu(const Tensor& distances, const Tensor& centres, std::int64_t n_atoms,
                                        double n_neighbours, double cutoff, double width) {
   check(distances, centres, n_neighbours, cutoff, width);
-  const EdgesByCentre edges("adaptive_cutoffs", centres.contiguous(), n_atoms);
+  const Tensor of_edges = centres.contiguous();
+  const EdgesByCentre edges("adaptive_cutoffs", of_edges.const_data_ptr<std::int64_t>(), of_edges.numel(), n_atoms);
   const bool ordered = edges.order.empty();
   const Tensor order =
       ordered ? Tensor() : at::from_blob(const_cast<std::int64_t*>(edges.order.data()), {distances.size(0)}, at::kLong);
@@ -97,12 +98,12 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& distances, const Tensor& ce
                                                    in_order.const_data_ptr<scalar_t>()};
     const AdaptiveCutoffsKernels<scalar_t>& kernels = *instruction_set().kernels<scalar_t>().adaptive_cutoffs;
     scalar_t* const to = cutoffs.data_ptr<scalar_t>();
-    scalar_t* const of_edges = slopes.data_ptr<scalar_t>();
+    scalar_t* const to_slopes = slopes.data_ptr<scalar_t>();
     for_chunks(edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
       constexpr std::int64_t widest_vector = 64 / sizeof(scalar_t);
       const at::AutoDispatchBelowADInplaceOrView below_autograd;  // of this thread
       const Tensor scratch = at::empty({most_edges + widest_vector}, distances.options());
-      kernels.solve(problem, begin, end, to, of_edges, scratch.data_ptr<scalar_t>());
+      kernels.solve(problem, begin, end, to, to_slopes, scratch.data_ptr<scalar_t>());
     });
   });
   return {cutoffs, ordered ? slopes : at::empty_like(slopes).index_copy_(0, order, slopes)};

@@ -141,7 +141,7 @@ struct CpuCall {
         edge_index(edge_index_.contiguous()),
         coefficients(coefficients_.contiguous()),
         plan(features, weights, harmonics, edge_index, terms, coefficients, feature_blocks, weight_blocks),
-        edges("environment_product", edge_index.select(0, 0), n_owned) {
+        edges("environment_product", edge_index.const_data_ptr<std::int64_t>(), edge_index.size(1), n_owned) {
     find_entries();
     problem.n1 = plan.n1;
     problem.n2 = plan.n2;

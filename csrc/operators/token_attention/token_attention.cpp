@@ -102,7 +102,7 @@ struct CpuCall {
         projected(projected_.contiguous()),
         log_weights(log_weights_.contiguous()),
         centres(centres_.contiguous()),
-        edges("token_attention", centres, plan.n_atoms.expect_int()) {
+        edges("token_attention", centres.const_data_ptr<std::int64_t>(), centres.numel(), plan.n_atoms.expect_int()) {
     TORCH_CHECK(edges.order.empty(), "token_attention: expected edges in the order of their centres");
     problem.n_atoms = plan.n_atoms.expect_int();
     problem.n_heads = plan.n_heads;
