@@ -1,7 +1,7 @@
 """A radial network as a table over distance: splines of degree five."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -81,7 +81,7 @@ def fewest_intervals(
     return next((choices[more] for more in range(k + 1, len(choices)) if fits(more)), None)
 
 
-def splines(networks: list[Callable[[Tensor], Tensor]], n_intervals: int, step: float) -> RadialTable | None:
+def splines(networks: Sequence[Callable[[Tensor], Tensor]], n_intervals: int, step: float) -> RadialTable | None:
     """The table of one network, or a table for each of several that share their cutoff function.
 
     Returns:
