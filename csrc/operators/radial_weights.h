@@ -1,5 +1,5 @@
 // The radial weights of an edge from a table over the distance, for source files that are compiled once per instruction
-// set: see simd.h for what may not be used here. radial_table.h has the formulas.
+// set: see simd.h for what may not be used here. radial_table_layout.h has the formulas.
 //
 // A Problem has these members:
 //   n_weights                   of an edge
