@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-VALUE_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-9}
+VALUE_TOLERANCE = {torch.float32: 1e-7, torch.float64: 2e-10}
 
-SLOPE_TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-8}
+SLOPE_TOLERANCE = {torch.float32: 1e-6, torch.float64: 2e-9}
 """Largest error of a tabulated weight and of its derivative, relative to the largest weight and derivative. Those of
 float32 are the network's own rounding; those of float64 keep forces within 1e-8 eV/Å (artifact/tolerances.py)."""
 
-INTERVALS = (100, 120, 140, 170, 200, 230, 270, 320, 370, 430, 500, 600, 700, 850, 1000, 1200, 1400, 1700, 2000, 2400)
+INTERVALS = (100, 120, 140, 170, 200, 230, 270, 320, 370, 430, 500, 600, 700, 850, 1000, 1200, 1400, 1700, 2000, 2500)
 
 SHORTEST = 0.5
 """Å: the tolerances are met from here to the cutoff. Nearer, where no atoms are, weights are those of a longer

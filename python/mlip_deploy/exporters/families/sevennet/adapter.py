@@ -221,7 +221,7 @@ def _interpreted() -> Iterator[None]:
         e3nn.set_optimization_defaults(**options)
 
 
-def _build(checkpoint: Any, dtype: torch.dtype, compiled: bool) -> Any:
+def _build(checkpoint: Any, dtype: torch.dtype, compiled: bool = False) -> Any:
     """SevenNet's own model in `dtype`. It is built in float32, as its checkpoints are, and then converted:
     its loader compares constants of old checkpoints with new ones and refuses to do so between types.
 
