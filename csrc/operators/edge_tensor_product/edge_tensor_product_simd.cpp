@@ -227,11 +227,8 @@ void forward(const TensorProductProblem<T>& problem, T* const* outputs, int64_t 
       const int64_t edge = edge_at(problem, position);
       const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
       const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
-      const T* weights_of_edge = problem.radial + edge * problem.n_weights;
-      if (problem.table) {
-        radial_weights(problem, edge, weights_of_table);
-        weights_of_edge = weights_of_table;
-      }
+      if (problem.table) radial_weights(problem, edge, weights_of_table);
+      const T* weights_of_edge = problem.table ? weights_of_table : problem.radial + edge * problem.n_weights;
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
         const T* x = row + path.features;
@@ -274,13 +271,9 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
       const T* row = problem.features + neighbour * problem.n_features;
       const T* harmonics = problem.harmonics + edge * n_harmonics;
       T* row_gradient = gradients.features ? gradients.features + neighbour * problem.n_features : nullptr;
-      const T* weights_of_edge = problem.radial + edge * problem.n_weights;
-      T* gradients_of_edge = gradients.radial + edge * problem.n_weights;
-      if (problem.table) {
-        radial_weights(problem, edge, weights_of_table, slopes);
-        weights_of_edge = weights_of_table;
-        gradients_of_edge = gradients_of_table;
-      }
+      if (problem.table) radial_weights(problem, edge, weights_of_table, slopes);
+      const T* weights_of_edge = problem.table ? weights_of_table : problem.radial + edge * problem.n_weights;
+      T* gradients_of_edge = problem.table ? gradients_of_table : gradients.radial + edge * problem.n_weights;
       T* sums = coupling_sums;
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
