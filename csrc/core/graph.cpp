@@ -1,6 +1,7 @@
 #include "core/graph.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace mlip {
 
@@ -28,6 +29,35 @@ void CandidateEdges::clear() {
 void CandidateEdges::close_centre(int centre) {
   centres.push_back(centre);
   first.push_back(static_cast<std::int64_t>(neighbours.size()));
+}
+
+void CandidateEdges::sort_by_distance(const double* positions) {
+  struct Candidate {
+    double squared;  // distance
+    int neighbour, image;
+  };
+  std::vector<Candidate> sorted;
+  for (std::size_t c = 0; c < centres.size(); ++c) {
+    const double* const centre = positions + 3 * static_cast<std::int64_t>(centres[c]);
+    sorted.clear();
+    for (std::int64_t k = first[c]; k < first[c + 1]; ++k) {
+      Candidate candidate{0.0, neighbours[k], images.empty() ? 0 : images[k]};
+      const double* const neighbour = positions + 3 * static_cast<std::int64_t>(candidate.neighbour);
+      for (int axis = 0; axis < 3; ++axis) {
+        const double shift = images.empty() ? 0.0 : shifts[candidate.image][axis];
+        const double difference = neighbour[axis] - centre[axis] + shift;
+        candidate.squared += difference * difference;
+      }
+      sorted.push_back(candidate);
+    }
+    std::sort(sorted.begin(), sorted.end(), [](const Candidate& a, const Candidate& b) {
+      return std::tie(a.squared, a.neighbour, a.image) < std::tie(b.squared, b.neighbour, b.image);
+    });
+    for (std::int64_t k = first[c]; k < first[c + 1]; ++k) {
+      neighbours[k] = sorted[k - first[c]].neighbour;
+      if (!images.empty()) images[k] = sorted[k - first[c]].image;
+    }
+  }
 }
 
 std::vector<int> first_atoms(const CandidateEdges& candidates, std::int64_t n_nodes) {

@@ -100,6 +100,10 @@ struct CandidateEdges {
   void clear();
   /// Add a centre; the neighbours pushed since the last call are its own.
   void close_centre(int centre);
+  /// Sort the candidates of each centre by distance, where the caller has no use for their order: kernels then find the
+  /// rows of a radial table in the first cache more often, since edges that follow each other have similar lengths.
+  /// @param positions [engine atoms, 3], in the unit of `shifts`
+  void sort_by_distance(const double* positions);
 };
 
 /// @return [n_nodes] of each of the first nodes its first engine atom, which is no ghost if the node has one that is

@@ -157,6 +157,7 @@ void NeighbourList::find_pairs(const double* positions, std::int64_t n_atoms, do
   search.find(positions, n_atoms, box_, periodic, cutoff,
               {candidates_.first, candidates_.neighbours, candidates_.images, image_at_});
   place_images();
+  if (!search_) candidates_.sort_by_distance(positions);
 }
 
 void NeighbourList::place_images() {

@@ -32,7 +32,10 @@ void PairMLIP::rebuild_candidates() {
   ask_owners_of_ghosts();
   type_at_rebuild_.assign(atom->type, atom->type + atom->nlocal);
   tag_at_rebuild_.assign(atom->tag, atom->tag + atom->nlocal);
-  for (Nodes& nodes : node_sets_) find_nodes(nodes);
+  for (Nodes& nodes : node_sets_) {
+    find_nodes(nodes);
+    if (model_->device() == "cpu") nodes.candidates.sort_by_distance(positions());
+  }
   for (std::size_t member = 0; member < committee_->size(); ++member) {
     const Nodes& nodes = nodes_of(member);
     committee_->set_candidates(member, nodes.candidates, nodes.types, nodes.n_owned);

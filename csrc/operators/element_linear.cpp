@@ -9,6 +9,7 @@
 // On a GPU the host waits to read that, once for as long as `types` stays as it is (element_order.h).
 #include <torch/script.h>
 
+#include "operators/autograd.h"
 #include "operators/element_order.h"
 
 namespace mlip {
@@ -39,24 +40,11 @@ Tensor call_element_linear(const Tensor& x, const Tensor& types, const Tensor& m
   return op.call(x, types, matrices);
 }
 
-class ElementLinear : public torch::autograd::Function<ElementLinear> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& types,
-                        const Tensor& matrices) {
-    context->save_for_backward({types, matrices});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_element_linear(x, types, matrices);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const auto saved = context->get_saved_variables();
-    return {call_element_linear(gradients[0], saved[0], saved[1].transpose(1, 2)), Tensor(), Tensor()};
-  }
-};
-
 Tensor element_linear_autograd(const Tensor& x, const Tensor& types, const Tensor& matrices) {
-  return ElementLinear::apply(x, types, matrices);
+  const auto forward = [&]() -> Recorded { return {{call_element_linear(x, types, matrices)}, {types, matrices}}; };
+  return record({x}, forward, [](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+    return {call_element_linear(gradients[0], kept[0], kept[1].transpose(1, 2))};
+  })[0];
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/native_operator.h"
-#include "operators/exchange_holder.h"
+#include "operators/autograd.h"
 
 namespace mlip {
 namespace {
@@ -100,24 +100,15 @@ torch::Tensor call_gather_backward(const torch::Tensor& gradient, c10::SymInt n_
   return op.call(gradient, std::move(n_owned));
 }
 
-class GhostGather : public torch::autograd::Function<GhostGather> {
- public:
-  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x, c10::SymInt n_nodes) {
-    context->saved_data["n_owned"] = x.sym_size(0);
-    keep_exchange(*context);
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_gather(x, std::move(n_nodes));
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const ExchangeScope scope(kept_exchange(*context));
-    return {call_gather_backward(gradients[0], context->saved_data["n_owned"].toSymInt()), torch::Tensor()};
-  }
-};
-
 torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
-  return GhostGather::apply(x, std::move(n_nodes));
+  const auto forward = [&]() -> Recorded { return {{call_gather(x, n_nodes)}, {}}; };
+  // The pass back may run on another thread.
+  return record({x}, forward,
+                [n_owned = x.sym_size(0), exchange = ExchangeScope::active()](
+                    const auto& gradients, const auto&, const auto&) -> std::vector<torch::Tensor> {
+                  const ExchangeScope scope(exchange);
+                  return {call_gather_backward(gradients[0], n_owned)};
+                })[0];
 }
 
 class NativeGhostGather : public NativeOperator {

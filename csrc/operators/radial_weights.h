@@ -15,10 +15,10 @@
 namespace mlip {
 namespace {
 
-/// Of an edge's distance: the interval's first row, and the position in the interval from 0 to 1.
-template <typename T>
+/// Of an edge's distance: the interval's first row, counted through all tables, and the position in the interval from 0
+/// to 1.
 struct TablePosition {
-  const T* rows;
+  int64_t row;
   double s;
 
   template <typename Problem>
@@ -31,7 +31,7 @@ struct TablePosition {
     const int64_t interval = position > 0 ? static_cast<int64_t>(position < last ? position : last) : 0;
     s = position - static_cast<double>(interval);
     const int64_t table = problem.table_of_edge ? problem.table_of_edge[edge] : 0;
-    rows = problem.table + (table * layout.n_rows + first_row(layout, interval)) * problem.n_weights;
+    row = table * layout.n_rows + first_row(layout, interval);
   }
 };
 
@@ -50,82 +50,102 @@ static MLIP_INLINE void evaluate_sums_of_spline(double s, double (&sums)[8], dou
   }
 }
 
-/// What the six rows of an interval are multiplied with.
+/// What the six rows of an edge's interval are multiplied with.
 template <typename T>
-MLIP_INLINE void evaluate_factors(const RadialTableLayout& layout, double s, T (&factors)[6]) {
-  if (!layout.is_spline) {
-    double power = 1.0;
-    for (int k = 0; k < 6; ++k, power *= s) factors[k] = static_cast<T>(power);
-    return;
-  }
-  double sums[8], slopes[8];
-  evaluate_sums_of_spline(s, sums, slopes);
-  factors[0] = static_cast<T>(1.0 - sums[0]);
-  for (int k = 0; k < 5; ++k) factors[k + 1] = static_cast<T>(sums[k] - sums[k + 1]);
-}
+struct RowFactors {
+  int64_t row;  ///< the first of the six, counted through all tables
+  T values[6];  ///< w = Σ_k values[k] rows[k]
+  T sums[5];    ///< of a spline: w = rows[0] + Σ_k sums[k] (rows[k + 1] - rows[k])
+  T slopes[6];  ///< of a spline: dw/dr = Σ_k slopes[k] (rows[k + 1] - rows[k]); else dw/dr = Σ_k slopes[k] rows[k]
 
-/// weights[k] = w_k
-template <typename T, typename Problem>
-MLIP_INLINE void radial_weights(const Problem& problem, int64_t edge, T* weights) {
-  const TablePosition<T> position(problem, edge);
-  const int64_t stride = problem.n_weights;
-  T factors[6];
-  evaluate_factors(problem.layout, position.s, factors);
-  for_channels<T, false>(stride, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+  template <typename Problem>
+  MLIP_INLINE void set(const Problem& problem, int64_t edge) {
+    const TablePosition position(problem, edge);
+    const double s = position.s, inverse_step = problem.layout.inverse_step;
+    row = position.row;
+    if (!problem.layout.is_spline) {
+      double power = 1.0;
+      slopes[0] = 0;
+      for (int k = 0; k < 6; ++k, power *= s) {
+        values[k] = static_cast<T>(power);
+        if (k < 5) slopes[k + 1] = static_cast<T>((k + 1) * power * inverse_step);
+      }
+      return;
+    }
+    double exact[8], exact_slopes[8];
+    evaluate_sums_of_spline(s, exact, exact_slopes);
+    values[0] = static_cast<T>(1.0 - exact[0]);
+    for (int k = 0; k < 5; ++k) {
+      values[k + 1] = static_cast<T>(exact[k] - exact[k + 1]);
+      sums[k] = static_cast<T>(exact[k]);
+      slopes[k] = static_cast<T>(exact_slopes[k] * inverse_step);
+    }
+  }
+};
+
+/// weights[k] = w_k, k < n
+/// @param table  row 0, `stride` values before row 1
+template <typename T>
+MLIP_INLINE void radial_weights(const RowFactors<T>& factors, const T* table, int64_t stride, int64_t n, T* weights) {
+  const T* const rows = table + factors.row * stride;
+  for_channels<T, false>(n, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
     using V = decltype(vector);
-    const T* const row = position.rows + u;
-    auto w = V::load(row) * factors[0];
-    for (int k = 1; k < 6; ++k) w += V::load(row + k * stride) * factors[k];
+    const T* const row = rows + u;
+    auto w = V::load(row) * factors.values[0];
+    for (int k = 1; k < 6; ++k) w += V::load(row + k * stride) * factors.values[k];
     V::store(weights + u, w);
   });
 }
 
-/// weights[k] = w_k, slopes[k] = dw_k/dr
-template <typename T, typename Problem>
-MLIP_INLINE void radial_weights(const Problem& problem, int64_t edge, T* weights, T* slopes) {
-  const TablePosition<T> position(problem, edge);
-  const int64_t stride = problem.n_weights;
-  const T inverse_step = static_cast<T>(problem.layout.inverse_step);
-  if (!problem.layout.is_spline) {
-    const T s = static_cast<T>(position.s);
-    for_channels<T, false>(stride, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+/// weights[k] = w_k, slopes[k] = dw_k/dr, k < n
+template <typename T>
+MLIP_INLINE void radial_weights(bool is_spline, const RowFactors<T>& factors, const T* table, int64_t stride, int64_t n,
+                                T* weights, T* slopes) {
+  const T* const rows = table + factors.row * stride;
+  if (!is_spline) {
+    for_channels<T, false>(n, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
       using V = decltype(vector);
-      const T* const row = position.rows + u;
-      auto slope = V::load(row + 5 * stride);
-      auto w = slope * s + V::load(row + 4 * stride);
-      for (int power = 3; power >= 0; --power) {
-        slope = slope * s + w;
-        w = w * s + V::load(row + power * stride);
+      const T* const row = rows + u;
+      auto value = V::load(row), w = value * factors.values[0], slope = value * factors.slopes[0];
+      for (int k = 1; k < 6; ++k) {
+        value = V::load(row + k * stride);
+        w += value * factors.values[k];
+        slope += value * factors.slopes[k];
       }
       V::store(weights + u, w);
-      V::store(slopes + u, slope * inverse_step);
+      V::store(slopes + u, slope);
     });
     return;
   }
-  double exact[8], exact_slopes[8];
-  evaluate_sums_of_spline(position.s, exact, exact_slopes);
-  T factors[5], slope_factors[5];
-  for (int k = 0; k < 5; ++k) {
-    factors[k] = static_cast<T>(exact[k]);
-    slope_factors[k] = static_cast<T>(exact_slopes[k]) * inverse_step;
-  }
-  for_channels<T, false>(stride, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+  for_channels<T, false>(n, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
     using V = decltype(vector);
-    const T* const row = position.rows + u;
+    const T* const row = rows + u;
     auto before = V::load(row), w = before;
     auto next = V::load(row + stride), difference = next - before;
-    w += difference * factors[0];
-    auto slope = difference * slope_factors[0];
+    w += difference * factors.sums[0];
+    auto slope = difference * factors.slopes[0];
     for (int k = 1; k < 5; ++k) {
       before = next;
       next = V::load(row + (k + 1) * stride);
       difference = next - before;
-      w += difference * factors[k];
-      slope += difference * slope_factors[k];
+      w += difference * factors.sums[k];
+      slope += difference * factors.slopes[k];
     }
     V::store(weights + u, w);
     V::store(slopes + u, slope);
   });
+}
+
+/// All weights of an edge, and their slopes unless these are null.
+template <typename T, typename Problem>
+MLIP_INLINE void radial_weights(const Problem& problem, int64_t edge, T* weights, T* slopes = nullptr) {
+  RowFactors<T> factors;
+  factors.set(problem, edge);
+  const int64_t n = problem.n_weights;
+  if (slopes)
+    radial_weights(problem.layout.is_spline, factors, problem.table, n, n, weights, slopes);
+  else
+    radial_weights(factors, problem.table, n, n, weights);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/exchange.h"
-#include "operators/exchange_holder.h"
+#include "operators/autograd.h"
 
 namespace mlip {
 namespace {
@@ -49,23 +49,16 @@ torch::Tensor call_sum_backward(const torch::Tensor& gradient, c10::SymInt n_own
   return op.call(gradient, std::move(n_owned));
 }
 
-class SumOverAtoms : public torch::autograd::Function<SumOverAtoms> {
- public:
-  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x) {
-    context->saved_data["n_owned"] = x.sym_size(0);
-    keep_exchange(*context);
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return call_sum(x);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const ExchangeScope scope(kept_exchange(*context));
-    return {call_sum_backward(gradients[0], context->saved_data["n_owned"].toSymInt())};
-  }
-};
-
-torch::Tensor sum_autograd(const torch::Tensor& x) { return SumOverAtoms::apply(x); }
+torch::Tensor sum_autograd(const torch::Tensor& x) {
+  const auto forward = [&]() -> Recorded { return {{call_sum(x)}, {}}; };
+  // The pass back may run on another thread.
+  return record({x}, forward,
+                [n_owned = x.sym_size(0), exchange = ExchangeScope::active()](
+                    const auto& gradients, const auto&, const auto&) -> std::vector<torch::Tensor> {
+                  const ExchangeScope scope(exchange);
+                  return {call_sum_backward(gradients[0], n_owned)};
+                })[0];
+}
 
 }  // namespace
 }  // namespace mlip

@@ -53,7 +53,8 @@ def evaluate(model: torch.nn.Module, dtype: torch.dtype, atoms: Atoms, elements:
 
 
 def gradient_model(adapted: Adapted, dtype: str) -> torch.nn.Module:
-    with default_dtype(TORCH_DTYPE[dtype]), quiet():
+    # SevenNet's own layers give the same numbers without TorchScript, which compiles them for a minute.
+    with default_dtype(TORCH_DTYPE[dtype]), quiet(), sevennet.interpreted():
         return EdgeGradientModel(adapted.energy_model(TORCH_DTYPE[dtype])).eval()
 
 

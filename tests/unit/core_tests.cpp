@@ -229,6 +229,15 @@ void test_neighbours_on_threads() {
              one.candidates().shifts == several.candidates().shifts &&
              one.candidates().first == several.candidates().first,
          "the same candidates on three threads as on one, in the same order");
+  mlip::Graph graph;
+  mlip::refresh_edges(one.candidates(), positions.data(), 1.0, 4.0, graph);
+  std::vector<double> lengths;
+  for (std::int64_t e = 0; e < graph.n_edges(); ++e)
+    lengths.push_back(std::hypot(graph.vectors[3 * e], graph.vectors[3 * e + 1], graph.vectors[3 * e + 2]));
+  std::int64_t longer = 0, others = 0;
+  for (std::int64_t e = 1; e < graph.n_edges(); ++e)
+    if (graph.centres[e] == graph.centres[e - 1]) ++(lengths[e] > lengths[e - 1] - 1e-9 ? longer : others);
+  expect(longer > 1000 && others == 0, "edges of a centre stand by distance");
 }
 
 using Edge = std::array<long, 5>;  // nodes and vector, 1e-9 Å

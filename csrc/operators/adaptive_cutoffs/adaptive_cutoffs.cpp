@@ -117,28 +117,18 @@ const auto& forward_operator() {
   return op;
 }
 
-class AdaptiveCutoffs : public torch::autograd::Function<AdaptiveCutoffs> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& distances, const Tensor& centres,
-                        std::int64_t n_atoms, double n_neighbours, double cutoff, double width) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [cutoffs, slopes] = forward_operator().call(distances, centres, n_atoms, n_neighbours, cutoff, width);
-    context->save_for_backward({slopes, centres});
-    return cutoffs;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("adaptive_cutoffs");
-    const auto saved = context->get_saved_variables();
-    return {gradients[0].index_select(0, saved[1]) * saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-  }
-};
-
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& distances, const Tensor& centres, std::int64_t n_atoms,
                                             double n_neighbours, double cutoff, double width) {
-  if (c10::GradMode::is_enabled() && distances.requires_grad())
-    return {AdaptiveCutoffs::apply(distances, centres, n_atoms, n_neighbours, cutoff, width),
+  const auto forward = [&]() -> Recorded {
+    const auto [cutoffs, slopes] = forward_operator().call(distances, centres, n_atoms, n_neighbours, cutoff, width);
+    return {{cutoffs}, {slopes, centres}};
+  };
+  if (needs_gradient({distances}))
+    return {record({distances}, forward,
+                   [](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+                     const LastDerivative only("adaptive_cutoffs");
+                     return {gradients[0].index_select(0, kept[1]) * kept[0]};
+                   })[0],
             at::empty({0}, distances.options())};
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return forward_operator().call(distances, centres, n_atoms, n_neighbours, cutoff, width);

@@ -104,33 +104,22 @@ Tensor backward_cpu(const Tensor& distances_gradient, const Tensor& harmonics_gr
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-class EdgeHarmonics : public torch::autograd::Function<EdgeHarmonics> {
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& vectors,
-                                                std::int64_t l_max) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::edge_harmonics", "").typed<decltype(forward_cpu)>();
-    context->save_for_backward({vectors});
-    context->saved_data["l_max"] = l_max;
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [distances, harmonics] = op.call(vectors, l_max);
-    return {distances, harmonics};
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("edge_harmonics");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::edge_harmonics_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    return {op.call(gradients[0], gradients[1], saved[0], context->saved_data["l_max"].toInt()), Tensor()};
-  }
-};
-
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& vectors, std::int64_t l_max) {
   if (!has_own_kernels(vectors.device())) return reference(vectors, l_max);
-  const auto outputs = EdgeHarmonics::apply(vectors, l_max);
+  const auto forward = [&]() -> Recorded {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::edge_harmonics", "").typed<decltype(forward_cpu)>();
+    const auto [distances, harmonics] = op.call(vectors, l_max);
+    return {{distances, harmonics}, {vectors}};
+  };
+  const auto outputs =
+      record({vectors}, forward, [l_max](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+        const LastDerivative only("edge_harmonics");
+        static const auto op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("mlip::edge_harmonics_backward", "")
+                                   .typed<decltype(backward_cpu)>();
+        return {op.call(gradients[0], gradients[1], kept[0], l_max)};
+      });
   return {outputs[0], outputs[1]};
 }
 

@@ -303,53 +303,32 @@ const auto& forward_operator() {
   return op;
 }
 
-class EdgePerceptron : public torch::autograd::Function<EdgePerceptron> {
-  struct Constants {
-    std::vector<Tensor> weights;
-    bool to_atoms;
-  };
-
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& of_centres,
-                        const Tensor& of_neighbours, const Tensor& edges, const Tensor& radial,
-                        const Tensor& edge_index, const Constants& constants) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [result, kept] = forward_operator().call(of_centres, of_neighbours, edges, radial, edge_index,
-                                                        constants.weights, constants.to_atoms, true);
-    context->save_for_backward({kept, of_centres, of_neighbours, edges, radial, edge_index});
-    keep_constants<Constants>(*context, constants);
-    return result;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("edge_perceptron");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::edge_perceptron_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [weights, to_atoms] = kept_constants<Constants>(*context);
-    const bool atoms_wanted = context->needs_input_grad(0) || context->needs_input_grad(1);
-    const auto [centres, neighbours, edges, radial] = op.call(gradients[0], saved[0], saved[1], saved[2], saved[3],
-                                                              saved[4], saved[5], weights, to_atoms, atoms_wanted);
-    return {atoms_wanted ? centres : Tensor(), atoms_wanted ? neighbours : Tensor(), edges, radial, Tensor(), Tensor()};
-  }
-
-  static Tensor call(const Tensor& of_centres, const Tensor& of_neighbours, const Tensor& edges, const Tensor& radial,
-                     const Tensor& edge_index, at::TensorList weights, bool to_atoms) {
-    return apply(of_centres, of_neighbours, edges, radial, edge_index, Constants{weights.vec(), to_atoms});
-  }
-};
-
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& of_centres, const Tensor& of_neighbours, const Tensor& edges,
                                             const Tensor& radial, const Tensor& edge_index, at::TensorList weights,
                                             bool to_atoms, bool keep) {
   if (!edges.is_cpu())
     return reference_and_nothing(of_centres, of_neighbours, edges, radial, edge_index, weights, to_atoms, keep);
-  const bool differentiable =
-      of_centres.requires_grad() || of_neighbours.requires_grad() || edges.requires_grad() || radial.requires_grad();
-  if (c10::GradMode::is_enabled() && differentiable)
-    return {EdgePerceptron::call(of_centres, of_neighbours, edges, radial, edge_index, weights, to_atoms),
+  const auto forward = [&]() -> Recorded {
+    const auto [result, kept] =
+        forward_operator().call(of_centres, of_neighbours, edges, radial, edge_index, weights, to_atoms, true);
+    return {{result}, {kept, of_centres, of_neighbours, edges, radial, edge_index}};
+  };
+  const std::vector<Tensor> inputs = {of_centres, of_neighbours, edges, radial};
+  if (needs_gradient(inputs))
+    return {record(inputs, forward,
+                   [weights = weights.vec(), to_atoms](const auto& gradients, const auto& kept,
+                                                       const auto& wanted) -> std::vector<Tensor> {
+                     const LastDerivative only("edge_perceptron");
+                     static const auto op = c10::Dispatcher::singleton()
+                                                .findSchemaOrThrow("mlip::edge_perceptron_backward", "")
+                                                .typed<decltype(backward_cpu)>();
+                     const bool atoms_wanted = wanted[0] || wanted[1];
+                     auto [centres, neighbours, of_edges, of_radial] =
+                         op.call(gradients[0], kept[0], kept[1], kept[2], kept[3], kept[4], kept[5], weights, to_atoms,
+                                 atoms_wanted);
+                     if (!atoms_wanted) centres = neighbours = Tensor();
+                     return {centres, neighbours, of_edges, of_radial};
+                   })[0],
             at::empty({0}, edges.options())};
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return forward_operator().call(of_centres, of_neighbours, edges, radial, edge_index, weights, to_atoms, keep);

@@ -35,6 +35,7 @@
 #include <limits>
 
 #include "core/native_operator.h"
+#include "operators/aligned_memory.h"
 #include "operators/autograd.h"
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/edge_tensor_product/edge_tensor_product_plan.h"
@@ -93,10 +94,8 @@ struct CpuCall {
   Tensor features, harmonics, radial, edge_index, table, table_of_edge;
   EdgeTensorProductPlan plan;
   EdgesByCentre edges;
-  std::vector<T> coefficients;
+  AlignedMemory<T> coefficients;
   std::vector<TensorProductPath<T>> paths;
-  std::vector<CouplingTerm<T>> terms;
-  std::vector<std::int64_t> first_term;
   std::vector<std::int64_t> output_sizes;
   TensorProductProblem<T> problem{};
 
@@ -115,13 +114,10 @@ struct CpuCall {
     check_tables();
     if (table.numel() > 0) check_distances("edge_tensor_product", radial.data_ptr<T>(), radial.numel());
     lay_out_coefficients(packed_coefficients.contiguous().data_ptr<T>());
-    list_terms();
     for (std::size_t k = 0; k < plan.output_channels.size(); ++k)
       output_sizes.push_back(plan.output_components[k] * plan.output_channels[k]);
     problem.paths = paths.data();
     problem.n_paths = static_cast<int>(paths.size());
-    problem.terms = terms.data();
-    problem.first_term = first_term.data();
     problem.first_edge = edges.first.data();
     problem.edge_order = edges.order.empty() ? nullptr : edges.order.data();
     problem.neighbours = edge_index.data_ptr<std::int64_t>() + edge_index.size(1);
@@ -153,7 +149,7 @@ struct CpuCall {
     std::size_t size = 0;
     for (const EdgeTensorProductPlan::Path& path : plan.paths)
       size += path.n2() * coupling_stride(path.n1(), path.n3());
-    coefficients.assign(size, T(0));
+    coefficients = AlignedMemory<T>(size);
     T* rows = coefficients.data();
     for (const EdgeTensorProductPlan::Path& path : plan.paths) {
       const std::int64_t stride = coupling_stride(path.n1(), path.n3());
@@ -177,25 +173,6 @@ struct CpuCall {
     return true;
   }
 
-  /// The coefficients that are not zero, by harmonic.
-  void list_terms() {
-    first_term.push_back(0);
-    for (std::int64_t m = 0; m < harmonics.size(1); ++m) {
-      std::int64_t coupling = 0;  // of the edge
-      for (const TensorProductPath<T>& path : paths) {
-        const std::int64_t m2 = m - path.harmonics, size = static_cast<std::int64_t>(path.n1) * path.n3;
-        if (m2 >= 0 && m2 < path.n2) {
-          const T* const row = path.coefficients + m2 * coupling_stride(path.n1, path.n3);
-          for (std::int64_t k = 0; k < size; k += path.is_scalar ? path.n3 + 1 : 1)
-            if (row[k] != 0) terms.push_back({coupling + k, row[k]});
-        }
-        coupling += size;
-      }
-      first_term.push_back(static_cast<std::int64_t>(terms.size()));
-      problem.n_couplings = coupling;
-    }
-  }
-
   static const TensorProductKernels<T>& kernels() { return *instruction_set().kernels<T>().edge_tensor_product; }
 
   /// body(chunk, first centre, last centre + 1, scratch)
@@ -203,10 +180,9 @@ struct CpuCall {
   void for_chunks(const std::vector<std::int64_t>& bounds, Body&& body) const {
     const std::int64_t n_chunks = static_cast<std::int64_t>(bounds.size()) - 1;
     at::parallel_for(0, n_chunks, 1, [&](std::int64_t begin, std::int64_t end) {
-      // A tensor's memory is aligned for the widest vectors: one that lies across two cache lines costs two accesses.
-      const Tensor scratch = torch::empty({scratch_size(problem)}, features.options());
+      const AlignedMemory<T> scratch(scratch_size(problem));
       for (std::int64_t chunk = begin; chunk < end; ++chunk)
-        body(chunk, bounds[chunk], bounds[chunk + 1], scratch.data_ptr<T>());
+        body(chunk, bounds[chunk], bounds[chunk + 1], scratch.data());
     });
   }
 };
@@ -278,67 +254,30 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
 std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
                                      const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
                                      const Tensor& coefficients, const Tensor& table, double step,
-                                     const std::optional<Tensor>& table_of_edge, std::int64_t kink);
-
-class EdgeTensorProduct : public torch::autograd::Function<EdgeTensorProduct> {
-  struct Constants {
-    std::vector<std::int64_t> paths;
-    double step;
-    std::int64_t kink;
-  };
-
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
-                                                const Tensor& harmonics, const Tensor& radial, const Tensor& edge_index,
-                                                c10::SymInt n_owned, at::IntArrayRef paths, const Tensor& coefficients,
-                                                const Tensor& table, double step,
-                                                const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::edge_tensor_product", "")
-                               .typed<decltype(forward_autograd)>();
-    context->save_for_backward(
-        {features, harmonics, radial, edge_index, coefficients, table, table_of_edge.value_or(Tensor())});
-    keep_constants<Constants>(*context, {paths.vec(), step, kink});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
-                   table_of_edge, kink);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("edge_tensor_product");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::edge_tensor_product_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [paths, step, kink] = kept_constants<Constants>(*context);
-    const bool features_wanted = context->needs_input_grad(0);
-    const std::optional<Tensor> table_of_edge = saved[6].defined() ? std::optional(saved[6]) : std::nullopt;
-    const auto [features, harmonics, radial] = op.call(gradients, saved[0], saved[1], saved[2], saved[3], paths,
-                                                       saved[4], saved[5], step, features_wanted, table_of_edge, kink);
-    return {features_wanted ? features : Tensor(),
-            harmonics,
-            radial,
-            Tensor(),
-            Tensor(),
-            Tensor(),
-            Tensor(),
-            Tensor(),
-            Tensor(),
-            Tensor(),
-            Tensor()};
-  }
-};
-
-std::vector<Tensor> forward_autograd(const Tensor& features, const Tensor& harmonics, const Tensor& radial,
-                                     const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef paths,
-                                     const Tensor& coefficients, const Tensor& table, double step,
                                      const std::optional<Tensor>& table_of_edge, std::int64_t kink) {
   if (!has_own_kernels(features.device()))
     return reference(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients, table, step,
                      table_of_edge, kink);
-  return EdgeTensorProduct::apply(features, harmonics, radial, edge_index, std::move(n_owned), paths, coefficients,
-                                  table, step, table_of_edge, kink);
+  const auto forward = [&]() -> Recorded {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::edge_tensor_product", "")
+                               .typed<decltype(forward_autograd)>();
+    return {op.call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step, table_of_edge,
+                    kink),
+            {features, harmonics, radial, edge_index}};
+  };
+  return record({features, harmonics, radial}, forward,
+                [paths = paths.vec(), coefficients, table, step, table_of_edge, kink](
+                    const auto& gradients, const auto& kept, const auto& wanted) -> std::vector<Tensor> {
+                  const LastDerivative only("edge_tensor_product");
+                  static const auto op = c10::Dispatcher::singleton()
+                                             .findSchemaOrThrow("mlip::edge_tensor_product_backward", "")
+                                             .typed<decltype(backward_cpu)>();
+                  const auto [of_features, of_harmonics, of_radial] =
+                      op.call(gradients, kept[0], kept[1], kept[2], kept[3], paths, coefficients, table, step,
+                              wanted[0], table_of_edge, kink);
+                  return {wanted[0] ? of_features : Tensor(), of_harmonics, of_radial};
+                });
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------

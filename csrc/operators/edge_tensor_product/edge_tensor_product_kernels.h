@@ -35,27 +35,13 @@ struct TensorProductPath {
 };
 
 /// Values between two rows of `coefficients`: whole vectors of every instruction set, zero where padded.
-static inline std::int64_t coupling_stride(int n1, int n3) {
-  return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16;
-}
-
-/// One coefficient of a path, for the gradient of a harmonic.
-template <typename T>
-struct CouplingTerm {
-  std::int64_t coupling;  ///< of the edge: those [n1 * n3] of each path follow each other
-  T coefficient;
-};
+constexpr std::int64_t coupling_stride(int n1, int n3) { return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16; }
 
 /// Inputs of one call. Edges of a centre are `edge_order[first_edge[i] .. first_edge[i+1])`.
 template <typename T>
 struct TensorProductProblem {
   const TensorProductPath<T>* paths;
   int n_paths;
-  /// What harmonic m of an edge meets: terms[first_term[m] .. first_term[m + 1]), all coefficients that are not zero,
-  /// of a scalar path those of the diagonal.
-  const CouplingTerm<T>* terms;
-  const std::int64_t* first_term;  ///< [n_harmonics + 1]
-  std::int64_t n_couplings;        ///< of all paths
   const std::int64_t* first_edge;  ///< [n_owned + 1]
   const std::int64_t* edge_order;  ///< [n_edges], or null when edges are stored centre by centre
   const std::int64_t* neighbours;  ///< [n_edges] node index
@@ -92,25 +78,39 @@ static inline std::int64_t largest_coupling(const TensorProductProblem<T>& probl
   return largest;
 }
 
-/// Values of the largest block of features that a path reads.
+/// Values of D of a path, and of all: `contract` in edge_tensor_product_simd.cpp.
 template <typename T>
-static inline std::int64_t largest_block(const TensorProductProblem<T>& problem) {
+static inline std::int64_t contraction_size(const TensorProductPath<T>& path) {
+  return path.n1 * path.n2 * path.channels;
+}
+
+template <typename T>
+static inline std::int64_t contraction_size(const TensorProductProblem<T>& problem) {
+  std::int64_t size = 0;
+  for (int p = 0; p < problem.n_paths; ++p) size += contraction_size(problem.paths[p]);
+  return size;
+}
+
+template <typename T>
+static inline std::int64_t largest_channels(const TensorProductProblem<T>& problem) {
   std::int64_t largest = 0;
-  for (int p = 0; p < problem.n_paths; ++p) {
-    const std::int64_t size = problem.paths[p].n1 * problem.paths[p].channels;
-    if (size > largest) largest = size;
-  }
+  for (int p = 0; p < problem.n_paths; ++p)
+    if (problem.paths[p].channels > largest) largest = problem.paths[p].channels;
   return largest;
 }
+
+/// Edges of a centre that are taken together.
+constexpr int edges_of_a_block = 16;
 
 /// Values of working memory for one call of either kernel.
 template <typename T>
 static inline std::int64_t scratch_size(const TensorProductProblem<T>& problem) {
   constexpr std::int64_t widest_vector = 64 / sizeof(T);
-  // A vector of partial sums per harmonic and per coupling; a coupling; weighted features; weights of an edge from a
-  // table, their slopes and gradients.
-  return widest_vector * (problem.n_harmonics + problem.n_couplings) + largest_coupling(problem) +
-         largest_block(problem) + (problem.table ? 3 * problem.n_weights : 0);
+  const std::int64_t weights = edges_of_a_block * largest_channels(problem);
+  const std::int64_t forward = edges_of_a_block * largest_coupling(problem) + weights;
+  const std::int64_t sums = widest_vector * edges_of_a_block * (problem.n_harmonics + 1);
+  const std::int64_t backward = sums + contraction_size(problem) + 2 * weights;  // weights and their slopes
+  return forward > backward ? forward : backward;
 }
 
 /// The kernels of one instruction set for one type. Centres [begin, end) only; a caller runs disjoint ranges in

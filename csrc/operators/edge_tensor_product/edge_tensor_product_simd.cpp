@@ -1,5 +1,9 @@
 // The loops of `mlip::edge_tensor_product`, compiled once per instruction set: see simd.h for what may not be used
 // here.
+//
+// Of a centre some edges are taken together, path by path, so that what edges share stays in registers and in the first
+// cache: the sum over edges of the pass forward, the gradient of that sum in the pass back, and rows of the table,
+// which edges of similar lengths share.
 #include "operators/edge_tensor_product/edge_tensor_product_kernels.h"
 #include "operators/radial_weights.h"
 #include "operators/simd.h"
@@ -7,180 +11,215 @@
 namespace mlip {
 namespace {
 
-// ---- one path of one edge ------------------------------------------------------------------------------------
+constexpr int most = edges_of_a_block;
+
+/// Some edges of one centre, and what a path needs of each: pointers to values of its own.
+template <typename T>
+struct Edges {
+  int n;
+  int64_t index[most];
+  RowFactors<T> factors[most];  ///< with a table
+  const T* weights[most];
+  const T* slopes[most];    ///< with a table
+  const T* features[most];  ///< of the neighbour
+  const T* harmonics[most];
+  T* weight_gradients[most];   ///< without a table
+  T* feature_gradients[most];  ///< of the neighbour, where they are wanted
+
+  MLIP_INLINE Edges(const TensorProductProblem<T>& problem, int64_t position, int64_t end) {
+    n = static_cast<int>(end - position < most ? end - position : most);
+    for (int e = 0; e < n; ++e) {
+      index[e] = problem.edge_order ? problem.edge_order[position + e] : position + e;
+      if (problem.table) factors[e].set(problem, index[e]);
+    }
+  }
+};
+
+// ---- one path ------------------------------------------------------------------------------------------------
 
 /// c[m1 * n3 + m3] = Σ_m2 C[m2][m1 * n3 + m3] Y[m2]
-template <typename T>
-MLIP_INLINE void couple(const TensorProductPath<T>& path, const T* harmonics, T* coupling) {
+template <typename T, int N2>
+MLIP_INLINE void couple(const TensorProductPath<T>& path, int n2, const T* harmonics, T* coupling) {
   constexpr int L = lanes<T>;
   using V = Vector<T, L>;
-  const int64_t stride = coupling_stride(path.n1, path.n3);
-  for (int64_t k = 0; k < path.n1 * path.n3; k += L) {
+  const int64_t size = path.n1 * path.n3, stride = coupling_stride(path.n1, path.n3);
+  for (int64_t k = 0; k < size; k += L) {
     auto sum = V::load(path.coefficients + k) * harmonics[0];
-    for (int m2 = 1; m2 < path.n2; ++m2) sum += V::load(path.coefficients + m2 * stride + k) * harmonics[m2];
+    for (int m2 = 1; m2 < (N2 ? N2 : n2); ++m2) sum += V::load(path.coefficients + m2 * stride + k) * harmonics[m2];
     V::store(coupling + k, sum);
   }
 }
 
-/// dE/dY[m] = Σ_k C[m][k] dE/dc[k] over the couplings k of all paths of an edge, given as vectors whose lanes are
-/// still channels: one fold per edge.
+/// c of each edge, coupling_stride values apart. The loop over m2 is short: unrolled, it takes half of the time.
 template <typename T>
-MLIP_INLINE void uncouple(const TensorProductProblem<T>& problem, const T* coupling_sums, T* harmonic_sums,
-                          T* harmonics_gradient) {
-  constexpr int L = lanes<T>;
-  using V = Vector<T, L>;
-  for (int64_t m = 0; m < problem.n_harmonics; ++m) {
-    typename V::type sum = {};
-    for (int64_t k = problem.first_term[m]; k < problem.first_term[m + 1]; ++k)
-      sum += V::load(coupling_sums + problem.terms[k].coupling * L) * problem.terms[k].coefficient;
-    V::store(harmonic_sums + m * L, sum);
+void couple(const TensorProductPath<T>& path, const Edges<T>& edges, T* coupling) {
+  const int64_t stride = coupling_stride(path.n1, path.n3);
+  for (int e = 0; e < edges.n; ++e, coupling += stride) {
+    const T* const harmonics = edges.harmonics[e];
+    switch (path.n2) {
+      case 3:
+        couple<T, 3>(path, 3, harmonics, coupling);
+        break;
+      case 5:
+        couple<T, 5>(path, 5, harmonics, coupling);
+        break;
+      case 7:
+        couple<T, 7>(path, 7, harmonics, coupling);
+        break;
+      default:
+        couple<T, 0>(path, path.n2, harmonics, coupling);
+    }
   }
-  sum_all_lanes(harmonic_sums, problem.n_harmonics, harmonics_gradient);
 }
 
+/// out[m3] += Σ_edges w Σ_m1 c[m1][m3] x[m1]
 template <typename T, int N1, int N3>
-void forward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights, T* out) {
+void forward_path(const TensorProductPath<T>& path, const Edges<T>& edges, const T* coupling, T* out) {
   const int64_t channels = path.channels, stride = path.output_channels;
-  for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+  constexpr int64_t apart = coupling_stride(N1, N3);
+  for_channels<T, N3 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
-    const auto weight = V::load(weights + u);
-    typename V::type weighted[N1];
-    for (int m1 = 0; m1 < N1; ++m1) weighted[m1] = V::load(x + m1 * channels + u) * weight;
-    for (int m3 = 0; m3 < N3; ++m3) {
-      auto sum = V::load(out + m3 * stride + u);
-      for (int m1 = 0; m1 < N1; ++m1) sum += weighted[m1] * coupling[m1 * N3 + m3];
-      V::store(out + m3 * stride + u, sum);
+    typename V::type sums[N3];
+    for (int m3 = 0; m3 < N3; ++m3) sums[m3] = V::load(out + m3 * stride + u);
+    for (int e = 0; e < edges.n; ++e) {
+      const auto weight = V::load(edges.weights[e] + u);
+      const T* const x = edges.features[e] + u;
+      const T* const c = coupling + e * apart;
+      for (int m1 = 0; m1 < N1; ++m1) {
+        const auto weighted = V::load(x + m1 * channels) * weight;
+        for (int m3 = 0; m3 < N3; ++m3) sums[m3] += weighted * c[m1 * N3 + m3];
+      }
     }
+    for (int m3 = 0; m3 < N3; ++m3) V::store(out + m3 * stride + u, sums[m3]);
   });
 }
 
 /// c is a multiple of the unit matrix.
 template <typename T, int N>
-void forward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const T* weights, T* out) {
+void forward_scalar_path(const TensorProductPath<T>& path, const Edges<T>& edges, T* out) {
   const int64_t channels = path.channels, stride = path.output_channels;
-  for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+  for_channels<T, N <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
     using V = decltype(v);
-    const auto weight = V::load(weights + u) * factor;
-    for (int m = 0; m < N; ++m)
-      V::store(out + m * stride + u, V::load(out + m * stride + u) + weight * V::load(x + m * channels + u));
+    typename V::type sums[N];
+    for (int m = 0; m < N; ++m) sums[m] = V::load(out + m * stride + u);
+    for (int e = 0; e < edges.n; ++e) {
+      const auto weight = V::load(edges.weights[e] + u) * (path.coefficients[0] * edges.harmonics[e][0]);
+      for (int m = 0; m < N; ++m) sums[m] += weight * V::load(edges.features[e] + m * channels + u);
+    }
+    for (int m = 0; m < N; ++m) V::store(out + m * stride + u, sums[m]);
   });
 }
 
-/// Σ_u a[m1][u] g[m3][u] for `tile` columns m3: one vector of partial sums each, at sums[m1 * N3 + m3].
-template <typename T, int N1, int N3, int tile>
-MLIP_INLINE void outer_products(int64_t channels, const T* a, const T* g, int64_t stride, int m3, T* sums) {
+/// D[m1][m2] = Σ_m3 C[m1, m2, m3] g[m3], g = dE/dout: what the pass back of a centre's edges shares.
+template <typename T>
+void contract(const TensorProductPath<T>& path, const T* g, T* contracted) {
+  const int64_t channels = path.channels, stride = coupling_stride(path.n1, path.n3);
+  for (int m1 = 0; m1 < path.n1; ++m1)
+    for (int m2 = 0; m2 < path.n2; ++m2, contracted += channels) {
+      const T* const c = path.coefficients + m2 * stride + m1 * path.n3;
+      for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+        using V = decltype(v);
+        typename V::type sum = {};
+        for (int m3 = 0; m3 < path.n3; ++m3)
+          if (c[m3] != 0) sum += V::load(g + m3 * path.output_channels + u) * c[m3];  // most are zero
+        V::store(contracted + u, sum);
+      });
+    }
+}
+
+/// With b[m1] = Σ_m2 D[m1][m2] Y[m2], of each edge: dE/dw = Σ_m1 x[m1] b[m1], dE/dx[m1] += w b[m1],
+/// dE/dY[m2] += Σ_u w Σ_m1 x[m1] D[m1][m2] and dE/dr += Σ_u dE/dw dw/dr. Lanes of both sums are added up later.
+template <typename T, int N1, int N2>
+void backward_path(const TensorProductPath<T>& path, const Edges<T>& edges, const T* contracted, T* harmonic_sums,
+                   int64_t n_harmonics, T* radial_sums) {
   constexpr int L = lanes<T>;
-  using V = Vector<T, L>;
-  typename V::type partial[tile][N1] = {};
-  for_channels<T, false>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
-    using W = decltype(v);
-    typename W::type gradient[tile];
-    for (int t = 0; t < tile; ++t) gradient[t] = W::load(g + (m3 + t) * stride + u);
-    for (int m1 = 0; m1 < N1; ++m1) {
-      const auto value = W::load(a + m1 * channels + u);
-      for (int t = 0; t < tile; ++t) W::add_to(partial[t][m1], value * gradient[t]);
+  using Lanes = Vector<T, L>;
+  const int64_t channels = path.channels;
+  for (int e = 0; e < edges.n; ++e) {
+    T* const sums = harmonic_sums + (e * n_harmonics + path.harmonics) * L;
+    typename Lanes::type of_harmonics[N2], of_distance = Lanes::load(radial_sums + e * L);
+    T harmonics[N2];
+    for (int m2 = 0; m2 < N2; ++m2) {
+      of_harmonics[m2] = Lanes::load(sums + m2 * L);
+      harmonics[m2] = edges.harmonics[e][m2];
     }
-  });
-  for (int t = 0; t < tile; ++t)
-    for (int m1 = 0; m1 < N1; ++m1) V::store(sums + (m1 * N3 + m3 + t) * L, partial[t][m1]);
-}
-
-/// Per path: g = dE/dout; dE/dw to `weight_gradients`; gx += dE/dx (when wanted); dE/dc to `coupling_sums`, whose lanes
-/// are summed later.
-template <typename T, int N1, int N3>
-void backward_path(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights,
-                   T* weight_gradients, const T* g, T* gx, T* coupling_sums, T* weighted) {
-  const int64_t channels = path.channels, stride = path.output_channels;
-  // back[m1] = Σ_m3 c[m1][m3] g[m3];  dE/dw = Σ_m1 x[m1] back[m1];  dE/dx[m1] = w back[m1]
-  for_channels<T, N1 <= 5>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
-    using V = decltype(v);
-    typename V::type back[N1];
-    {
-      const auto gradient = V::load(g + u);
-      for (int m1 = 0; m1 < N1; ++m1) back[m1] = gradient * coupling[m1 * N3];
-    }
-    for (int m3 = 1; m3 < N3; ++m3) {
-      const auto gradient = V::load(g + m3 * stride + u);
-      for (int m1 = 0; m1 < N1; ++m1) back[m1] += gradient * coupling[m1 * N3 + m3];
-    }
-    auto weight_gradient = V::load(x + u) * back[0];
-    for (int m1 = 1; m1 < N1; ++m1) weight_gradient += V::load(x + m1 * channels + u) * back[m1];
-    V::store(weight_gradients + u, weight_gradient);
-    const auto weight = V::load(weights + u);
-    for (int m1 = 0; m1 < N1; ++m1) V::store(weighted + m1 * channels + u, V::load(x + m1 * channels + u) * weight);
-    if (gx)
-      for (int m1 = 0; m1 < N1; ++m1)
-        V::store(gx + m1 * channels + u, V::load(gx + m1 * channels + u) + weight * back[m1]);
-  });
-  // dE/dc[m1][m3] = Σ_u w x[m1] g[m3], in tiles of columns whose partial sums stay in registers
-  constexpr int registers = MLIP_VECTOR_BYTES == 64 ? 28 : 12;
-  constexpr int tile = N3 < registers / (N1 + 1) ? N3 : registers / (N1 + 1);
-  int m3 = 0;
-  for (; m3 + tile <= N3; m3 += tile) outer_products<T, N1, N3, tile>(channels, weighted, g, stride, m3, coupling_sums);
-  if constexpr (N3 % tile != 0) outer_products<T, N1, N3, N3 % tile>(channels, weighted, g, stride, m3, coupling_sums);
-}
-
-/// c is a multiple of the unit matrix, and its one factor has one gradient.
-template <typename T, int N>
-void backward_scalar_path(const TensorProductPath<T>& path, T factor, const T* x, const T* weights, T* weight_gradients,
-                          const T* g, T* gx, T* coupling_sums) {
-  constexpr int L = lanes<T>;
-  const int64_t channels = path.channels, stride = path.output_channels;
-  typename Vector<T, L>::type factor_sums = {};
-  for_channels<T, true>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
-    using V = decltype(v);
-    auto product = V::load(x + u) * V::load(g + u);
-    for (int m = 1; m < N; ++m) product += V::load(x + m * channels + u) * V::load(g + m * stride + u);
-    V::store(weight_gradients + u, product * factor);
-    const auto weight = V::load(weights + u);
-    V::add_to(factor_sums, product * weight);
-    if (gx)
-      for (int m = 0; m < N; ++m)
-        V::store(gx + m * channels + u, V::load(gx + m * channels + u) + weight * factor * V::load(g + m * stride + u));
-  });
-  // Every value of the diagonal is the factor: the first stands for all.
-  for (int m = 0; m < N; ++m)
-    Vector<T, L>::store(coupling_sums + m * (N + 1) * L, m == 0 ? factor_sums : typename Vector<T, L>::type{});
+    const T *const weights = edges.weights[e], *const slopes = edges.slopes[e], *const x = edges.features[e];
+    T *const weight_gradients = edges.weight_gradients[e], *const gx = edges.feature_gradients[e];
+    for_channels<T, false>(channels, [&](int64_t u, auto v) MLIP_INLINE_LAMBDA {
+      using V = decltype(v);
+      const auto weight = V::load(weights + u);
+      typename V::type weight_gradient = {};
+      for (int m1 = 0; m1 < N1; ++m1) {
+        const auto value = V::load(x + m1 * channels + u), weighted = value * weight;
+        const T* const d = contracted + m1 * N2 * channels + u;
+        auto back = V::load(d) * harmonics[0];
+        V::add_to(of_harmonics[0], weighted * V::load(d));
+        for (int m2 = 1; m2 < N2; ++m2) {
+          const auto of_component = V::load(d + m2 * channels);
+          back += of_component * harmonics[m2];
+          V::add_to(of_harmonics[m2], weighted * of_component);
+        }
+        weight_gradient += value * back;
+        if (gx) V::store(gx + m1 * channels + u, V::load(gx + m1 * channels + u) + weight * back);
+      }
+      if (slopes)
+        V::add_to(of_distance, weight_gradient * V::load(slopes + u));
+      else
+        V::store(weight_gradients + u, weight_gradient);
+    });
+    for (int m2 = 0; m2 < N2; ++m2) Lanes::store(sums + m2 * L, of_harmonics[m2]);
+    Lanes::store(radial_sums + e * L, of_distance);
+  }
 }
 
 /// Paths with a component count beyond those compiled (l > 3): the same sums with loop bounds known at run time.
 template <typename T>
-void forward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights, T* out) {
-  for (int64_t u = 0; u < path.channels; ++u)
-    for (int m1 = 0; m1 < path.n1; ++m1)
-      for (int m3 = 0; m3 < path.n3; ++m3)
-        out[m3 * path.output_channels + u] += weights[u] * x[m1 * path.channels + u] * coupling[m1 * path.n3 + m3];
+void forward_any(const TensorProductPath<T>& path, const Edges<T>& edges, const T* coupling, T* out) {
+  const int64_t apart = coupling_stride(path.n1, path.n3);
+  for (int e = 0; e < edges.n; ++e)
+    for (int64_t u = 0; u < path.channels; ++u)
+      for (int m1 = 0; m1 < path.n1; ++m1) {
+        const T weighted = edges.weights[e][u] * edges.features[e][m1 * path.channels + u];
+        for (int m3 = 0; m3 < path.n3; ++m3)
+          out[m3 * path.output_channels + u] += weighted * coupling[e * apart + m1 * path.n3 + m3];
+      }
 }
 
 template <typename T>
-void backward_any(const TensorProductPath<T>& path, const T* coupling, const T* x, const T* weights,
-                  T* weight_gradients, const T* g, T* gx, T* coupling_sums) {
+void backward_any(const TensorProductPath<T>& path, const Edges<T>& edges, const T* contracted, T* harmonic_sums,
+                  int64_t n_harmonics, T* radial_sums) {
   constexpr int L = lanes<T>;
-  for (int64_t k = 0; k < path.n1 * path.n3 * L; ++k) coupling_sums[k] = 0;
-  for (int64_t u = 0; u < path.channels; ++u) {
-    T weight_gradient = 0;
-    for (int m1 = 0; m1 < path.n1; ++m1)
-      for (int m3 = 0; m3 < path.n3; ++m3)
-        weight_gradient += coupling[m1 * path.n3 + m3] * x[m1 * path.channels + u] * g[m3 * path.output_channels + u];
-    weight_gradients[u] = weight_gradient;
-    for (int m1 = 0; m1 < path.n1; ++m1)
-      for (int m3 = 0; m3 < path.n3; ++m3) {
-        const T weighted = weights[u] * g[m3 * path.output_channels + u];
-        coupling_sums[(m1 * path.n3 + m3) * L] += weighted * x[m1 * path.channels + u];
-        if (gx) gx[m1 * path.channels + u] += weighted * coupling[m1 * path.n3 + m3];
+  for (int e = 0; e < edges.n; ++e)
+    for (int64_t u = 0; u < path.channels; ++u) {
+      const T weight = edges.weights[e][u];
+      T weight_gradient = 0;
+      for (int m1 = 0; m1 < path.n1; ++m1) {
+        const T value = edges.features[e][m1 * path.channels + u];
+        T back = 0;
+        for (int m2 = 0; m2 < path.n2; ++m2) {
+          const T d = contracted[(m1 * path.n2 + m2) * path.channels + u];
+          back += d * edges.harmonics[e][m2];
+          harmonic_sums[(e * n_harmonics + path.harmonics + m2) * L] += weight * value * d;
+        }
+        weight_gradient += value * back;
+        if (edges.feature_gradients[e]) edges.feature_gradients[e][m1 * path.channels + u] += weight * back;
       }
-  }
+      if (edges.slopes[e])
+        radial_sums[e * L] += weight_gradient * edges.slopes[e][u];
+      else
+        edges.weight_gradients[e][u] = weight_gradient;
+    }
 }
 
-/// Calls body(constant N1, constant N3) for the compiled component counts, or `otherwise`.
+/// Calls body(constant N1, constant N) for the compiled component counts, or `otherwise`.
 template <int N>
 struct Constant {
   static constexpr int value = N;
 };
 template <typename Body, typename Otherwise>
-MLIP_INLINE void with_components(int n1, int n3, Body&& body, Otherwise&& otherwise) {
+MLIP_INLINE void with_components(int n1, int n, Body&& body, Otherwise&& otherwise) {
   auto second = [&](auto first) MLIP_INLINE_LAMBDA {
-    switch (n3) {
+    switch (n) {
       case 1:
         return body(first, Constant<1>{});
       case 3:
@@ -210,40 +249,40 @@ MLIP_INLINE void with_components(int n1, int n3, Body&& body, Otherwise&& otherw
 // ---- all edges of a range of centres -------------------------------------------------------------------------
 
 template <typename T>
-MLIP_INLINE int64_t edge_at(const TensorProductProblem<T>& problem, int64_t position) {
-  return problem.edge_order ? problem.edge_order[position] : position;
-}
-
-template <typename T>
 void forward(const TensorProductProblem<T>& problem, T* const* outputs, int64_t begin, int64_t end, T* scratch) {
   T* const coupling = scratch;
-  T* const weights_of_table = coupling + largest_coupling(problem);
+  T* const weights = coupling + most * largest_coupling(problem);
   for (int64_t i = begin; i < end; ++i) {
     for (int k = 0; k < problem.n_outputs; ++k) {
       T* row = outputs[k] + i * problem.output_sizes[k];
       for (int64_t u = 0; u < problem.output_sizes[k]; ++u) row[u] = 0;
     }
-    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
-      const int64_t edge = edge_at(problem, position);
-      const T* row = problem.features + problem.neighbours[edge] * problem.n_features;
-      const T* harmonics = problem.harmonics + edge * problem.n_harmonics;
-      if (problem.table) radial_weights(problem, edge, weights_of_table);
-      const T* weights_of_edge = problem.table ? weights_of_table : problem.radial + edge * problem.n_weights;
+    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; position += most) {
+      Edges<T> edges(problem, position, problem.first_edge[i + 1]);
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
-        const T* x = row + path.features;
-        const T* weights = weights_of_edge + path.weights;
-        T* out = outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
-        couple(path, harmonics + path.harmonics, coupling);
+        for (int e = 0; e < edges.n; ++e) {
+          const int64_t edge = edges.index[e];
+          T* const of_table = weights + e * path.channels;
+          if (problem.table)
+            radial_weights(edges.factors[e], problem.table + path.weights, problem.n_weights, path.channels, of_table);
+          edges.weights[e] = problem.table ? of_table : problem.radial + edge * problem.n_weights + path.weights;
+          edges.features[e] = problem.features + problem.neighbours[edge] * problem.n_features + path.features;
+          edges.harmonics[e] = problem.harmonics + edge * problem.n_harmonics + path.harmonics;
+        }
+        T* const out = outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
         with_components(
             path.n1, path.n3,
             [&](auto n1, auto n3) {
-              if constexpr (n1.value == n3.value) {
-                if (path.is_scalar) return forward_scalar_path<T, n1.value>(path, coupling[0], x, weights, out);
-              }
-              forward_path<T, n1.value, n3.value>(path, coupling, x, weights, out);
+              if constexpr (n1.value == n3.value)
+                if (path.is_scalar) return forward_scalar_path<T, n1.value>(path, edges, out);
+              couple(path, edges, coupling);
+              forward_path<T, n1.value, n3.value>(path, edges, coupling, out);
             },
-            [&] { forward_any(path, coupling, x, weights, out); });
+            [&] {
+              couple(path, edges, coupling);
+              forward_any(path, edges, coupling, out);
+            });
       }
     }
   }
@@ -255,48 +294,53 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
   constexpr int L = lanes<T>;
   const int64_t n_harmonics = problem.n_harmonics;
   T* const harmonic_sums = scratch;
-  T* const coupling_sums = harmonic_sums + L * n_harmonics;
-  T* const coupling = coupling_sums + L * problem.n_couplings;
-  T* const weighted = coupling + largest_coupling(problem);
-  // With a table, of an edge:
-  T* const weights_of_table = weighted + largest_block(problem);
-  T* const slopes = weights_of_table + problem.n_weights;
-  T* const gradients_of_table = slopes + problem.n_weights;
-  if (problem.table)
-    for (int64_t k = 0; k < problem.n_weights; ++k) gradients_of_table[k] = 0;  // of weights that no path has, too
+  T* const radial_sums = harmonic_sums + L * most * n_harmonics;
+  T* const contracted = radial_sums + L * most;
+  T* const weights = contracted + contraction_size(problem);
+  T* const slopes = weights + most * largest_channels(problem);
   for (int64_t i = begin; i < end; ++i) {
-    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; ++position) {
-      const int64_t edge = edge_at(problem, position);
-      const int64_t neighbour = problem.neighbours[edge];
-      const T* row = problem.features + neighbour * problem.n_features;
-      const T* harmonics = problem.harmonics + edge * n_harmonics;
-      T* row_gradient = gradients.features ? gradients.features + neighbour * problem.n_features : nullptr;
-      if (problem.table) radial_weights(problem, edge, weights_of_table, slopes);
-      const T* weights_of_edge = problem.table ? weights_of_table : problem.radial + edge * problem.n_weights;
-      T* gradients_of_edge = problem.table ? gradients_of_table : gradients.radial + edge * problem.n_weights;
-      T* sums = coupling_sums;
+    T* d = contracted;
+    for (int p = 0; p < problem.n_paths; ++p) {
+      const TensorProductPath<T>& path = problem.paths[p];
+      contract(path, gradients.outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset, d);
+      d += contraction_size(path);
+    }
+    for (int64_t position = problem.first_edge[i]; position < problem.first_edge[i + 1]; position += most) {
+      Edges<T> edges(problem, position, problem.first_edge[i + 1]);
+      d = contracted;
+      for (int64_t k = 0; k < L * edges.n * n_harmonics; ++k) harmonic_sums[k] = 0;
+      for (int64_t k = 0; k < L * edges.n; ++k) radial_sums[k] = 0;
       for (int p = 0; p < problem.n_paths; ++p) {
         const TensorProductPath<T>& path = problem.paths[p];
-        const T* x = row + path.features;
-        const T* weights = weights_of_edge + path.weights;
-        T* weight_gradients = gradients_of_edge + path.weights;
-        const T* g = gradients.outputs[path.output] + i * problem.output_sizes[path.output] + path.output_offset;
-        T* gx = row_gradient ? row_gradient + path.features : nullptr;
-        couple(path, harmonics + path.harmonics, coupling);
+        for (int e = 0; e < edges.n; ++e) {
+          const int64_t edge = edges.index[e], neighbour = problem.neighbours[edge];
+          const int64_t of_edge = edge * problem.n_weights + path.weights;
+          T* const of_table = weights + e * path.channels;
+          T* const slopes_of_table = slopes + e * path.channels;
+          if (problem.table)
+            radial_weights(problem.layout.is_spline, edges.factors[e], problem.table + path.weights, problem.n_weights,
+                           path.channels, of_table, slopes_of_table);
+          edges.weights[e] = problem.table ? of_table : problem.radial + of_edge;
+          edges.slopes[e] = problem.table ? slopes_of_table : nullptr;
+          edges.weight_gradients[e] = problem.table ? nullptr : gradients.radial + of_edge;
+          edges.features[e] = problem.features + neighbour * problem.n_features + path.features;
+          edges.feature_gradients[e] =
+              gradients.features ? gradients.features + neighbour * problem.n_features + path.features : nullptr;
+          edges.harmonics[e] = problem.harmonics + edge * n_harmonics + path.harmonics;
+        }
         with_components(
-            path.n1, path.n3,
-            [&](auto n1, auto n3) {
-              if constexpr (n1.value == n3.value)
-                if (path.is_scalar)
-                  return backward_scalar_path<T, n1.value>(path, coupling[0], x, weights, weight_gradients, g, gx,
-                                                           sums);
-              backward_path<T, n1.value, n3.value>(path, coupling, x, weights, weight_gradients, g, gx, sums, weighted);
+            path.n1, path.n2,
+            [&](auto n1, auto n2) {
+              backward_path<T, n1.value, n2.value>(path, edges, d, harmonic_sums, n_harmonics, radial_sums);
             },
-            [&] { backward_any(path, coupling, x, weights, weight_gradients, g, gx, sums); });
-        sums += L * path.n1 * path.n3;
+            [&] { backward_any(path, edges, d, harmonic_sums, n_harmonics, radial_sums); });
+        d += contraction_size(path);
       }
-      if (problem.table) gradients.radial[edge] = dot<T>(slopes, gradients_of_table, problem.n_weights);
-      uncouple(problem, coupling_sums, harmonic_sums, gradients.harmonics + edge * n_harmonics);
+      for (int e = 0; e < edges.n; ++e) {
+        const int64_t edge = edges.index[e];
+        sum_all_lanes(harmonic_sums + L * e * n_harmonics, n_harmonics, gradients.harmonics + edge * n_harmonics);
+        if (problem.table) gradients.radial[edge] = sum_of_lanes<T>(Vector<T, L>::load(radial_sums + L * e));
+      }
     }
   }
 }

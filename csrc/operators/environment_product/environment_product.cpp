@@ -31,6 +31,7 @@
 #include <tuple>
 #include <vector>
 
+#include "operators/aligned_memory.h"
 #include "operators/autograd.h"
 #include "operators/edges_by_centre.h"
 #include "operators/environment_product/environment_product_kernels.h"
@@ -199,7 +200,7 @@ struct CpuCall {
   void for_centres(Body&& body) const {
     const std::vector<std::int64_t> bounds = edges.chunks();
     at::parallel_for(0, static_cast<std::int64_t>(bounds.size()) - 1, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<T> scratch(scratch_size(problem));
+      const AlignedMemory<T> scratch(scratch_size(problem));
       body(bounds[begin], bounds[end], scratch.data());
     });
   }
@@ -262,60 +263,31 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& product_gradient, 
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& features, const Tensor& weights, const Tensor& harmonics,
                                             const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef terms,
                                             const Tensor& coefficients, at::IntArrayRef feature_blocks,
-                                            at::IntArrayRef weight_blocks);
-
-class EnvironmentProduct : public torch::autograd::Function<EnvironmentProduct> {
-  struct Constants {
-    std::vector<std::int64_t> terms, feature_blocks, weight_blocks;
-  };
-
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& features,
-                                                const Tensor& weights, const Tensor& harmonics,
-                                                const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef terms,
-                                                const Tensor& coefficients, at::IntArrayRef feature_blocks,
-                                                at::IntArrayRef weight_blocks) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::environment_product", "")
-                               .typed<decltype(forward_autograd)>();
-    context->save_for_backward({features, weights, harmonics, edge_index, coefficients});
-    keep_constants<Constants>(*context, {terms.vec(), feature_blocks.vec(), weight_blocks.vec()});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [product, scalars] = op.call(features, weights, harmonics, edge_index, std::move(n_owned), terms,
-                                            coefficients, feature_blocks, weight_blocks);
-    return {product, scalars};
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("environment_product");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::environment_product_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [terms, feature_blocks, weight_blocks] = kept_constants<Constants>(*context);
-    const auto [features, weights, harmonics] = op.call(gradients[0], gradients[1], saved[0], saved[1], saved[2],
-                                                        saved[3], terms, saved[4], feature_blocks, weight_blocks);
-    torch::autograd::variable_list results(n_arguments);
-    results[0] = features;
-    results[1] = weights;
-    results[2] = harmonics;
-    return results;
-  }
-
- private:
-  static constexpr std::size_t n_arguments = 9;
-};
-
-std::tuple<Tensor, Tensor> forward_autograd(const Tensor& features, const Tensor& weights, const Tensor& harmonics,
-                                            const Tensor& edge_index, c10::SymInt n_owned, at::IntArrayRef terms,
-                                            const Tensor& coefficients, at::IntArrayRef feature_blocks,
                                             at::IntArrayRef weight_blocks) {
   if (!features.is_cpu())
     return reference(features, weights, harmonics, edge_index, std::move(n_owned), terms, coefficients, feature_blocks,
                      weight_blocks);
-  const auto outputs = EnvironmentProduct::apply(features, weights, harmonics, edge_index, std::move(n_owned), terms,
-                                                 coefficients, feature_blocks, weight_blocks);
+  const auto forward = [&]() -> Recorded {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::environment_product", "")
+                               .typed<decltype(forward_autograd)>();
+    const auto [product, scalars] =
+        op.call(features, weights, harmonics, edge_index, n_owned, terms, coefficients, feature_blocks, weight_blocks);
+    return {{product, scalars}, {features, weights, harmonics, edge_index, coefficients}};
+  };
+  const auto outputs =
+      record({features, weights, harmonics}, forward,
+             [terms = terms.vec(), feature_blocks = feature_blocks.vec(), weight_blocks = weight_blocks.vec()](
+                 const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+               const LastDerivative only("environment_product");
+               static const auto op = c10::Dispatcher::singleton()
+                                          .findSchemaOrThrow("mlip::environment_product_backward", "")
+                                          .typed<decltype(backward_cpu)>();
+               const auto [of_features, of_weights, of_harmonics] =
+                   op.call(gradients[0], gradients[1], kept[0], kept[1], kept[2], kept[3], terms, kept[4],
+                           feature_blocks, weight_blocks);
+               return {of_features, of_weights, of_harmonics};
+             });
   return {outputs[0], outputs[1]};
 }
 

@@ -305,54 +305,34 @@ std::vector<Tensor> backward(at::TensorList gradients, at::IntArrayRef wanted, a
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-class EquivariantLinear : public torch::autograd::Function<EquivariantLinear> {
-  struct Constants {
-    std::vector<std::int64_t> input_sizes, blocks, products;
-    bool as_rows;
-  };
-
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs,
-                                                const Tensor& types, const Tensor& matrices,
-                                                const Tensor& element_matrices, const Tensor& bias,
-                                                at::IntArrayRef blocks, at::IntArrayRef products, bool as_rows) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(mlip::forward)>();
-    std::vector<std::int64_t> sizes;
-    for (const Tensor& input : inputs)  // sizes() would make the number of atoms a constant of a trace
-      for (const std::int64_t dimension : {1, 2}) sizes.push_back(fixed_size(input, dimension));
-    context->save_for_backward({types, matrices, element_matrices});
-    keep_constants<Constants>(*context, {std::move(sizes), blocks.vec(), products.vec(), as_rows});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("equivariant_linear");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::equivariant_linear_backward", "")
-                               .typed<decltype(mlip::backward)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [sizes, blocks, products, as_rows] = kept_constants<Constants>(*context);
-    const std::size_t n_inputs = sizes.size() / 2;
-    std::vector<std::int64_t> wanted;
-    for (std::size_t k = 0; k < n_inputs; ++k)
-      if (context->needs_input_grad(k)) wanted.push_back(static_cast<std::int64_t>(k));
-    const auto found = op.call(gradients, wanted, sizes, saved[0], saved[1], saved[2], blocks, products, as_rows);
-    torch::autograd::variable_list results(n_inputs + n_other_arguments);
-    for (std::size_t k = 0; k < wanted.size(); ++k) results[wanted[k]] = found[k];
-    return results;
-  }
-
- private:
-  static constexpr std::size_t n_other_arguments = 7;
-};
-
 std::vector<Tensor> forward_autograd(at::TensorList inputs, const Tensor& types, const Tensor& matrices,
                                      const Tensor& element_matrices, const Tensor& bias, at::IntArrayRef blocks,
                                      at::IntArrayRef products, bool as_rows) {
-  return EquivariantLinear::apply(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows);
+  std::vector<std::int64_t> sizes;
+  for (const Tensor& input : inputs)  // sizes() would make the number of atoms a constant of a trace
+    for (const std::int64_t dimension : {1, 2}) sizes.push_back(fixed_size(input, dimension));
+  const auto forward = [&]() -> Recorded {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::equivariant_linear", "").typed<decltype(mlip::forward)>();
+    return {op.call(inputs, types, matrices, element_matrices, bias, blocks, products, as_rows),
+            {types, matrices, element_matrices}};
+  };
+  return record(inputs, forward,
+                [sizes = std::move(sizes), blocks = blocks.vec(), products = products.vec(), as_rows](
+                    const auto& gradients, const auto& kept, const auto& wanted) -> std::vector<Tensor> {
+                  const LastDerivative only("equivariant_linear");
+                  static const auto op = c10::Dispatcher::singleton()
+                                             .findSchemaOrThrow("mlip::equivariant_linear_backward", "")
+                                             .typed<decltype(mlip::backward)>();
+                  std::vector<std::int64_t> places;
+                  for (std::size_t k = 0; k < wanted.size(); ++k)
+                    if (wanted[k]) places.push_back(static_cast<std::int64_t>(k));
+                  const auto found =
+                      op.call(gradients, places, sizes, kept[0], kept[1], kept[2], blocks, products, as_rows);
+                  std::vector<Tensor> results(wanted.size());
+                  for (std::size_t k = 0; k < places.size(); ++k) results[places[k]] = found[k];
+                  return results;
+                });
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------

@@ -259,43 +259,23 @@ const auto& forward_operator() {
   return op;
 }
 
-class FeedForward : public torch::autograd::Function<FeedForward> {
- public:
-  struct Constants {
-    std::vector<Tensor> weights;
-    std::string norm;
-    double epsilon;
-    std::string activation;
-    bool add;
-  };
-
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& rows, const Constants& constants) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto& [weights, norm, epsilon, activation, add] = constants;
-    const auto [result, kept] = forward_operator().call(rows, weights, norm, epsilon, activation, add, true);
-    context->save_for_backward({kept, rows});
-    keep_constants<Constants>(*context, constants);
-    return result;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("feed_forward");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::feed_forward_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [weights, norm, epsilon, activation, add] = kept_constants<Constants>(*context);
-    return {op.call(gradients[0], saved[0], saved[1], weights, norm, epsilon, activation, add), Tensor()};
-  }
-};
-
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& rows, at::TensorList weights, c10::string_view norm,
                                             double epsilon, c10::string_view activation, bool add, bool keep) {
   if (!rows.is_cpu()) return reference_and_nothing(rows, weights, norm, epsilon, activation, add, keep);
-  if (c10::GradMode::is_enabled() && rows.requires_grad())
-    return {FeedForward::apply(
-                rows, FeedForward::Constants{weights.vec(), std::string(norm), epsilon, std::string(activation), add}),
+  const auto forward = [&]() -> Recorded {
+    const auto [result, kept] = forward_operator().call(rows, weights, norm, epsilon, activation, add, true);
+    return {{result}, {kept, rows}};
+  };
+  if (needs_gradient({rows}))
+    return {record({rows}, forward,
+                   [weights = weights.vec(), norm = std::string(norm), epsilon, activation = std::string(activation),
+                    add](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+                     const LastDerivative only("feed_forward");
+                     static const auto op = c10::Dispatcher::singleton()
+                                                .findSchemaOrThrow("mlip::feed_forward_backward", "")
+                                                .typed<decltype(backward_cpu)>();
+                     return {op.call(gradients[0], kept[0], kept[1], weights, norm, epsilon, activation, add)};
+                   })[0],
             at::empty({0}, rows.options())};
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return forward_operator().call(rows, weights, norm, epsilon, activation, add, keep);

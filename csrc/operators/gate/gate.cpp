@@ -158,39 +158,21 @@ std::vector<Tensor> backward_cpu(at::TensorList gradients, at::TensorList inputs
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-class Gate : public torch::autograd::Function<Gate> {
-  struct Constants {
-    std::vector<std::int64_t> pieces;
-    std::vector<double> factors;
-  };
-
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList inputs,
-                                                at::IntArrayRef pieces, at::ArrayRef<double> factors) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate", "").typed<decltype(forward_cpu)>();
-    context->save_for_backward(inputs.vec());
-    keep_constants<Constants>(*context, {pieces.vec(), factors.vec()});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(inputs, pieces, factors);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("gate");
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate_backward", "").typed<decltype(backward_cpu)>();
-    const auto inputs = context->get_saved_variables();
-    const auto& [pieces, factors] = kept_constants<Constants>(*context);
-    auto results = op.call(gradients, inputs, pieces, factors);
-    results.resize(inputs.size() + 2);  // pieces and factors have no gradient
-    return results;
-  }
-};
-
 std::vector<Tensor> forward_autograd(at::TensorList inputs, at::IntArrayRef pieces, at::ArrayRef<double> factors) {
   if (inputs.empty() || !has_own_kernels(inputs[0].device())) return reference(inputs, pieces, factors);
-  return Gate::apply(inputs, pieces, factors);
+  const auto forward = [&]() -> Recorded {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate", "").typed<decltype(forward_cpu)>();
+    return {op.call(inputs, pieces, factors), inputs.vec()};
+  };
+  return record(
+      inputs, forward,
+      [pieces = pieces.vec(), factors = factors.vec()](const auto& gradients, const auto& kept, const auto&) {
+        const LastDerivative only("gate");
+        static const auto op =
+            c10::Dispatcher::singleton().findSchemaOrThrow("mlip::gate_backward", "").typed<decltype(backward_cpu)>();
+        return op.call(gradients, kept, pieces, factors);
+      });
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------

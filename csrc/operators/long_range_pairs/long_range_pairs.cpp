@@ -200,43 +200,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
 // The count is a SymInt, as in ghost_gather.cpp.
 Tensor forward_autograd(const Tensor& charges, const Tensor& polarizabilities, const Tensor& c6,
                         const Tensor& distances, const Tensor& edge_index, c10::SymInt n_owned,
-                        at::ArrayRef<double> constants);
-
-class LongRangePairs : public torch::autograd::Function<LongRangePairs> {
-  using Constants = std::vector<double>;
-
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& charges,
-                        const Tensor& polarizabilities, const Tensor& c6, const Tensor& distances,
-                        const Tensor& edge_index, c10::SymInt n_owned, at::ArrayRef<double> constants) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::long_range_pairs", "")
-                               .typed<decltype(forward_autograd)>();
-    context->save_for_backward({charges, polarizabilities, c6, distances, edge_index});
-    keep_constants<Constants>(*context, constants.vec());
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(charges, polarizabilities, c6, distances, edge_index, std::move(n_owned), constants);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("long_range_pairs");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::long_range_pairs_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto x = context->get_saved_variables();
-    const auto [charges, polarizabilities, c6, distances] =
-        op.call(gradients[0], x[0], x[1], x[2], x[3], x[4], kept_constants<Constants>(*context));
-    return {charges, polarizabilities, c6, distances, Tensor(), Tensor(), Tensor()};
-  }
-};
-
-Tensor forward_autograd(const Tensor& charges, const Tensor& polarizabilities, const Tensor& c6,
-                        const Tensor& distances, const Tensor& edge_index, c10::SymInt n_owned,
                         at::ArrayRef<double> constants) {
   if (!charges.is_cpu())
     return reference(charges, polarizabilities, c6, distances, edge_index, std::move(n_owned), constants);
-  return LongRangePairs::apply(charges, polarizabilities, c6, distances, edge_index, std::move(n_owned), constants);
+  const auto forward = [&]() -> Recorded {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::long_range_pairs", "")
+                               .typed<decltype(forward_autograd)>();
+    return {{op.call(charges, polarizabilities, c6, distances, edge_index, n_owned, constants)},
+            {charges, polarizabilities, c6, distances, edge_index}};
+  };
+  return record(
+      {charges, polarizabilities, c6, distances}, forward,
+      [constants = constants.vec()](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+        const LastDerivative only("long_range_pairs");
+        static const auto op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("mlip::long_range_pairs_backward", "")
+                                   .typed<decltype(backward_cpu)>();
+        const auto [of_charges, of_polarizabilities, of_c6, of_distances] =
+            op.call(gradients[0], kept[0], kept[1], kept[2], kept[3], kept[4], constants);
+        return {of_charges, of_polarizabilities, of_c6, of_distances};
+      })[0];
 }
 
 }  // namespace

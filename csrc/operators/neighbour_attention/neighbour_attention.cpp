@@ -370,73 +370,6 @@ SevenTensors backward_cpu(const Tensor& messages_gradient, const Tensor& vector_
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-class NeighbourAttention : public torch::autograd::Function<NeighbourAttention> {
-  struct Constants {
-    std::int64_t n_heads;
-    std::vector<std::int64_t> degrees;
-    Tensor table;
-    double step;
-    Tensor factors;
-    std::vector<Tensor> perceptron;
-    std::int64_t kink;
-  };
-
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Tensor& queries,
-                                                const Tensor& keys, const Tensor& values, const Tensor& vectors,
-                                                const Tensor& radial, const Tensor& cutoffs, const Tensor& harmonics,
-                                                const Tensor& edge_index, const Constants& constants) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::neighbour_attention", "").typed<decltype(forward_cpu)>();
-    context->save_for_backward({queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index});
-    keep_constants<Constants>(*context, constants);
-    const auto& [n_heads, degrees, table, step, factors, perceptron, kink] = constants;
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [messages, vector_messages] =
-        op.call(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees, table, step,
-                factors, perceptron, kink);
-    return {messages, vector_messages};
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("neighbour_attention");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::neighbour_attention_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto x = context->get_saved_variables();
-    const auto& [n_heads, degrees, table, step, factors, perceptron, kink] = kept_constants<Constants>(*context);
-    const bool nodes_wanted =
-        context->needs_input_grad(0) || context->needs_input_grad(1) || context->needs_input_grad(2);
-    const auto found = op.call(gradients[0], gradients[1], x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], n_heads,
-                               degrees, table, step, factors, perceptron, kink, nodes_wanted);
-    torch::autograd::variable_list results(n_arguments);
-    if (nodes_wanted) {
-      results[0] = std::get<0>(found);
-      results[1] = std::get<1>(found);
-      results[2] = std::get<2>(found);
-    }
-    results[3] = std::get<3>(found);
-    results[4] = std::get<4>(found);
-    results[5] = std::get<5>(found);
-    results[6] = std::get<6>(found);
-    return results;
-  }
-
-  static std::tuple<Tensor, Tensor> call(const Tensor& queries, const Tensor& keys, const Tensor& values,
-                                         const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
-                                         const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
-                                         at::IntArrayRef degrees, const Tensor& table, double step,
-                                         const Tensor& factors, at::TensorList perceptron, std::int64_t kink) {
-    const auto results = apply(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index,
-                               Constants{n_heads, degrees.vec(), table, step, factors, perceptron.vec(), kink});
-    return {results[0], results[1]};
-  }
-
- private:
-  static constexpr std::size_t n_arguments = 9;
-};
-
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& queries, const Tensor& keys, const Tensor& values,
                                             const Tensor& vectors, const Tensor& radial, const Tensor& cutoffs,
                                             const Tensor& harmonics, const Tensor& edge_index, std::int64_t n_heads,
@@ -445,8 +378,31 @@ std::tuple<Tensor, Tensor> forward_autograd(const Tensor& queries, const Tensor&
   if (!queries.is_cpu())
     return reference(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees, table,
                      step, factors, perceptron, kink);
-  return NeighbourAttention::call(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads,
-                                  degrees, table, step, factors, perceptron, kink);
+  const std::vector<Tensor> inputs = {queries, keys, values, vectors, radial, cutoffs, harmonics};
+  const auto forward = [&]() -> Recorded {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::neighbour_attention", "").typed<decltype(forward_cpu)>();
+    const auto [messages, vector_messages] =
+        op.call(queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index, n_heads, degrees, table, step,
+                factors, perceptron, kink);
+    return {{messages, vector_messages}, {queries, keys, values, vectors, radial, cutoffs, harmonics, edge_index}};
+  };
+  const auto outputs =
+      record(inputs, forward,
+             [n_heads, degrees = degrees.vec(), table, step, factors, perceptron = perceptron.vec(), kink](
+                 const auto& gradients, const auto& kept, const auto& wanted) -> std::vector<Tensor> {
+               const LastDerivative only("neighbour_attention");
+               static const auto op = c10::Dispatcher::singleton()
+                                          .findSchemaOrThrow("mlip::neighbour_attention_backward", "")
+                                          .typed<decltype(backward_cpu)>();
+               const bool nodes_wanted = wanted[0] || wanted[1] || wanted[2];
+               auto [of_queries, of_keys, of_values, of_vectors, of_radial, of_cutoffs, of_harmonics] =
+                   op.call(gradients[0], gradients[1], kept[0], kept[1], kept[2], kept[3], kept[4], kept[5], kept[6],
+                           kept[7], n_heads, degrees, table, step, factors, perceptron, kink, nodes_wanted);
+               if (!nodes_wanted) of_queries = of_keys = of_values = Tensor();
+               return {of_queries, of_keys, of_values, of_vectors, of_radial, of_cutoffs, of_harmonics};
+             });
+  return {outputs[0], outputs[1]};
 }
 
 }  // namespace

@@ -548,64 +548,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
 std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
                                             const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
                                             c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
-                                            at::TensorList second, double epsilon, bool keep);
-
-class SO2Convolution : public torch::autograd::Function<SO2Convolution> {
-  struct Constants {
-    std::vector<Tensor> radial, first, second;
-    double epsilon;
-  };
-
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& nodes, const Tensor& rotations,
-                        const Tensor& envelope, const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
-                        c10::SymInt n_owned, const Constants& constants) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const auto [result, kept] = op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned),
-                                        constants.radial, constants.first, constants.second, constants.epsilon, true);
-    context->save_for_backward({kept, nodes, rotations, envelope, basis, node_types, edge_index});
-    keep_constants<Constants>(*context, constants);
-    return result;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("so2_convolution");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::so2_convolution_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [radial, first, second, epsilon] = kept_constants<Constants>(*context);
-    const auto [nodes, rotations, envelope, basis] =
-        op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], radial, first,
-                second, epsilon);
-    return {nodes, rotations, envelope, basis, Tensor(), Tensor(), Tensor(), Tensor()};
-  }
-
-  static Tensor call(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope, const Tensor& basis,
-                     const Tensor& node_types, const Tensor& edge_index, c10::SymInt n_owned, at::TensorList radial,
-                     at::TensorList first, at::TensorList second, double epsilon) {
-    return apply(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned),
-                 Constants{radial.vec(), first.vec(), second.vec(), epsilon});
-  }
-};
-
-std::tuple<Tensor, Tensor> forward_autograd(const Tensor& nodes, const Tensor& rotations, const Tensor& envelope,
-                                            const Tensor& basis, const Tensor& node_types, const Tensor& edge_index,
-                                            c10::SymInt n_owned, at::TensorList radial, at::TensorList first,
                                             at::TensorList second, double epsilon, bool keep) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
-  const bool differentiable =
-      nodes.requires_grad() || rotations.requires_grad() || envelope.requires_grad() || basis.requires_grad();
   if (!nodes.is_cpu())
     return reference_and_nothing(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
                                  first, second, epsilon, keep);
-  if (c10::GradMode::is_enabled() && differentiable)
-    return {SO2Convolution::call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial,
-                                 first, second, epsilon),
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::so2_convolution", "").typed<decltype(forward_autograd)>();
+  const auto forward = [&]() -> Recorded {
+    const auto [result, kept] = op.call(nodes, rotations, envelope, basis, node_types, edge_index, n_owned, radial,
+                                        first, second, epsilon, true);
+    return {{result}, {kept, nodes, rotations, envelope, basis, node_types, edge_index}};
+  };
+  const std::vector<Tensor> inputs = {nodes, rotations, envelope, basis};
+  if (needs_gradient(inputs))
+    return {record(inputs, forward,
+                   [radial = radial.vec(), first = first.vec(), second = second.vec(), epsilon](
+                       const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+                     const LastDerivative only("so2_convolution");
+                     static const auto op = c10::Dispatcher::singleton()
+                                                .findSchemaOrThrow("mlip::so2_convolution_backward", "")
+                                                .typed<decltype(backward_cpu)>();
+                     const auto [of_nodes, of_rotations, of_envelope, of_basis] =
+                         op.call(gradients[0], kept[0], kept[1], kept[2], kept[3], kept[4], kept[5], kept[6], radial,
+                                 first, second, epsilon);
+                     return {of_nodes, of_rotations, of_envelope, of_basis};
+                   })[0],
             at::empty({0}, nodes.options())};
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return op.call(nodes, rotations, envelope, basis, node_types, edge_index, std::move(n_owned), radial, first, second,

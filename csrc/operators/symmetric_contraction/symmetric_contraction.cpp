@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/native_operator.h"
+#include "operators/aligned_memory.h"
 #include "operators/autograd.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
@@ -112,7 +113,7 @@ struct CpuCall {
   void for_atoms(Body&& body) const {
     constexpr std::int64_t fewest_atoms = 8;  // less is not worth waking a thread
     at::parallel_for(0, features.size(0), fewest_atoms, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<T> scratch(scratch_size(problem));
+      const AlignedMemory<T> scratch(scratch_size(problem));
       body(begin, end, scratch.data());
     });
   }
@@ -154,35 +155,23 @@ Tensor backward_cpu(const Tensor& gradient, const Tensor& features, const Tensor
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-class SymmetricContraction : public torch::autograd::Function<SymmetricContraction> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& features, const Tensor& types,
-                        const Tensor& factors, const Tensor& terms, std::int64_t n_outputs,
-                        const Tensor& coefficients) {
+Tensor forward_autograd(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
+                        std::int64_t n_outputs, const Tensor& coefficients) {
+  if (!has_own_kernels(features.device())) return reference(features, types, factors, terms, n_outputs, coefficients);
+  const auto forward = [&]() -> Recorded {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::symmetric_contraction", "")
                                .typed<decltype(forward_cpu)>();
-    context->save_for_backward({features, types, factors, terms, coefficients});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(features, types, factors, terms, n_outputs, coefficients);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
+    return {{op.call(features, types, factors, terms, n_outputs, coefficients)},
+            {features, types, factors, terms, coefficients}};
+  };
+  return record({features}, forward, [](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
     const LastDerivative only("symmetric_contraction");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("mlip::symmetric_contraction_backward", "")
                                .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const Tensor features = op.call(gradients[0], saved[0], saved[1], saved[2], saved[3], saved[4]);
-    return {features, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-  }
-};
-
-Tensor forward_autograd(const Tensor& features, const Tensor& types, const Tensor& factors, const Tensor& terms,
-                        std::int64_t n_outputs, const Tensor& coefficients) {
-  if (!has_own_kernels(features.device())) return reference(features, types, factors, terms, n_outputs, coefficients);
-  return SymmetricContraction::apply(features, types, factors, terms, n_outputs, coefficients);
+    return {op.call(gradients[0], kept[0], kept[1], kept[2], kept[3], kept[4])};
+  })[0];
 }
 
 // ---- without autograd ----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@
 #include <tuple>
 #include <vector>
 
+#include "operators/aligned_memory.h"
 #include "operators/autograd.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
@@ -215,7 +216,7 @@ struct CpuCall {
   void for_centres(Body&& body) const {
     const std::vector<std::int64_t> bounds = edges.chunks();
     at::parallel_for(0, static_cast<std::int64_t>(bounds.size()) - 1, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<T> scratch(scratch_size(problem));
+      const AlignedMemory<T> scratch(scratch_size(problem));
       std::vector<std::int64_t> indices(scratch_indices(problem));
       body(bounds[begin], bounds[end], scratch.data(), indices.data());
     });
@@ -268,57 +269,29 @@ Tensor backward_cpu(const Tensor& gradient, const Tensor& edge_vectors, const Te
 Tensor forward_autograd(const Tensor& edge_vectors, const Tensor& node_types, const Tensor& edge_index,
                         c10::SymInt n_owned, std::int64_t n_elements, at::ArrayRef<double> radial_shifts,
                         at::ArrayRef<double> angular_shifts, at::ArrayRef<double> sections,
-                        at::ArrayRef<double> constants);
-
-class SymmetryFunctions : public torch::autograd::Function<SymmetryFunctions> {
-  struct Constants {
-    std::int64_t n_elements;
-    std::vector<double> radial_shifts, angular_shifts, sections, constants;
-  };
-
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& edge_vectors, const Tensor& node_types,
-                        const Tensor& edge_index, c10::SymInt n_owned, std::int64_t n_elements,
-                        at::ArrayRef<double> radial_shifts, at::ArrayRef<double> angular_shifts,
-                        at::ArrayRef<double> sections, at::ArrayRef<double> constants) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::symmetry_functions", "")
-                               .typed<decltype(forward_autograd)>();
-    context->save_for_backward({edge_vectors, node_types, edge_index});
-    keep_constants<Constants>(*context,
-                              {n_elements, radial_shifts.vec(), angular_shifts.vec(), sections.vec(), constants.vec()});
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return op.call(edge_vectors, node_types, edge_index, std::move(n_owned), n_elements, radial_shifts, angular_shifts,
-                   sections, constants);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("symmetry_functions");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::symmetry_functions_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [n_elements, radial_shifts, angular_shifts, sections, constants] = kept_constants<Constants>(*context);
-    torch::autograd::variable_list results(n_arguments);
-    results[0] = op.call(gradients[0], saved[0], saved[1], saved[2], n_elements, radial_shifts, angular_shifts,
-                         sections, constants);
-    return results;
-  }
-
- private:
-  static constexpr std::size_t n_arguments = 9;
-};
-
-Tensor forward_autograd(const Tensor& edge_vectors, const Tensor& node_types, const Tensor& edge_index,
-                        c10::SymInt n_owned, std::int64_t n_elements, at::ArrayRef<double> radial_shifts,
-                        at::ArrayRef<double> angular_shifts, at::ArrayRef<double> sections,
                         at::ArrayRef<double> constants) {
   if (!edge_vectors.is_cpu())
     return reference(edge_vectors, node_types, edge_index, n_owned.expect_int(), n_elements, radial_shifts,
                      angular_shifts, sections, constants);
-  return SymmetryFunctions::apply(edge_vectors, node_types, edge_index, std::move(n_owned), n_elements, radial_shifts,
-                                  angular_shifts, sections, constants);
+  const auto forward = [&]() -> Recorded {
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("mlip::symmetry_functions", "")
+                               .typed<decltype(forward_autograd)>();
+    return {{op.call(edge_vectors, node_types, edge_index, n_owned, n_elements, radial_shifts, angular_shifts, sections,
+                     constants)},
+            {edge_vectors, node_types, edge_index}};
+  };
+  return record({edge_vectors}, forward,
+                [n_elements, radial_shifts = radial_shifts.vec(), angular_shifts = angular_shifts.vec(),
+                 sections = sections.vec(), constants = constants.vec()](const auto& gradients, const auto& kept,
+                                                                         const auto&) -> std::vector<Tensor> {
+                  const LastDerivative only("symmetry_functions");
+                  static const auto op = c10::Dispatcher::singleton()
+                                             .findSchemaOrThrow("mlip::symmetry_functions_backward", "")
+                                             .typed<decltype(backward_cpu)>();
+                  return {op.call(gradients[0], kept[0], kept[1], kept[2], n_elements, radial_shifts, angular_shifts,
+                                  sections, constants)};
+                })[0];
 }
 
 }  // namespace

@@ -166,47 +166,24 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& gradient, const Tensor& pr
 
 // ---- autograd ------------------------------------------------------------------------------------------------
 
-const auto& forward_operator() {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("mlip::token_attention", "").typed<decltype(forward_cpu)>();
-  return op;
-}
-
-class TokenAttention : public torch::autograd::Function<TokenAttention> {
-  struct Constants {
-    std::int64_t n_heads;
-    double scale;
-  };
-
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& projected, const Tensor& log_weights,
-                        const Tensor& centres, std::int64_t n_heads, double scale) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    context->save_for_backward({projected, log_weights, centres});
-    keep_constants<Constants>(*context, {n_heads, scale});
-    return forward_operator().call(projected, log_weights, centres, n_heads, scale);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const LastDerivative only("token_attention");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("mlip::token_attention_backward", "")
-                               .typed<decltype(backward_cpu)>();
-    const auto saved = context->get_saved_variables();
-    const auto& [n_heads, scale] = kept_constants<Constants>(*context);
-    const auto [projected, log_weights] = op.call(gradients[0], saved[0], saved[1], saved[2], n_heads, scale);
-    return {projected, log_weights, Tensor(), Tensor(), Tensor()};
-  }
-};
-
 Tensor forward_autograd(const Tensor& projected, const Tensor& log_weights, const Tensor& centres, std::int64_t n_heads,
                         double scale) {
   if (!projected.is_cpu()) return reference(projected, log_weights, centres, n_heads, scale);
-  if (c10::GradMode::is_enabled() && (projected.requires_grad() || log_weights.requires_grad()))
-    return TokenAttention::apply(projected, log_weights, centres, n_heads, scale);
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return forward_operator().call(projected, log_weights, centres, n_heads, scale);
+  const auto forward = [&]() -> Recorded {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("mlip::token_attention", "").typed<decltype(forward_cpu)>();
+    return {{op.call(projected, log_weights, centres, n_heads, scale)}, {projected, log_weights, centres}};
+  };
+  return record({projected, log_weights}, forward,
+                [n_heads, scale](const auto& gradients, const auto& kept, const auto&) -> std::vector<Tensor> {
+                  const LastDerivative only("token_attention");
+                  static const auto op = c10::Dispatcher::singleton()
+                                             .findSchemaOrThrow("mlip::token_attention_backward", "")
+                                             .typed<decltype(backward_cpu)>();
+                  const auto [of_projected, of_log_weights] =
+                      op.call(gradients[0], kept[0], kept[1], kept[2], n_heads, scale);
+                  return {of_projected, of_log_weights};
+                })[0];
 }
 
 }  // namespace

@@ -208,7 +208,7 @@ def _license(source: str) -> str:
 
 
 @contextlib.contextmanager
-def _interpreted() -> Iterator[None]:
+def interpreted() -> Iterator[None]:
     """While SevenNet builds a model: e3nn's generated code stays Python. TorchScript takes several seconds to compile
     it, and gives the same numbers."""
     import e3nn
@@ -228,7 +228,7 @@ def _build(checkpoint: Any, dtype: torch.dtype, compiled: bool = False) -> Any:
     Args:
         compiled: for a file that has e3nn's tensor products.
     """
-    with default_dtype(torch.float32), quiet(), contextlib.nullcontext() if compiled else _interpreted():
+    with default_dtype(torch.float32), quiet(), contextlib.nullcontext() if compiled else interpreted():
         model = checkpoint.build_model().to(dtype)
     _cast_one_hot(model, dtype)
     model.set_is_batch_data(False)
@@ -258,7 +258,7 @@ def _original(checkpoint: Any, dtype: torch.dtype, modal: str | None) -> Callabl
 
         with quiet():
             if calculator is None:
-                with _interpreted():
+                with interpreted():
                     model = checkpoint.build_model().to(dtype)
                 _cast_one_hot(model, dtype)
                 calculator = SevenNetCalculator(model, file_type="model_instance", device="cpu", modal=modal)
