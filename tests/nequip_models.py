@@ -1,11 +1,16 @@
 """Small NequIP and Allegro models with random weights, written by NequIP's own training module and packager.
 
 python tests/nequip_models.py nequip|allegro FILE [OPTIONS OF THE MODEL'S BUILDER AS JSON]
+python tests/nequip_models.py    reads these three per line as JSON from standard input, and writes its exit status
 """
 
+import atexit
 import json
-import multiprocessing
+import os
+import subprocess
 import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +28,32 @@ def write(kind: str, path: Path, **options: Any) -> Path:
         path: *.ckpt or *.nequip.zip.
         options: of the model builder, in place of the small model's.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning", "nequip.train", "nequip.scripts.package"])
-    process = context.Process(target=_write, args=(kind, path, options))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    print(json.dumps([kind, str(path), options]), file=server.stdin, flush=True)
+    assert server.stdout.readline() == "0\n"
     return path
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)  # at the end of its input it ends
+    return server
+
+
+def _serve() -> None:
+    for name in ("lightning", "nequip.train", "nequip.scripts.package"):
+        import_module(name)
+    for line in sys.stdin:
+        kind, path, options = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the answers alone are written there
+            _write(kind, Path(path), options)
+            sys.exit()
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
 def _model(kind: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -100,4 +124,7 @@ def _write(kind: str, path: Path, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], Path(sys.argv[2]), **json.loads(sys.argv[3] if len(sys.argv) > 3 else "{}"))
+    if len(sys.argv) > 1:
+        _write(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3] if len(sys.argv) > 3 else "{}"))
+    else:
+        _serve()

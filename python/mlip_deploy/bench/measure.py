@@ -260,7 +260,8 @@ def in_process(function: Callable[..., Any], *arguments: Any, progress: Progress
     Raises:
         MLIPError: if the process died, besides what the function raises.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, a second, and not for each process
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments, progress is not None))
     process.start()
