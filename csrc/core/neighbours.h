@@ -50,8 +50,8 @@ class NeighbourList {
                                       const std::array<bool, 3>& periodic, double cutoff,
                                       const FarthestMove& farthest_move);
 
-  /// Of the last update: every atom is a centre and its own node. A search on the host leaves those of each centre sorted
-  /// by distance. The object stays the same.
+  /// Of the last update: every atom is a centre and its own node. A search on the host leaves those of each centre
+  /// sorted by distance. The object stays the same.
   const CandidateEdges& candidates() const { return candidates_; }
 
  private:

@@ -80,7 +80,7 @@ def test_an_unknown_system_is_refused_with_names_that_are_known(name: str, remed
 def test_operations_of_a_path_are_counted() -> None:
     # 4 scalars times a vector, per channel. Forward: x w, 3 multiply-adds. Backward: 3 and 3, and dE/dw, w x, dE/dx.
     stored, values = convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=False, first=False)
-    assert stored == 4 * (1 + 6 + 6 + 2 + 1 + 2 + 6) + 3 * 2 * 9
+    assert stored == 4 * (1 + 6 + 6 + 2 + 1 + 2 + 6) + 2 * 9
     assert values == 4 * 4 + 4 * 3
     tabulated, _ = convolution_cost([[0, 1, 1, 4, 0, 1, 0, 0, 0]], tabulated=True, first=False)
     # A sum of six terms forward; it and its slope backward, and the slope times dE/dw.

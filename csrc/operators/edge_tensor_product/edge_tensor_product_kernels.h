@@ -10,6 +10,12 @@
 // Layout: component-major. A block of irreps `channels x l` is stored as [2l+1][channels], so that one value of c
 // multiplies a row of neighbouring channels: the loops over channels vectorise, and nothing is kept per edge.
 //
+// The pass back, with g = dE/dout, makes D once for each centre; an edge then needs no c:
+//
+//   D[m1][m2][u] = Σ_{m3} C_p[m1, m2, m3] g[m3][u],   b[m1][u] = Σ_{m2} D[m1][m2][u] Y[m2]
+//   dE/dw[u] = Σ_{m1} x[m1][u] b[m1][u],   dE/dx[m1][u] = w[u] b[m1][u],
+//   dE/dY[m2] = Σ_u w[u] Σ_{m1} x[m1][u] D[m1][m2][u]
+//
 // edge_tensor_product_simd.cpp is compiled once per instruction set; instruction_sets.h says which one runs.
 #pragma once
 

@@ -110,7 +110,7 @@ void forward_scalar_path(const TensorProductPath<T>& path, const Edges<T>& edges
   });
 }
 
-/// D[m1][m2] = Σ_m3 C[m1, m2, m3] g[m3], g = dE/dout: what the pass back of a centre's edges shares.
+/// D of a centre: edge_tensor_product_kernels.h has the formulas of the pass back.
 template <typename T>
 void contract(const TensorProductPath<T>& path, const T* g, T* contracted) {
   const int64_t channels = path.channels, stride = coupling_stride(path.n1, path.n3);
@@ -127,8 +127,8 @@ void contract(const TensorProductPath<T>& path, const T* g, T* contracted) {
     }
 }
 
-/// With b[m1] = Σ_m2 D[m1][m2] Y[m2], of each edge: dE/dw = Σ_m1 x[m1] b[m1], dE/dx[m1] += w b[m1],
-/// dE/dY[m2] += Σ_u w Σ_m1 x[m1] D[m1][m2] and dE/dr += Σ_u dE/dw dw/dr. Lanes of both sums are added up later.
+/// Adds dE/dx, dE/dY and, with a table, dE/dr = Σ_u dE/dw dw/dr of each edge; else dE/dw is overwritten. The lanes of
+/// both sums over channels are added up later.
 template <typename T, int N1, int N2>
 void backward_path(const TensorProductPath<T>& path, const Edges<T>& edges, const T* contracted, T* harmonic_sums,
                    int64_t n_harmonics, T* radial_sums) {
