@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from mlip_deploy.engines.openmm_box import in_reduced_box
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.files import temporary_folder
 from mlip_deploy.progress import Progress
-from mlip_deploy.signals import unwind_on_signals
+from mlip_deploy.signals import signals_afterwards, unwind_on_signals
 
 WARM_UP = 2
 """Evaluations before the clock starts, or the profile."""
@@ -264,9 +265,13 @@ def in_process(function: Callable[..., Any], *arguments: Any, progress: Progress
     context.set_forkserver_preload([__name__])  # torch is imported once, a second, and not for each process
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments, progress is not None))
-    process.start()
-    sender.close()
+    with signals_afterwards():  # which would leave this folder behind
+        util.get_temp_dir()
+    forkserver.ensure_running()  # while signals are heard, or its processes would not hear any
     try:
+        with signals_afterwards():  # a process whose number is not known yet would go on alone
+            process.start()
+        sender.close()
         kind, value = receiver.recv()
         while kind == "said":
             assert progress is not None
@@ -276,8 +281,9 @@ def in_process(function: Callable[..., Any], *arguments: Any, progress: Progress
         process.join()
         raise MLIPError(f"a process of the measurement ended with status {process.exitcode}") from None
     except BaseException:
-        process.terminate()
-        process.join()
+        if process.pid is not None:
+            process.terminate()
+            process.join()
         raise
     process.join()
     if kind == "raised":
