@@ -110,8 +110,8 @@ def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tu
     operations, features, n_weights = 0.0, 0, 0
     for l1, l2, l3, channels, start, *_ in paths:
         n1, n2, n3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
-        # x w and then c over n1 x n3: forward. Backward: b over n1 x n2, dE/dw, w x, dE/dx, dE/dY over n1 x n2; what all
-        # edges of a centre share is left out.
+        # x w and then c over n1 x n3: forward. Backward: b over n1 x n2, dE/dw, w x, dE/dx, dE/dY over n1 x n2.
+        # What all edges of a centre share is left out.
         forward = n1 + 2 * n1 * n3
         backward = 2 * n1 * n2 + 2 * n1 + n1 + (0 if first else 2 * n1) + 2 * n1 * n2
         if tabulated:
