@@ -41,7 +41,9 @@ struct TensorProductPath {
 };
 
 /// Values between two rows of `coefficients`: whole vectors of every instruction set, zero where padded.
-constexpr std::int64_t coupling_stride(int n1, int n3) { return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16; }
+static constexpr std::int64_t coupling_stride(int n1, int n3) {
+  return (static_cast<std::int64_t>(n1) * n3 + 15) / 16 * 16;
+}
 
 /// Inputs of one call. Edges of a centre are `edge_order[first_edge[i] .. first_edge[i+1])`.
 template <typename T>
