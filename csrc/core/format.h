@@ -26,6 +26,7 @@ struct OperatorVersions {
 // clang-format off: one a line
 inline constexpr OperatorVersions operators[] = {
     {"mlip::adaptive_cutoffs", 1, 1},
+    {"mlip::angle_sums", 1, 1},
     {"mlip::edge_harmonics", 1, 1},
     {"mlip::edge_perceptron", 1, 1},
     {"mlip::edge_tensor_product", 1, 3},
@@ -34,6 +35,7 @@ inline constexpr OperatorVersions operators[] = {
     {"mlip::equivariant_linear", 1, 1},
     {"mlip::feed_forward", 1, 1},
     {"mlip::gate", 1, 1},
+    {"mlip::gated_addition", 1, 1},
     {"mlip::ghost_gather", 1, 1},
     {"mlip::long_range_pairs", 1, 1},
     {"mlip::neighbour_attention", 1, 2},

@@ -36,6 +36,22 @@ struct EdgesByCentre {
     TORCH_CHECK_INDEX(group(centres, n_edges, n_owned), name, ": an edge has a centre outside [0, ", n_owned, ")");
   }
 
+  /// Rows of edges in the order of centres, contiguous.
+  at::Tensor in_order(const at::Tensor& rows) const {
+    return order.empty() ? rows.contiguous() : rows.index_select(0, order_as_tensor());
+  }
+
+  /// Such rows in the order of the caller.
+  at::Tensor as_given(const at::Tensor& rows) const {
+    return order.empty() ? rows : at::empty_like(rows).index_copy_(0, order_as_tensor(), rows);
+  }
+
+  std::int64_t most_edges_of_a_centre() const {
+    std::int64_t most = 0;
+    for (std::size_t i = 0; i + 1 < first.size(); ++i) most = std::max(most, first[i + 1] - first[i]);
+    return most;
+  }
+
   /// Ranges of centres with about equal numbers of edges, [n_chunks + 1].
   std::vector<std::int64_t> chunks() const {
     constexpr std::int64_t fewest_edges = 64;  // less is not worth waking a thread
@@ -50,6 +66,10 @@ struct EdgesByCentre {
   }
 
  private:
+  at::Tensor order_as_tensor() const {
+    return at::from_blob(const_cast<std::int64_t*>(order.data()), {static_cast<std::int64_t>(order.size())}, at::kLong);
+  }
+
   /// Fills both lists. @return whether every centre is in [0, n_owned)
   bool group(const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
     first.assign(n_owned + 1, 0);

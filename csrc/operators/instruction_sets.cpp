@@ -14,6 +14,8 @@ namespace mlip {
 #define MLIP_DECLARE_KERNELS(set)                                                       \
   extern const AdaptiveCutoffsKernels<float> set##_adaptive_cutoffs_float32;            \
   extern const AdaptiveCutoffsKernels<double> set##_adaptive_cutoffs_float64;           \
+  extern const AngleSumsKernels<float> set##_angle_sums_float32;                        \
+  extern const AngleSumsKernels<double> set##_angle_sums_float64;                       \
   extern const EdgePerceptronKernels<float> set##_edge_perceptron_float32;              \
   extern const EdgePerceptronKernels<double> set##_edge_perceptron_float64;             \
   extern const TensorProductKernels<float> set##_edge_tensor_product_float32;           \
@@ -26,6 +28,8 @@ namespace mlip {
   extern const FeedForwardKernels<double> set##_feed_forward_float64;                   \
   extern const GateKernels<float> set##_gate_float32;                                   \
   extern const GateKernels<double> set##_gate_float64;                                  \
+  extern const GatedAdditionKernels<float> set##_gated_addition_float32;                \
+  extern const GatedAdditionKernels<double> set##_gated_addition_float64;               \
   extern const LongRangePairsKernels<float> set##_long_range_pairs_float32;             \
   extern const LongRangePairsKernels<double> set##_long_range_pairs_float64;            \
   extern const NeighbourAttentionKernels<float> set##_neighbour_attention_float32;      \
@@ -40,21 +44,15 @@ namespace mlip {
   extern const SymmetryFunctionsKernels<double> set##_symmetry_functions_float64;       \
   extern const TokenAttentionKernels<float> set##_token_attention_float32;              \
   extern const TokenAttentionKernels<double> set##_token_attention_float64;
-#define MLIP_KERNELS(set, type)         \
-  {&set##_adaptive_cutoffs_##type,      \
-   &set##_edge_perceptron_##type,       \
-   &set##_edge_tensor_product_##type,   \
-   &set##_environment_product_##type,   \
-   &set##_equivariant_linear_##type,    \
-   &set##_feed_forward_##type,          \
-   &set##_gate_##type,                  \
-   &set##_long_range_pairs_##type,      \
-   &set##_neighbour_attention_##type,   \
-   &set##_packed_product_##type,        \
-   &set##_so2_convolution_##type,       \
-   &set##_symmetric_contraction_##type, \
-   &set##_symmetry_functions_##type,    \
-   &set##_token_attention_##type}
+#define MLIP_KERNELS(set, type)                                            \
+  {&set##_adaptive_cutoffs_##type,    &set##_angle_sums_##type,            \
+   &set##_edge_perceptron_##type,     &set##_edge_tensor_product_##type,   \
+   &set##_environment_product_##type, &set##_equivariant_linear_##type,    \
+   &set##_feed_forward_##type,        &set##_gate_##type,                  \
+   &set##_gated_addition_##type,      &set##_long_range_pairs_##type,      \
+   &set##_neighbour_attention_##type, &set##_packed_product_##type,        \
+   &set##_so2_convolution_##type,     &set##_symmetric_contraction_##type, \
+   &set##_symmetry_functions_##type,  &set##_token_attention_##type}
 #define MLIP_KERNELS_OF(set) #set, MLIP_KERNELS(set, float32), MLIP_KERNELS(set, float64)
 
 MLIP_DECLARE_KERNELS(portable)

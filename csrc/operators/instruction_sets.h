@@ -12,6 +12,8 @@ namespace mlip {
 template <typename T>
 struct AdaptiveCutoffsKernels;  // adaptive_cutoffs_kernels.h
 template <typename T>
+struct AngleSumsKernels;  // angle_sums_kernels.h
+template <typename T>
 struct EdgePerceptronKernels;  // edge_perceptron_kernels.h
 template <typename T>
 struct TensorProductKernels;  // edge_tensor_product_kernels.h
@@ -23,6 +25,8 @@ template <typename T>
 struct FeedForwardKernels;  // feed_forward_kernels.h
 template <typename T>
 struct GateKernels;  // gate_kernels.h
+template <typename T>
+struct GatedAdditionKernels;  // gated_addition_kernels.h
 template <typename T>
 struct LongRangePairsKernels;  // long_range_pairs_kernels.h
 template <typename T>
@@ -42,12 +46,14 @@ struct TokenAttentionKernels;  // token_attention_kernels.h
 template <typename T>
 struct OperatorKernels {
   const AdaptiveCutoffsKernels<T>* adaptive_cutoffs;
+  const AngleSumsKernels<T>* angle_sums;
   const EdgePerceptronKernels<T>* edge_perceptron;
   const TensorProductKernels<T>* edge_tensor_product;
   const EnvironmentProductKernels<T>* environment_product;
   const EquivariantLinearKernels<T>* equivariant_linear;
   const FeedForwardKernels<T>* feed_forward;
   const GateKernels<T>* gate;
+  const GatedAdditionKernels<T>* gated_addition;
   const LongRangePairsKernels<T>* long_range_pairs;
   const NeighbourAttentionKernels<T>* neighbour_attention;
   const PackedProductKernels<T>* packed_product;

@@ -20,6 +20,7 @@ if find_spec("mattersim") is None:
 
 from mlip_deploy import export
 from mlip_deploy.artifact.reader import Artifact
+from mlip_deploy.bench.roofline import roofline
 from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.families.mattersim import adapter
 from mlip_deploy.exporters.families.registry import FAMILIES, ExportOptions
@@ -52,7 +53,12 @@ def test_float64_in_every_engine(tiny, tmp_path):
     assert (contract.model.name, contract.model.license, contract.parallel) == ("tiny", "unknown", "exchange")
     assert (contract.message_passing_layers, contract.interaction_range) == (2, 10.0)
     assert contract.inversion_symmetric is True
-    assert sorted(contract.operators) == ["mlip::edge_perceptron", "mlip::ghost_gather"]
+    assert sorted(contract.operators) == [
+        "mlip::angle_sums",
+        "mlip::edge_perceptron",
+        "mlip::gated_addition",
+        "mlip::ghost_gather",
+    ]
     assert contract.energy_frame.functional == "unknown"
     assert contract.elements[0] == "H"
     assert contract.elements[-1] == "Ca"
@@ -250,3 +256,11 @@ def test_a_package_that_mattersim_lacks(tiny, monkeypatch):
     message = refusal(tiny)
     assert message.startswith("mattersim cannot be imported (")
     assert message.endswith(FAMILIES["mattersim"].install)
+
+
+def test_roofline(tiny, tmp_path):
+    """Steps are counted as engines run them; with torch's own optimisations the second one failed."""
+    path = export("mattersim", tiny, tmp_path / "tiny.mlip.pt")
+    found = roofline(str(path), "nacl64")
+    assert {"edge perceptron", "angle sums", "gated addition", "matrix products"} <= set(found["seconds"])
+    assert found["operations"]["matrix products"] > 0

@@ -332,6 +332,40 @@ Case edge_perceptron(at::ScalarType type, std::int64_t n_edges, bool ordered, bo
           operator_of("edge_perceptron_reference", {ends, weights, to_atoms})};
 }
 
+/// Centres with more edges than a vector holds, with few and with none.
+Case angle_sums(at::ScalarType type, std::int64_t n_edges, bool ordered) {
+  constexpr std::int64_t n_owned = 50, n_polynomials = 4, repeats = 3;
+  Tensor centres = at::randint(n_owned, {n_edges}, at::TensorOptions(at::kLong));
+  centres = centres * (centres < n_owned - 9);  // the first has ten times the edges of another
+  if (ordered) centres = std::get<0>(centres.sort());
+  const Tensor vectors = at::randn({n_edges, 3}, at::TensorOptions(type));
+  const std::vector<IValue> rest = {centres, n_owned, n_polynomials};
+  return {"angle_sums, " + std::to_string(n_edges) + " edges" + (ordered ? "" : " out of order"),
+          {vectors / vectors.norm(2, 1, true), at::randn({n_edges, n_polynomials * repeats}, at::TensorOptions(type))},
+          operator_of("angle_sums", rest),
+          operator_of("angle_sums_reference", rest)};
+}
+
+/// Channels that no vector divides.
+Case gated_addition(at::ScalarType type, std::int64_t n) {
+  constexpr std::int64_t n_channels = 21, n_inputs = 5, n_rows = 800;
+  const auto options = at::TensorOptions(type);
+  const Tensor places = at::randperm(n_rows, at::TensorOptions(at::kLong)).narrow(0, 0, n);
+  const std::vector<IValue> rest = {at::randn({n_inputs, 2 * n_channels}, options),
+                                    at::randn({2 * n_channels}, options)};
+  const auto of = [=](const std::string& name) -> Function {
+    return [=](const Tensors& inputs) {
+      std::vector<IValue> arguments = {inputs[0], places, inputs[1]};
+      arguments.insert(arguments.end(), rest.begin(), rest.end());
+      return tensors_of(call(name, arguments));
+    };
+  };
+  return {"gated_addition, " + std::to_string(n) + " inputs",
+          {at::randn({n_rows, n_channels}, options), at::randn({n, n_inputs}, options)},
+          of("gated_addition"),
+          of("gated_addition_reference")};
+}
+
 /// Heads that no vector divides; atoms with many edges, few and none.
 Case token_attention(at::ScalarType type, std::int64_t n_edges) {
   constexpr std::int64_t n_heads = 2, width = 21, n_atoms = 50;
@@ -482,6 +516,9 @@ std::vector<Case> cases(at::ScalarType type) {
     for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(edge_perceptron(type, n_edges, true, to_atoms));
     all.push_back(edge_perceptron(type, 700, false, to_atoms));
   }
+  for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(angle_sums(type, n_edges, true));
+  all.push_back(angle_sums(type, 700, false));
+  for (const std::int64_t n : {700, 1, 0}) all.push_back(gated_addition(type, n));
   for (const std::int64_t n_edges : {700, 1, 0}) all.push_back(token_attention(type, n_edges));
   for (const char* norm : {"none", "root_mean_square", "layer"})
     for (const char* activation : {"silu", "glu"})

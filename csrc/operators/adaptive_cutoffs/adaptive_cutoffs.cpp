@@ -84,12 +84,8 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& distances, const Tensor& ce
   check(distances, centres, n_neighbours, cutoff, width);
   const Tensor of_edges = centres.contiguous();
   const EdgesByCentre edges("adaptive_cutoffs", of_edges.const_data_ptr<std::int64_t>(), of_edges.numel(), n_atoms);
-  const bool ordered = edges.order.empty();
-  const Tensor order =
-      ordered ? Tensor() : at::from_blob(const_cast<std::int64_t*>(edges.order.data()), {distances.size(0)}, at::kLong);
-  const Tensor in_order = ordered ? distances.contiguous() : distances.index_select(0, order);
-  std::int64_t most_edges = 0;
-  for (std::int64_t i = 0; i < n_atoms; ++i) most_edges = std::max(most_edges, edges.first[i + 1] - edges.first[i]);
+  const Tensor in_order = edges.in_order(distances);
+  const std::int64_t most_edges = edges.most_edges_of_a_centre();
 
   const Tensor cutoffs = at::empty({n_atoms}, distances.options()), slopes = at::empty_like(in_order);
   AT_DISPATCH_FLOATING_TYPES(distances.scalar_type(), "adaptive_cutoffs", [&] {
@@ -106,7 +102,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& distances, const Tensor& ce
       kernels.solve(problem, begin, end, to, to_slopes, scratch.data_ptr<scalar_t>());
     });
   });
-  return {cutoffs, ordered ? slopes : at::empty_like(slopes).index_copy_(0, order, slopes)};
+  return {cutoffs, edges.as_given(slopes)};
 }
 
 // ---- autograd ------------------------------------------------------------------------------------------------

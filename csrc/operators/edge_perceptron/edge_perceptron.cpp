@@ -121,7 +121,6 @@ struct CpuCall {
   bool to_atoms;
   Tensor edge_index;
   EdgesByCentre by_centre;
-  Tensor order;  ///< int64 [n_edges], undefined when edges are in order already
   Tensor of_centres, of_neighbours, edges, radial;
   std::vector<Tensor> weights;
   PerceptronProblem<T> problem{};
@@ -137,13 +136,10 @@ struct CpuCall {
         by_centre("edge_perceptron", edge_index, plan.n_owned.expect_int(), plan.n_nodes.expect_int()),
         of_centres(of_centres_.contiguous()),
         of_neighbours(of_neighbours_.contiguous()),
+        edges(by_centre.in_order(edges_)),
+        radial(by_centre.in_order(radial_)),
         weights(contiguous(weights_)) {
-    if (!by_centre.order.empty()) {
-      order = at::from_blob(by_centre.order.data(), {edges_.size(0)}, at::kLong);
-      edge_index = edge_index.index_select(1, order);
-    }
-    edges = in_order(edges_);
-    radial = in_order(radial_);
+    if (!by_centre.order.empty()) edge_index = by_centre.in_order(edge_index.t()).t().contiguous();
     problem.n_channels = plan.n_channels;
     problem.n_radial = plan.n_radial;
     problem.to_atoms = to_atoms;
@@ -155,17 +151,6 @@ struct CpuCall {
     first = packed(weights[of_edges]);
     for (std::int64_t k = 0; k < 2; ++k) second.push_back(packed(weights[second_matrices][k]));
   }
-  CpuCall(const CpuCall&) = delete;  // `order` views `by_centre`
-
-  /// Rows of edges in the order of centres.
-  Tensor in_order(const Tensor& rows) const {
-    return order.defined() ? rows.index_select(0, order) : rows.contiguous();
-  }
-
-  /// Rows of edges in the order of the caller.
-  Tensor as_given(const Tensor& rows) const {
-    return order.defined() ? at::empty_like(rows).index_copy_(0, order, rows) : rows;
-  }
 };
 
 /// The steps of one block of edges, and the memory of what they make.
@@ -176,8 +161,7 @@ class Block {
       : call_(call),
         channels_(call.plan.n_channels),
         hidden_(at::empty({block_size, 2 * channels_}, call.edges.options())),
-        values_and_gates_(at::empty({block_size, 2 * channels_}, call.edges.options())),
-        scratch_(at::empty({scratch_size(call.problem)}, call.edges.options())) {}
+        values_and_gates_(at::empty({block_size, 2 * channels_}, call.edges.options())) {}
 
   /// The edges at positions [begin, end) in the order of centres.
   void take(std::int64_t begin, std::int64_t end) {
@@ -205,7 +189,7 @@ class Block {
     const PerceptronRows<const T> slopes{row(kept), kept.size(1)};
     call_.kernels.gate_backward(call_.problem, block_, {slopes.data + 2 * channels_, slopes.stride},
                                 call_.to_atoms ? data(of_result) : row(of_result), data(values_and_gates_),
-                                row(to_radial), data(scratch_));
+                                row(to_radial));
     multiply_halves(values_and_gates_, hidden_);
     const bool atoms = to_centres.numel() > 0;
     call_.kernels.activate_backward(call_.problem, block_, slopes, data(hidden_), atoms ? data(to_centres) : nullptr,
@@ -229,7 +213,7 @@ class Block {
   const CpuCall<T>& call_;
   std::int64_t channels_, begin_ = 0;
   PerceptronBlock<T> block_{};
-  Tensor hidden_, values_and_gates_, scratch_;
+  Tensor hidden_, values_and_gates_;
 };
 
 /// body(chunk, a block of edges of it) for all edges.
@@ -255,7 +239,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& of_centres, const Tensor& o
                       : at::empty(edges.sizes(), edges.options());
     for_blocks(call, call.by_centre.chunks(),
                [&](std::int64_t, Block<scalar_t>& block) { block.forward(result, kept); });
-    if (!to_atoms) result = call.as_given(result);
+    if (!to_atoms) result = call.by_centre.as_given(result);
   });
   return {result, kept};
 }
@@ -278,7 +262,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     TORCH_CHECK(kept.sizes() == at::IntArrayRef({edges.size(0), call.plan.n_kept()}) && kept.is_contiguous() &&
                     kept.scalar_type() == edges.scalar_type(),
                 "edge_perceptron_backward: nothing was kept for it");
-    const Tensor of_result = to_atoms ? gradient.contiguous() : call.in_order(gradient);
+    const Tensor of_result = to_atoms ? gradient.contiguous() : call.by_centre.in_order(gradient);
     to_edges = at::empty(edges.sizes(), edges.options());
     to_radial = at::empty(radial.sizes(), radial.options());
     const std::vector<std::int64_t> bounds = call.by_centre.chunks();
@@ -289,8 +273,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward_cpu(const Tensor& gradient, 
     });
     to_neighbours = of_chunks[0];
     for (std::size_t chunk = 1; chunk < of_chunks.size(); ++chunk) to_neighbours.add_(of_chunks[chunk]);
-    to_edges = call.as_given(to_edges);
-    to_radial = call.as_given(to_radial);
+    to_edges = call.by_centre.as_given(to_edges);
+    to_radial = call.by_centre.as_given(to_radial);
   });
   return {to_centres, to_neighbours, to_edges, to_radial};
 }

@@ -35,13 +35,6 @@ struct PerceptronRows {
   std::int64_t stride;
 };
 
-/// Values of working memory for one call of `gate_backward`.
-template <typename T>
-std::int64_t scratch_size(const PerceptronProblem<T>& problem) {
-  constexpr std::int64_t widest_vector = 64 / sizeof(T);
-  return widest_vector * problem.n_radial;  // sums whose lanes are apart
-}
-
 /// The kernels of one instruction set for one type. `hidden` is [n, 2 n_channels].
 template <typename T>
 struct EdgePerceptronKernels {
@@ -60,8 +53,7 @@ struct EdgePerceptronKernels {
   /// From the gradients of results to those of values and gates [n, 2 n_channels] and of radial functions [n,
   /// n_radial].
   void (*gate_backward)(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block,
-                        PerceptronRows<const T> slopes, const T* of_results, T* of_values_and_gates, T* of_radial,
-                        T* scratch);
+                        PerceptronRows<const T> slopes, const T* of_results, T* of_values_and_gates, T* of_radial);
 };
 
 }  // namespace mlip

@@ -104,29 +104,37 @@ void gate(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, 
     gate_edges<T, false>(problem, block, values_and_gates, results, slopes);
 }
 
+/// Radial functions whose gradients are summed at a time, in registers.
+constexpr int radial_sums = 4;
+
 template <typename T>
 void gate_backward(const PerceptronProblem<T>& problem, const PerceptronBlock<T>& block, PerceptronRows<const T> slopes,
-                   const T* of_results, T* of_values_and_gates, T* of_radial, T* scratch) {
-  using Whole = Vector<T, lanes<T>>;
-  constexpr int64_t L = lanes<T>;
+                   const T* of_results, T* of_values_and_gates, T* of_radial) {
+  using Sums = typename Vector<T, lanes<T>>::type;
   const int64_t n_channels = problem.n_channels, n_radial = problem.n_radial;
-  T* const partial = scratch;
   for (int64_t e = 0; e < block.n; ++e, of_values_and_gates += 2 * n_channels, slopes.data += slopes.stride) {
     const T* const of_result = of_results + (problem.to_atoms ? block.centres[e] : e) * n_channels;
-    for (int64_t k = 0; k < n_radial * L; ++k) partial[k] = 0;
     for_channels<T, false>(n_channels, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
       using V = decltype(vector);
       const auto gradient = V::load(of_result + u);
       V::store(of_values_and_gates + u, gradient * V::load(slopes.data + u));
       V::store(of_values_and_gates + n_channels + u, gradient * V::load(slopes.data + n_channels + u));
-      const auto of_factor = gradient * V::load(slopes.data + 2 * n_channels + u);
-      for (int64_t k = 0; k < n_radial; ++k) {
-        auto sums = Whole::load(partial + k * L);
-        V::add_to(sums, V::load(problem.radial_matrix + k * n_channels + u) * of_factor);
-        Whole::store(partial + k * L, sums);
-      }
     });
-    sum_all_lanes(partial, n_radial, of_radial + e * n_radial);
+    for (int64_t first = 0; first < n_radial; first += radial_sums) {
+      const int64_t n = n_radial - first < radial_sums ? n_radial - first : radial_sums;
+      const T* rows[radial_sums];  // the first row stands for those that are missing
+      for (int64_t k = 0; k < radial_sums; ++k) rows[k] = problem.radial_matrix + (k < n ? first + k : 0) * n_channels;
+      Sums sums[radial_sums] = {};
+      for_channels<T, false>(n_channels, [&](int64_t u, auto vector) MLIP_INLINE_LAMBDA {
+        using V = decltype(vector);
+        const auto of_factor = V::load(of_result + u) * V::load(slopes.data + 2 * n_channels + u);
+        for (int k = 0; k < radial_sums; ++k) V::add_to(sums[k], V::load(rows[k] + u) * of_factor);
+      });
+      T partial[radial_sums * lanes<T>], found[radial_sums];
+      for (int k = 0; k < radial_sums; ++k) Vector<T, lanes<T>>::store(partial + k * lanes<T>, sums[k]);
+      sum_all_lanes(partial, radial_sums, found);
+      for (int64_t k = 0; k < n; ++k) of_radial[e * n_radial + first + k] = found[k];
+    }
   }
 }
 

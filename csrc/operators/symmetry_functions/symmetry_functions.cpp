@@ -37,6 +37,7 @@
 
 #include "operators/aligned_memory.h"
 #include "operators/autograd.h"
+#include "operators/edge_pairs.h"
 #include "operators/edges_by_centre.h"
 #include "operators/instruction_sets.h"
 #include "operators/symmetry_functions/symmetry_functions_kernels.h"
@@ -124,15 +125,8 @@ Tensor reference(const Tensor& edge_vectors, const Tensor& node_types, const Ten
   types = types.index_select(0, near);
   distances = distances.index_select(0, near);
   const Tensor directions = edge_vectors.index_select(0, near) / distances.unsqueeze(1);
-  // Every edge with every edge of its centre, from the edges sorted by centre; of each pair one of both orders.
-  const Tensor order = at::argsort(centres);
-  const Tensor counts = at::bincount(centres, {}, n_owned), n_partners = counts.index_select(0, centres);
-  const Tensor edges = at::arange(near.size(0), centres.options());
-  Tensor first = at::repeat_interleave(edges, n_partners);
-  const Tensor place =
-      at::arange(first.size(0), centres.options()) - (at::cumsum(n_partners, 0) - n_partners).index_select(0, first);
-  const Tensor first_of_centre = (at::cumsum(counts, 0) - counts).index_select(0, centres.index_select(0, first));
-  Tensor second = order.index_select(0, first_of_centre + place);
+  // Of each pair one of both orders.
+  auto [first, second] = pairs_of_edges(centres, n_owned);
   const Tensor once = at::nonzero(first < second).squeeze(1);
   first = first.index_select(0, once);
   second = second.index_select(0, once);

@@ -31,6 +31,7 @@ class OperatorVersions(NamedTuple):
 
 OPERATORS = {
     "mlip::adaptive_cutoffs": OperatorVersions(1, 1),
+    "mlip::angle_sums": OperatorVersions(1, 1),
     "mlip::edge_harmonics": OperatorVersions(1, 1),
     "mlip::edge_perceptron": OperatorVersions(1, 1),
     "mlip::edge_tensor_product": OperatorVersions(1, 3),
@@ -39,6 +40,7 @@ OPERATORS = {
     "mlip::equivariant_linear": OperatorVersions(1, 1),
     "mlip::feed_forward": OperatorVersions(1, 1),
     "mlip::gate": OperatorVersions(1, 1),
+    "mlip::gated_addition": OperatorVersions(1, 1),
     "mlip::ghost_gather": OperatorVersions(1, 1),
     "mlip::long_range_pairs": OperatorVersions(1, 1),
     "mlip::neighbour_attention": OperatorVersions(1, 2),

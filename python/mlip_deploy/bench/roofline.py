@@ -47,8 +47,7 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     dtype = torch.float32 if contract.dtype == "float32" else torch.float64
     inputs = (types, len(atoms), edges, torch.tensor(vectors, dtype=dtype))
     size = dtype.itemsize
-    torch._C._jit_set_profiling_executor(False)
-    with quiet():
+    with quiet(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # as engines run it
         for _ in range(WARM_UP):
             module(*inputs)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:

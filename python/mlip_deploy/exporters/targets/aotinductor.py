@@ -408,6 +408,22 @@ def _adaptive_cutoffs(distances: Tensor, centres: Tensor, n_atoms: int, *_: Any)
     return distances.new_empty([n_atoms]), distances.new_empty(distances.shape)
 
 
+def _angle_sums(directions: Tensor, terms: Tensor, *_: Any) -> Tensor:
+    return terms.new_empty(terms.shape)
+
+
+def _angle_sums_backward(gradient: Tensor, directions: Tensor, terms: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return directions.new_empty(directions.shape), terms.new_empty(terms.shape)
+
+
+def _gated_addition(table: Tensor, *_: Any) -> Tensor:
+    return table.new_empty(table.shape)
+
+
+def _gated_addition_backward(gradient: Tensor, places: Tensor, inputs: Tensor, *_: Any) -> Tensor:
+    return inputs.new_empty(inputs.shape)
+
+
 def _token_attention(projected: Tensor, *_: Any) -> Tensor:
     return projected.new_empty([projected.shape[0], projected.shape[1] // 3])
 
@@ -489,6 +505,8 @@ def _register_shapes() -> None:
     load_operators()
     shapes: dict[str, Callable[..., Any]] = {
         "adaptive_cutoffs": _adaptive_cutoffs,
+        "angle_sums": _angle_sums,
+        "angle_sums_backward": _angle_sums_backward,
         "ghost_gather": _gather,
         "ghost_gather_backward": _gather_backward,
         "sum_over_atoms": _sum,
@@ -508,6 +526,8 @@ def _register_shapes() -> None:
         "feed_forward_backward": _feed_forward_backward,
         "gate": _gate,
         "gate_backward": _gate_backward,
+        "gated_addition": _gated_addition,
+        "gated_addition_backward": _gated_addition_backward,
         "long_range_pairs": _pairs,
         "long_range_pairs_backward": _pairs_backward,
         "neighbour_attention": _neighbour_attention,

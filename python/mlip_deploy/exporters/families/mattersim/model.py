@@ -44,7 +44,7 @@ class MatterSimEnergy(nn.Module):
         self.register_buffer("shift", model.normalizer.shift.detach()[numbers])
         self.radial = RadialBasis(model.rbf)
         self.edge_encoder = model.edge_encoder.mlp[0].linear
-        self.angles = AngleSums(model.sbf, float(model.model_args["threebody_cutoff"]))
+        self.angles = AngleSums(model.sbf, float(model.model_args["threebody_cutoff"]), fuse)
         self.layers = nn.ModuleList(Layer(block, fuse) for block in model.graph_conv)
         self.readout = GatedPerceptron(model.final)
 
@@ -107,15 +107,20 @@ class AngleSums(nn.Module):
     Args:
         original: SphericalBasisLayer.
         cutoff: of edges that form angles, Å.
+        fuse: whether to use `mlip::angle_sums`, or torch's operators alone.
     """
 
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("fuse",)
     frequencies: Tensor
     sines: Tensor
     cosines: Tensor
 
-    def __init__(self, original: Any, cutoff: float):
+    def __init__(self, original: Any, cutoff: float, fuse: bool):
         super().__init__()
-        self.cutoff = cutoff
+        if fuse:
+            load_operators()
+        self.cutoff, self.fuse = cutoff, fuse
         self.limit = 1.0 - 1e-7  # to which MatterSim clamps cosines
         # MatterSim lets max_n count degrees and max_l roots; both are 4 in the published models.
         n_functions = int(original.max_l) * int(original.max_n)
@@ -154,18 +159,19 @@ class AngleSums(nn.Module):
         """The edges that form angles, int64 [n_near], and their sums [n_near, n_functions]."""
         near = torch.nonzero(distances <= self.cutoff).squeeze(1)
         vertices = centres.index_select(0, near)
+        r = distances.index_select(0, near).unsqueeze(1)
+        directions = edge_vectors.index_select(0, near) / r
+        smooth = self.smooth(r)
+        terms = smooth * self.bessel(r)
+        if self.fuse:
+            return near, smooth * torch.ops.mlip.angle_sums(directions, terms, vertices, n_owned, self.n_polynomials)
         first, second = pairs_of_edges(vertices, vertices, n_owned)
         others = first != second
         first, second = first[others], second[others]
-
-        r = distances.index_select(0, near).unsqueeze(1)
-        directions = edge_vectors.index_select(0, near) / r
         cosine = (directions.index_select(0, first) * directions.index_select(0, second)).sum(dim=1)
         cosine = cosine.clamp(-self.limit, self.limit)
-        smooth = self.smooth(r)
-        terms = (smooth * self.bessel(r)).index_select(0, second) * self.legendre(cosine)
-        sums = torch.zeros([near.size(0), terms.size(1)], dtype=terms.dtype, device=terms.device)
-        return near, smooth * sums.index_add(0, first, terms)
+        of_pairs = terms.index_select(0, second) * self.legendre(cosine)
+        return near, smooth * torch.zeros_like(terms).index_add(0, first, of_pairs)
 
     def smooth(self, r: Tensor) -> Tensor:
         """1 at 0, and 0 with two derivatives at the cutoff."""
@@ -194,7 +200,7 @@ class Layer(nn.Module):
     def __init__(self, original: Any, fuse: bool):
         super().__init__()
         self.atom_gate = original.three_body.atom_mlp.linear
-        self.angle_gate = GatedPerceptron(original.three_body.edge_gate_mlp)
+        self.add_gated = GatedAddition(original.three_body.edge_gate_mlp, fuse)
         self.to_edges = EdgePerceptron(original.gated_mlp_edge, original.edge_layer_edge.linear, False, fuse)
         self.to_atoms = EdgePerceptron(original.gated_mlp_atom, original.edge_layer_atom.linear, True, fuse)
 
@@ -212,7 +218,7 @@ class Layer(nn.Module):
             edge_index: int64 [2, n_edges].
         """
         weighted = sums * torch.sigmoid(self.atom_gate(x)).index_select(0, edge_index[0].index_select(0, near))
-        edges = edges.index_add(0, near, self.angle_gate(weighted))
+        edges = self.add_gated(edges, near, weighted)
         edges = self.to_edges(x, everyone, edges, radial, edge_index)
         return x + self.to_atoms(x, everyone, edges, radial, edge_index), edges
 
@@ -238,6 +244,37 @@ class GatedPerceptron(nn.Module):
             value = nn.functional.silu(value)
         result: Tensor = value * torch.sigmoid(gate)
         return result
+
+
+class GatedAddition(nn.Module):
+    """A GatedMLP of one layer whose results are added to some rows of a table.
+
+    Args:
+        original: GatedMLP.
+        fuse: whether to use `mlip::gated_addition`, or torch's operators alone.
+    """
+
+    # TorchScript then compiles only the branch that is taken.
+    __constants__ = ("fuse",)
+    matrix: Tensor
+    biases: Tensor
+
+    def __init__(self, original: Any, fuse: bool):
+        super().__init__()
+        if fuse:
+            load_operators()
+        self.fuse = fuse
+        weight, bias = _first_of_both(original)
+        self.register_buffer("matrix", weight.T.contiguous())
+        self.register_buffer("biases", weight.new_zeros(weight.shape[0]) if bias is None else bias)
+
+    def forward(self, table: Tensor, places: Tensor, inputs: Tensor) -> Tensor:
+        """The table [n_rows, channels] with the result of each of inputs [n, n_inputs] added in its place [n]."""
+        if self.fuse:
+            sums: Tensor = torch.ops.mlip.gated_addition(table, places, inputs, self.matrix, self.biases)
+            return sums
+        value, gate = torch.addmm(self.biases, inputs, self.matrix).chunk(2, dim=1)
+        return table.index_add(0, places, nn.functional.silu(value) * torch.sigmoid(gate))
 
 
 class EdgePerceptron(nn.Module):
