@@ -132,11 +132,19 @@ class NativeStep : public Step {
 class TorchStep : public Step {
  public:
   /// @param arguments of the graph: constants and single slots
-  TorchStep(const std::shared_ptr<Graph>& graph, std::vector<Source> arguments, std::set<Slot> wanted)
-      : executor_(graph, "program"), arguments_(std::move(arguments)), wanted_(std::move(wanted)) {}
+  /// @param viewed of a graph that only gives other shapes to tensors: the one that each result is a view of. Autograd
+  ///        would take longer than all else. Empty for other graphs.
+  TorchStep(const std::shared_ptr<Graph>& graph, std::vector<Source> arguments, std::set<Slot> wanted,
+            std::vector<Slot> viewed)
+      : executor_(graph, "program"),
+        arguments_(std::move(arguments)),
+        wanted_(std::move(wanted)),
+        viewed_(std::move(viewed)) {}
 
   void forward(Frame& frame, Kept& kept) const override {
-    const bool keep = frame.with_gradients && differentiable;
+    const bool keep = frame.with_gradients && differentiable && viewed_.empty();
+    if (frame.with_gradients && differentiable)
+      for (const Slot slot : viewed_) kept.shapes.emplace_back(frame.values[slot].toTensor());
     const c10::AutoGradMode grad_mode(keep);
     std::map<Slot, Tensor> leaves;
     const auto value_of = [&](Slot slot) -> IValue {
@@ -163,6 +171,7 @@ class TorchStep : public Step {
   }
 
   void backward(Frame& frame, Kept& kept) const override {
+    if (!viewed_.empty()) return backward_of_views(frame, kept);
     Tensors outputs, gradients;
     for (std::size_t k = 0; k < writes.size(); ++k) {
       Tensor gradient = std::move(frame.gradients[writes[k]]);
@@ -178,9 +187,18 @@ class TorchStep : public Step {
   }
 
  private:
+  void backward_of_views(Frame& frame, Kept& kept) const {
+    for (std::size_t k = 0; k < writes.size(); ++k) {
+      Tensor gradient = std::move(frame.gradients[writes[k]]);
+      if (gradient.defined() && wanted_.count(viewed_[k]) > 0)
+        add_gradient(frame.gradients[viewed_[k]], gradient.reshape(kept.shapes[k].sizes));
+    }
+  }
+
   mutable torch::jit::GraphExecutor executor_;
   std::vector<Source> arguments_;
   std::set<Slot> wanted_;  ///< of what it reads: whose gradients are, unless it holds integers
+  std::vector<Slot> viewed_;
 };
 
 // ---- from a graph to steps -----------------------------------------------------------------------------------
@@ -541,10 +559,28 @@ class Compiler {
     std::set<Slot> wanted;
     for (const Slot slot : read)
       if (differentiable_[slot]) wanted.insert(slot);
-    auto step = std::make_unique<TorchStep>(graph, std::move(arguments), std::move(wanted));
+    auto step = std::make_unique<TorchStep>(graph, std::move(arguments), std::move(wanted), viewed(numbers, writes));
     step->reads.assign(read.begin(), read.end());
     step->writes = std::move(writes);
     steps.push_back(std::move(step));
+  }
+
+  /// What each of `writes` is a view of; empty where an item does more than to give a tensor another shape.
+  std::vector<Slot> viewed(const std::vector<int>& numbers, const std::vector<Slot>& writes) const {
+    std::map<Slot, Slot> roots;
+    for (const int number : numbers) {
+      const Item& item = items_[number];
+      const c10::Symbol kind = item.node->kind();
+      if ((kind != c10::aten::squeeze && kind != c10::aten::unsqueeze && kind != c10::aten::flatten &&
+           kind != c10::aten::reshape && kind != c10::aten::view) ||
+          item.reads.size() != 1)
+        return {};
+      const auto root = roots.find(item.reads[0]);
+      roots[item.writes[0]] = root != roots.end() ? root->second : item.reads[0];
+    }
+    std::vector<Slot> found;
+    for (const Slot slot : writes) found.push_back(roots.at(slot));
+    return found;
   }
 
   bool is_read_later(Slot slot) const {

@@ -111,15 +111,18 @@ torch::Tensor gather_autograd(const torch::Tensor& x, c10::SymInt n_nodes) {
                 })[0];
 }
 
+/// Without ghosts the features, and their gradient, are passed on as they are: nobody here writes into them.
 class NativeGhostGather : public NativeOperator {
  public:
   Tensors forward(Tensors inputs, std::int64_t count, Kept* kept) const override {
     if (kept != nullptr) kept->sizes = {inputs[0].size(0)};
+    if (ExchangeScope::active() == nullptr && inputs[0].size(0) == count) return inputs;
     return {gather(inputs[0], count)};
   }
 
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
-    add_gradient(sums[0], gather_backward(gradients[0], kept.sizes[0]));
+    const bool alone = ExchangeScope::active() == nullptr && gradients[0].size(0) == kept.sizes[0];
+    add_gradient(sums[0], alone ? gradients[0] : gather_backward(gradients[0], kept.sizes[0]));
   }
 
   std::size_t n_outputs() const override { return 1; }

@@ -27,7 +27,7 @@ CHANNELS = 4
 SILU = 1
 
 # torch's and ours, in a step of the fused SevenNet that tests share: it has 3 layers. Fewer are better.
-MOST_OPERATORS = 135
+MOST_OPERATORS = 60
 
 
 class Steps(nn.Module):
@@ -133,6 +133,20 @@ class TorchsList(Steps):
         return found * halves[1].sum(dim=[1, 2])
 
 
+class Views(Steps):
+    """Other shapes of what fused operators give, between two of them and at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        matrix = torch.randn(CHANNELS, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        self.last = EquivariantLinear(LinearTerm([(1, CHANNELS)], [(1, 1)], {(0, 0): matrix}, {}))
+
+    def energies(self, messages: list[Tensor], blocks: list[Tensor], types: Tensor) -> Tensor:
+        scalars = self.gate(self.second(messages + blocks, types))[0].squeeze(1)
+        found: Tensor = self.last([scalars.unsqueeze(1)], types)[0].squeeze(2).reshape([-1])
+        return found
+
+
 class InPlace(Steps):
     """What is written in place: no list of steps, so that TorchScript runs all of it."""
 
@@ -152,6 +166,7 @@ MODELS = {
     "appends": Appends,
     "numbers of what is selected": Selects,
     "a list of torch's": TorchsList,
+    "views": Views,
     "written in place": InPlace,
 }
 

@@ -21,6 +21,7 @@
 #include "operators/edge_harmonics/edge_harmonics_recurrences.h"
 #include "operators/edge_harmonics/edge_harmonics_shared.h"
 #include "operators/gpu.h"
+#include "operators/new_tensor.h"
 
 namespace mlip {
 namespace {
@@ -59,8 +60,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& vectors, std::int64_t l_max
   const Tensor dense = vectors.contiguous();
   const int l_last = static_cast<int>(l_max), size = (l_last + 1) * (l_last + 1);
   const std::int64_t n_edges = dense.size(0);
-  Tensor distances = torch::empty({n_edges}, dense.options()),
-         harmonics = torch::empty({n_edges, size}, dense.options());
+  Tensor distances = new_tensor({n_edges}, dense), harmonics = new_tensor({n_edges, size}, dense);
   AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_harmonics", [&] {
     const scalar_t* const source = dense.data_ptr<scalar_t>();
     scalar_t* const lengths = distances.data_ptr<scalar_t>();
@@ -85,7 +85,7 @@ Tensor backward_cpu(const Tensor& distances_gradient, const Tensor& harmonics_gr
   const std::int64_t n_edges = vectors.size(0);
   const Tensor dense = vectors.contiguous(), of_distances = distances_gradient.contiguous(),
                of_harmonics = harmonics_gradient.contiguous();
-  Tensor result = torch::empty_like(dense);
+  Tensor result = new_tensor(dense.sizes(), dense);
   AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "edge_harmonics_backward", [&] {
     const scalar_t* const source = dense.data_ptr<scalar_t>();
     const scalar_t* const lengths = of_distances.data_ptr<scalar_t>();

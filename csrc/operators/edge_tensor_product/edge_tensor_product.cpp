@@ -42,6 +42,7 @@
 #include "operators/edges_by_centre.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
+#include "operators/new_tensor.h"
 #include "operators/radial_table.h"
 
 #ifndef INTRA_OP_PARALLEL
@@ -197,8 +198,7 @@ std::vector<Tensor> forward_cpu(const Tensor& features, const Tensor& harmonics,
                                  table_of_edge, kink);
     std::vector<scalar_t*> pointers;
     for (std::size_t k = 0; k < call.output_sizes.size(); ++k) {
-      outputs.push_back(
-          torch::empty({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features.options()));
+      outputs.push_back(new_tensor({n_owned, call.plan.output_components[k], call.plan.output_channels[k]}, features));
       pointers.push_back(outputs.back().data_ptr<scalar_t>());
     }
     call.for_chunks(call.edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end, scalar_t* scratch) {
@@ -217,8 +217,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(at::TensorList gradients, const 
   const std::int64_t n_owned = gradients[0].size(0);
   Tensor features_gradient =
       torch::zeros(features_wanted ? features.sizes() : c10::IntArrayRef({0}), features.options());
-  Tensor harmonics_gradient = torch::empty(harmonics.sizes(), harmonics.options());
-  Tensor radial_gradient = torch::empty(radial.sizes(), radial.options());
+  Tensor harmonics_gradient = new_tensor(harmonics.sizes(), harmonics);
+  Tensor radial_gradient = new_tensor(radial.sizes(), radial);
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "edge_tensor_product_backward", [&] {
     const CpuCall<scalar_t> call(features, harmonics, radial, edge_index, n_owned, paths, coefficients, table, step,
                                  table_of_edge, kink);

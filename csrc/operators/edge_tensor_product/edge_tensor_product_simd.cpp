@@ -299,6 +299,7 @@ void backward(const TensorProductProblem<T>& problem, const TensorProductGradien
   T* const weights = contracted + contraction_size(problem);
   T* const slopes = weights + most * largest_channels(problem);
   for (int64_t i = begin; i < end; ++i) {
+    if (problem.first_edge[i] == problem.first_edge[i + 1]) continue;
     T* d = contracted;
     for (int p = 0; p < problem.n_paths; ++p) {
       const TensorProductPath<T>& path = problem.paths[p];

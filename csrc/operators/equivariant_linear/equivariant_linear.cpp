@@ -31,6 +31,7 @@
 #include "operators/equivariant_linear/equivariant_linear_plan.h"
 #include "operators/equivariant_linear/products_of_torch.h"
 #include "operators/instruction_sets.h"
+#include "operators/new_tensor.h"
 
 namespace mlip {
 namespace {
@@ -253,9 +254,9 @@ std::vector<Tensor> forward_of(const Plan& plan, at::TensorList given, const Ten
   const std::vector<Tensor> inputs = dense(given);
   const std::int64_t n_atoms = inputs[0].size(0);
   std::vector<Tensor> outputs;
-  if (as_rows) outputs.push_back(at::empty({n_atoms, plan.width}, inputs[0].options()));
+  if (as_rows) outputs.push_back(new_tensor({n_atoms, plan.width}, inputs[0]));
   for (std::size_t b = 0; !as_rows && b < plan.blocks.size(); ++b)
-    outputs.push_back(at::empty({n_atoms, plan.blocks[b].components, plan.blocks[b].channels}, inputs[0].options()));
+    outputs.push_back(new_tensor({n_atoms, plan.blocks[b].components, plan.blocks[b].channels}, inputs[0]));
   if (matrices.is_cpu())
     forward_on_cpu(plan, inputs, types, matrices, element_matrices, bias, as_rows, outputs);
   else
@@ -283,7 +284,7 @@ void backward_of(const Plan& plan, at::TensorList gradients, at::IntArrayRef wan
   for (const Tensor& sum : sums) written.push_back(sum.defined());
   for (const std::int64_t k : wanted)
     if (!sums[k].defined())
-      sums[k] = at::empty({gradients[0].size(0), input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices.options());
+      sums[k] = new_tensor({gradients[0].size(0), input_sizes[2 * k], input_sizes[2 * k + 1]}, matrices);
   if (matrices.is_cpu())
     backward_on_cpu(plan, dense(gradients), types, matrices, element_matrices, no_bias, as_rows, sums, written);
   else

@@ -26,6 +26,7 @@
 #include "operators/gate/gate_plan.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
+#include "operators/new_tensor.h"
 
 namespace mlip {
 namespace {
@@ -146,7 +147,7 @@ std::vector<Tensor> backward_cpu(at::TensorList gradients, at::TensorList inputs
       sources.push_back(dense.back().const_data_ptr<scalar_t>());
     }
     for (const Tensor& input : inputs) {
-      results.push_back(at::empty(input.sizes(), input.options()));
+      results.push_back(new_tensor(input.sizes(), input));
       targets.push_back(results.back().data_ptr<scalar_t>());
     }
     call.for_atoms([&](std::int64_t begin, std::int64_t end) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "operators/gate/gate_kernels.h"
+#include "operators/new_tensor.h"
 #include "operators/tracing.h"
 
 namespace mlip {
@@ -71,7 +72,7 @@ struct GatePlan {
   std::vector<at::Tensor> empty_outputs(const at::Tensor& like) const {
     std::vector<at::Tensor> outputs;
     for (std::size_t k = 0; k < n_outputs(); ++k)
-      outputs.push_back(at::empty({like.size(0), output_components[k], output_channels[k]}, like.options()));
+      outputs.push_back(new_tensor({like.size(0), output_components[k], output_channels[k]}, like));
     return outputs;
   }
 

@@ -21,6 +21,7 @@
 #include "operators/autograd.h"
 #include "operators/gpu.h"
 #include "operators/instruction_sets.h"
+#include "operators/new_tensor.h"
 #include "operators/symmetric_contraction/symmetric_contraction_kernels.h"
 #include "operators/symmetric_contraction/symmetric_contraction_shared.h"
 
@@ -124,7 +125,7 @@ Tensor forward_cpu(const Tensor& features, const Tensor& types, const Tensor& fa
   Tensor outputs;
   AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "symmetric_contraction", [&] {
     const CpuCall<scalar_t> call(features, types, factors, terms, n_outputs, coefficients);
-    outputs = torch::empty({features.size(0), n_outputs, features.size(2)}, features.options());
+    outputs = new_tensor({features.size(0), n_outputs, features.size(2)}, features);
     scalar_t* const target = outputs.data_ptr<scalar_t>();
     call.for_atoms([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
       call.kernels().forward(call.problem, target, begin, end, scratch);
@@ -143,7 +144,7 @@ Tensor backward_cpu(const Tensor& gradient, const Tensor& features, const Tensor
                 "symmetric_contraction_backward: the gradient has the wrong shape or type");
     const Tensor dense = gradient.contiguous();
     const CpuCall<scalar_t> call(features, types, factors, terms, dense.size(1), coefficients);
-    features_gradient = torch::empty(call.features.sizes(), features.options());
+    features_gradient = new_tensor(call.features.sizes(), features);
     const scalar_t* const source = dense.data_ptr<scalar_t>();
     scalar_t* const target = features_gradient.data_ptr<scalar_t>();
     call.for_atoms([&](std::int64_t begin, std::int64_t end, scalar_t* scratch) {
