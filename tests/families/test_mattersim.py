@@ -264,3 +264,6 @@ def test_roofline(tiny, tmp_path):
     found = roofline(str(path), "nacl64")
     assert {"edge perceptron", "angle sums", "gated addition", "matrix products"} <= set(found["seconds"])
     assert found["operations"]["matrix products"] > 0
+    # two perceptrons in each of two layers of 16 channels with 4 radial functions, forward and back
+    per_edge = 2 * 2 * (16 * 32 + 2 * 16 * 16 + 4 * 16) * 2 * 2
+    assert found["operations"]["edge perceptron"] == per_edge * found["n_edges"]

@@ -64,6 +64,9 @@ def roofline(path: str, system: str) -> dict[str, Any]:
     for node in graph.findAllNodes("mlip::equivariant_linear"):
         per_atom = linear_cost(_integers(node.inputsAt(5)), _integers(node.inputsAt(6)))
         operations["linear layers"] += per_atom * len(atoms)
+    for node in graph.findAllNodes("mlip::edge_perceptron"):
+        shapes = [tuple(_attribute(weight, module).shape) for weight in node.inputsAt(5).node().inputs()]
+        operations["edge perceptron"] += perceptron_cost(shapes) * len(centres)
     for k, node in enumerate(graph.findAllNodes("mlip::edge_tensor_product")):
         numbers, table = _integers(node.inputsAt(5)), node.inputsAt(7).toIValue()
         paths = [numbers[p : p + 9] for p in range(0, len(numbers), 9)]
@@ -96,6 +99,14 @@ def _integers(value: Any) -> list[int]:
     """A list in a graph: one constant, or made of constants."""
     whole = value.toIValue()
     return [part.toIValue() for part in value.node().inputs()] if whole is None else list(whole)
+
+
+def _attribute(value: Any, module: Any) -> Any:
+    """What a graph reads from its module, such as a buffer of a layer."""
+    node = value.node()
+    if node.kind() != "prim::GetAttr":
+        return module
+    return getattr(_attribute(node.inputsAt(0), module), node.s("name"))
 
 
 def convolution_cost(paths: list[list[int]], tabulated: bool, first: bool) -> tuple[float, float]:
@@ -133,6 +144,11 @@ def linear_cost(blocks: list[int], products: list[int]) -> int:
         for block, channels_in in zip(products[1::4], products[3::4], strict=True)
     )
     return 2 * forward
+
+
+def perceptron_cost(weights: list[tuple[int, ...]]) -> int:
+    """Operations per edge of `mlip::edge_perceptron`, forward and backward together, from the shapes of its weights."""
+    return 2 * sum(2 * math.prod(shape) for shape in weights if len(shape) > 1)  # a bias has one dimension
 
 
 def _pairs(atoms: Atoms, cutoff: float) -> tuple[Any, Any, Any]:
