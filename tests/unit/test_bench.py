@@ -132,6 +132,7 @@ def test_pairs_are_written(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_without_cpu_seconds_in_each_sample_wall_seconds_are_compared() -> None:
+    """And no CPU seconds are shown: they would be those of the slow samples alone."""
     case = Workload("si8", "lammps", threads=1, ranks=1)
     first = Measurement("file", 8, wall=[2e-3, 2e-3], cpu=[1e-3, 1e-3])
     told = Measurement("other", 8, wall=[8e-3, 8e-3], cpu=[3e-3, 3e-3])
@@ -139,6 +140,7 @@ def test_without_cpu_seconds_in_each_sample_wall_seconds_are_compared() -> None:
     _, slow, quick = compare(case, [first, told, untold])["results"]
     assert (slow["clock"], slow["ratios"]) == ("cpu", pytest.approx([3.0, 3.0]))
     assert (quick["clock"], quick["ratios"]) == ("wall", pytest.approx([0.5, 2.0]))
+    assert (slow["cpu_ms_per_step"], quick["cpu_ms_per_step"]) == (pytest.approx(3.0), None)
     assert compare(case, [untold, told])["results"][1]["clock"] == "wall"
 
 

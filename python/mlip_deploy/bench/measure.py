@@ -125,12 +125,17 @@ class Measurement:
     out_of_memory: bool = False
     """the system does not fit; then there are no samples"""
 
+    @property
+    def tells_cpu(self) -> bool:
+        """Whether every sample has CPU seconds. LAMMPS tells none of short samples, and the others would be the slow ones."""
+        return len(self.cpu) == len(self.wall) > 0
+
     def summary(self) -> dict[str, Any]:
         wall = statistics.median(self.wall) if self.wall else None
         return {
             **asdict(self),
             "ms_per_step": 1e3 * wall if wall else None,
-            "cpu_ms_per_step": 1e3 * statistics.median(self.cpu) if self.cpu else None,
+            "cpu_ms_per_step": 1e3 * statistics.median(self.cpu) if self.tells_cpu else None,
             "katom_step_per_s": 1e-3 * self.n_atoms / wall if wall else None,
             "atoms_per_gb": 1e9 / self.peak_memory_per_atom if self.peak_memory_per_atom else None,
             "share_outside_model": statistics.median(self.outside) if self.outside else None,
@@ -223,7 +228,7 @@ def compare(case: Workload, measurements: list[Measurement]) -> dict[str, Any]:
     first = measurements[0]
     results = [first.summary()]
     for other in measurements[1:]:
-        told = all(len(one.cpu) == len(one.wall) for one in (first, other))
+        told = first.tells_cpu and other.tells_cpu
         clock = "cpu" if case.device == "cpu" and case.threads == 1 and told else "wall"
         ratios = [b / a for a, b in zip(getattr(first, clock), getattr(other, clock), strict=False)]
         ratio = statistics.median(ratios) if ratios else None
