@@ -36,6 +36,8 @@ struct LentNodes {
 class Exchange {
  public:
   virtual ~Exchange() = default;
+  /// Of this rank: rows that follow those of owned atoms in the calls below.
+  virtual std::int64_t n_ghosts() const = 0;
   /// Fill the ghost rows with their owners' rows.
   virtual void gather(const FeatureRows& rows) = 0;
   /// Add each ghost row to its owner's row (the transpose of gather).

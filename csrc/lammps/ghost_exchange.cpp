@@ -48,6 +48,7 @@ void GhostExchange::plan(const std::vector<Owner>& ghosts, const std::vector<int
   }
   MPI_Alltoall(wanted.data(), 1, MPI_INT, lent.data(), 1, MPI_INT, world_);
 
+  n_ghosts_ = static_cast<std::int64_t>(ghosts.size());
   peers_.clear();
   std::int64_t first_ghost = 0;
   for (int rank = 0; rank < n_ranks; ++rank) {

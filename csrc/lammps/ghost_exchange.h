@@ -29,6 +29,7 @@ class GhostExchange : public Exchange {
   /// @param node_of  node of each owned atom
   void plan(const std::vector<Owner>& ghosts, const std::vector<int>& node_of);
 
+  std::int64_t n_ghosts() const override { return n_ghosts_; }
   void gather(const FeatureRows& rows) override;
   void scatter_add(const FeatureRows& rows) override;
   LentNodes* lent() override { return &lent_; }
@@ -53,6 +54,7 @@ class GhostExchange : public Exchange {
 
   MPI_Comm world_;
   std::vector<Peer> peers_;
+  std::int64_t n_ghosts_ = 0;
   LentNodes lent_;
   std::vector<char> buffer_;  ///< rows of lent atoms, peer by peer
   std::vector<MPI_Request> requests_;

@@ -14,6 +14,7 @@ class Relay : public Exchange {
  public:
   explicit Relay(Exchange& engine) : engine_(engine) {}
 
+  std::int64_t n_ghosts() const override { return engine_.n_ghosts(); }
   void gather(const FeatureRows& rows) override {
     ask([&] { engine_.gather(rows); });
   }

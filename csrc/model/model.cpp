@@ -105,6 +105,7 @@ Graph warm_up_graph(double cutoff) {
 /// Stands in for an engine during the warm-up and notes how wide the exchanged features are.
 class WidthProbe : public Exchange {
  public:
+  std::int64_t n_ghosts() const override { return 1; }
   void gather(const FeatureRows& rows) override {
     const std::int64_t bytes = rows.width * (rows.precision == Precision::float32 ? 4 : 8);
     widest = std::max(widest, bytes);

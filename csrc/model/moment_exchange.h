@@ -32,6 +32,7 @@ class MomentExchange : public Exchange {
   /// The next backward pass carries moments along an axis; after one that carried adjoints.
   void carry_moments(int axis);
 
+  std::int64_t n_ghosts() const override { return unfolded_.graph().n_nodes() - unfolded_.graph().n_owned; }
   void gather(const FeatureRows& rows) override;
   void scatter_add(const FeatureRows& rows) override;
   /// @throws Error: a sum over all atoms has no place of its own

@@ -62,7 +62,7 @@ struct Shape {
 /// What a step leaves for its pass back.
 struct Kept {
   NativeOperator::Kept native;
-  std::vector<Shape> shapes;  ///< of a native operator's results
+  std::vector<Shape> shapes;  ///< of a native operator's results, or of what a graph's results are views of
   Tensors inputs, outputs;    ///< of autograd's graph
   std::vector<Slot> slots;    ///< of the inputs
 };
@@ -565,16 +565,20 @@ class Compiler {
     steps.push_back(std::move(step));
   }
 
+  static bool gives_another_shape(const Node& node) {
+    const c10::Symbol kind = node.kind();
+    if (kind == c10::aten::view)  // which may also read the same bits as another type
+      return node.input(1)->type()->kind() == c10::TypeKind::ListType;
+    return kind == c10::aten::squeeze || kind == c10::aten::unsqueeze || kind == c10::aten::flatten ||
+           kind == c10::aten::reshape;
+  }
+
   /// What each of `writes` is a view of; empty where an item does more than to give a tensor another shape.
   std::vector<Slot> viewed(const std::vector<int>& numbers, const std::vector<Slot>& writes) const {
     std::map<Slot, Slot> roots;
     for (const int number : numbers) {
       const Item& item = items_[number];
-      const c10::Symbol kind = item.node->kind();
-      if ((kind != c10::aten::squeeze && kind != c10::aten::unsqueeze && kind != c10::aten::flatten &&
-           kind != c10::aten::reshape && kind != c10::aten::view) ||
-          item.reads.size() != 1)
-        return {};
+      if (!gives_another_shape(*item.node) || sources_.at(item.node->input(0)).slots != item.reads) return {};
       const auto root = roots.find(item.reads[0]);
       roots[item.writes[0]] = root != roots.end() ? root->second : item.reads[0];
     }

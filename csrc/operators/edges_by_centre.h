@@ -24,7 +24,7 @@ struct EdgesByCentre {
     const std::int64_t* const centres = edge_index.const_data_ptr<std::int64_t>();
     const std::int64_t* const neighbours = centres + n_edges;
     const bool valid =
-        group(centres, n_edges, n_owned) &&
+        group(name, centres, n_edges, n_owned) &&
         std::all_of(neighbours, neighbours + n_edges, [&](std::int64_t node) { return node >= 0 && node < n_nodes; });
     TORCH_CHECK_INDEX(valid, name, ": an edge has a centre outside [0, ", n_owned, ") or a neighbour outside [0, ",
                       n_nodes, ")");
@@ -33,7 +33,8 @@ struct EdgesByCentre {
   /// For an operator that does not read neighbours.
   /// @param centres [n_edges]
   EdgesByCentre(const char* name, const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
-    TORCH_CHECK_INDEX(group(centres, n_edges, n_owned), name, ": an edge has a centre outside [0, ", n_owned, ")");
+    TORCH_CHECK_INDEX(group(name, centres, n_edges, n_owned), name, ": an edge has a centre outside [0, ", n_owned,
+                      ")");
   }
 
   /// Rows of edges in the order of centres, contiguous.
@@ -71,7 +72,8 @@ struct EdgesByCentre {
   }
 
   /// Fills both lists. @return whether every centre is in [0, n_owned)
-  bool group(const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
+  bool group(const char* name, const std::int64_t* centres, std::int64_t n_edges, std::int64_t n_owned) {
+    TORCH_CHECK(n_owned >= 0, name, ": ", n_owned, " owned atoms, expected 0 or more");
     first.assign(n_owned + 1, 0);
     bool sorted = true;
     std::int64_t previous = 0;

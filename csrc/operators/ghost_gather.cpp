@@ -64,6 +64,8 @@ torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
                 " ghosts but the engine gave no exchange");
     return x.clone();
   }
+  TORCH_CHECK(n_nodes - n_owned == exchange->n_ghosts(), "ghost_gather: ", n_nodes, " nodes for ", n_owned,
+              " owned atoms and ", exchange->n_ghosts(), " ghosts. Pass the number of all nodes, node_types.shape[0]");
   if (LentNodes* const lent = lent_of(*exchange, x)) return gather_lent(x, n_nodes, *exchange, *lent);
   torch::Tensor nodes = torch::empty(with_rows(x, n_nodes), x.options().device(torch::kCPU));
   nodes.narrow(0, 0, n_owned).copy_(x);
@@ -77,6 +79,8 @@ torch::Tensor gather_backward(const torch::Tensor& gradient, std::int64_t n_owne
     TORCH_CHECK(gradient.size(0) == n_owned, "ghost_gather_backward: no exchange is active");
     return gradient.clone();
   }
+  TORCH_CHECK(gradient.size(0) - n_owned == exchange->n_ghosts(), "ghost_gather_backward: a gradient of ",
+              gradient.size(0), " nodes for ", n_owned, " owned atoms and ", exchange->n_ghosts(), " ghosts");
   if (LentNodes* const lent = lent_of(*exchange, gradient))
     return gather_lent_backward(gradient, n_owned, *exchange, *lent);
   // The exchange adds into the rows: never into a tensor that autograd still holds.

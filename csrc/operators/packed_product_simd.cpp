@@ -56,6 +56,9 @@ template <typename T>
 void multiply(const PackedProduct<T>& product) {
   constexpr int64_t N = panel_columns<T>;
   const T* panel = product.b;
+  if (product.inner == 0 && !product.add)
+    for (int64_t i = 0; i < product.n; ++i)
+      for (int64_t u = 0; u < product.columns; ++u) product.c[i * product.c_stride + u] = T(0);
   for_blocks<T>(product.inner, [&](int64_t first, int64_t n_rows) MLIP_INLINE_LAMBDA {
     const TileEnd<T> end{product.factor, product.add || first > 0};
     for (int64_t column = 0; column < product.columns; column += N, panel += n_rows * N)

@@ -465,6 +465,7 @@ void test_device_on_node() {
 /// Notes the threads that it is called on; fails at the call that it is told to.
 class WatchedExchange : public mlip::Exchange {
  public:
+  std::int64_t n_ghosts() const override { return 0; }
   void gather(const mlip::FeatureRows& rows) override { call("gather", rows.width); }
   void scatter_add(const mlip::FeatureRows& rows) override { call("scatter_add", rows.width); }
   void sum(double* values, std::int64_t n) override {

@@ -24,7 +24,7 @@ class ImageExchange : public Exchange {
     const auto [place, is_new] = place_of_.try_emplace(owner, static_cast<std::int64_t>(lent_.nodes.size()));
     if (is_new) lent_.nodes.push_back(owner);
   }
-  std::size_t n_ghosts() const { return owners_.size(); }
+  std::int64_t n_ghosts() const override { return static_cast<std::int64_t>(owners_.size()); }
 
   void gather(const FeatureRows& rows) override {
     ++n_gathered;

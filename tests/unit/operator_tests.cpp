@@ -637,7 +637,9 @@ void test_calls_side_by_side() {
 /// Every ghost is an image of atom 0.
 class ImagesOfTheFirst : public mlip::Exchange {
  public:
+  explicit ImagesOfTheFirst(std::int64_t n_ghosts) : n_ghosts_(n_ghosts) {}
   int n_calls = 0;
+  std::int64_t n_ghosts() const override { return n_ghosts_; }
   void gather(const mlip::FeatureRows& rows) override {
     visit(rows, [](double& ghost, double& owner) { ghost = owner; });
   }
@@ -654,6 +656,8 @@ class ImagesOfTheFirst : public mlip::Exchange {
     for (std::int64_t k = rows.n_owned * rows.width; k < rows.n_nodes * rows.width; ++k)
       body(values[k], values[k % rows.width]);
   }
+
+  std::int64_t n_ghosts_;
 };
 
 /// Forward on the model's thread, backward on another, as torch does on a GPU; the engine's thread communicates.
@@ -663,7 +667,7 @@ void test_ghosts_through_the_relay() {
   const Tensor owners = at::cat({at::arange(n_owned), at::zeros({n_ghosts}, at::TensorOptions(at::kLong))});
   const Tensors expected =
       with_gradients([&](const Tensors& in) { return Tensors{in[0].index_select(0, owners)}; }, {x});
-  ImagesOfTheFirst engine;
+  ImagesOfTheFirst engine(n_ghosts);
   mlip::ExchangeRelay on_this_thread;
   constexpr int n_rounds = 20;
   for (int round = 0; round < n_rounds; ++round) {
@@ -688,6 +692,7 @@ class LendingExchange : public mlip::Exchange {
   std::int64_t rows_moved = 0;
   double sum_factor = 1.0;  // what other ranks add to a sum
 
+  std::int64_t n_ghosts() const override { return static_cast<std::int64_t>(owner_of_ghost.size()); }
   void gather(const mlip::FeatureRows& rows) override {
     visit(rows, [](double& ghost, double& owner) { ghost = owner; });
   }

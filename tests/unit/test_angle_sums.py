@@ -140,6 +140,7 @@ def test_what_it_refuses() -> None:
         ),
         ([directions, terms, centres, 2, 0], r"found 0 and 6"),
         ([directions, terms.repeat(1, 3), centres, 2, 9], r"found 9 and 18"),
+        ([directions[:0], terms[:0], centres[:0], -1, 3], "angle_sums: -1 owned atoms, expected 0 or more"),
     ):
         with pytest.raises(RuntimeError, match=message):
             sums_of(*inputs)

@@ -70,6 +70,17 @@ def test_every_instruction_set_equals_mattersim(name: str) -> None:
         compare(Case(), n_rows=3, n=n)
 
 
+def test_no_inputs_but_biases() -> None:
+    """A product over nothing is zero, whatever was in its memory before."""
+    table, places = torch.zeros(5, 4, dtype=torch.float64), torch.tensor([3, 0])
+    nothing, biases = torch.empty(2, 0, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
+    arguments = [table, places, nothing, torch.empty(0, 8, dtype=torch.float64), biases]
+    wanted = torch.ops.mlip.gated_addition_reference(*arguments)
+    for _ in range(3):
+        torch.testing.assert_close(torch.ops.mlip.gated_addition(*arguments), wanted)
+    assert float(wanted[3, 0]) > 0.5
+
+
 def test_several_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -17,6 +17,7 @@ from vesin import NeighborList
 from mlip_deploy import _core
 from mlip_deploy.artifact.fixtures import Fixtures
 from mlip_deploy.artifact.tolerances import FLOAT64
+from mlip_deploy.errors import MLIPError
 from mlip_deploy.exporters.layers.equivariant import EquivariantLinear, Gate, GateChannel, LinearTerm
 from mlip_deploy.operators import load_operators
 
@@ -56,9 +57,12 @@ class Steps(nn.Module):
         zeros = torch.zeros([n_owned, self.channels], dtype=edge_vectors.dtype)
         dipoles = zeros.index_add(0, centres, smooth * harmonics)
         blocks: list[Tensor] = self.gate(self.first([dipoles.unsqueeze(1)], types))
-        rows = torch.ops.mlip.ghost_gather(self.rows(blocks, types)[0], node_types.shape[0])
+        rows = torch.ops.mlip.ghost_gather(self.rows(blocks, types)[0], self.n_nodes(node_types, n_owned))
         messages = zeros.index_add(0, centres, smooth * rows.index_select(0, neighbours))
         return self.energies([messages.unsqueeze(1)], blocks, types)
+
+    def n_nodes(self, node_types: Tensor, n_owned: int) -> int:
+        return node_types.size(0)
 
     def smooth(self, distances: Tensor, edge_vectors: Tensor) -> Tensor:
         return ((1.0 - (distances / self.cutoff) ** 2) ** 3).unsqueeze(1)
@@ -147,6 +151,28 @@ class Views(Steps):
         return found
 
 
+class Gathers(Steps):
+    """Features that are read together with what a gather, which passes them on without ghosts, makes of them."""
+
+    def forward(self, node_types: Tensor, n_owned: int, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        types = node_types[:n_owned]
+        distances, harmonics = torch.ops.mlip.edge_harmonics(edge_vectors, 1)
+        zeros = torch.zeros([n_owned, self.channels], dtype=edge_vectors.dtype)
+        dipoles = zeros.index_add(0, edge_index[0], self.smooth(distances, edge_vectors) * harmonics)
+        x = self.gate(self.first([dipoles.unsqueeze(1)], types))[0]
+        once = torch.ops.mlip.ghost_gather(x, self.n_nodes(node_types, n_owned))
+        twice = torch.ops.mlip.ghost_gather(x, self.n_nodes(node_types, n_owned))
+        y = self.second([once, twice], node_types)[0][:n_owned]
+        return self.energies([x], [y], types)
+
+
+class WrongCount(Steps):
+    """It forgets ghosts."""
+
+    def n_nodes(self, node_types: Tensor, n_owned: int) -> int:
+        return n_owned
+
+
 class InPlace(Steps):
     """What is written in place: no list of steps, so that TorchScript runs all of it."""
 
@@ -167,6 +193,7 @@ MODELS = {
     "numbers of what is selected": Selects,
     "a list of torch's": TorchsList,
     "views": Views,
+    "gathers": Gathers,
     "written in place": InPlace,
 }
 
@@ -216,6 +243,16 @@ def test_the_same_as_torchscript(file: tuple[str, Path], n_atoms: int) -> None:
     np.testing.assert_allclose(alone["energies"], energies, rtol=0, atol=FLOAT64.atomic_energies)
     by_dispatcher = "mlip::equivariant_linear" in operators_in(potential, 3)
     assert by_dispatcher == (name in ("a list of torch's", "written in place"))
+
+
+def test_a_wrong_number_of_nodes_is_refused(fixtures: Fixtures, tmp_path: Path) -> None:
+    """When the file is loaded: an exchange would write into memory that is not there."""
+    path = tmp_path / "wrong.mlip.pt"
+    write(path, WrongCount(), "exchange", "float64", CUTOFF, fixtures)
+    with pytest.raises(
+        MLIPError, match=r"ghost_gather: 1 nodes for 1 owned atoms and 1 ghosts. Pass the number of all"
+    ):
+        _core.Potential(str(path))
 
 
 def test_few_operators(artifacts: Artifacts) -> None:

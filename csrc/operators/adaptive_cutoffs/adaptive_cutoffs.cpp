@@ -18,7 +18,6 @@
 // `mlip::adaptive_cutoffs_reference`.
 #include <torch/script.h>
 
-#include <algorithm>
 #include <numbers>
 #include <tuple>
 #include <vector>

@@ -91,8 +91,9 @@ struct CpuCall {
   /// body(first centre, last centre + 1, scratch)
   template <typename Body>
   void for_centres(Body&& body) const {
+    const std::int64_t room = scratch_size(problem, edges.most_edges_of_a_centre());
     for_chunks(edges.chunks(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-      const AlignedMemory<T> scratch(scratch_size(problem, edges.most_edges_of_a_centre()));
+      const AlignedMemory<T> scratch(room);
       body(begin, end, scratch.data());
     });
   }

@@ -37,13 +37,14 @@ struct Centre {
         directions(problem.directions + 3 * first) {}
 };
 
-/// The cosines of some edges with edge `other`, as M3GNet clamps them; where they count, and where they are not
-/// clamped.
+/// The cosines of the angles between some edges and the edge `other`.
 template <typename T>
 struct Cosines {
   using V = Vector<T, lanes<T>>;
   using Values = typename V::type;
-  Values clamped, counts, inside;
+  Values clamped;   ///< as M3GNet does
+  Values is_angle;  ///< 0 for the edge with itself, otherwise 1
+  Values inside;    ///< 0 where the cosine was clamped, otherwise 1
 
   /// @param axes [3][room], the directions of the vector's edges
   /// @param begin the first of these edges
@@ -56,9 +57,9 @@ struct Cosines {
     clamped = cosine < low ? low : cosine;
     clamped = clamped > high ? high : clamped;
     inside = clamped == cosine ? one : zero;
-    counts = one;
-    const int64_t lane = other - begin;  // an edge forms no angle with itself
-    if (lane >= 0 && lane < lanes<T>) counts[lane] = T(0);
+    is_angle = one;
+    const int64_t lane = other - begin;
+    if (lane >= 0 && lane < lanes<T>) is_angle[lane] = T(0);
   }
 };
 
@@ -92,7 +93,7 @@ void forward(const AngleSumsProblem<T>& problem, int64_t begin, int64_t end, T* 
         const Cosines<T> cosines(axes, centre, e, other);
         const T* term = problem.terms + (centre.first + other) * width;
         T* sum = found + e;
-        Values before{}, polynomial = cosines.counts;
+        Values before{}, polynomial = cosines.is_angle;
         for (int64_t l = 0; l < problem.n_polynomials; ++l) {
           for (int64_t k = 0; k < repeats; ++k, ++term, sum += centre.room)
             V::store(sum, V::load(sum) + polynomial * *term);
@@ -132,7 +133,7 @@ void backward(const AngleSumsProblem<T>& problem, int64_t begin, int64_t end, co
         const T* gradient = of_sums + (centre.first + other) * width;
         int64_t place = e;
         // P_l and its derivative, by P'_(l+1) = P'_(l-1) + (2l + 1) P_l
-        Values before{}, polynomial = cosines.counts, slope_before{}, slope{}, of_cosine{};
+        Values before{}, polynomial = cosines.is_angle, slope_before{}, slope{}, of_cosine{};
         for (int64_t l = 0; l < problem.n_polynomials; ++l) {
           Values products{};
           for (int64_t k = 0; k < repeats; ++k, ++term, ++gradient, place += room) {

@@ -6,7 +6,7 @@
 //   sums = table, with silu(v) sigmoid(g) added to row places[k], for each k
 //
 //   table      [n_rows, channels]
-//   places     int64 [n] in [0, n_rows), no two alike
+//   places     int64 [n] in [0, n_rows), no two alike, which the CPU checks
 //   inputs     [n, n_inputs]
 //   matrix     [n_inputs, 2 channels] and biases [2 channels]: constants without a gradient
 //   sums       [n_rows, channels]
@@ -40,11 +40,11 @@ void check(const Tensor& table, const Tensor& places, const Tensor& inputs, cons
     TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == type, "gated_addition: expected ", name, " ", sizes,
                 " of ", type, ", found ", tensor.sizes(), " of ", tensor.scalar_type());
   };
-  const std::int64_t n = inputs.size(0), n_inputs = inputs.size(1), n_sums = 2 * table.size(1);
+  const std::int64_t n = inputs.size(0), n_inputs = inputs.size(1), n_columns = 2 * table.size(1);
   expect("places", places, {n}, at::kLong);
   expect("inputs", inputs, {n, n_inputs}, table.scalar_type());
-  expect("a matrix", matrix, {n_inputs, n_sums}, table.scalar_type());
-  expect("biases", biases, {n_sums}, table.scalar_type());
+  expect("a matrix", matrix, {n_inputs, n_columns}, table.scalar_type());
+  expect("biases", biases, {n_columns}, table.scalar_type());
 }
 
 // ---- reference -----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ struct GatedRows {
 /// The kernels of one instruction set for one type.
 template <typename T>
 struct GatedAdditionKernels {
-  /// Adds what `values_and_gates` [n, 2 n_channels], without their biases, give to `sums` [n_sums, n_channels].
+  /// Adds what `values_and_gates` [n, 2 n_channels], without their biases, give to `sums` [n_rows, n_channels].
   void (*add)(const GatedRows<T>& rows, const T* values_and_gates, T* sums);
   /// From the gradient of the sums to those of values and gates, in place.
   void (*add_backward)(const GatedRows<T>& rows, const T* of_sums, T* values_and_gates);
