@@ -127,7 +127,7 @@ class Measurement:
 
     @property
     def tells_cpu(self) -> bool:
-        """Whether every sample has CPU seconds. LAMMPS tells none of short samples, and the others would be the slow ones."""
+        """Whether every sample has CPU seconds. LAMMPS tells none of short samples, and would leave the slow ones."""
         return len(self.cpu) == len(self.wall) > 0
 
     def summary(self) -> dict[str, Any]:
