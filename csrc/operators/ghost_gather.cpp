@@ -55,6 +55,7 @@ LentNodes* lent_of(Exchange& exchange, const torch::Tensor& features) {
   return features.is_cpu() ? nullptr : exchange.lent();
 }
 
+/// @return x itself where there are no ghosts and no exchange
 torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
   const std::int64_t n_owned = x.size(0);
   Exchange* exchange = ExchangeScope::active();
@@ -62,7 +63,7 @@ torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
   if (exchange == nullptr) {
     TORCH_CHECK(n_nodes == n_owned, "ghost_gather: the graph has ", n_nodes - n_owned,
                 " ghosts but the engine gave no exchange");
-    return x.clone();
+    return x;
   }
   TORCH_CHECK(n_nodes - n_owned == exchange->n_ghosts(), "ghost_gather: ", n_nodes, " nodes for ", n_owned,
               " owned atoms and ", exchange->n_ghosts(), " ghosts. Pass the number of all nodes, node_types.shape[0]");
@@ -73,11 +74,12 @@ torch::Tensor gather(const torch::Tensor& x, std::int64_t n_nodes) {
   return nodes.to(x.device());
 }
 
+/// @return the gradient itself where there is no exchange
 torch::Tensor gather_backward(const torch::Tensor& gradient, std::int64_t n_owned) {
   Exchange* exchange = ExchangeScope::active();
   if (exchange == nullptr) {
     TORCH_CHECK(gradient.size(0) == n_owned, "ghost_gather_backward: no exchange is active");
-    return gradient.clone();
+    return gradient;
   }
   TORCH_CHECK(gradient.size(0) - n_owned == exchange->n_ghosts(), "ghost_gather_backward: a gradient of ",
               gradient.size(0), " nodes for ", n_owned, " owned atoms and ", exchange->n_ghosts(), " ghosts");
@@ -87,6 +89,13 @@ torch::Tensor gather_backward(const torch::Tensor& gradient, std::int64_t n_owne
   torch::Tensor nodes = gradient.to(torch::kCPU).contiguous().clone();
   exchange->scatter_add(as_rows(nodes, n_owned));
   return nodes.narrow(0, 0, n_owned).contiguous().to(gradient.device());
+}
+
+/// What one of torch's operators may return: not its argument.
+template <torch::Tensor (*function)(const torch::Tensor&, std::int64_t)>
+torch::Tensor apart(const torch::Tensor& x, std::int64_t n) {
+  const torch::Tensor result = function(x, n);
+  return result.is_same(x) ? result.clone() : result;
 }
 
 // Counts are SymInt wherever a trace for AOTInductor comes through: an int would become a constant of the trace.
@@ -120,13 +129,11 @@ class NativeGhostGather : public NativeOperator {
  public:
   Tensors forward(Tensors inputs, std::int64_t count, Kept* kept) const override {
     if (kept != nullptr) kept->sizes = {inputs[0].size(0)};
-    if (ExchangeScope::active() == nullptr && inputs[0].size(0) == count) return inputs;
     return {gather(inputs[0], count)};
   }
 
   void backward(const Tensors& gradients, const Kept& kept, const std::vector<bool>&, Tensors& sums) const override {
-    const bool alone = ExchangeScope::active() == nullptr && gradients[0].size(0) == kept.sizes[0];
-    add_gradient(sums[0], alone ? gradients[0] : gather_backward(gradients[0], kept.sizes[0]));
+    add_gradient(sums[0], gather_backward(gradients[0], kept.sizes[0]));
   }
 
   std::size_t n_outputs() const override { return 1; }
@@ -175,8 +182,8 @@ TORCH_LIBRARY(mlip, library) {
 }
 
 TORCH_LIBRARY_IMPL(mlip, CompositeExplicitAutograd, library) {
-  library.impl("ghost_gather", mlip::gather);
-  library.impl("ghost_gather_backward", mlip::gather_backward);
+  library.impl("ghost_gather", mlip::apart<mlip::gather>);
+  library.impl("ghost_gather_backward", mlip::apart<mlip::gather_backward>);
 }
 
 TORCH_LIBRARY_IMPL(mlip, Autograd, library) { library.impl("ghost_gather", mlip::gather_autograd); }

@@ -74,6 +74,11 @@ struct Recurrence {
       b[l] = T(l) / T(l + 1);
     }
   }
+
+  template <typename Values>
+  MLIP_INLINE Values next(int64_t l, Values x, Values polynomial, Values before) const {
+    return a[l] * x * polynomial - b[l] * before;
+  }
 };
 
 template <typename T>
@@ -97,7 +102,7 @@ void forward(const AngleSumsProblem<T>& problem, int64_t begin, int64_t end, T* 
         for (int64_t l = 0; l < problem.n_polynomials; ++l) {
           for (int64_t k = 0; k < repeats; ++k, ++term, sum += centre.room)
             V::store(sum, V::load(sum) + polynomial * *term);
-          const Values next = recurrence.a[l] * cosines.clamped * polynomial - recurrence.b[l] * before;
+          const Values next = recurrence.next(l, cosines.clamped, polynomial, before);
           before = polynomial;
           polynomial = next;
         }
@@ -141,7 +146,7 @@ void backward(const AngleSumsProblem<T>& problem, int64_t begin, int64_t end, co
             products += V::load(gradients + place) * *term + V::load(terms + place) * *gradient;
           }
           of_cosine += products * slope;
-          const Values next = recurrence.a[l] * cosines.clamped * polynomial - recurrence.b[l] * before;
+          const Values next = recurrence.next(l, cosines.clamped, polynomial, before);
           const Values next_slope = slope_before + T(2 * l + 1) * polynomial;
           before = polynomial;
           polynomial = next;

@@ -39,6 +39,8 @@ class MatterSimEnergy(nn.Module):
 
     def __init__(self, model: Any, numbers: list[int], fuse: bool):
         super().__init__()
+        if fuse:
+            load_operators()
         self.register_buffer("embedding", model.atom_embedding.mlp[0].linear.weight.detach().T[numbers].contiguous())
         self.register_buffer("scale", model.normalizer.scale.detach()[numbers])
         self.register_buffer("shift", model.normalizer.shift.detach()[numbers])
@@ -118,8 +120,6 @@ class AngleSums(nn.Module):
 
     def __init__(self, original: Any, cutoff: float, fuse: bool):
         super().__init__()
-        if fuse:
-            load_operators()
         self.cutoff, self.fuse = cutoff, fuse
         self.limit = 1.0 - 1e-7  # to which MatterSim clamps cosines
         # MatterSim lets max_n count degrees and max_l roots; both are 4 in the published models.
@@ -261,8 +261,6 @@ class GatedAddition(nn.Module):
 
     def __init__(self, original: Any, fuse: bool):
         super().__init__()
-        if fuse:
-            load_operators()
         self.fuse = fuse
         weight, bias = _first_of_both(original)
         self.register_buffer("matrix", weight.T.contiguous())
@@ -297,8 +295,6 @@ class EdgePerceptron(nn.Module):
 
     def __init__(self, original: Any, radial: nn.Linear, to_atoms: bool, fuse: bool):
         super().__init__()
-        if fuse:
-            load_operators()
         self.to_atoms, self.fuse = to_atoms, fuse
         weight, bias = _first_of_both(original)
         centre, neighbour, edge = weight.chunk(3, dim=1)
